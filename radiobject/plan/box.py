@@ -72,15 +72,13 @@ class Box:
     def within(self, shape: Sequence[int]) -> bool:
         """Tell whether the whole box lies inside a volume of `shape`."""
         return len(shape) == self.ndim and all(
-            0 <= a and b <= n for a, b, n in zip(self.start, self.stop, shape, strict=True)
+            a >= 0 and b <= n for a, b, n in zip(self.start, self.stop, shape, strict=True)
         )
 
     def clip(self, shape: Sequence[int]) -> Box:
         """Return the part of the box inside a volume of `shape` (sides may become 0)."""
         start = tuple(min(max(a, 0), n) for a, n in zip(self.start, shape, strict=True))
-        stop = tuple(
-            max(min(b, n), a) for a, b, n in zip(start, self.stop, shape, strict=True)
-        )
+        stop = tuple(max(min(b, n), a) for a, b, n in zip(start, self.stop, shape, strict=True))
         return Box(start, stop)
 
     def intersection(self, other: Box) -> Box:

@@ -1,0 +1,291 @@
+"""Settings of the process, and the TileDB context made from them.
+
+Credentials are read by TileDB and obstore from the standard AWS chain (environment, profiles,
+roles, with refresh). They are never copied into a setting here, so they appear in no pickle,
+log or repr.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from radiobject.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    import tiledb
+
+_MAX_LEVEL = {"zstd": 22, "lz4": 16, "gzip": 9, "none": 0}
+
+
+class SliceOrientation(StrEnum):
+    """Plane that one tile of the store holds whole, or a cube for all planes alike."""
+
+    AXIAL = "axial"
+    SAGITTAL = "sagittal"
+    CORONAL = "coronal"
+    ISOTROPIC = "isotropic"
+
+
+class Compressor(StrEnum):
+    """Compression of the stored voxels."""
+
+    ZSTD = "zstd"
+    LZ4 = "lz4"
+    GZIP = "gzip"
+    NONE = "none"
+
+
+class WriteProfile(StrEnum):
+    """What a writer optimises when it chooses filters by trial on the volume's own voxels."""
+
+    SMALL = "small"
+    BALANCED = "balanced"
+    FAST = "fast"
+
+
+class TileConfig(BaseModel):
+    """Extents of the store's tiles in voxels; `x`, `y` and `z` override `orientation` per axis."""
+
+    orientation: SliceOrientation = SliceOrientation.ISOTROPIC
+    x: int | None = Field(default=None, ge=1)
+    y: int | None = Field(default=None, ge=1)
+    z: int | None = Field(default=None, ge=1)
+    t: int = Field(default=1, ge=1)
+
+    def extents_for_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the tile extents for a volume of `shape` (X, Y, Z[, T]), not yet clamped to it."""
+        cube = 32
+        x, y, z = shape[:3]
+        planes = {
+            SliceOrientation.AXIAL: (x, y, 1),
+            SliceOrientation.SAGITTAL: (1, y, z),
+            SliceOrientation.CORONAL: (x, 1, z),
+            SliceOrientation.ISOTROPIC: (cube, cube, cube),
+        }[self.orientation]
+        explicit = (self.x, self.y, self.z)
+        spatial = tuple(
+            given if given is not None else planned
+            for given, planned in zip(explicit, planes, strict=True)
+        )
+        return (*spatial, self.t) if len(shape) == 4 else spatial
+
+
+class CompressionConfig(BaseModel):
+    """How stored tiles are compressed.
+
+    With neither `algorithm` nor `level` set, the writer tries the filters of `profile` on the
+    volume's own voxels and keeps the best; an explicit `algorithm` is used as it is.
+    """
+
+    algorithm: Compressor = Compressor.ZSTD
+    level: int = Field(default=3, ge=-1, le=22)
+    profile: WriteProfile = WriteProfile.BALANCED
+
+    def as_filter(self) -> tiledb.Filter | None:
+        """Return the TileDB compression filter, or None for no compression."""
+        import tiledb
+
+        kinds = {
+            Compressor.ZSTD: tiledb.ZstdFilter,
+            Compressor.LZ4: tiledb.LZ4Filter,
+            Compressor.GZIP: tiledb.GzipFilter,
+        }
+        kind = kinds.get(self.algorithm)
+        return None if kind is None else kind(level=self.level)
+
+
+class OrientationConfig(BaseModel):
+    """What happens to a volume's orientation when it is read from a file."""
+
+    auto_detect: bool = True
+    canonical_target: str = "RAS"
+    reorient_on_load: bool = False
+    store_original_affine: bool = True
+
+    @field_validator("canonical_target")
+    @classmethod
+    def _known_target(cls, value: str) -> str:
+        known = ("RAS", "LAS", "LPS")
+        if value not in known:
+            raise ConfigurationError(f"canonical_target must be one of {known}, got {value!r}")
+        return value
+
+
+class WriteConfig(BaseModel):
+    """Settings of everything that writes volumes."""
+
+    tile: TileConfig = Field(default_factory=TileConfig)
+    compression: CompressionConfig = Field(default_factory=CompressionConfig)
+    orientation: OrientationConfig = Field(default_factory=OrientationConfig)
+
+
+class ReadConfig(BaseModel):
+    """Settings of everything that reads volumes.
+
+    `tile_cache_size_mb` bounds the decoded-tile cache in MiB; left unset, the cache takes up to a
+    quarter of the memory that is free when it is first used. `memory_budget_mb` is libtiledb's.
+    """
+
+    memory_budget_mb: int = Field(default=1024, ge=64)
+    tile_cache_size_mb: int = Field(default=512, ge=10)
+    concurrency: int = Field(default=4, ge=1, le=64)
+    max_workers: int = Field(default=4, ge=1, le=32)
+
+
+class S3Config(BaseModel):
+    """How an object store is reached.
+
+    What is not given explicitly comes from the environment: the endpoint from
+    ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, the region from ``AWS_REGION`` or
+    ``AWS_DEFAULT_REGION``. An endpoint is addressed by path unless `use_virtual_addressing` is
+    given. ``include_credentials=False`` sends unsigned requests, for public buckets.
+    """
+
+    region: str = "us-east-1"
+    endpoint: str | None = None
+    use_virtual_addressing: bool = True
+    max_parallel_ops: int = Field(default=8, ge=1)
+    multipart_part_size_mb: int = Field(default=50, ge=5)
+    include_credentials: bool = True
+
+    def resolved_region(self) -> str:
+        """Return the region that requests are signed for."""
+        if "region" in self.model_fields_set:
+            return self.region
+        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self.region
+
+    def resolved_endpoint(self) -> str | None:
+        """Return the endpoint's URL with its scheme, or None for AWS itself."""
+        endpoint = (
+            self.endpoint
+            or os.environ.get("AWS_ENDPOINT_URL_S3")
+            or os.environ.get("AWS_ENDPOINT_URL")
+        )
+        if not endpoint:
+            return None
+        return endpoint if "://" in endpoint else f"https://{endpoint}"
+
+    def resolved_virtual_addressing(self) -> bool:
+        """Tell whether the bucket is part of the host name."""
+        if "use_virtual_addressing" in self.model_fields_set:
+            return self.use_virtual_addressing
+        return self.use_virtual_addressing and self.resolved_endpoint() is None
+
+
+class RadiObjectConfig(BaseModel):
+    """All settings of a process."""
+
+    write: WriteConfig = Field(default_factory=WriteConfig)
+    read: ReadConfig = Field(default_factory=ReadConfig)
+    s3: S3Config = Field(default_factory=S3Config)
+
+    @model_validator(mode="after")
+    def _clamp_level(self) -> RadiObjectConfig:
+        compression = self.write.compression
+        limit = _MAX_LEVEL[compression.algorithm.value]
+        if compression.level > limit:
+            explicit = set(compression.model_fields_set)
+            compression.level = limit
+            compression.__pydantic_fields_set__.intersection_update(explicit)
+        return self
+
+    def to_tiledb_config(self, include_s3_credentials: bool = False) -> tiledb.Config:
+        """Return TileDB's settings.
+
+        Parameters
+        ----------
+        include_s3_credentials
+            Kept for programs that pass it. Credentials never enter a configuration: TileDB reads
+            the AWS chain itself.
+        """
+        import tiledb
+
+        endpoint = self.s3.resolved_endpoint()
+        settings: dict[str, str] = {
+            "sm.memory_budget": str(self.read.memory_budget_mb << 20),
+            "sm.compute_concurrency_level": str(self.read.concurrency),
+            "sm.io_concurrency_level": str(self.read.concurrency),
+            "vfs.s3.region": self.s3.resolved_region(),
+            "vfs.s3.use_virtual_addressing": str(self.s3.resolved_virtual_addressing()).lower(),
+            "vfs.s3.max_parallel_ops": str(self.s3.max_parallel_ops),
+            "vfs.s3.multipart_part_size": str(self.s3.multipart_part_size_mb << 20),
+        }
+        if endpoint is not None:
+            parts = urlsplit(endpoint)
+            settings["vfs.s3.scheme"] = parts.scheme
+            settings["vfs.s3.endpoint_override"] = parts.netloc
+        if not self.s3.include_credentials:
+            settings["vfs.s3.no_sign_request"] = "true"
+        return tiledb.Config(settings)
+
+    def to_tiledb_ctx(self, include_s3_credentials: bool = False) -> tiledb.Ctx:
+        """Return a new TileDB context with these settings."""
+        import tiledb
+
+        return tiledb.Ctx(self.to_tiledb_config(include_s3_credentials))
+
+
+_config = RadiObjectConfig()
+_generation = 0
+_process_ctx: tuple[int, int, Any] | None = None
+_inherited: list[Any] = []
+
+
+def configure(
+    *,
+    write: WriteConfig | None = None,
+    read: ReadConfig | None = None,
+    s3: S3Config | None = None,
+) -> None:
+    """Replace whole sections of the process's settings and drop the context made from them."""
+    global _config, _generation
+    _config = RadiObjectConfig(
+        write=write if write is not None else _config.write,
+        read=read if read is not None else _config.read,
+        s3=s3 if s3 is not None else _config.s3,
+    )
+    _generation += 1
+
+
+def get_radiobject_config() -> RadiObjectConfig:
+    """Return the process's settings."""
+    return _config
+
+
+def reset_radiobject_config() -> None:
+    """Go back to the default settings."""
+    global _config, _generation
+    _config = RadiObjectConfig()
+    _generation += 1
+
+
+def config_generation() -> int:
+    """Return a number that changes with every `configure`, for caches made from the settings."""
+    return _generation
+
+
+def get_tiledb_config() -> tiledb.Config:
+    """Return TileDB's settings, made afresh from the process's."""
+    return _config.to_tiledb_config()
+
+
+def get_tiledb_ctx() -> tiledb.Ctx:
+    """Return the process's TileDB context, made on first use.
+
+    A forked child gets its own: libtiledb's threads do not survive a fork, and a context that is
+    used, or even freed, in the child hangs or kills it. The inherited one is therefore kept alive
+    and never touched.
+    """
+    global _process_ctx
+    key = (os.getpid(), _generation)
+    if _process_ctx is None or _process_ctx[:2] != key:
+        if _process_ctx is not None and _process_ctx[0] != key[0]:
+            _inherited.append(_process_ctx[2])
+        _process_ctx = (*key, _config.to_tiledb_ctx())
+    return _process_ctx[2]
