@@ -1,0 +1,91 @@
+# Every target sets itself up in .venv from constraints.txt. Nothing but Python 3.11 (or newer),
+# git and make is expected of the machine.
+#
+#   make test                  the test-suite
+#   make lint                  ruff and mypy
+#   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
+#   make compare BASE=main     the gate: is this commit slower, larger or hungrier than BASE?
+#   make range RANGE=a..b      measure every commit of a range; a killed run goes on where it was
+#   make site                  the published pages, readable without a connection
+#   make gate-check            prove that the gate bites and does not cry wolf (takes hours)
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+ROOT := $(CURDIR)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := ml,dicom,s3,fast,cli,bench,test
+QUICK_FLAG := $(if $(filter-out 0 no,$(QUICK)),--quick)
+
+# asv and pip run far from here, so the constraints travel as an absolute path. pip reads the
+# variable as a list separated by blanks: a path that holds one is given as a file: address.
+EMPTY :=
+SPACE := $(EMPTY) $(EMPTY)
+CONSTRAINTS := $(if $(findstring $(SPACE),$(ROOT)),file://$(subst $(SPACE),%20,$(ROOT))/constraints.txt,$(ROOT)/constraints.txt)
+PIP := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m pip
+BENCHMARKS := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m benchmarks
+
+.PHONY: help venv test test-slow lint bench compare range site gate-check clean
+
+help:
+	@sed -n '/^#   make/s/^#   //p' Makefile
+
+venv: $(STAMP)
+
+# torch comes first and alone: no later requirement can then ask for another one. The stamp is
+# written last, so an interrupted set-up is taken up again by the next make.
+$(STAMP): constraints.txt setup.cfg pyproject.toml
+	@set -e; \
+	for candidate in "$(PYTHON)" python3.11 python3.12 python3.13 python3 python; do \
+	  [ -n "$$candidate" ] || continue; \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python="$$candidate"; break; \
+	  fi; \
+	done; \
+	if [ -z "$${python:-}" ]; then \
+	  echo "make: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "make: $$python has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; \
+	  fi; \
+	  rm -rf $(VENV); "$$python" -m venv $(VENV); \
+	fi
+	$(PIP) install --quiet --upgrade pip setuptools wheel
+	$(PIP) install --quiet "$$(grep -m1 '^torch==' constraints.txt)"
+	$(PIP) install --quiet --editable ".[$(EXTRAS)]"
+	@touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BENCHMARKS) rank $(QUICK_FLAG)
+
+compare: $(STAMP)
+	@[ -n "$(BASE)" ] || { echo "make: name the commit to compare with: make compare BASE=main" >&2; exit 1; }
+	$(BENCHMARKS) gate --base "$(BASE)" $(QUICK_FLAG)
+
+range: $(STAMP)
+	@[ -n "$(RANGE)" ] || { echo "make: name the commits to measure: make range RANGE=main~10..main" >&2; exit 1; }
+	$(BENCHMARKS) range "$(RANGE)" $(QUICK_FLAG)
+
+site: $(STAMP)
+	$(BENCHMARKS) site
+
+gate-check: $(STAMP)
+	$(BENCHMARKS) gate-check
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
