@@ -1,0 +1,229 @@
+"""One writer at a time, on a folder and on an object store.
+
+A local lock is a POSIX record lock, which the kernel drops with its holder, on a file that says
+who holds it. An object store has no such thing: there the lock is an object created on condition
+that it does not exist, and a dead holder's is taken over on condition that it has not changed.
+Either way the record is emptied by a clean release, so a record found on acquiring means that the
+last writer died and that what it left must be rolled back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from radiobject.exceptions import LockError, StorageError
+from radiobject.storage import layout
+
+_ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
+
+
+@dataclass(frozen=True)
+class LockRecord:
+    """Who holds a store, since when, and for which commit."""
+
+    host: str
+    pid: int
+    process_started: float
+    acquired: float
+    token: str
+    operation: str
+
+    @classmethod
+    def mine(cls, operation: str) -> LockRecord:
+        """Return a new record of this process."""
+        process = psutil.Process()
+        return cls(
+            host=socket.gethostname(),
+            pid=process.pid,
+            process_started=process.create_time(),
+            acquired=time.time(),
+            token=uuid.uuid4().hex,
+            operation=operation,
+        )
+
+    @classmethod
+    def parse(cls, raw: bytes) -> LockRecord | None:
+        """Return the record in `raw`; None if there is none or it was cut off while written."""
+        try:
+            fields = json.loads(raw)
+            return cls(**fields)
+        except (ValueError, TypeError):
+            return None
+
+    def dump(self) -> bytes:
+        """Return the record as bytes."""
+        return json.dumps(asdict(self)).encode()
+
+    def is_dead(self) -> bool:
+        """Tell whether the holder ran on this machine and does not any more."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            started = psutil.Process(self.pid).create_time()
+        except psutil.NoSuchProcess:
+            return True
+        return abs(started - self.process_started) > 1.0
+
+    def describe(self) -> str:
+        """Return holder, host and age for an error message."""
+        age = max(0.0, time.time() - self.acquired)
+        return f"process {self.pid} on {self.host!r}, {self.operation}, for {age:.0f} s"
+
+
+class StoreLock(Protocol):
+    """A held lock."""
+
+    abandoned: bool
+
+    def release(self) -> None:
+        """Give the lock back after a clean end."""
+
+    def abandon(self) -> None:
+        """Give the lock back but leave the record, so that the next writer rolls back."""
+
+
+def acquire(root: str, operation: str, *, break_lock: bool = False) -> StoreLock:
+    """Take the writer's lock of the data set at `root`.
+
+    Parameters
+    ----------
+    root : str
+        Normalised URI of an existing data set.
+    operation : str
+        What the writer does, for the error that others get.
+    break_lock : bool
+        Take over a record of another machine too.
+
+    Returns
+    -------
+    StoreLock
+        Its `abandoned` tells whether the last writer died and must be rolled back.
+
+    Raises
+    ------
+    LockError
+        If another writer holds it; the message names the holder, the host and the age.
+    """
+    if layout.is_local(root):
+        return _LocalLock(root, operation)
+    return _ObjectLock(root, operation, break_lock)
+
+
+_held: dict[str, int] = {}
+_held_guard = threading.Lock()
+
+
+class _LocalLock:
+    def __init__(self, root: str, operation: str) -> None:
+        import fcntl
+
+        self._path = Path(os.path.realpath(layout.join(root, layout.LOCK)))
+        self._key = str(self._path)
+        self._claim_in_process(operation)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            self._forget()
+            raise StorageError(
+                f"cannot write to {root}: {error.strerror}; check the folder's permissions"
+            ) from error
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = LockRecord.parse(os.pread(self._fd, 4096, 0))
+            os.close(self._fd)
+            self._forget()
+            who = holder.describe() if holder else "another process"
+            raise LockError(f"{root} is being written by {who}; {_ADVICE}") from None
+        self.abandoned = os.fstat(self._fd).st_size > 0
+        self._write(LockRecord.mine(operation).dump())
+
+    def _claim_in_process(self, operation: str) -> None:
+        # A record lock belongs to the process: a second one in it would be granted.
+        with _held_guard:
+            if _held.get(self._key) == os.getpid():
+                raise LockError(
+                    f"{self._path.parent} is being written by this process already, so it cannot "
+                    f"start {operation}; finish the open writer first"
+                )
+            _held[self._key] = os.getpid()
+
+    def _forget(self) -> None:
+        with _held_guard:
+            _held.pop(self._key, None)
+
+    def _write(self, raw: bytes) -> None:
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, raw, 0)
+
+    def release(self) -> None:
+        self._write(b"")
+        self.abandon()
+
+    def abandon(self) -> None:
+        os.close(self._fd)
+        self._forget()
+
+
+class _ObjectLock:
+    def __init__(self, root: str, operation: str, break_lock: bool) -> None:
+        self._root = root
+        self._store = _object_store(root)
+        record = LockRecord.mine(operation)
+        self.abandoned = not self._create(record)
+        if self.abandoned:
+            self._take_over(record, break_lock)
+
+    def _create(self, record: LockRecord) -> bool:
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            self._store.put(layout.LOCK, record.dump(), mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def _take_over(self, record: LockRecord, break_lock: bool) -> None:
+        from obstore.exceptions import BaseError
+
+        try:
+            found = self._store.get(layout.LOCK)
+            etag, raw = found.meta["e_tag"], bytes(found.bytes())
+        except FileNotFoundError:
+            raise LockError(f"{self._root} was just released by its writer; try again") from None
+        holder = LockRecord.parse(raw)
+        if holder is not None and not break_lock and not holder.is_dead():
+            raise LockError(f"{self._root} is being written by {holder.describe()}; {_ADVICE}")
+        try:
+            self._store.put(layout.LOCK, record.dump(), mode={"e_tag": etag})
+        except BaseError as error:
+            raise LockError(
+                f"another writer took over {self._root} at the same moment; {_ADVICE}"
+            ) from error
+
+    def release(self) -> None:
+        self._store.delete(layout.LOCK)
+
+    def abandon(self) -> None:
+        """Leave the object where it is: its record is what tells the next writer."""
+
+
+def _object_store(root: str) -> Any:
+    try:
+        from radiobject.storage.object_store import open_store
+    except ImportError as error:
+        raise StorageError(
+            f"writing to {root} needs obstore for its lock; pip install 'radiobject[s3]'"
+        ) from error
+    return open_store(root)
