@@ -1,0 +1,33 @@
+"""The one copy from stored voxels to the caller's buffer: type, scale and padding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from radiobject.plan.box import Box
+from radiobject.plan.rescale import Rescale
+
+
+def deliver(stored: np.ndarray, out: np.ndarray, rescale: Rescale | None) -> None:
+    """Copy `stored` into `out` of the same shape, converting the type as ``astype`` does."""
+    if rescale is None or rescale.is_identity:
+        np.copyto(out, stored, casting="unsafe")
+        return
+    working = np.result_type(stored.dtype, np.float32)
+    if out.dtype.kind == "f":
+        np.multiply(stored, rescale.slope, out=out, dtype=working, casting="unsafe")
+        np.add(out, rescale.intercept, out=out, casting="unsafe")
+        return
+    exact = stored * np.float64(rescale.slope)
+    exact += rescale.intercept
+    np.copyto(out, np.rint(exact, out=exact), casting="unsafe")
+
+
+def fill_outside(out: np.ndarray, inside: Box, value: float) -> None:
+    """Set every voxel of `out` outside the box `inside` to `value`, touching each once."""
+    view = out
+    for axis, (start, stop) in enumerate(zip(inside.start, inside.stop, strict=True)):
+        before = (slice(None),) * axis
+        view[(*before, slice(0, start))] = value
+        view[(*before, slice(stop, None))] = value
+        view = view[(*before, slice(start, stop))]

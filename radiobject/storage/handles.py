@@ -1,0 +1,216 @@
+"""Reading boxes through libtiledb: open arrays and the context they live in.
+
+This is the way for arrays that the tile index refuses, correct for everything that TileDB can
+read. Three facts about libtiledb 2.30 shape it: resident memory grows by about 13.6 KB per query
+in one context, so a context serves 500 queries; a forked child must neither use nor free what it
+inherited; and ``tiledb.Query`` makes a reference cycle that keeps its buffers alive until the
+garbage collector runs, so the low-level query is used.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tiledb
+import tiledb.libtiledb as lt
+
+from radiobject.ctx import config_generation, get_radiobject_config
+from radiobject.exceptions import StorageError, StoreNotFoundError
+from radiobject.plan.box import Box
+from radiobject.storage import stats
+
+QUERIES_PER_CONTEXT = 500
+MAX_OPEN_ARRAYS = 64
+
+
+def is_remote(uri: str) -> bool:
+    """Tell whether `uri` names an object store and not a local path."""
+    scheme, separator, _ = uri.partition("://")
+    return bool(separator) and scheme != "file"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenArray:
+    """A dense array open for reading.
+
+    The context is the last field because fields are freed in order, and an array must be freed
+    before its context.
+    """
+
+    array: Any
+    attribute: str
+    dtype: np.dtype
+    origin: tuple[int, ...]
+    shape: tuple[int, ...]
+    ctx: tiledb.Ctx
+
+
+class Session:
+    """One libtiledb context, the arrays open in it, and the number of queries it has served."""
+
+    def __init__(self, *, remote: bool) -> None:
+        settings = get_radiobject_config().to_tiledb_config()
+        if not remote:
+            # The defaults merge far-apart tiles into one read: good over a network, waste on disk.
+            settings["vfs.min_batch_size"] = "0"
+            settings["vfs.min_batch_gap"] = "0"
+        self.generation = config_generation()
+        self.queries = 0
+        self.ctx = tiledb.Ctx(settings)
+        self._arrays: OrderedDict[str, OpenArray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, uri: str) -> OpenArray:
+        """Return the array at `uri`, opened now or before."""
+        with self._lock:
+            known = self._arrays.get(uri)
+            if known is not None:
+                self._arrays.move_to_end(uri)
+                return known
+        opened = _open(uri, self.ctx)
+        with self._lock:
+            self._arrays[uri] = opened
+            while len(self._arrays) > MAX_OPEN_ARRAYS:
+                self._arrays.popitem(last=False)
+        return opened
+
+    def forget(self, uri: str) -> None:
+        """Drop the array at `uri`, if it is open; reads under way keep it until they end."""
+        with self._lock:
+            self._arrays.pop(uri, None)
+
+
+def _open(uri: str, ctx: tiledb.Ctx) -> OpenArray:
+    try:
+        array = lt.Array(ctx, uri, lt.QueryType.READ)
+        schema = tiledb.ArraySchema.from_pybind11(ctx, array._schema())
+    except tiledb.TileDBError as error:
+        if "does not exist" in str(error):
+            raise StoreNotFoundError(f"no volume lies at {uri!r}") from error
+        raise StorageError(f"volume at {uri!r} cannot be opened: {error}") from error
+    if schema.sparse or schema.nattr != 1:
+        raise StorageError(
+            f"{uri!r} is not a volume: expected a dense array with one attribute, got a "
+            f"{'sparse' if schema.sparse else 'dense'} array with {schema.nattr}"
+        )
+    stats.count(array_opens=1)
+    bounds = [schema.domain.dim(i).domain for i in range(schema.ndim)]
+    return OpenArray(
+        array,
+        schema.attr(0).name,
+        schema.attr(0).dtype,
+        tuple(int(low) for low, _ in bounds),
+        tuple(int(high) - int(low) + 1 for low, high in bounds),
+        ctx,
+    )
+
+
+_sessions: dict[bool, Session] = {}
+_lock = threading.Lock()
+
+
+def session(*, remote: bool) -> Session:
+    """Return the session that serves the next query, counting that query."""
+    with _lock:
+        current = _sessions.get(remote)
+        if (
+            current is None
+            or current.queries >= QUERIES_PER_CONTEXT
+            or current.generation != config_generation()
+        ):
+            current = _sessions[remote] = Session(remote=remote)
+        current.queries += 1
+        return current
+
+
+def forget(uri: str) -> None:
+    """Drop what is open at `uri`: to be called when the array there is deleted or replaced."""
+    with _lock:
+        for current in _sessions.values():
+            current.forget(uri)
+
+
+def close_all() -> None:
+    """Drop every session; the next read starts afresh."""
+    with _lock:
+        _sessions.clear()
+
+
+def _abandon_inherited() -> None:
+    """Make what a forked child inherited immortal, so that it is neither used nor freed there."""
+    global _lock
+    for inherited in _sessions.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+    _sessions.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_abandon_inherited)
+
+
+def describe(uri: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Return the shape in voxels and the stored type of the volume at `uri`.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If nothing lies there.
+    StorageError
+        If it cannot be opened, or is not a dense array with one attribute.
+    """
+    opened = session(remote=is_remote(uri)).open(uri)
+    return opened.shape, opened.dtype
+
+
+def query_into(uri: str, box: Box, out: np.ndarray) -> None:
+    """Read `box` of the volume at `uri` through libtiledb.
+
+    Parameters
+    ----------
+    uri : str
+        A dense array with one attribute.
+    box : Box
+        In voxel indices from 0, inside the volume, with no empty side.
+    out : ndarray, shape ``box.shape``
+        C-contiguous, of the stored type, in stored units.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If nothing lies at `uri`.
+    StorageError
+        If libtiledb cannot read it; `out` may then be partly written.
+    """
+    opened = session(remote=is_remote(uri)).open(uri)
+    if opened.dtype != out.dtype:
+        raise StorageError(f"volume at {uri!r} holds {opened.dtype}, expected {out.dtype}")
+    try:
+        status = _submit(opened, box, out)
+    except tiledb.TileDBError as error:
+        raise StorageError(f"volume at {uri!r}, box {box}: {error}") from error
+    if status != lt.QueryStatus.COMPLETE:
+        raise StorageError(f"volume at {uri!r}, box {box}: the query ended as {status.name}")
+    stats.count(fallback_reads=1)
+
+
+def _submit(opened: OpenArray, box: Box, out: np.ndarray) -> Any:
+    """Run one query; its objects die here, before the array and the context of the caller."""
+    subarray = lt.Subarray(opened.ctx, opened.array)
+    for axis, origin in enumerate(opened.origin):
+        subarray._add_dim_range(axis, (box.start[axis] + origin, box.stop[axis] + origin - 1))
+    query = lt.Query(opened.ctx, opened.array, lt.QueryType.READ)
+    query.layout = lt.LayoutType.ROW_MAJOR
+    query.set_subarray(subarray)
+    flat = out.reshape(-1)
+    query.set_data_buffer(opened.attribute, _as_bytes_if_bool(flat), flat.size)
+    return query._submit()
+
+
+def _as_bytes_if_bool(flat: np.ndarray) -> np.ndarray:
+    return flat.view(np.uint8) if flat.dtype == np.bool_ else flat

@@ -1,0 +1,159 @@
+"""The one door through which voxels enter the store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tiledb
+import tiledb.libtiledb as lt
+
+from radiobject.ctx import WriteConfig, get_radiobject_config, get_tiledb_ctx
+from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
+from radiobject.storage import handles, stats
+from radiobject.storage.locator import VolumeLocator
+
+VOXELS_ATTR = "voxels"
+AXES = ("x", "y", "z", "t")
+
+
+def write_volume(
+    uri: str,
+    data: np.ndarray,
+    *,
+    metadata: Mapping[str, str | int | float] | None = None,
+    config: WriteConfig | None = None,
+    patch_size: Sequence[int] | None = None,
+    timestamp: int | None = None,
+) -> VolumeLocator:
+    """Write one volume as one immutable fragment: one create, one open, one write.
+
+    Parameters
+    ----------
+    uri : str
+        Where the volume's dense array goes; nothing may lie there.
+    data : ndarray, shape (X, Y, Z) or (X, Y, Z, T)
+        Voxels in stored units, in any memory order. Integers, floats and bool are stored in their
+        own type in native byte order; float16 is stored as float32, which holds it exactly.
+    metadata : mapping, optional
+        Written beside the voxels.
+    config : WriteConfig, optional
+        Tiles and compression; the process's settings by default.
+    patch_size : sequence of int, optional
+        Patch that training will read; the tile extents are fitted to it.
+    timestamp : int, optional
+        Milliseconds since the epoch at which the fragment appears; now by default.
+
+    Returns
+    -------
+    VolumeLocator
+        With the packed tile index, so that a reader needs nothing else.
+
+    Raises
+    ------
+    StoreExistsError
+        If something lies at `uri`.
+    ShapeError
+        If `data` is not 3-D or 4-D, or has an empty side.
+    TypeError
+        If the voxels are not real numbers.
+    StorageError
+        If libtiledb cannot write.
+    """
+    voxels = storable(data)
+    settings = config if config is not None else get_radiobject_config().write
+    extents = tile_extents(voxels.shape, settings, patch_size)
+    ctx = get_tiledb_ctx()
+    schema = _schema(voxels, extents, settings, ctx)
+    handles.forget(uri)
+    try:
+        tiledb.Array.create(uri, schema, ctx=ctx)
+    except tiledb.TileDBError as error:
+        if "already exists" in str(error):
+            raise StoreExistsError(f"a volume lies at {uri!r} already; choose another") from error
+        raise StorageError(f"volume at {uri!r} cannot be created: {error}") from error
+    try:
+        _write(uri, voxels, metadata or {}, timestamp, ctx)
+    except tiledb.TileDBError as error:
+        raise StorageError(f"volume at {uri!r} cannot be written: {error}") from error
+    stats.count(volumes_written=1, remote_writes=int(handles.is_remote(uri)))
+    return VolumeLocator(uri, voxels.shape, voxels.dtype.name)
+
+
+def storable(data: np.ndarray) -> np.ndarray:
+    """Return `data` in a type that the store has, without copying where it is one already.
+
+    Raises
+    ------
+    ShapeError
+        If it is not 3-D or 4-D, or has an empty side.
+    TypeError
+        If its values are not real numbers of at most 64 bits.
+    """
+    voxels = np.asarray(data)
+    if voxels.ndim not in (3, 4):
+        raise ShapeError(f"Shape must be 3D or 4D, got {voxels.shape}")
+    if 0 in voxels.shape:
+        raise ShapeError(f"a volume needs at least one voxel per axis, got shape {voxels.shape}")
+    if voxels.dtype == np.float16:
+        return voxels.astype(np.float32)
+    if voxels.dtype.kind not in "buif" or voxels.dtype.itemsize > 8:
+        raise TypeError(
+            f"voxels must be bool, integers or floats of at most 64 bits, got {voxels.dtype}"
+        )
+    return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
+
+
+def tile_extents(
+    shape: Sequence[int], config: WriteConfig, patch_size: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Return the tile extents for a volume of `shape`, clamped to it."""
+    extents = config.tile.extents_for_shape(shape)
+    return tuple(min(int(e), int(n)) for e, n in zip(extents, shape, strict=True))
+
+
+def _schema(
+    voxels: np.ndarray, extents: Sequence[int], config: WriteConfig, ctx: tiledb.Ctx
+) -> tiledb.ArraySchema:
+    dimensions = [
+        tiledb.Dim(name, domain=(0, side - 1), tile=extent, dtype=np.int32, ctx=ctx)
+        for name, side, extent in zip(AXES, voxels.shape, extents, strict=False)
+    ]
+    compression = config.compression.as_filter()
+    filters = tiledb.FilterList([] if compression is None else [compression])
+    attribute = tiledb.Attr(VOXELS_ATTR, dtype=voxels.dtype, filters=filters, ctx=ctx)
+    return tiledb.ArraySchema(
+        domain=tiledb.Domain(*dimensions, ctx=ctx), attrs=[attribute], ctx=ctx
+    )
+
+
+def _write(
+    uri: str,
+    voxels: np.ndarray,
+    metadata: Mapping[str, str | int | float],
+    timestamp: int | None,
+    ctx: tiledb.Ctx,
+) -> None:
+    with tiledb.open(uri, "w", ctx=ctx, timestamp=timestamp) as array:
+        _submit(array, np.ascontiguousarray(voxels), ctx)
+        for key, value in metadata.items():
+            array.meta[key] = value
+    stats.count(bytes_written=math.prod(voxels.shape) * voxels.dtype.itemsize)
+
+
+def _submit(array: tiledb.Array, voxels: np.ndarray, ctx: tiledb.Ctx) -> None:
+    """Write every voxel in one query, whose objects die before the array is closed."""
+    low_level = lt.Array(ctx, array)
+    subarray = lt.Subarray(ctx, low_level)
+    for axis, side in enumerate(voxels.shape):
+        subarray._add_dim_range(axis, (0, side - 1))
+    query = lt.Query(ctx, low_level, lt.QueryType.WRITE)
+    query.layout = lt.LayoutType.ROW_MAJOR
+    query.set_subarray(subarray)
+    flat = voxels.reshape(-1)
+    query.set_data_buffer(
+        VOXELS_ATTR, flat.view(np.uint8) if flat.dtype == np.bool_ else flat, flat.size
+    )
+    query._submit()
+    query.finalize()
