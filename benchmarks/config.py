@@ -1,0 +1,71 @@
+"""Where benchmarks read and write, and how large they are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+
+_BENCHMARKS_DIR = Path(__file__).resolve().parent
+
+
+def _folder(variable: str, default: Path) -> Path:
+    given = os.environ.get(variable)
+    return Path(given).expanduser().resolve() if given else default
+
+
+BENCHMARK_DIR = _folder("RADIOBJECT_BENCHMARK_DIR", _BENCHMARKS_DIR.parent / "benchmark-data")
+RESULTS_DIR = _folder("RADIOBJECT_RESULTS_DIR", _BENCHMARKS_DIR.parent / "results")
+FIGURES_DIR = RESULTS_DIR / "figures"
+
+S3_REGION = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+# The bucket that the dataloader notebook names, so that it runs unchanged.
+S3_BUCKET = os.environ.get("RADIOBJECT_BENCH_BUCKET", "souzy-scratch")
+S3_PREFIX = "benchmark"
+
+USER_DATA_VARIABLE = "RADIOBJECT_BENCH_DATA"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Size of one run.
+
+    Attributes
+    ----------
+    n_subjects
+        Volumes read; each loader gets the same.
+    patch_size
+        Voxels of one training patch.
+    rounds
+        Times that every loader is measured, one after the other, interleaved.
+    batches
+        Batches timed in a round by a loader that needs under a few milliseconds for each.
+    budget_s
+        Seconds after which a slow loader's round ends, however few batches it delivered.
+    """
+
+    name: str
+    n_subjects: int = 20
+    patch_size: tuple[int, int, int] = (64, 64, 64)
+    batch_size: int = 4
+    rounds: int = 5
+    batches: int = 200
+    budget_s: float = 2.0
+
+
+PRESETS = {
+    "quick": Preset("quick", n_subjects=6, rounds=3, batches=60, budget_s=0.8),
+    "default": Preset("default"),
+    "large": Preset("large", n_subjects=100, rounds=8, batches=500, budget_s=5.0),
+}
+
+
+def preset(name: str) -> Preset:
+    """Return the preset called `name`."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        known = ", ".join(PRESETS)
+        raise BenchmarkError(f"no preset {name!r}; choose one of {known}") from None
