@@ -1,0 +1,63 @@
+"""TileDB groups and their metadata, written and read at explicit timestamps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tiledb
+
+from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
+
+_FOREVER = 2**63 - 1
+
+
+def object_kind(uri: str) -> str | None:
+    """Return ``"group"`` or ``"array"`` for a TileDB object at `uri`, else None."""
+    return tiledb.object_type(uri, ctx=get_tiledb_ctx())
+
+
+def read_metadata(uri: str) -> dict[str, Any] | None:
+    """Return the metadata of the TileDB group at `uri`, or None if there is no group.
+
+    Everything ever written is seen, also by a machine whose clock is behind the writer's.
+    """
+    if object_kind(uri) != "group":
+        return None
+    with tiledb.Group(uri, "r", config=_config(_FOREVER), ctx=get_tiledb_ctx()) as group:
+        return dict(group.meta)
+
+
+def write_metadata(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
+    """Write group metadata in one file, hence all or nothing; None deletes a key."""
+    with tiledb.Group(uri, "w", config=_config(timestamp), ctx=get_tiledb_ctx()) as group:
+        for key, value in values.items():
+            if value is None:
+                del group.meta[key]
+            else:
+                group.meta[key] = value
+
+
+def create(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
+    """Create a group with metadata."""
+    tiledb.Group.create(uri, ctx=get_tiledb_ctx())
+    write_metadata(uri, values, timestamp)
+
+
+def add_members(uri: str, names: list[str], timestamp: int) -> None:
+    """Make folders directly below the group at `uri` its members, for other TileDB clients."""
+    with tiledb.Group(uri, "w", config=_config(timestamp), ctx=get_tiledb_ctx()) as group:
+        for name in names:
+            group.add(name, name=name, relative=True)
+
+
+def member_uris(uri: str) -> dict[str, str]:
+    """Return name and URI of each member of the group at `uri`."""
+    with tiledb.Group(uri, "r", config=_config(_FOREVER), ctx=get_tiledb_ctx()) as group:
+        return {member.name: member.uri for member in group}
+
+
+def _config(timestamp_end: int) -> tiledb.Config:
+    config = get_radiobject_config().to_tiledb_config()
+    config["sm.group.timestamp_end"] = str(timestamp_end)
+    return config

@@ -1,0 +1,65 @@
+"""Removing what a writer left that did not reach its commit."""
+
+from __future__ import annotations
+
+from radiobject.storage import files, groups, layout
+
+STANDALONE = "standalone"
+"""Metadata key of a collection that was committed on its own, before any owner linked it."""
+
+
+def roll_back(uri: str, timestamp: int, locations: set[str]) -> None:
+    """Bring the data set at `uri` back to its state at `timestamp`.
+
+    Parameters
+    ----------
+    uri : str
+        A root or a collection of its own.
+    timestamp : int
+        The committed head; everything later goes.
+    locations : set of str
+        Where the committed states have their collections; a folder that no state knows goes
+        whole, unless it is a collection that was committed on its own.
+    """
+    files.remove_after(uri, timestamp)
+    _roll_back_tables(uri, timestamp)
+    for location in locations:
+        if "://" not in location and not location.startswith("/"):
+            roll_back_collection(layout.join(uri, location), timestamp)
+    known = {layout.base_name(location) for location in locations}
+    for folder in files.list_folder(layout.join(uri, layout.COLLECTIONS)):
+        if layout.base_name(folder) not in known and not _is_standalone(folder):
+            files.remove(folder)
+
+
+def roll_back_collection(uri: str, timestamp: int) -> None:
+    """Bring a collection's tables and volumes back to their state at `timestamp`."""
+    files.remove_after(uri, timestamp)
+    _roll_back_tables(uri, timestamp)
+    for volume in files.list_folder(layout.join(uri, layout.VOLUMES)):
+        written = layout.array_timestamp(layout.base_name(volume))
+        if written is not None and written > timestamp:
+            files.remove(volume)
+
+
+def remove_unfinished(uri: str) -> None:
+    """Remove a data set that never had a head, and nothing else that lies in its folder."""
+    ours = (
+        "__group", "__meta", "__tiledb_group.tdb",
+        layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX, layout.VOLUMES,
+    )  # fmt: skip
+    for folder in files.list_folder(layout.join(uri, layout.COLLECTIONS)):
+        if not _is_standalone(folder):
+            files.remove(folder)
+    files.remove_folder_if_empty(layout.join(uri, layout.COLLECTIONS))
+    for name in ours:
+        files.remove(layout.join(uri, name))
+
+
+def _roll_back_tables(uri: str, timestamp: int) -> None:
+    for name in (layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX):
+        files.remove_after(layout.join(uri, name), timestamp)
+
+
+def _is_standalone(uri: str) -> bool:
+    return STANDALONE in (groups.read_metadata(uri) or {})

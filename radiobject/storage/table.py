@@ -1,0 +1,347 @@
+"""Sparse TileDB tables: rows keyed by string identifiers, read and written at a timestamp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import tiledb
+import tiledb.libtiledb as lt
+
+from radiobject.ctx import get_tiledb_ctx
+from radiobject.exceptions import SchemaError
+from radiobject.storage import files, layout
+
+TEXT = np.dtype("U")
+BLOB = np.dtype("S")
+"""Column of raw bytes, never filtered on."""
+
+_TIME = np.dtype("datetime64[ns]")
+_TILE_ROWS = 10_000
+_MAX_FRAGMENTS = 24
+_FOREVER = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """Values of one column, and which of them are there."""
+
+    values: np.ndarray
+    valid: npt.NDArray[np.bool_] | None = None
+
+    def take(self, rows: npt.NDArray[np.intp]) -> Column:
+        """Return the chosen rows, in that order."""
+        valid = None if self.valid is None else self.valid[rows]
+        return Column(self.values[rows], valid)
+
+
+def storable_dtype(dtype: Any, name: str) -> np.dtype:
+    """Return the stored type of a column declared as `dtype`.
+
+    Raises
+    ------
+    TypeError
+        If no column can have it.
+    """
+    if dtype in (str, "str", "string"):
+        return TEXT
+    if dtype in (bytes, "blob"):
+        return BLOB
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise TypeError(f"column {name!r} cannot have the type {dtype!r}: {error}") from error
+    if found.kind in "UO":
+        return TEXT
+    if found.kind == "M":
+        return _TIME
+    if found.kind in "biuf" and found.itemsize <= 8 and found != np.float16:
+        return found.newbyteorder("=")
+    if found.kind == "S":
+        return BLOB
+    raise TypeError(f"column {name!r} cannot have the type {found}; use a number, bool or string")
+
+
+def create_table(
+    uri: str,
+    keys: Sequence[str],
+    columns: Mapping[str, np.dtype],
+    *,
+    tile_rows: int = _TILE_ROWS,
+) -> None:
+    """Create an empty table with string key columns and nullable value columns.
+
+    Raises
+    ------
+    SchemaError
+        If a column has a key's name, no name, or a NUL in it.
+    """
+    for name in columns:
+        check_column_name(name, keys)
+    pack = tiledb.FilterList([tiledb.ZstdFilter(level=3)])
+    domain = tiledb.Domain(
+        *(
+            tiledb.Dim(name=key, domain=(None, None), tile=None, dtype="ascii", filters=pack)
+            for key in keys
+        )
+    )
+    schema = tiledb.ArraySchema(
+        domain=domain,
+        attrs=[_attribute(name, dtype) for name, dtype in columns.items()],
+        sparse=True,
+        allows_duplicates=False,
+        capacity=tile_rows,
+        offsets_filters=pack,
+    )
+    tiledb.Array.create(uri, schema, ctx=get_tiledb_ctx())
+
+
+def check_column_name(name: object, keys: Iterable[str]) -> None:
+    """Refuse a column name that the table cannot have, with a `SchemaError`."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise SchemaError(f"a column name is a non-empty string without NUL, got {name!r}")
+    if name in set(keys):
+        raise SchemaError(f"column {name!r} conflicts with index column of the same name")
+
+
+class Table:
+    """A stored table as it was at `timestamp`, or as it is now.
+
+    Nothing is kept open: a table is read whole or by column, once, and what was read is kept by
+    whoever asked.
+    """
+
+    def __init__(self, uri: str, timestamp: int | None = None) -> None:
+        self.uri = uri
+        self.timestamp = timestamp
+
+    def _open(self, mode: str = "r", timestamp: int | None = None) -> tiledb.Array:
+        ctx = get_tiledb_ctx()
+        if mode != "r":
+            return tiledb.open(self.uri, mode, timestamp=timestamp, ctx=ctx)
+        until = self.timestamp if self.timestamp is not None else _FOREVER
+        return tiledb.open(self.uri, "r", timestamp=(0, until), ctx=ctx)
+
+    def schema(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
+        """Return the key columns, and the value columns with their types."""
+        with self._open() as array:
+            keys = tuple(array.domain.dim(i).name for i in range(array.domain.ndim))
+            return keys, {
+                array.attr(i).name: _column_dtype(array.attr(i)) for i in range(array.nattr)
+            }
+
+    def read(
+        self,
+        columns: Sequence[str] = (),
+        *,
+        condition: str | None = None,
+        key: str | None = None,
+    ) -> dict[str, Column]:
+        """Return the key columns and `columns`, rows in the order of their keys.
+
+        Parameters
+        ----------
+        columns
+            Value columns to read beside the keys.
+        condition
+            A TileDB query condition; rows for which it does not hold are left out.
+        key
+            Return only rows whose first key column equals this.
+        """
+        with self._open() as array:
+            keys = [array.domain.dim(i).name for i in range(array.domain.ndim)]
+            query = array.query(attrs=list(columns), dims=keys, cond=condition)
+            found = query[key.encode() : key.encode()] if key is not None else query[:]
+            table = {name: _text_column(found[name]) for name in keys}
+            for name in columns:
+                table[name] = _value_column(found[name], array.attr(name).dtype)
+        return _ordered(table, keys)
+
+    def write(self, rows: Mapping[str, Sequence[Any] | np.ndarray], timestamp: int) -> None:
+        """Insert rows, or replace those with the same keys; columns not given become missing."""
+        keys, columns = self.schema_now()
+        count = len(next(iter(rows.values())))
+        if count == 0:
+            return
+        with self._open("w", timestamp) as array:
+            query = lt.Query(lt.Context(array.ctx), array.array, lt.QueryType.WRITE)
+            query.layout = lt.LayoutType.UNORDERED
+            alive: list[Any] = []
+            for name in keys:
+                _set_variable(query, name, list(rows[name]), None, alive)
+            for name, dtype in columns.items():
+                given = rows.get(name)
+                values = [None] * count if given is None else given
+                _set_attribute(query, array.attr(name), dtype, values, alive)
+            query._submit()
+            query.finalize()
+
+    def schema_now(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
+        """Return the schema whatever this table's timestamp: what a write has to fill."""
+        return Table(self.uri).schema()
+
+    def evolve(
+        self, *, add: Mapping[str, np.dtype] | None = None, drop: Sequence[str] = (), timestamp: int
+    ) -> None:
+        """Add or drop value columns from `timestamp` on; older states keep what they had."""
+        evolution = tiledb.ArraySchemaEvolution(ctx=get_tiledb_ctx())
+        for name, dtype in (add or {}).items():
+            evolution.add_attribute(_attribute(name, dtype))
+        for name in drop:
+            evolution.drop_attribute(name)
+        evolution.timestamp(timestamp)
+        evolution.array_evolve(self.uri)
+
+    def delete(self, condition: str, timestamp: int) -> None:
+        """Delete the rows for which the query condition holds, from `timestamp` on."""
+        with self._open("d", timestamp) as array:
+            array.query(cond=condition).submit()
+
+    def delete_keys(self, key: str, values: Sequence[str], timestamp: int) -> None:
+        """Delete the rows whose key column `key` has one of `values`."""
+        batch = 1000
+        for first in range(0, len(values), batch):
+            wanted = list(values[first : first + batch])
+            self.delete(f"{key} in {wanted!r}", timestamp)
+
+    def consolidate(self, *, force: bool = False) -> bool:
+        """Merge many small fragments into one, keeping every row's timestamp.
+
+        Old states stay readable. Returns whether there were enough of them, or `force`.
+        """
+        fragments = files.list_folder(layout.join(self.uri, "__fragments"))
+        if not force and len(fragments) <= _MAX_FRAGMENTS:
+            return False
+        ctx = get_tiledb_ctx()
+        tiledb.consolidate(self.uri, ctx=ctx)
+        tiledb.vacuum(self.uri, ctx=ctx)
+        return True
+
+
+def _attribute(name: str, dtype: np.dtype) -> tiledb.Attr:
+    filters = tiledb.FilterList([tiledb.ZstdFilter(level=3)])
+    if dtype == TEXT:
+        return tiledb.Attr(name=name, dtype="U", var=True, nullable=True, filters=filters)
+    if dtype == BLOB:
+        return tiledb.Attr(name=name, dtype="blob", var=True, nullable=False, filters=filters)
+    return tiledb.Attr(name=name, dtype=dtype, nullable=True, filters=filters)
+
+
+def _column_dtype(attribute: tiledb.Attr) -> np.dtype:
+    dtype = np.dtype(attribute.dtype)
+    if dtype.kind == "U":
+        return TEXT
+    return BLOB if dtype.kind in "SV" else dtype
+
+
+def _text_column(found: np.ndarray) -> Column:
+    values = np.empty(len(found), dtype=object)
+    values[:] = [item.decode() if isinstance(item, bytes) else str(item) for item in found]
+    return Column(values)
+
+
+def _value_column(found: np.ndarray, dtype: np.dtype) -> Column:
+    if dtype.kind in "SV":
+        values = np.empty(len(found), dtype=object)
+        values[:] = [bytes(item) for item in found]
+        return Column(values)
+    if isinstance(found, np.ma.MaskedArray):
+        values, valid = found.data, ~np.ma.getmaskarray(found)
+    else:
+        values, valid = found, np.ones(len(found), dtype=bool)
+    if dtype.kind == "M":
+        values = values.astype("int64", copy=False).view(_TIME)
+    return Column(np.asarray(values), valid)
+
+
+def _ordered(table: dict[str, Column], keys: Sequence[str]) -> dict[str, Column]:
+    # TileDB compares the bytes of an id as signed numbers, so ids that are not ASCII come first.
+    columns = [table[key].values for key in keys]
+    if all(item.isascii() for column in columns for item in column):
+        return table
+    order = sorted(range(len(columns[0])), key=lambda row: tuple(c[row] for c in columns))
+    rows = np.asarray(order, dtype=np.intp)
+    return {name: column.take(rows) for name, column in table.items()}
+
+
+def _set_attribute(
+    query: lt.Query, attribute: tiledb.Attr, dtype: np.dtype, values: Any, alive: list[Any]
+) -> None:
+    name = attribute.name
+    if attribute.isvar:
+        present = ~np.asarray(pd.isna(as_objects(values)), dtype=bool)
+        texts = [
+            _as_text(v, dtype, name) if p else "" for v, p in zip(values, present, strict=True)
+        ]
+        validity = present.astype(np.uint8) if attribute.isnullable else None
+        _set_variable(query, name, texts, validity, alive)
+        return
+    present, data = _fixed(values, dtype, name)
+    alive.append(data)
+    query.set_data_buffer(name, data, np.uint64(data.size))
+    if attribute.isnullable:
+        validity = present.astype(np.uint8)
+        alive.append(validity)
+        query.set_validity_buffer(name, validity, validity.size)
+
+
+def as_objects(values: Any) -> np.ndarray:
+    """Return a sequence as an object array, whatever its items are."""
+    listed = list(values)
+    array = np.empty(len(listed), dtype=object)
+    array[:] = listed
+    return array
+
+
+def _fixed(
+    values: Any, dtype: np.dtype, name: str
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
+    typed = isinstance(values, np.ndarray) and values.dtype.kind in "biufM"
+    listed = values.copy() if typed else as_objects(values)
+    present = ~np.asarray(pd.isna(listed), dtype=bool)
+    listed[~present] = np.datetime64(0, "ns") if dtype.kind == "M" else 0
+    try:
+        data = np.ascontiguousarray(listed, dtype=dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise SchemaError(f"column {name!r} cannot hold its values as {dtype}: {error}") from error
+    exact = dtype.kind in "iub" or not typed
+    wrong = np.flatnonzero(data != listed) if exact else ()
+    if len(wrong) and not (dtype.kind == "f" and np.allclose(data, listed.astype(float))):
+        raise SchemaError(
+            f"column {name!r} of type {dtype} cannot hold {listed[wrong[0]]!r} unchanged; "
+            "declare the column with a wider type"
+        )
+    return present, data
+
+
+def _as_text(value: Any, dtype: np.dtype, name: str) -> str | bytes:
+    expected: type = bytes if dtype == BLOB else str
+    if not isinstance(value, expected):
+        raise SchemaError(
+            f"column {name!r} holds {expected.__name__}, got {type(value).__name__} {value!r}"
+        )
+    return value  # type: ignore[no-any-return]
+
+
+def _set_variable(
+    query: lt.Query,
+    name: str,
+    values: list[str | bytes],
+    validity: np.ndarray | None,
+    alive: list[Any],
+) -> None:
+    raw = [value if isinstance(value, bytes) else value.encode() for value in values]
+    offsets = np.zeros(len(raw), dtype=np.uint64)
+    np.cumsum([len(item) for item in raw[:-1]], out=offsets[1:])
+    joined = b"".join(raw)
+    data = np.frombuffer(joined or b"\0", dtype=np.uint8).copy()
+    alive += [data, offsets]
+    query.set_data_buffer(name, data, np.uint64(len(joined)))
+    query.set_offsets_buffer(name, offsets, offsets.size)
+    if validity is not None:
+        alive.append(validity)
+        query.set_validity_buffer(name, validity, validity.size)
