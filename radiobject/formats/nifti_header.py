@@ -1,0 +1,283 @@
+"""A NIfTI header, read and checked once: layout of the voxels, scale, geometry, kept fields."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
+from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from radiobject.exceptions import IngestError
+from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive
+from radiobject.formats.gzip_stream import GZIP_MAGIC, gunzip_head
+from radiobject.imaging_metadata import NiftiMetadata
+from radiobject.orientation import OrientationSource, affine_to_list, axis_codes, nifti_geometry
+
+HEADER_BYTES = 540
+"""A NIfTI-2 header; a NIfTI-1 header has 348."""
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")
+
+_UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
+_SINGLE, _PAIR = (b"n+1", b"n+2"), (b"ni1", b"ni2")
+
+# Numbers only: the text fields (descrip, db_name, aux_file, intent_name) may hold a patient's name.
+_KEPT_FIELDS = (
+    "dim_info", "intent_p1", "intent_p2", "intent_p3", "intent_code", "pixdim", "slice_start",
+    "slice_end", "slice_code", "slice_duration", "toffset", "cal_max", "cal_min", "xyzt_units",
+    "scl_slope", "scl_inter", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+    "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+
+TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name")
+"""Text of the header, kept only when asked for by name."""
+
+
+@dataclass(frozen=True)
+class NiftiLayout:
+    """Where the voxels of a NIfTI file are and what they mean.
+
+    Parameters
+    ----------
+    name : str
+        File name without its folder.
+    header : nibabel.Nifti1Header
+        As parsed, in the byte order of the file.
+    version : int
+        1 or 2.
+    shape : tuple of int
+        (X, Y, Z) or (X, Y, Z, T): trailing axes of one voxel beyond the third are dropped.
+    dtype : numpy.dtype
+        Type in the file, with its byte order.
+    offset : int
+        First byte of the voxels in their file.
+    affine : ndarray, shape (4, 4), float64
+        Voxel index to RAS+ mm.
+    source : str
+        Which header field the affine came from.
+    """
+
+    name: str
+    header: Any
+    version: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int
+    affine: NDArray[np.float64]
+    source: OrientationSource
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Bytes of the voxels in the file."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(slope, intercept); (1, 0) when the header states none: a slope of 0 or not finite."""
+        slope, intercept = float(self.header["scl_slope"]), float(self.header["scl_inter"])
+        if slope == 0 or not np.isfinite(slope):
+            return 1.0, 0.0
+        if not np.isfinite(intercept):
+            raise IngestError(
+                f"{self.name}: scl_slope is {slope:g} but scl_inter is {intercept}; "
+                "the intensity scale cannot be known: repair the header"
+            )
+        return slope, intercept
+
+    def columns(self) -> NiftiMetadata:
+        """Return the header's obs columns."""
+        header, (slope, intercept) = self.header, self.scale
+        units = int(header["xyzt_units"])
+        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return NiftiMetadata(
+            voxel_spacing=str(tuple(float(step) for step in spacing)),
+            dimensions=str(self.shape),
+            datatype=int(header["datatype"]),
+            bitpix=int(header["bitpix"]),
+            scl_slope=slope,
+            scl_inter=intercept,
+            xyzt_units=units,
+            spatial_units=_UNITS.get(units & 7, "unknown"),
+            qform_code=int(header["qform_code"]),
+            sform_code=int(header["sform_code"]),
+            axcodes="".join(axis_codes(self.affine)),
+            affine_json=json.dumps(affine_to_list(self.affine)),
+            orientation_source=self.source,
+            source_path=self.name,
+        )
+
+    def kept_fields(self) -> str:
+        """Return the header's numbers as JSON, for an export that restores them."""
+        fields: dict[str, Any] = {
+            name: np.asarray(self.header[name]).tolist() for name in _KEPT_FIELDS
+        }
+        fields["dim"] = [int(side) for side in self.header["dim"]]
+        return json.dumps(fields)
+
+
+def is_nifti(path: Path) -> bool:
+    """Tell whether the file name is that of a NIfTI file or of one of a pair."""
+    return path.name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def pair_paths(path: Path) -> tuple[Path, Path]:
+    """Return the header file and the voxel file of `path`; for ``.nii`` they are the same."""
+    name = path.name
+    for ending, other, is_header in ((".hdr", ".img", True), (".img", ".hdr", False)):
+        for packed in ("", ".gz"):
+            if not name.lower().endswith(ending + packed):
+                continue
+            stem = name[: -len(ending + packed)]
+            partner = next(
+                (
+                    candidate
+                    for zipped in (packed, "" if packed else ".gz")
+                    if (candidate := path.with_name(stem + other + zipped)).is_file()
+                ),
+                None,
+            )
+            if partner is None:
+                raise IngestError(f"{name}: half of a pair; {stem}{other} is not beside it")
+            return (path, partner) if is_header else (partner, path)
+    return path, path
+
+
+def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> NiftiLayout:
+    """Check the first bytes of a NIfTI file and return what they say.
+
+    Parameters
+    ----------
+    path : Path
+        The header's file, for its name.
+    head : bytes
+        At least the header, decompressed: `HEADER_BYTES`, or the whole file if shorter.
+    limits : Limits
+        What the header may declare.
+
+    Raises
+    ------
+    IngestError
+        If this is not NIfTI (Analyze included), the volume is not 3-D or 4-D, its voxels are not
+        real numbers, or it is over a limit.
+    """
+    version, paired = _flavour(path.name, head)
+    kind = {
+        (1, False): Nifti1Header,
+        (1, True): Nifti1PairHeader,
+        (2, False): Nifti2Header,
+        (2, True): Nifti2PairHeader,
+    }[version, paired]
+    try:
+        header = kind(head[: kind.template_dtype.itemsize], check=True)
+        shape = tuple(int(side) for side in header.get_data_shape())
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, ValueError) as error:
+        raise IngestError(f"{path.name}: damaged NIfTI header ({error})") from error
+    shape = _volume_shape(path.name, shape)
+    _check_dtype(path.name, dtype)
+    limits.check_volume(path.name, shape, dtype.itemsize)
+    offset = int(header["vox_offset"])
+    smallest = 0 if paired else kind.template_dtype.itemsize
+    if not smallest <= offset <= limits.max_bytes:
+        raise IngestError(f"{path.name}: vox_offset {offset} is not behind the header")
+    affine, source = nifti_geometry(header)
+    axis_codes(affine)
+    return NiftiLayout(path.name, header, version, shape, dtype, offset, affine, source)
+
+
+def read_header(path: Path, limits: Limits = DEFAULT_LIMITS) -> NiftiLayout:
+    """Return the layout of a NIfTI file from its first bytes; the voxels are not touched.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IngestError
+        As `parse_header`, or if the name is not that of a NIfTI file.
+    """
+    header_path, _ = located(path)
+    with header_path.open("rb") as stream:
+        head = stream.read(1 << 16)
+    return parse_header(header_path, unpacked_head(header_path.name, head), limits)
+
+
+def located(path: Path) -> tuple[Path, Path]:
+    """Return the header and voxel files of an existing NIfTI file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IngestError
+        If the name is that of an archive or of no NIfTI file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    if is_archive(path):
+        raise IngestError(f"{path.name}: archives are not opened; unpack it first")
+    if not is_nifti(path):
+        raise IngestError(
+            f"{path.name}: not a NIfTI name; expected one of {', '.join(NIFTI_SUFFIXES)}"
+        )
+    return pair_paths(path)
+
+
+def unpacked_head(name: str, head: bytes) -> bytes:
+    """Return the start of a file, decompressed when it is gzip by its first bytes."""
+    return gunzip_head(name, head, HEADER_BYTES) if head.startswith(GZIP_MAGIC) else head
+
+
+def _flavour(name: str, head: bytes) -> tuple[int, bool]:
+    """Return the NIfTI version and whether header and voxels are two files."""
+    if len(head) < 348:
+        raise IngestError(f"{name}: {len(head)} bytes are too short for a NIfTI header")
+    for version, magic in ((1, head[344:347]), (2, head[4:7])):
+        known = (_SINGLE[version - 1], _PAIR[version - 1])
+        if magic in known:
+            if version == 2 and len(head) < HEADER_BYTES:
+                raise IngestError(f"{name}: {len(head)} bytes are too short for a NIfTI-2 header")
+            return version, magic == known[1]
+    if head[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
+        raise IngestError(
+            f"{name}: an Analyze 7.5 header, which does not say where left and right are; "
+            "convert it to NIfTI with a tool that knows how the file was written"
+        )
+    raise IngestError(f"{name}: not a NIfTI file (no magic n+1, ni1, n+2 or ni2)")
+
+
+def _volume_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return (X, Y, Z) or (X, Y, Z, T), or refuse."""
+    kept = shape
+    while len(kept) > 3 and kept[-1] == 1:
+        kept = kept[:-1]
+    if len(kept) < 3:
+        raise IngestError(f"{name}: a {len(kept)}-D image of shape {shape} is not a volume")
+    if len(kept) > 4:
+        raise IngestError(
+            f"{name}: a {len(kept)}-D image of shape {shape}; only 3-D and 4-D can be stored: "
+            "split the vector or tensor components into volumes of their own"
+        )
+    return kept
+
+
+def _check_dtype(name: str, dtype: np.dtype) -> None:
+    if dtype.fields is not None:
+        raise IngestError(
+            f"{name}: colour voxels (RGB) have no intensity; split the channels into volumes"
+        )
+    if dtype.kind == "c":
+        raise IngestError(
+            f"{name}: complex voxels ({dtype.name}) cannot be stored; "
+            "save magnitude and phase as two volumes"
+        )
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise IngestError(
+            f"{name}: voxels of type {dtype.name} cannot be stored; "
+            "convert them to float64 or to an integer type first"
+        )

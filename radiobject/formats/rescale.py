@@ -1,0 +1,87 @@
+"""Intensity scales: applied at the door when integers stay integers, else kept for the reader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def integer_scale(slope: float, intercept: float) -> tuple[int, int] | None:
+    """Return slope and intercept as integers, or None when either is not whole."""
+    if not (float(slope).is_integer() and float(intercept).is_integer()) or slope == 0:
+        return None
+    return int(slope), int(intercept)
+
+
+def scaled_range(data: NDArray[Any], slope: int, intercept: int) -> tuple[int, int]:
+    """Return the exact smallest and largest value of ``data * slope + intercept``."""
+    ends = (int(data.min()) * slope + intercept, int(data.max()) * slope + intercept)
+    return min(ends), max(ends)
+
+
+def fitting_dtype(low: int, high: int, candidates: Iterable[np.dtype]) -> np.dtype | None:
+    """Return the first candidate that holds every integer from `low` to `high`."""
+    for dtype in candidates:
+        bounds = np.iinfo(dtype)
+        if bounds.min <= low and high <= bounds.max:
+            return dtype
+    return None
+
+
+def same_width(dtype: np.dtype) -> tuple[np.dtype, ...]:
+    """Return the integer types as wide as `dtype`, itself first."""
+    return (dtype, np.dtype(f"{'u' if dtype.kind == 'i' else 'i'}{dtype.itemsize}"))
+
+
+def apply_integer_scale(
+    data: NDArray[Any], slope: int, intercept: int, dtype: np.dtype
+) -> NDArray[Any]:
+    """Return ``data * slope + intercept`` in `dtype`, exact where the result fits.
+
+    Arithmetic wraps within `dtype`; modulo its range every step is exact, so the final values,
+    which fit, are too.
+    """
+    bits = 8 * dtype.itemsize
+    wrap = np.dtype(f"u{dtype.itemsize}")
+    out = data.astype(wrap, order="K")
+    if slope != 1:
+        np.multiply(out, np.array(slope % (1 << bits), dtype=wrap), out=out)
+    if intercept:
+        np.add(out, np.array(intercept % (1 << bits), dtype=wrap), out=out)
+    return out.view(dtype)
+
+
+def apply_if_lossless(
+    data: NDArray[Any], slope: float, intercept: float
+) -> tuple[NDArray[Any], tuple[float, float] | None]:
+    """Apply a scale that keeps integers of the same width exact; else hand it back.
+
+    Parameters
+    ----------
+    data : ndarray
+        Stored values in native byte order.
+    slope, intercept : float
+        ``value = stored * slope + intercept``. A slope of 0 or a value that is not finite means
+        that there is no scale, as in the NIfTI standard.
+
+    Returns
+    -------
+    data : ndarray
+        Scaled integers, or the input itself.
+    rescale : tuple of float, optional
+        The scale still to be applied on read, None when there is nothing left to do.
+    """
+    if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
+        return data, None
+    if slope == 1 and intercept == 0:
+        return data, None
+    whole = integer_scale(slope, intercept) if data.dtype.kind in "iu" else None
+    if whole is not None:
+        dtype = fitting_dtype(*scaled_range(data, *whole), same_width(data.dtype))
+        if dtype is not None:
+            return apply_integer_scale(data, *whole, dtype), None
+    return data, (float(slope), float(intercept))

@@ -1,0 +1,72 @@
+"""Where a volume came from, kept as file name, size and SHA-256; never as a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from radiobject.exceptions import IngestError
+from radiobject.formats.guards import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """Provenance of one volume.
+
+    Parameters
+    ----------
+    name : str
+        File name without its folder: folders often carry a patient's name.
+    size : int
+        Bytes on disk, of all files together.
+    sha256 : str
+        Hexadecimal digest of the bytes; for several files, of their sorted digests.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def of_bytes(cls, name: str, content: bytes | bytearray | memoryview) -> SourceFile:
+        """Return the provenance of a file whose `content` was read already."""
+        return cls(name, len(content), hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def of_many(cls, name: str, parts: Iterable[SourceFile]) -> SourceFile:
+        """Return the provenance of a volume made of several files, whatever their order."""
+        files = list(parts)
+        digest = hashlib.sha256()
+        for sha256 in sorted(part.sha256 for part in files):
+            digest.update(bytes.fromhex(sha256))
+        return cls(name, sum(part.size for part in files), digest.hexdigest())
+
+    def columns(self) -> dict[str, str | int]:
+        """Return the obs columns."""
+        return {
+            "source_path": self.name,
+            "source_name": self.name,
+            "source_bytes": self.size,
+            "source_sha256": self.sha256,
+        }
+
+
+def read_file(path: Path, limits: Limits) -> bytes:
+    """Return the bytes of a file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IngestError
+        If the file is larger than the limit or cannot be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    limits.check_file(path.name, path.stat().st_size)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise IngestError(f"{path.name}: cannot be read: {error.strerror or error}") from error
