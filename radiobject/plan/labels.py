@@ -1,0 +1,217 @@
+"""A bounded summary of a label volume: enough to sample by class without reading a mask again.
+
+Per class it holds the number of voxels, a uniform sample of their positions, and their number in
+each tile of a coarse grid. An organ of fifty million voxels costs a few kilobytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radiobject.exceptions import SchemaError
+from radiobject.plan.philox import below, philox
+
+MAX_POSITIONS = 1024
+"""Positions kept per class."""
+MAX_TILES = 4096
+"""Tiles of the coarse grid; its extent is doubled until it fits."""
+MAX_CLASSES = 1024
+"""More distinct values than this are an image, not labels."""
+BACKGROUND = 0
+"""The value that is no class."""
+_TILE = 32
+_COUNTED_VALUES = 1 << 16
+_SAMPLE_STREAM = 0x1AB
+
+Tile = tuple[int, tuple[int, ...], NDArray[Any]]
+
+
+class LabelArray(Protocol):
+    """An array, or a stored volume, that can be cut along its first axis."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sides in voxels."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Stored type."""
+        ...
+
+    def __getitem__(self, key: slice, /) -> NDArray[Any]:
+        """Return the planes of a slice of the first axis."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSummary:
+    """What sampling needs to know of one label volume.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The volume's shape in voxels.
+    extent : tuple of int
+        Sides of the coarse grid's tiles in voxels.
+    values : ndarray of int64, shape (k,)
+        The classes that occur, ascending, without the background.
+    counts : ndarray of int64, shape (k,)
+        Voxels per class.
+    positions : tuple of ndarray of uint64, one of shape (<= MAX_POSITIONS,) per class
+        Flat C-order indices of a uniform sample of the class's voxels.
+    tiles : tuple of ndarray of uint32, one of shape (m, 2) per class
+        Tile number (C order over the coarse grid) and voxels of the class in it, where any.
+    """
+
+    shape: tuple[int, ...]
+    extent: tuple[int, ...]
+    values: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    positions: tuple[NDArray[np.uint64], ...]
+    tiles: tuple[NDArray[np.uint32], ...]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Tiles per axis."""
+        return tuple(-(-n // e) for n, e in zip(self.shape, self.extent, strict=True))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        samples = sum(p.nbytes for p in self.positions) + sum(t.nbytes for t in self.tiles)
+        return self.values.nbytes + self.counts.nbytes + samples
+
+    def tile_counts(self, values: Sequence[int] | None = None) -> NDArray[np.int64]:
+        """Return the number of voxels of the given classes (None: all) per tile of the grid."""
+        counts = np.zeros(int(np.prod(self.grid)), np.int64)
+        for value, tiles in zip(self.values, self.tiles, strict=True):
+            if values is None or int(value) in values:
+                counts[tiles[:, 0]] += tiles[:, 1]
+        return counts.reshape(self.grid)
+
+
+def build_label_index(
+    data: LabelArray, *, max_positions: int = MAX_POSITIONS, extent: int = _TILE
+) -> LabelSummary:
+    """Summarise a label volume in two passes over slabs of it.
+
+    Parameters
+    ----------
+    data : array of integers or bool, shape (X, Y, Z[, T])
+        An array, or a stored volume: it is read in slabs of `extent` planes, never whole.
+        Floating-point data is accepted where every value is a whole number.
+    max_positions : int
+        Positions kept per class.
+    extent : int
+        Side of the coarse grid's tiles; doubled until there are at most `MAX_TILES`.
+
+    Raises
+    ------
+    SchemaError
+        If the data are not labels: fractions, or more than `MAX_CLASSES` values.
+    """
+    shape = tuple(int(n) for n in data.shape)
+    sides = _grid_extent(shape, extent)
+    per_class: dict[int, list[tuple[int, int]]] = {}
+    for number, _, tile in _tiles(data, shape, sides):
+        for value, count in _occurring(tile):
+            per_class.setdefault(value, []).append((number, count))
+        if len(per_class) > MAX_CLASSES:
+            raise SchemaError(
+                f"a label volume has at most {MAX_CLASSES} classes, got more: is this an image?"
+            )
+    values = np.array(sorted(per_class), np.int64)
+    tiles = tuple(np.array(per_class[int(v)], np.uint32).reshape(-1, 2) for v in values)
+    counts = np.array([t[:, 1].sum(dtype=np.int64) for t in tiles], np.int64)
+    ranks = [_spread(int(n), max_positions, int(v)) for n, v in zip(counts, values, strict=True)]
+    positions = _positions_of(data, shape, sides, values, ranks)
+    return LabelSummary(shape, sides, values, counts, positions, tiles)
+
+
+def _grid_extent(shape: tuple[int, ...], extent: int) -> tuple[int, ...]:
+    side = extent
+    while np.prod([-(-n // side) for n in shape[:3]], dtype=np.int64) > MAX_TILES:
+        side *= 2
+    return tuple(min(side, n) if axis < 3 else n for axis, n in enumerate(shape))
+
+
+def _tiles(data: LabelArray, shape: tuple[int, ...], sides: tuple[int, ...]) -> Iterator[Tile]:
+    """Yield number, origin and voxels of every tile that is not all background."""
+    grid = [range(0, n, e) for n, e in zip(shape, sides, strict=True)]
+    across = int(np.prod([len(r) for r in grid[1:]], dtype=np.int64))
+    for row, x in enumerate(grid[0]):
+        slab = _whole_numbers(np.asarray(data[slice(x, min(x + sides[0], shape[0]))]))
+        if not slab.any():
+            continue
+        for column, rest in enumerate(itertools.product(*grid[1:])):
+            cut = tuple(slice(a, a + e) for a, e in zip(rest, sides[1:], strict=True))
+            tile = slab[(slice(None), *cut)]
+            if tile.any():
+                yield row * across + column, (x, *rest), tile
+
+
+def _whole_numbers(slab: NDArray[Any]) -> NDArray[Any]:
+    if slab.dtype.kind in "iu":
+        return slab
+    if slab.dtype.kind == "b":
+        return slab.view(np.uint8)
+    whole = slab.astype(np.int64) if slab.dtype.kind == "f" and np.isfinite(slab).all() else None
+    if whole is None or not np.array_equal(whole, slab):
+        raise SchemaError(
+            f"a label volume holds whole numbers, got {slab.dtype} with fractions or NaN"
+        )
+    return whole
+
+
+def _occurring(tile: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """Yield each class of a tile and its number of voxels."""
+    flat = tile.ravel()
+    if int(flat.min()) >= 0 and int(flat.max()) < _COUNTED_VALUES:
+        found = np.bincount(flat)
+        values, counts = np.flatnonzero(found), found[found > 0]
+    else:
+        values, counts = np.unique(flat, return_counts=True)
+    for value, count in zip(values, counts, strict=True):
+        if value != BACKGROUND:
+            yield int(value), int(count)
+
+
+def _spread(n: int, limit: int, value: int) -> NDArray[np.int64]:
+    """Return at most `limit` ranks out of `n`, ascending: one draw in each of equal strata."""
+    if n <= limit:
+        return np.arange(n)
+    edges = (np.arange(limit + 1) * n) // limit
+    words = philox(value, 0, np.arange(limit), _SAMPLE_STREAM)[:, 0]
+    return edges[:-1] + below(words, np.diff(edges))
+
+
+def _positions_of(
+    data: LabelArray,
+    shape: tuple[int, ...],
+    sides: tuple[int, ...],
+    values: NDArray[np.int64],
+    ranks: list[NDArray[np.int64]],
+) -> tuple[NDArray[np.uint64], ...]:
+    """Return the flat indices of the voxels with the given ranks, per class, in tile order."""
+    found: list[list[NDArray[np.uint64]]] = [[] for _ in values]
+    seen = [0] * len(values)
+    number = {int(v): i for i, v in enumerate(values)}
+    for _, origin, tile in _tiles(data, shape, sides):
+        flat = tile.ravel()
+        for value, count in _occurring(tile):
+            i = number[value]
+            low, high = np.searchsorted(ranks[i], (seen[i], seen[i] + count))
+            if high > low:
+                local = np.flatnonzero(flat == value)[ranks[i][low:high] - seen[i]]
+                where = np.unravel_index(local, tile.shape)
+                voxel = tuple(w + o for w, o in zip(where, origin, strict=True))
+                found[i].append(np.ravel_multi_index(voxel, shape).astype(np.uint64))
+            seen[i] += count
+    return tuple(np.concatenate(f) if f else np.empty(0, np.uint64) for f in found)
