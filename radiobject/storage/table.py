@@ -309,8 +309,8 @@ def _fixed(
     except (ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"column {name!r} cannot hold its values as {dtype}: {error}") from error
     exact = dtype.kind in "iub" or not typed
-    wrong = np.flatnonzero(data != listed) if exact else ()
-    if len(wrong) and not (dtype.kind == "f" and np.allclose(data, listed.astype(float))):
+    wrong = np.flatnonzero(data != listed) if exact else np.empty(0, dtype=np.intp)
+    if wrong.size and not (dtype.kind == "f" and np.allclose(data, listed.astype(float))):
         raise SchemaError(
             f"column {name!r} of type {dtype} cannot hold {listed[wrong[0]]!r} unchanged; "
             "declare the column with a wider type"
@@ -319,12 +319,10 @@ def _fixed(
 
 
 def _as_text(value: Any, dtype: np.dtype, name: str) -> str | bytes:
-    expected: type = bytes if dtype == BLOB else str
-    if not isinstance(value, expected):
-        raise SchemaError(
-            f"column {name!r} holds {expected.__name__}, got {type(value).__name__} {value!r}"
-        )
-    return value  # type: ignore[no-any-return]
+    if isinstance(value, bytes if dtype == BLOB else str):
+        return value
+    expected = "bytes" if dtype == BLOB else "strings"
+    raise SchemaError(f"column {name!r} holds {expected}, got {type(value).__name__} {value!r}")
 
 
 def _set_variable(
