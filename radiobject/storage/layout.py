@@ -69,6 +69,15 @@ def parent(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[0]
 
 
+def resolve(uri: str, relative: str) -> str:
+    """Return where `relative`, as stored in the data set at `uri`, points to."""
+    if "://" in relative or relative.startswith("/"):
+        return relative
+    while relative.startswith("../"):
+        uri, relative = parent(uri), relative[3:]
+    return parent(uri) if relative == ".." else join(uri, relative)
+
+
 def base_name(uri: str) -> str:
     """Return the last part of `uri`."""
     return uri.rstrip("/").rsplit("/", 1)[-1]

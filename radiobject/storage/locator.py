@@ -23,6 +23,9 @@ class VolumeLocator:
         The packed tile index from the store; None makes the reader take it from the array itself.
     obs_id : str, optional
         The volume's id, for error messages.
+    rescale : tuple of float, optional
+        (slope, intercept) that turns stored values into the volume's units; None where they are
+        in their units already.
     """
 
     uri: str
@@ -30,6 +33,7 @@ class VolumeLocator:
     dtype: str
     index: bytes | None = None
     obs_id: str | None = None
+    rescale: tuple[float, float] | None = None
 
     @property
     def numpy_dtype(self) -> np.dtype:

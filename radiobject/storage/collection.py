@@ -1,0 +1,249 @@
+"""A stored collection: its table of volumes, its tile index, and the one way to add to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radiobject.ctx import WriteConfig
+from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError
+from radiobject.storage import commit, files, groups, layout, volume_rows
+from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.table import (
+    BLOB,
+    TEXT,
+    Column,
+    Table,
+    check_column_name,
+    create_table,
+    storable_dtype,
+)
+from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord, VolumeRows
+from radiobject.storage.writer import write_volume
+
+OBS_KEYS = (layout.SUBJECT_ID, layout.OBS_ID)
+INDEX_KEY = "array_name"
+INDEX_COLUMN = "tile_index"
+_INDEX_TILE_ROWS = 64
+_WHOLE_INDEX_ROWS = 4096
+"""Selections up to this size carry their tile indexes along; larger ones fetch them on demand."""
+
+
+class CollectionStore:
+    """A collection as it was at a committed state.
+
+    Parameters
+    ----------
+    uri : str
+        The collection's group.
+    timestamp : int
+        The head to read at.
+    name : str, optional
+        What it is called.
+    """
+
+    def __init__(self, uri: str, timestamp: int, name: str | None = None) -> None:
+        self.uri = uri
+        self.timestamp = timestamp
+        self.name = name
+
+    @property
+    def obs(self) -> Table:
+        """The table of volumes at this state."""
+        return Table(layout.join(self.uri, layout.OBS), self.timestamp)
+
+    @cached_property
+    def rows(self) -> VolumeRows:
+        """The volumes; one table read, on first use."""
+        table = self.obs.read(volume_rows.PLAN_COLUMNS)
+        return VolumeRows.from_columns(layout.join(self.uri, layout.VOLUMES), table)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Row of each volume id."""
+        return {obs_id: row for row, obs_id in enumerate(self.rows.obs_ids)}
+
+    @cached_property
+    def columns(self) -> dict[str, np.dtype]:
+        """Type of every stored column, the keys first."""
+        keys, columns = self.obs.schema()
+        return {**dict.fromkeys(keys, TEXT), **columns}
+
+    def read(self, columns: Sequence[str] = (), condition: str | None = None) -> dict[str, Column]:
+        """Return the key columns and `columns` of every volume, or of those that match."""
+        return self.obs.read(columns, condition=condition)
+
+    def locators(self, rows: npt.NDArray[np.intp]) -> list[VolumeLocator]:
+        """Return where the voxels of `rows` are, with tile indexes unless they are very many."""
+        packed = self._tile_indexes(rows) if len(rows) <= _WHOLE_INDEX_ROWS else {}
+        arrays = self.rows.arrays
+        return [self.rows.locator(row, packed.get(arrays[row])) for row in rows.tolist()]
+
+    def _tile_indexes(self, rows: npt.NDArray[np.intp]) -> dict[str, bytes]:
+        table = Table(layout.join(self.uri, layout.TILE_INDEX), self.timestamp)
+        if len(rows) == 1:
+            found = table.read([INDEX_COLUMN], key=str(self.rows.arrays[rows[0]]))
+        else:
+            found = table.read([INDEX_COLUMN])
+        return dict(zip(found[INDEX_KEY].values, found[INDEX_COLUMN].values, strict=True))
+
+
+def create_collection(
+    uri: str, timestamp: int, columns: Mapping[str, Any] | None = None, *, name: str, owner: str
+) -> None:
+    """Create an empty collection inside the data set `owner`, as part of an open commit."""
+    description = commit.group_description(commit.COLLECTION, name=name, owner=owner)
+    files.make_folder(layout.parent(uri))
+    groups.create(uri, description, timestamp)
+    create_tables(uri, timestamp, columns)
+
+
+def create_tables(uri: str, timestamp: int, columns: Mapping[str, Any] | None = None) -> None:
+    """Create the tables of the collection whose group is at `uri`."""
+    declared = {name: storable_dtype(dtype, name) for name, dtype in (columns or {}).items()}
+    check_user_columns(declared)
+    everything = {**SYSTEM_COLUMNS, **declared}
+    create_table(layout.join(uri, layout.OBS), OBS_KEYS, everything)
+    create_table(
+        layout.join(uri, layout.TILE_INDEX),
+        [INDEX_KEY],
+        {INDEX_COLUMN: BLOB},
+        tile_rows=_INDEX_TILE_ROWS,
+    )
+    files.make_folder(layout.join(uri, layout.VOLUMES))
+    groups.add_members(uri, [layout.OBS, layout.TILE_INDEX], timestamp)
+
+
+def check_user_columns(columns: Mapping[str, Any]) -> None:
+    """Refuse columns that would shadow a key or a system column, with a `SchemaError`."""
+    for name in columns:
+        check_column_name(name, OBS_KEYS)
+        if name in SYSTEM_COLUMNS or name.startswith("_"):
+            raise SchemaError(
+                f"column {name!r} would collide with a column that the store keeps itself; "
+                "rename it"
+            )
+
+
+def write_record(
+    uri: str,
+    timestamp: int,
+    data: np.ndarray,
+    *,
+    obs_subject_id: str,
+    obs_id: str,
+    affine: npt.ArrayLike | None = None,
+    columns: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    rescale: tuple[float, float] | None = None,
+    config: WriteConfig | None = None,
+    patch_size: Sequence[int] | None = None,
+) -> VolumeRecord:
+    """Write one volume into the collection at `uri`; it appears when its record is committed.
+
+    Raises
+    ------
+    SchemaError
+        If an id cannot be one.
+    ShapeError, TypeError
+        If the voxels cannot be stored.
+    """
+    layout.checked_id(obs_subject_id, layout.SUBJECT_ID)
+    array = layout.array_name(layout.checked_id(obs_id, layout.OBS_ID), timestamp)
+    locator = write_volume(
+        layout.join(uri, layout.VOLUMES, array),
+        data,
+        metadata={layout.OBS_ID: obs_id, **(metadata or {})},
+        config=config,
+        patch_size=patch_size,
+        timestamp=timestamp,
+    )
+    located = VolumeLocator(
+        locator.uri, locator.shape, locator.dtype, locator.index, obs_id, rescale
+    )
+    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
+    return VolumeRecord(obs_subject_id, obs_id, array, located, matrix, dict(columns or {}))
+
+
+def append_records(uri: str, records: Sequence[VolumeRecord], timestamp: int) -> None:
+    """Add written volumes to the tables of the collection at `uri`, at `timestamp`.
+
+    Columns that the table lacks are added; volumes written before have no value in them.
+    """
+    if not records:
+        return
+    table = Table(layout.join(uri, layout.OBS))
+    rows = volume_rows.columns_of(records)
+    add_missing_columns(table, rows, timestamp)
+    table.write(rows, timestamp)
+    indexed = [record for record in records if record.locator.index is not None]
+    if indexed:
+        Table(layout.join(uri, layout.TILE_INDEX)).write(
+            {
+                INDEX_KEY: [record.array for record in indexed],
+                INDEX_COLUMN: [record.locator.index for record in indexed],
+            },
+            timestamp,
+        )
+
+
+def add_missing_columns(table: Table, rows: Mapping[str, Sequence[Any]], timestamp: int) -> None:
+    """Give `table` the columns of `rows` that it lacks; ones without any value are left out."""
+    keys, columns = table.schema_now()
+    new = {
+        name: inferred_dtype(values, name)
+        for name, values in rows.items()
+        if name not in columns and name not in keys and any(value is not None for value in values)
+    }
+    for name in new:
+        check_column_name(name, keys)
+    if new:
+        table.evolve(add=new, timestamp=timestamp)
+
+
+def inferred_dtype(values: Sequence[Any], name: str) -> np.dtype:
+    """Return the stored type for values of one column, None among them meaning missing."""
+    kinds = {np.asarray(value).dtype.kind for value in values if value is not None}
+    if kinds <= {"b"}:
+        return np.dtype(bool)
+    if kinds <= {"i", "u"}:
+        return np.dtype(np.int64)
+    if kinds <= {"i", "u", "f"}:
+        return np.dtype(np.float64)
+    if kinds <= {"U"}:
+        return TEXT
+    if kinds <= {"M"}:
+        return np.dtype("datetime64[ns]")
+    raise SchemaError(
+        f"column {name!r} mixes values of different kinds, or of one that no column has: "
+        f"{sorted({type(value).__name__ for value in values})}"
+    )
+
+
+def open_collection(uri: str, at: Any = None) -> CollectionStore:
+    """Open the collection at `uri`, alone or as its data set's head has it.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is none, or its data set has no committed state with it.
+    """
+    metadata = groups.read_metadata(uri)
+    owner = (metadata or {}).get(commit.OWNER)
+    if owner:
+        root = layout.normalise_uri(layout.resolve(uri, str(owner)))
+        location = f"{layout.COLLECTIONS}/{layout.base_name(uri)}"
+        if groups.read_metadata(root) is not None:
+            state = commit.read_head(root).at(at)
+            for name, place in state.collections.items():
+                if place in (location, uri):
+                    return CollectionStore(uri, state.timestamp, name)
+            raise StoreNotFoundError(f"no committed state of {root} has the collection at {uri}")
+    head = commit.read_head(uri)
+    if head.kind != commit.COLLECTION:
+        raise StorageError(f"{uri} is a {head.kind}, not a collection; open it with RadiObject")
+    return CollectionStore(uri, head.at(at).timestamp, head.name)
