@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive
 from radiobject.formats.gzip_stream import GZIP_MAGIC, gunzip_head
 from radiobject.imaging_metadata import NiftiMetadata
 from radiobject.orientation import OrientationSource, affine_to_list, axis_codes, nifti_geometry
+
+_LOG = logging.getLogger(__name__)
+_HOPELESS = 40
 
 HEADER_BYTES = 540
 """A NIfTI-2 header; a NIfTI-1 header has 348."""
@@ -174,7 +178,9 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
         (2, True): Nifti2PairHeader,
     }[version, paired]
     try:
-        header = kind(head[: kind.template_dtype.itemsize], check=True)
+        header = kind(head[: kind.template_dtype.itemsize], check=False)
+        # nibabel's own check mends what can be mended; told to our logger, not printed.
+        header.check_fix(logger=_LOG, error_level=_HOPELESS)
         shape = tuple(int(side) for side in header.get_data_shape())
         dtype = header.get_data_dtype()
     except (HeaderDataError, ValueError) as error:
@@ -182,10 +188,11 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
     shape = _volume_shape(path.name, shape)
     _check_dtype(path.name, dtype)
     limits.check_volume(path.name, shape, dtype.itemsize)
-    offset = int(header["vox_offset"])
+    stated = float(header["vox_offset"])
+    offset = int(stated) if np.isfinite(stated) else -1
     smallest = 0 if paired else kind.template_dtype.itemsize
     if not smallest <= offset <= limits.max_bytes:
-        raise IngestError(f"{path.name}: vox_offset {offset} is not behind the header")
+        raise IngestError(f"{path.name}: vox_offset {stated:g} is not behind the header")
     affine, source = nifti_geometry(header)
     axis_codes(affine)
     return NiftiLayout(path.name, header, version, shape, dtype, offset, affine, source)
