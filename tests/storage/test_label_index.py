@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from radiobject.exceptions import IntegrityError
+from radiobject.plan.labels import build_label_index
+from radiobject.storage.label_index import (
+    fingerprint,
+    label_index_uri,
+    read_label_rows,
+    write_label_rows,
+)
+from radiobject.storage.locator import VolumeLocator
+
+
+def locator(obs_id, index=b"tiles"):
+    return VolumeLocator(f"mem/{obs_id}", (40, 40, 40), "uint8", index, obs_id)
+
+
+def summary(value=1):
+    mask = np.zeros((40, 40, 40), np.uint8)
+    mask[5:20, 5:20, 5:20] = value
+    mask[39, 39, 39] = 9
+    return build_label_index(mask)
+
+
+def same(a, b):
+    pairs = [(a.values, b.values), (a.counts, b.counts)]
+    pairs += list(zip(a.positions, b.positions, strict=True))
+    pairs += list(zip(a.tiles, b.tiles, strict=True))
+    return a.shape == b.shape and a.extent == b.extent and all(np.array_equal(*p) for p in pairs)
+
+
+def test_rows_come_back(tmp_path):
+    uri = str(tmp_path)
+    a, b = locator("sub-é/1"), locator("b")
+    empty = build_label_index(np.zeros((40, 40, 40), np.uint8))
+    write_label_rows(uri, {"sub-é/1": (fingerprint(a), summary()), "b": (fingerprint(b), empty)})
+    found = read_label_rows(uri, [a, b, locator("c")])
+    assert set(found) == {"sub-é/1", "b"}
+    assert same(found["sub-é/1"], summary())
+    assert same(found["b"], empty)
+
+
+def test_a_replaced_volume_has_no_row_and_rows_are_replaced(tmp_path):
+    uri = str(tmp_path)
+    old, new = locator("a"), locator("a", b"other tiles")
+    write_label_rows(uri, {"a": (fingerprint(old), summary(1))})
+    assert read_label_rows(uri, [new]) == {}
+    write_label_rows(uri, {"a": (fingerprint(new), summary(2))})
+    assert read_label_rows(uri, [new])["a"].values.tolist() == [2, 9]
+    assert read_label_rows(uri, [old]) == {}
+
+
+def test_no_index_is_no_rows(tmp_path):
+    assert read_label_rows(str(tmp_path), [locator("a")]) == {}
+    write_label_rows(str(tmp_path), {})
+    assert not (tmp_path / "label_index").exists()
+
+
+def test_a_row_that_points_outside_its_volume_is_refused(tmp_path):
+    uri, where = str(tmp_path), locator("a")
+    bad = replace(summary(), positions=(np.array([64000], np.uint64),) * 2)
+    write_label_rows(uri, {"a": (fingerprint(where), bad)})
+    with pytest.raises(IntegrityError, match="points outside"):
+        read_label_rows(uri, [where])
+
+
+def test_any_tiledb_client_can_open_it(tmp_path):
+    import tiledb
+
+    write_label_rows(str(tmp_path), {"a": (fingerprint(locator("a")), summary())})
+    with tiledb.open(label_index_uri(str(tmp_path))) as array:
+        values = array.query(attrs=["values"])[:]["values"][0]
+    assert np.frombuffer(values, "<i8").tolist() == [1, 9]
