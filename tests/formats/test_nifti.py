@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -120,7 +121,7 @@ def test_half_a_pair_is_refused(tmp_path: Path) -> None:
 
 def test_analyze_is_refused_with_its_reason(tmp_path: Path) -> None:
     nib.save(nib.AnalyzeImage(coordinates((3, 4, 5)), AFFINE), tmp_path / "a.img")
-    with pytest.raises(IngestError, match="Analyze 7.5 header, which does not say where left"):
+    with pytest.raises(IngestError, match=r"Analyze 7\.5 header, which does not say where left"):
         load_nifti(tmp_path / "a.hdr")
 
 
@@ -403,7 +404,7 @@ def test_blocks_are_joined_in_file_order(
     planes = volume.reshape(*shape[:2], -1, order="F")
     cuts = data.draw(st.lists(st.integers(0, planes.shape[2]), max_size=3).map(sorted))
     edges = [0, *cuts, planes.shape[2]]
-    blocks = (planes[:, :, a:b] for a, b in zip(edges, edges[1:], strict=False))
+    blocks = (planes[:, :, a:b] for a, b in itertools.pairwise(edges))
     path = tmp_path_factory.mktemp("blocks") / "a.nii"
     save_nifti(path, blocks, shape, "int32", AFFINE)
     np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), volume)
