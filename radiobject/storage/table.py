@@ -38,6 +38,18 @@ class Column:
         valid = None if self.valid is None else self.valid[rows]
         return Column(self.values[rows], valid)
 
+    def filled(self, missing: Any) -> np.ndarray:
+        """Return the values with `missing` where there is none."""
+        return self.values if self.valid is None else np.where(self.valid, self.values, missing)
+
+    def to_list(self) -> list[Any]:
+        """Return plain values, None where there is none."""
+        # tolist() would turn times into bare integers.
+        listed = list(self.values) if self.values.dtype.kind == "M" else self.values.tolist()
+        if self.valid is None:
+            return listed
+        return [v if there else None for v, there in zip(listed, self.valid, strict=True)]
+
 
 def storable_dtype(dtype: Any, name: str) -> np.dtype:
     """Return the stored type of a column declared as `dtype`.
@@ -139,7 +151,7 @@ class Table:
         columns: Sequence[str] = (),
         *,
         condition: str | None = None,
-        key: str | None = None,
+        keys: Sequence[str] | None = None,
     ) -> dict[str, Column]:
         """Return the key columns and `columns`, rows in the order of their keys.
 
@@ -149,17 +161,22 @@ class Table:
             Value columns to read beside the keys.
         condition
             A TileDB query condition; rows for which it does not hold are left out.
-        key
-            Return only rows whose first key column equals this.
+        keys
+            Return only rows whose first key column is one of these; for columns that cannot be
+            missing.
         """
         with self._open() as array:
-            keys = [array.domain.dim(i).name for i in range(array.domain.ndim)]
-            query = array.query(attrs=list(columns), dims=keys, cond=condition)
-            found = query[key.encode() : key.encode()] if key is not None else query[:]
-            table = {name: _text_column(found[name]) for name in keys}
+            names = [array.domain.dim(i).name for i in range(array.domain.ndim)]
+            query = array.query(attrs=list(columns), dims=names, cond=condition)
+            if keys is None:
+                found = query[:]
+            else:
+                found = query.multi_index[[key.encode() for key in keys]] if keys else {}
+            empty = np.empty(0, dtype=object)
+            table = {name: _text_column(found.get(name, empty)) for name in names}
             for name in columns:
-                table[name] = _value_column(found[name], array.attr(name).dtype)
-        return _ordered(table, keys)
+                table[name] = _value_column(found.get(name, empty), array.attr(name).dtype)
+        return _ordered(table, names)
 
     def write(self, rows: Mapping[str, Sequence[Any] | np.ndarray], timestamp: int) -> None:
         """Insert rows, or replace those with the same keys; columns not given become missing."""

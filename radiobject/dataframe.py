@@ -1,0 +1,313 @@
+"""A stored table as pandas sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tiledb
+
+from radiobject.exceptions import SchemaError, ViewError
+from radiobject.expression import compile_filter
+from radiobject.frames import frame_rows, frame_schema, plain_rows, to_series
+from radiobject.indexing import Positions
+from radiobject.storage import layout
+from radiobject.storage.commit import next_timestamp
+from radiobject.storage.table import (
+    TEXT,
+    Table,
+    check_column_name,
+    create_table,
+    storable_dtype,
+)
+
+INDEX_COLUMNS = (layout.SUBJECT_ID, layout.OBS_ID)
+
+ComputedColumn = tuple[tuple[str, ...], Callable[[pd.DataFrame], pd.Series]]
+"""Stored columns that a column is computed from, and how."""
+
+Writer = Callable[[str], AbstractContextManager[int]]
+"""Opens a commit for an operation and gives its timestamp."""
+
+
+class Dataframe:
+    """A table of rows keyed by identifiers, stored as a sparse TileDB array.
+
+    Rows come in the lexicographic order of their keys; a view has the rows that were selected, in
+    the order they were selected.
+
+    Parameters
+    ----------
+    uri : str
+        The table's array. Nothing is read until it is needed.
+    ctx : tiledb.Ctx, optional
+        Accepted for programs that pass one; settings come from `radiobject.configure`.
+    """
+
+    def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
+        self._bind(Table(layout.normalise_uri(uri)))
+
+    def _bind(
+        self,
+        table: Table,
+        rows: Positions | None = None,
+        computed: Mapping[str, ComputedColumn] | None = None,
+        writer: Writer | None = None,
+    ) -> Dataframe:
+        self._table = table
+        self._rows = rows
+        self._computed = dict(computed or {})
+        self._writer = writer
+        self._written = 0
+        return self
+
+    @classmethod
+    def of_table(
+        cls,
+        table: Table,
+        rows: Positions | None = None,
+        computed: Mapping[str, ComputedColumn] | None = None,
+        writer: Writer | None = None,
+    ) -> Dataframe:
+        """Return the dataframe over a store's table, or over selected rows of it."""
+        return cls.__new__(cls)._bind(table, rows, computed, writer)
+
+    @property
+    def uri(self) -> str:
+        """Where the table is."""
+        return self._table.uri
+
+    @property
+    def is_view(self) -> bool:
+        """Whether only some rows were selected."""
+        return self._rows is not None
+
+    @cached_property
+    def _schema(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
+        return self._table.schema()
+
+    @cached_property
+    def _keys(self) -> list[tuple[str, ...]]:
+        table = self._table.read()
+        return list(zip(*(table[name].values for name in self.index_columns), strict=True))
+
+    @property
+    def index_columns(self) -> tuple[str, ...]:
+        """Names of the key columns."""
+        return self._schema[0]
+
+    @property
+    def dtypes(self) -> dict[str, np.dtype]:
+        """Type of each stored value column; ``<U0`` for text."""
+        return {name: dtype for name, dtype in self._schema[1].items() if name[0] != "_"}
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the value columns."""
+        return [*self.dtypes, *self._computed]
+
+    @property
+    def all_columns(self) -> list[str]:
+        """Names of the key columns and the value columns."""
+        return [*self.index_columns, *self.columns]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and of value columns."""
+        return len(self), len(self.columns)
+
+    def __len__(self) -> int:
+        return len(self._keys) if self._rows is None else len(self._rows)
+
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        value_filter: str | None = None,
+        include_index: bool = True,
+    ) -> pd.DataFrame:
+        """Return rows as a pandas DataFrame.
+
+        Parameters
+        ----------
+        columns
+            Value columns in the order wanted, all by default; names of key columns are ignored.
+        value_filter
+            Filter expression (`radiobject.expression`) that the rows must fulfil.
+        include_index
+            Whether the key columns come first.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        ValueError
+            If the expression is not one.
+        """
+        wanted = [n for n in columns or self.columns if n not in self.index_columns]
+        wanted = [] if columns is not None and not columns else wanted
+        unknown = [n for n in wanted if n not in self._computed and n not in self._schema[1]]
+        if unknown:
+            raise KeyError(f"no column {unknown[0]!r} in {self.uri}; it has {self.all_columns}")
+        sources = [
+            s for n in wanted for s in (self._computed[n][0] if n in self._computed else (n,))
+        ]
+        table = self._table.read(list(dict.fromkeys(sources)))
+        rows = self._rows if value_filter is None else self.matching(value_filter)
+        chosen = table if rows is None else {n: c.take(rows) for n, c in table.items()}
+        frame = pd.DataFrame({name: to_series(column) for name, column in chosen.items()})
+        for name in wanted:
+            if name in self._computed:
+                frame[name] = self._computed[name][1](frame)
+        return frame[[*(self.index_columns if include_index else ()), *wanted]]
+
+    def matching(self, expression: str) -> Positions:
+        """Return the positions, in the whole table, of this dataframe's rows that match."""
+        keys = dict.fromkeys(self.index_columns, TEXT)
+        condition = compile_filter(expression, {**keys, **self._schema[1]})
+        table = self._table.read(condition=condition)
+        found = set(zip(*(table[name].values for name in self.index_columns), strict=True))
+        hits = np.fromiter((key in found for key in self._keys), bool, len(self._keys))
+        if self._rows is None:
+            return np.flatnonzero(hits)
+        return self._rows[hits[self._rows]]
+
+    def add_column(self, name: str, dtype: Any, fill: Any = None) -> None:
+        """Add a column; with `fill`, every row gets that value, else it is missing.
+
+        Raises
+        ------
+        SchemaError
+            If the name is taken or cannot be a column's.
+        """
+        self._require_root("add_column")
+        if name in self.index_columns:
+            raise SchemaError(f"column {name!r} conflicts with index column")
+        check_column_name(name, ())
+        if name in self.columns or name.startswith("_"):
+            raise SchemaError(f"column {name!r} already exists, or is kept by the store")
+        column = {name: storable_dtype(dtype, name)}
+        with self._commit(f"add column {name}") as timestamp:
+            self._table.evolve(add=column, timestamp=timestamp)
+            if fill is not None:
+                rows = plain_rows(self._table.read(list(self._schema[1])))
+                rows[name] = [fill] * len(self._keys)
+                self._table.write(rows, timestamp)
+
+    def drop_column(self, name: str) -> None:
+        """Drop a column; SchemaError if it is a key or not there."""
+        self._require_root("drop_column")
+        if name in self.index_columns:
+            raise SchemaError(f"Cannot drop index column {name!r}")
+        if name not in self.dtypes:
+            raise SchemaError(f"column {name!r} does not exist; the columns are {self.columns}")
+        with self._commit(f"drop column {name}") as timestamp:
+            self._table.evolve(drop=[name], timestamp=timestamp)
+
+    def update(self, df: pd.DataFrame) -> None:
+        """Insert the rows of `df`, or replace the given columns of those whose keys exist.
+
+        Raises
+        ------
+        ValueError
+            If a key column is missing or a value column unknown.
+        """
+        self._require_root("update")
+        missing = [name for name in self.index_columns if name not in df.columns]
+        if missing:
+            raise ValueError(f"the update must contain index column {missing[0]!r}")
+        unknown = [n for n in df.columns if n not in self.index_columns and n not in self.dtypes]
+        if unknown:
+            raise ValueError(f"unknown column {unknown[0]!r}; add it first with add_column")
+        stored = list(self._schema[1])
+        before = plain_rows(self._table.read(stored))
+        position = {key: row for row, key in enumerate(self._keys)}
+        keys = list(zip(*(df[name] for name in self.index_columns), strict=True))
+        old = [position.get(key) for key in keys]
+        rows: dict[str, Any] = {name: df[name].tolist() for name in self.index_columns}
+        for name in stored:
+            kept = [before[name][row] if row is not None else None for row in old]
+            rows[name] = df[name].tolist() if name in df.columns else kept
+        with self._commit("update") as timestamp:
+            self._table.write(rows, timestamp)
+
+    def delete(self, cond: str) -> None:
+        """Delete the rows that match a filter expression.
+
+        Raises
+        ------
+        ViewError
+            If the table belongs to a data set, whose `delete` keeps its other tables in step.
+        """
+        self._require_root("delete")
+        if self._writer is not None:
+            raise ViewError(
+                f"the rows of {self.uri} belong to a data set; delete subjects or volumes with "
+                "RadiObject.delete or VolumeCollection.delete"
+            )
+        keys = dict.fromkeys(self.index_columns, TEXT)
+        condition = compile_filter(cond, {**keys, **self._schema[1]})
+        with self._commit("delete") as timestamp:
+            self._table.delete(condition, timestamp)
+
+    def _require_root(self, verb: str) -> None:
+        if self.is_view:
+            raise ViewError(f"{verb} needs the stored table, this dataframe is a view of it")
+
+    @contextmanager
+    def _commit(self, operation: str) -> Any:
+        if self._writer is not None:
+            with self._writer(operation) as timestamp:
+                yield timestamp
+        else:
+            self._written = next_timestamp(self._written)
+            yield self._written
+        for name in ("_schema", "_keys"):
+            self.__dict__.pop(name, None)
+
+    @classmethod
+    def create(
+        cls,
+        uri: str,
+        schema: Mapping[str, Any],
+        ctx: tiledb.Ctx | None = None,
+        index_columns: Sequence[str] = INDEX_COLUMNS,
+    ) -> Dataframe:
+        """Create an empty table.
+
+        Raises
+        ------
+        SchemaError
+            If a column has the name of a key or holds a NUL.
+        TypeError
+            If a column has a type that cannot be stored.
+        """
+        columns = {name: storable_dtype(dtype, name) for name, dtype in schema.items()}
+        location = layout.normalise_uri(uri)
+        create_table(location, index_columns, columns)
+        return cls(location)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        uri: str,
+        df: pd.DataFrame,
+        ctx: tiledb.Ctx | None = None,
+        index_columns: Sequence[str] = INDEX_COLUMNS,
+    ) -> Dataframe:
+        """Create a table with the rows of `df`; ValueError if a key column is missing."""
+        missing = [name for name in index_columns if name not in df.columns]
+        if missing:
+            raise ValueError(f"the table must contain index column {missing[0]!r}")
+        table = cls.create(uri, frame_schema(df, index_columns), index_columns=index_columns)
+        table._table.write(frame_rows(df), next_timestamp(0))
+        return table
+
+    def __repr__(self) -> str:
+        return f"Dataframe(uri={self.uri!r}, shape={self.shape}, columns={self.columns})"
+
+    def _repr_html_(self) -> str:
+        return str(self.read()._repr_html_())  # type: ignore[operator]

@@ -1,0 +1,67 @@
+"""Between stored columns and pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from radiobject.exceptions import SchemaError
+from radiobject.storage.table import Column, storable_dtype
+
+
+def frame_schema(df: pd.DataFrame, keys: Sequence[str]) -> dict[str, np.dtype]:
+    """Return the stored type of each column of `df` but the keys."""
+    schema = {}
+    for name in df.columns:
+        if name in keys:
+            continue
+        dtype: Any = df[name].dtype
+        if isinstance(dtype, pd.api.extensions.ExtensionDtype):
+            dtype = getattr(dtype, "numpy_dtype", None) or (
+                bool if isinstance(dtype, pd.BooleanDtype) else str
+            )
+        elif pd.api.types.is_object_dtype(dtype):
+            dtype = _object_dtype(df[name], str(name))
+        schema[name] = storable_dtype(dtype, name)
+    return schema
+
+
+def _object_dtype(series: pd.Series, name: str) -> Any:
+    kinds = {np.asarray(value).dtype.kind for value in series.dropna()}
+    if kinds == {"b"}:
+        return bool
+    if kinds and kinds <= {"i", "u"}:
+        return np.int64
+    if kinds and kinds <= {"i", "u", "f"}:
+        return np.float64
+    if kinds <= {"U"}:
+        return str
+    raise SchemaError(f"column {name!r} mixes values of different kinds; convert it first")
+
+
+def frame_rows(df: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the columns of `df` as lists of plain values."""
+    return {str(name): df[name].tolist() for name in df.columns}
+
+
+def to_series(column: Column) -> pd.Series:
+    """Return a stored column as a pandas Series; missing integers and booleans become NA."""
+    values, valid = column.values, column.valid
+    if valid is None or bool(valid.all()):
+        return pd.Series(values)
+    if values.dtype.kind in "iu":
+        return pd.Series(pd.arrays.IntegerArray(values.copy(), ~valid))
+    if values.dtype.kind == "b":
+        return pd.Series(pd.arrays.BooleanArray(values.copy(), ~valid))
+    missing: Any = {"f": np.nan, "M": np.datetime64("NaT")}.get(values.dtype.kind)
+    filled = values.copy()
+    filled[~valid] = missing
+    return pd.Series(filled)
+
+
+def plain_rows(table: Mapping[str, Column]) -> dict[str, list[Any]]:
+    """Return stored columns as lists of plain values, None where there is none."""
+    return {name: column.to_list() for name, column in table.items()}

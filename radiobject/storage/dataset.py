@@ -1,0 +1,176 @@
+"""A stored data set: its subjects, its collections, and the changes that keep them in step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from radiobject.exceptions import AlignmentError, StorageError
+from radiobject.storage import commit, files, groups, layout
+from radiobject.storage.collection import CollectionStore, add_missing_columns, open_collection
+from radiobject.storage.commit import Head, Transaction
+from radiobject.storage.table import TEXT, Table, create_table
+
+META_KEYS = (layout.SUBJECT_ID,)
+OBS_IDS = "obs_ids"
+"""System column of obs_meta: JSON list of the subject's volume ids, sorted."""
+
+
+class DatasetStore:
+    """A data set as it was at a committed state.
+
+    Parameters
+    ----------
+    uri : str
+        The root group.
+    at : int or datetime, optional
+        Which state; the last by default.
+    """
+
+    def __init__(self, uri: str, at: Any = None) -> None:
+        self.uri = uri
+        self.head: Head = commit.read_head(uri)
+        if self.head.kind != commit.ROOT:
+            raise StorageError(
+                f"{uri} is a {self.head.kind}, not a data set; open it with VolumeCollection"
+            )
+        self.state = self.head.at(at)
+        self._collections: dict[str, CollectionStore] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the collections, sorted."""
+        return tuple(sorted(self.state.collections))
+
+    @property
+    def obs_meta(self) -> Table:
+        """The table of subjects at this state."""
+        return Table(layout.join(self.uri, layout.OBS_META), self.state.timestamp)
+
+    @cached_property
+    def subject_ids(self) -> np.ndarray:
+        """Subject ids in the order of their rows; one table read, on first use."""
+        return self.obs_meta.read()[layout.SUBJECT_ID].values
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Row of each subject id."""
+        return {subject: row for row, subject in enumerate(self.subject_ids)}
+
+    def collection(self, name: str) -> CollectionStore:
+        """Return the collection called `name`, opened once; KeyError if there is none."""
+        if name not in self._collections:
+            place = self.state.collections[name]
+            if place.startswith(f"{layout.COLLECTIONS}/"):
+                uri = layout.join(self.uri, place)
+                self._collections[name] = CollectionStore(uri, self.state.timestamp, name)
+            else:
+                self._collections[name] = open_collection(place)
+        return self._collections[name]
+
+    def n_volumes(self) -> int:
+        """Return how many volumes the collections have together."""
+        return sum(len(self.collection(name).rows) for name in self.names)
+
+
+def create_obs_meta(uri: str, columns: Mapping[str, np.dtype], timestamp: int) -> None:
+    """Create the table of subjects below the root group at `uri`."""
+    own = {name: dtype for name, dtype in columns.items() if name != OBS_IDS}
+    create_table(layout.join(uri, layout.OBS_META), META_KEYS, {**own, OBS_IDS: TEXT})
+    groups.add_members(uri, [layout.OBS_META], timestamp)
+
+
+def add_subjects(uri: str, rows: Mapping[str, Sequence[Any]], timestamp: int) -> None:
+    """Add rows of subjects; a column that the table lacks is added, `obs_ids` starts empty."""
+    table = Table(layout.join(uri, layout.OBS_META))
+    count = len(rows[layout.SUBJECT_ID])
+    for subject in rows[layout.SUBJECT_ID]:
+        layout.checked_id(subject, layout.SUBJECT_ID)
+    complete = {OBS_IDS: ["[]"] * count, **rows}
+    add_missing_columns(table, complete, timestamp)
+    table.write(complete, timestamp)
+
+
+def change_obs_ids(
+    tx: Transaction,
+    added: Iterable[tuple[str, str]] = (),
+    removed: Iterable[tuple[str, str]] = (),
+) -> None:
+    """Keep `obs_ids` of obs_meta in step with volumes that came and went.
+
+    Parameters
+    ----------
+    tx : Transaction
+        The open commit.
+    added, removed : iterable of (subject id, volume id)
+        What changed.
+
+    Raises
+    ------
+    AlignmentError
+        If a subject has no row.
+    """
+    change: dict[str, tuple[set[str], set[str]]] = {}
+    for position, pairs in enumerate((added, removed)):
+        for subject, obs_id in pairs:
+            change.setdefault(subject, (set(), set()))[position].add(obs_id)
+    if not change:
+        return
+    table = Table(layout.join(tx.uri, layout.OBS_META), tx.timestamp)
+    _, columns = table.schema_now()
+    stored = table.read(list(columns))
+    position = {subject: row for row, subject in enumerate(stored[layout.SUBJECT_ID].values)}
+    unknown = sorted(set(change) - set(position))
+    if unknown:
+        raise AlignmentError(
+            f"subject {unknown[0]!r} has no row in obs_meta; add it with RadiObject.append"
+        )
+    chosen = np.asarray([position[subject] for subject in change], dtype=np.intp)
+    rows = {name: column.take(chosen).to_list() for name, column in stored.items()}
+    rows[OBS_IDS] = [
+        json.dumps(sorted((set(json.loads(old or "[]")) | new) - gone))
+        for old, (new, gone) in zip(rows[OBS_IDS], change.values(), strict=True)
+    ]
+    table.write(rows, tx.timestamp)
+
+
+def publish(
+    tx: Transaction,
+    *,
+    collections: Mapping[str, str] | None = None,
+    subjects: int = 0,
+    volumes: int = 0,
+) -> None:
+    """Commit with `subjects` and `volumes` more (or fewer) than the last state had."""
+    before = tx.last
+    places = before.collections if before is not None else {}
+    tx.commit(
+        collections=places if collections is None else collections,
+        n_subjects=(before.n_subjects if before is not None else 0) + subjects,
+        n_volumes=(before.n_volumes if before is not None else 0) + volumes,
+    )
+
+
+def new_collection_location(tx: Transaction, name: str) -> str:
+    """Return where a new collection called `name` goes, relative to the root."""
+    taken = {layout.base_name(place) for place in tx.locations}
+    taken |= {
+        layout.base_name(folder)
+        for folder in files.list_folder(layout.join(tx.uri, layout.COLLECTIONS))
+    }
+    return f"{layout.COLLECTIONS}/{layout.collection_directory(name, taken)}"
+
+
+def owner_of(collection_uri: str) -> str:
+    """Return the data set whose lock and head guard the collection: its owner, or itself."""
+    metadata = groups.read_metadata(collection_uri) or {}
+    owner = metadata.get(commit.OWNER)
+    if owner:
+        root = layout.resolve(collection_uri, str(owner))
+        if groups.read_metadata(root) is not None:
+            return root
+    return collection_uri

@@ -1,0 +1,102 @@
+"""What a stored volume's own array says of it, for volumes opened by their URI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tiledb
+
+from radiobject.ctx import SliceOrientation, get_tiledb_ctx
+from radiobject.exceptions import StorageError, StoreNotFoundError
+from radiobject.storage import layout
+from radiobject.storage.locator import VolumeLocator
+
+RESCALE_KEYS = ("rescale_slope", "rescale_intercept")
+AFFINE_KEY = "orientation_affine"
+
+
+@dataclass(frozen=True)
+class VolumeDescription:
+    """Shape, type, tiling and metadata of a volume's array."""
+
+    uri: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    extents: tuple[int, ...]
+    metadata: Mapping[str, Any]
+
+    @property
+    def obs_id(self) -> str | None:
+        """The volume's id."""
+        found = self.metadata.get(layout.OBS_ID)
+        return None if found is None else str(found)
+
+    @property
+    def affine(self) -> npt.NDArray[np.float64] | None:
+        """Voxel index to RAS+ mm, shape (4, 4); None if the array does not say."""
+        text = self.metadata.get(AFFINE_KEY)
+        return None if text is None else np.asarray(json.loads(text), dtype=np.float64)
+
+    @property
+    def tile_orientation(self) -> SliceOrientation | None:
+        """The plane that one tile holds whole; None for a tiling of no particular plane."""
+        sides = zip(self.extents[:3], self.shape[:3], strict=True)
+        whole = tuple(extent >= side for extent, side in sides)
+        thin = tuple(extent == 1 for extent in self.extents[:3])
+        for orientation, axis in (
+            (SliceOrientation.AXIAL, 2),
+            (SliceOrientation.CORONAL, 1),
+            (SliceOrientation.SAGITTAL, 0),
+        ):
+            if thin[axis] and all(whole[other] for other in range(3) if other != axis):
+                return orientation
+        return SliceOrientation.ISOTROPIC if len(set(self.extents[:3])) == 1 else None
+
+    def locator(self) -> VolumeLocator:
+        """Return where the voxels are."""
+        scale = [self.metadata.get(key) for key in RESCALE_KEYS]
+        rescale = None if None in scale else (float(scale[0]), float(scale[1]))  # type: ignore[arg-type]
+        return VolumeLocator(self.uri, self.shape, self.dtype.name, None, self.obs_id, rescale)
+
+
+def describe_volume(uri: str) -> VolumeDescription:
+    """Read what the array at `uri` says of its volume.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If no array lies there.
+    StorageError
+        If the array is not a volume's.
+    """
+    ctx = get_tiledb_ctx()
+    found = tiledb.object_type(uri, ctx=ctx)
+    if found != "array":
+        what = f"a TileDB {found} lies" if found else "nothing lies"
+        raise StoreNotFoundError(f"no volume at {uri}: {what} there; check the URI")
+    with tiledb.open(uri, "r", ctx=ctx) as array:
+        schema = array.schema
+        if schema.sparse or not schema.has_attr(layout.VOXELS_ATTR) or schema.domain.ndim < 3:
+            raise StorageError(
+                f"{uri} is a TileDB array, but no volume: expected a dense array of 3 or 4 axes "
+                f"with the attribute {layout.VOXELS_ATTR!r}"
+            )
+        return VolumeDescription(
+            uri=uri,
+            shape=tuple(int(side) for side in schema.shape),
+            dtype=np.dtype(schema.attr(layout.VOXELS_ATTR).dtype),
+            extents=tuple(int(schema.domain.dim(i).tile) for i in range(schema.domain.ndim)),
+            metadata=dict(array.meta),
+        )
+
+
+def write_array_metadata(uri: str, values: Mapping[str, str | int | float]) -> None:
+    """Set metadata of the array at `uri`."""
+    with tiledb.open(uri, "w", ctx=get_tiledb_ctx()) as array:
+        for key, value in values.items():
+            array.meta[key] = value
