@@ -1,0 +1,76 @@
+"""The machine, the versions and the commit that a figure belongs to."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.config import _BENCHMARKS_DIR
+
+_NAMED = (
+    "radiobject", "tiledb", "torch", "numpy", "monai", "torchio", "nibabel", "blosc2", "zarr",
+    "tensorstore", "obstore", "zstandard", "asv",
+)  # fmt: skip
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return processor, cores, memory and operating system."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "os": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def _cpu_model() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the version of every library that is measured or does the measuring."""
+    found = {}
+    for name in _NAMED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git(*arguments: str) -> str | None:
+    """Return what git prints, or None where there is no repository or no such object."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=_BENCHMARKS_DIR.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def current_commit() -> str | None:
+    """Return the commit that is checked out, or None without a history."""
+    return git("rev-parse", "HEAD")
+
+
+def uncommitted() -> list[str]:
+    """Return the tracked files that differ from the commit."""
+    listing = git("status", "--porcelain", "--untracked-files=no")
+    return [line[3:] for line in listing.splitlines()] if listing else []
