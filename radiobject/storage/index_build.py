@@ -1,0 +1,202 @@
+"""Making a volume's tile index from its array, or refusing to."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import tiledb
+
+from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
+from radiobject.plan.tiling import Tiling
+from radiobject.storage import handles, stats
+from radiobject.storage.array_files import ArrayFiles, open_files
+from radiobject.storage.decode import COMPRESSIONS
+from radiobject.storage.fragment import FragmentTiles, UnsupportedArrayError, parse
+from radiobject.storage.tile_index import MAX_TILES, TileIndex
+from radiobject.storage.voxel_check import inside_tile, matches_statistics, usable_sum
+
+_MAX_METADATA_BYTES = 1 << 28
+_FILTER_NAMES = {
+    "ByteShuffleFilter": "byteshuffle",
+    "ZstdFilter": "zstd",
+    "LZ4Filter": "lz4",
+    "GzipFilter": "gzip",
+}
+_ORDERS = {"row-major": "C", "col-major": "F"}
+
+
+def build(uri: str) -> TileIndex:
+    """Make the tile index of the volume at `uri` from the fragment's own metadata.
+
+    Filters, type and orders come from the array's schema, never from a guess. With the tile file
+    on a local disk, one tile is decoded and compared with its stored minimum, maximum and sum,
+    and every tile gets a checksum.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If nothing lies at `uri`.
+    UnsupportedArrayError
+        If the array is not a dense one with one committed, whole, unencrypted fragment of a known
+        version and known filters; libtiledb can still read it.
+    IntegrityError
+        If it is such an array, but its bytes contradict its metadata.
+    """
+    if sys.byteorder != "little":
+        raise UnsupportedArrayError("tiles are decoded only on little-endian machines")
+    files = open_files(uri)
+    names = files.names()
+    if not any(name.startswith("__schema/") for name in names):
+        raise StoreNotFoundError(f"no volume lies at {uri!r}")
+    fragment = _only_fragment(uri, names)
+    schema = _schema(uri)
+    tiling, dtype, cell_order, filters = _understand(uri, schema)
+    metadata = files.read(f"{fragment}/__fragment_metadata.tdb", _MAX_METADATA_BYTES)
+    tiles = parse(metadata, ndim=len(tiling.shape), dtype=dtype)
+    index = _assemble(uri, names, fragment, tiling, dtype, cell_order, filters, tiles)
+    stats.count(index_builds=1)
+    return _verified(uri, index, files) if not handles.is_remote(uri) else index
+
+
+def _only_fragment(uri: str, names: set[str]) -> str:
+    """Return the folder of the one fragment that is committed, and that nothing amends."""
+    commits = {n for n in names if n.startswith("__commits/")}
+    folders = {"/".join(n.split("/")[:2]) for n in names if n.startswith("__fragments/")}
+    schemas = {n for n in names if n.startswith("__schema/") and n.count("/") == 1}
+    others = {n for n in names if n.startswith(("__labels/", "__fragment_meta/"))}
+    if len(folders) != 1 or len(commits) != 1 or len(schemas) != 1 or others:
+        raise UnsupportedArrayError(
+            f"{uri!r} has {len(folders)} fragments, {len(commits)} commits and {len(schemas)} "
+            "schemas, expected one each"
+        )
+    folder = folders.pop()
+    if commits.pop() != f"__commits/{folder.partition('/')[2]}.wrt":
+        raise UnsupportedArrayError(f"the fragment of {uri!r} is not committed by itself")
+    return folder
+
+
+def _schema(uri: str) -> tiledb.ArraySchema:
+    ctx = handles.session(remote=handles.is_remote(uri)).ctx
+    try:
+        return tiledb.ArraySchema.load(uri, ctx=ctx)
+    except tiledb.TileDBError as error:
+        raise StorageError(f"schema of {uri!r} cannot be read: {error}") from error
+
+
+def _understand(
+    uri: str, schema: tiledb.ArraySchema
+) -> tuple[Tiling, np.dtype, str, tuple[str, ...]]:
+    domain = schema.domain
+    dims = [domain.dim(i) for i in range(schema.ndim)]
+    attribute = schema.attr(0)
+    filters = tuple(
+        _FILTER_NAMES.get(type(f).__name__, type(f).__name__) for f in attribute.filters
+    )
+    problems = [
+        (schema.sparse or schema.nattr != 1, "is not a dense array with one attribute"),
+        (schema.ndim not in (3, 4), f"has {schema.ndim} axes"),
+        (any(d.dtype != np.int32 or d.domain[0] != 0 for d in dims), "has unusual coordinates"),
+        (attribute.isvar or attribute.ncells != 1 or attribute.isnullable, "has unusual cells"),
+        (attribute.enum_label is not None, "has an enumeration"),
+        (attribute.dtype.kind not in "buif", f"holds {attribute.dtype}"),
+        (
+            not _known_filters(filters),
+            f"has filters {[type(f).__name__ for f in attribute.filters]}",
+        ),
+        (
+            schema.tile_order not in _ORDERS or schema.cell_order not in _ORDERS,
+            "has unusual orders",
+        ),
+    ]
+    for wrong, what in problems:
+        if wrong:
+            raise UnsupportedArrayError(f"{uri!r} {what}")
+    tiling = Tiling(
+        tuple(int(d.domain[1]) + 1 for d in dims),
+        tuple(int(d.tile) for d in dims),
+        _ORDERS[schema.tile_order],
+    )
+    return tiling, attribute.dtype, _ORDERS[schema.cell_order], filters
+
+
+def _known_filters(filters: tuple[str, ...]) -> bool:
+    compressions = filters[1:] if filters[:1] == ("byteshuffle",) else filters
+    return len(compressions) <= 1 and set(compressions) <= set(COMPRESSIONS)
+
+
+def _assemble(
+    uri: str,
+    names: set[str],
+    fragment: str,
+    tiling: Tiling,
+    dtype: np.dtype,
+    cell_order: str,
+    filters: tuple[str, ...],
+    tiles: FragmentTiles,
+) -> TileIndex:
+    if f"__schema/{tiles.schema_name}" not in names:
+        raise UnsupportedArrayError(f"the fragment of {uri!r} was written with another schema")
+    whole = [[0, n - 1] for n in tiling.shape]
+    if tiles.domain.tolist() != whole or len(tiles.offsets) != tiling.count:
+        raise UnsupportedArrayError(f"the fragment of {uri!r} does not cover the whole volume")
+    offsets = np.append(tiles.offsets, np.uint64(tiles.file_size))
+    if tiling.count > MAX_TILES or (np.diff(offsets.astype(np.int64)) <= 0).any():
+        raise IntegrityError(f"tile offsets of {uri!r} are not in order")
+    if np.diff(offsets).max() >= 1 << 32:
+        raise UnsupportedArrayError(f"{uri!r} has a tile of more than 4 GiB")
+    return TileIndex(
+        tiling,
+        dtype.name,
+        cell_order,
+        filters,
+        f"{fragment}/a0.tdb",
+        offsets.astype(np.int64),
+        tiles.minimum,
+        tiles.maximum,
+        tiles.total,
+        _constant(tiling, tiles),
+    )
+
+
+def _constant(tiling: Tiling, tiles: FragmentTiles) -> np.ndarray:
+    """Return which tiles have one value for certain.
+
+    Minimum and maximum ignore NaN, which the sum shows; and they do not tell 0.0 from -0.0, so
+    tiles of floating-point zeros count as varied until they were seen.
+    """
+    constant = tiles.minimum == tiles.maximum
+    if tiles.minimum.dtype.kind == "f":
+        constant &= usable_sum(tiles.total) & (tiles.minimum != 0)
+    return constant
+
+
+def _verified(uri: str, index: TileIndex, files: ArrayFiles) -> TileIndex:
+    """Return `index` with checksums, after looking at the tiles themselves."""
+    content = files.map(index.path)
+    if len(content) != index.file_size:
+        raise IntegrityError(
+            f"tile file of {uri!r} has {len(content)} bytes, expected {index.file_size}"
+        )
+    constant = index.constant.copy()
+    checksums = np.zeros(len(constant), np.uint32)
+    checked = False
+    for number in np.flatnonzero(~index.constant):
+        stored = content[int(index.offsets[number]) : int(index.offsets[number + 1])]
+        zero = index.minimum.dtype.kind == "f" and index.minimum[number] == index.maximum[number]
+        if zero or not checked:
+            voxels = inside_tile(index, int(number), stored, f"volume at {uri!r}")
+            if not matches_statistics(index, int(number), voxels):
+                raise IntegrityError(
+                    f"tile {number} of {uri!r} contradicts its stored minimum, maximum or sum"
+                )
+            constant[number] = zero and _bits_equal(voxels, index.minimum[number])
+            checked = True
+        checksums[number] = 0 if constant[number] else zlib.crc32(stored)
+    return replace(index, constant=constant, checksums=checksums)
+
+
+def _bits_equal(voxels: np.ndarray, value: np.generic) -> bool:
+    return voxels.tobytes() == np.full(voxels.shape, value).tobytes()
