@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import multiprocessing
+import time
+
+import numpy as np
+
+from benchmarks.infrastructure.resources import CPUSampler, bytes_read, cpu_seconds, resident_mib
+
+
+def test_a_busy_process_is_seen_busy_and_an_idle_one_idle() -> None:
+    sampler = CPUSampler(interval_s=0.02)
+    sampler.start()
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        pass
+    busy, peak = sampler.stop()
+    sampler.start()
+    time.sleep(0.3)
+    idle, _ = sampler.stop()
+    assert busy > 2 * idle
+    assert peak >= busy
+
+
+def test_stopping_what_never_started_is_nought() -> None:
+    assert CPUSampler().stop() == (0.0, 0.0)
+
+
+def _hold(mib: int, ready, leave) -> None:
+    block = np.ones(mib << 20, np.uint8)
+    ready.set()
+    leave.wait(30)
+    del block
+
+
+def test_memory_of_children_counts() -> None:
+    context = multiprocessing.get_context("spawn")
+    before = resident_mib()
+    ready, leave = context.Event(), context.Event()
+    child = context.Process(target=_hold, args=(100, ready, leave))
+    child.start()
+    try:
+        assert ready.wait(30)
+        assert resident_mib() - before > 90
+    finally:
+        leave.set()
+        child.join()
+
+
+def test_processor_time_of_finished_children_counts() -> None:
+    before = cpu_seconds()
+    child = multiprocessing.get_context("spawn").Process(target=_burn)
+    child.start()
+    child.join()
+    assert cpu_seconds() - before > 0.2
+
+
+def _burn() -> None:
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+
+
+def test_bytes_of_read_calls_count(tmp_path) -> None:
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    before = bytes_read()
+    (tmp_path / "file").read_bytes()
+    after = bytes_read()
+    assert before is not None
+    assert after is not None
+    assert after - before >= 1 << 20

@@ -1,0 +1,111 @@
+"""Every rival delivers the voxels of the NIfTI files, and a wrong voxel is seen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.boxes import Task
+from benchmarks.cohort import Cohort
+from benchmarks.equality import prove_equal
+from benchmarks.errors import BenchmarkError
+from benchmarks.forms import nnunet_blocks
+from benchmarks.loaders import LOADERS, NpyMemmap, RamCopy
+
+ROOT = Path(__file__).parents[2]
+RIVALS = [name for name, kind in LOADERS.items() if kind.framework != "RadiObject"]
+
+# The rivals warn on import about what is not installed: they run apart, where that is no error.
+_SCRIPT = """
+import sys
+from pathlib import Path
+from benchmarks.boxes import Task
+from benchmarks.cohort import read_cohort
+from benchmarks.equality import prove_equal
+from benchmarks.loaders import LOADERS
+task = Task(read_cohort(Path(sys.argv[1])), (16, 12, 20), batch_size=2)
+for name in sys.argv[2:]:
+    loader = LOADERS[name](task)
+    loader.prepare()
+    equality = prove_equal(loader, 4)
+    print("EQUAL", name, equality.patches, equality.given_boxes, equality.sha256)
+"""
+
+
+def test_every_rival_delivers_equal_voxels(cohort: Cohort, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _SCRIPT, str(cohort.root), *RIVALS],
+        cwd=ROOT,
+        env={**os.environ, "RADIOBJECT_BENCHMARK_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("EQUAL")]
+    assert [row[0] for row in told] == RIVALS
+    assert all(int(row[1]) >= 8 for row in told)
+    digests = {row[3] for row in told if row[2] == "True"}
+    assert len(digests) == 1
+
+
+class _OneVoxelOff(RamCopy):
+    def read(self, boxes, out) -> None:
+        super().read(boxes, out)
+        out[-1, 0, 3, 2, 1] += 1
+
+
+class _WrongType(RamCopy):
+    def voxels(self, batch) -> np.ndarray:
+        return super().voxels(batch).astype(np.float32)
+
+
+class _WrongOrder(RamCopy):
+    def boxes(self, batch):
+        return batch["boxes"][::-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (_OneVoxelOff, "is not the one in its NIfTI file"),
+        (_WrongType, "delivered float32"),
+        (_WrongOrder, "did not deliver the boxes in the order asked"),
+    ],
+)
+def test_a_wrong_delivery_is_seen(cohort: Cohort, kind: type[RamCopy], told: str) -> None:
+    with pytest.raises(BenchmarkError, match=told):
+        prove_equal(kind(Task(cohort, (16, 12, 20), batch_size=2)))
+
+
+def test_a_patch_larger_than_a_volume_is_refused(cohort: Cohort) -> None:
+    told = r"patch 64x64x64 is larger than sub-000 \(48x40x31\); .*--patch-size"
+    with pytest.raises(BenchmarkError, match=told):
+        NpyMemmap(Task(cohort))
+
+
+def test_boxes_are_seeded_cover_every_volume_and_stay_inside(cohort: Cohort) -> None:
+    task = Task(cohort, (16, 12, 20))
+    boxes = task.boxes()
+    assert boxes == Task(cohort, (16, 12, 20)).boxes()
+    assert boxes != task.boxes(epoch=1)
+    volumes = [volume for volume, _ in boxes]
+    assert {volumes.count(n) for n in range(3)} == {task.patches_per_volume}
+    for _, start in boxes:
+        assert (np.array(start) >= 0).all()
+        assert (np.array(start) + (16, 12, 20) <= (48, 40, 31)).all()
+
+
+def test_nnunet_blocks_fit_their_caches() -> None:
+    for patch in [(64, 64, 64), (128, 128, 128), (20, 320, 256), (1, 512, 512)]:
+        for itemsize in (2, 4):
+            blocks, chunks = nnunet_blocks((240, 240, 155), patch, itemsize)
+            assert np.prod(blocks) * itemsize <= 0.8 * (32 << 10)
+            assert np.prod(chunks) * itemsize <= 0.8 * (1440 << 10)
+            assert (np.array(blocks) <= chunks).all()
+            assert (np.array(chunks) <= (240, 240, 155)).all()
