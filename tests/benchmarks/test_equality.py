@@ -98,7 +98,7 @@ def test_boxes_are_seeded_cover_every_volume_and_stay_inside(cohort: Cohort) -> 
     assert {volumes.count(n) for n in range(3)} == {task.patches_per_volume}
     for _, start in boxes:
         assert (np.array(start) >= 0).all()
-        assert (np.array(start) + (16, 12, 20) <= (48, 40, 31)).all()
+        assert (np.add(start, (16, 12, 20)) <= (48, 40, 31)).all()
 
 
 def test_nnunet_blocks_fit_their_caches() -> None:
