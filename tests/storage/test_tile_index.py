@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -201,13 +202,13 @@ def test_other_filters_are_refused(tmp_path, filters):
 def test_fragments_beside_the_one_are_refused(tmp_path):
     data = coded(SHAPE)
     uri = write(str(tmp_path / "twice"), data, EXTENTS)
-    with tiledb.open(uri, "w") as array:
+    with tiledb.open(uri, "w", timestamp=int(time.time() * 1000) + 1000) as array:
         array[0:16, 0:16, 0:16] = data[:16, :16, :16]
     refused(uri)
     tiledb.consolidate(uri)
     refused(uri)
     tiledb.vacuum(uri)
-    tiles_equal(uri, data, build_tile_index(uri))
+    refused(uri)
 
     partial = str(tmp_path / "partial")
     create(partial, SHAPE, "int32", EXTENTS)
@@ -236,10 +237,8 @@ def test_float_tiles_are_constant_only_to_the_bit(tmp_path, value):
     data[20, 3, 3] = -0.0 if value == 0 else np.nan
     uri = write(str(tmp_path / "v"), data, EXTENTS, FILTERS["zstd"])
     index = build_tile_index(uri)
-    mixed_zero = value == 0 and not math.copysign(1, value) < 0
     assert bool(index.constant[0]) == bool(np.isfinite(value))
     assert bool(index.constant[1]) == (math.copysign(1, value) < 0 and value == 0)
-    assert mixed_zero in (True, False)
     tiles_equal(uri, data, index)
 
 
