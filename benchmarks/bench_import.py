@@ -4,8 +4,8 @@
 class Import:
     """Seconds to import a module, nothing imported before."""
 
-    params = ["radiobject", "radiobject.ml"]
-    param_names = ["module"]
+    params = ("radiobject", "radiobject.ml")
+    param_names = ("module",)
     number = 1
     rounds = 2
     repeat = (4, 5, 30.0)

@@ -57,6 +57,7 @@ class Preset:
 
 PRESETS = {
     "quick": Preset("quick", n_subjects=6, rounds=3, batches=60, budget_s=0.8),
+    "suites": Preset("suites", n_subjects=8, rounds=3, batches=60, budget_s=0.8),
     "default": Preset("default"),
     "large": Preset("large", n_subjects=100, rounds=8, batches=500, budget_s=5.0),
 }

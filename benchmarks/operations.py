@@ -1,0 +1,230 @@
+"""What RadiObject's users do, each as a call without arguments: asv times them, the gate too.
+
+An operation is prepared outside the clock and called inside it. Where the same work can start
+from several states, the state is part of the name: "cold" opens and decodes, "warm" has done the
+same before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.boxes import Task, slices
+from benchmarks.forms import COLLECTION, MASK_COLLECTION, make_form, write_store
+
+Operation = Callable[[], Any]
+
+# Boxes are drawn once; with several of them a call does not depend on one lucky position.
+_BOXES = 16
+
+
+def prepare(name: str, task: Task, home: Path | None = None) -> Operation:
+    """Return the operation called `name` on the task's cohort, ready to be called and repeated.
+
+    Raises
+    ------
+    NotImplementedError
+        If the library that is imported cannot do it: asv takes that for "skip".
+    """
+    kind, _, argument = name.partition(":")
+    try:
+        return _KINDS[kind](task, home, argument)
+    except (ImportError, AttributeError) as error:
+        raise NotImplementedError(f"{name}: this version lacks it ({error})") from error
+
+
+def _store(task: Task, home: Path | None, tiling: str = "isotropic") -> str:
+    return str(make_form(task.cohort, f"radiobject-{tiling}", task.patch_size, home))
+
+
+def _collection(task: Task, home: Path | None, tiling: str = "isotropic") -> Any:
+    from radiobject import RadiObject
+
+    return RadiObject(_store(task, home, tiling)).collection(COLLECTION)
+
+
+def _batches(task: Task, home: Path | None, argument: str) -> Operation:
+    """A run of warm training batches: five."""
+    batches = _endless_batches(task, _collection(task, home))
+    for _ in range(2 * len(task.boxes()) // task.batch_size):
+        next(batches)
+
+    def call() -> None:
+        for batch in itertools.islice(batches, 5):
+            batch["image"][:, 0, 0, 0, 0].sum()
+
+    return call
+
+
+def _endless_batches(task: Task, collection: Any) -> Iterator[Any]:
+    from benchmarks.infrastructure.measure import endless
+
+    return endless(training_loader(task, collection))
+
+
+def training_loader(task: Task, collection: Any) -> Any:
+    """Return RadiObject's training loader with the task's settings."""
+    from radiobject.ml import create_training_dataloader
+
+    return create_training_dataloader(
+        collection,
+        batch_size=task.batch_size,
+        patch_size=task.patch_size,
+        num_workers=task.num_workers,
+        persistent_workers=task.num_workers > 0,
+        pin_memory=False,
+        patches_per_volume=task.patches_per_volume,
+    )
+
+
+def _pairs(task: Task, home: Path | None, argument: str) -> Operation:
+    """Five warm batches of image and mask."""
+    from benchmarks.infrastructure.measure import endless
+    from radiobject import RadiObject
+    from radiobject.ml import create_segmentation_dataloader
+
+    radi = RadiObject(_store(task, home))
+    loader = create_segmentation_dataloader(
+        radi.collection(COLLECTION),
+        radi.collection(MASK_COLLECTION),
+        batch_size=task.batch_size,
+        patch_size=task.patch_size,
+        num_workers=0,
+        persistent_workers=False,
+        pin_memory=False,
+        patches_per_volume=task.patches_per_volume,
+    )
+    batches = endless(loader)
+    for _ in range(2 * len(task.boxes()) // task.batch_size):
+        next(batches)
+
+    def call() -> None:
+        for batch in itertools.islice(batches, 5):
+            batch["mask"][:, 0, 0, 0, 0].sum()
+
+    return call
+
+
+def _first_batch(task: Task, home: Path | None, argument: str) -> Operation:
+    """Open the store, make a loader and take one batch, as a new process of training does."""
+
+    def call() -> None:
+        loader = training_loader(task, _collection(task, home))
+        next(iter(loader))["image"][:, 0, 0, 0, 0].sum()
+
+    return call
+
+
+def _box(task: Task, home: Path | None, argument: str) -> Operation:
+    """Sixteen unaligned cubes of one size, read through the volumes' indexing."""
+    size = int(argument)
+    collection = _collection(task, home)
+    volumes = [collection.iloc[n] for n in range(len(task.cohort.subjects))]
+    rng = np.random.default_rng(task.seed)
+    boxes = []
+    for number in range(_BOXES):
+        volume = volumes[number % len(volumes)]
+        extent = np.minimum(size, volume.shape[:3])
+        start = rng.integers(0, np.array(volume.shape[:3]) - extent + 1)
+        boxes.append((volume, slices(start.tolist(), extent.tolist())))
+
+    def call() -> None:
+        for volume, box in boxes:
+            volume[box]
+
+    return call
+
+
+def _plane(task: Task, home: Path | None, argument: str) -> Operation:
+    """Sixteen whole slices of one plane ("axial"), from isotropic or, "axial/axial", such tiles."""
+    plane, _, tiling = argument.partition("/")
+    collection = _collection(task, home, tiling or "isotropic")
+    axis = {"sagittal": 0, "coronal": 1, "axial": 2}[plane]
+    volumes = [collection.iloc[n] for n in range(len(task.cohort.subjects))]
+    rng = np.random.default_rng(task.seed)
+    wanted = [
+        (volumes[n % len(volumes)], int(rng.integers(volumes[n % len(volumes)].shape[axis])))
+        for n in range(_BOXES)
+    ]
+
+    def call() -> None:
+        for volume, position in wanted:
+            getattr(volume, plane)(position)
+
+    return call
+
+
+def _volume(task: Task, home: Path | None, argument: str) -> Operation:
+    """One whole volume after the other."""
+    collection = _collection(task, home, argument or "isotropic")
+    volumes = itertools.cycle([collection.iloc[n] for n in range(len(collection))])
+
+    def call() -> None:
+        next(volumes).to_numpy()
+
+    return call
+
+
+def _ingest(task: Task, home: Path | None, argument: str) -> Operation:
+    """Two volumes from ``.nii.gz`` files into a new store."""
+    folder = Path(tempfile.mkdtemp(prefix="radiobject-ingest-", dir=home))
+    cohort = task.cohort.first(2)
+
+    def call() -> None:
+        write_store(cohort, folder / "store", argument or "isotropic", labels=False)
+        shutil.rmtree(folder / "store")
+
+    return call
+
+
+def _open(task: Task, home: Path | None, argument: str) -> Operation:
+    """Open a store and ask for its ids and its first volume."""
+    from radiobject import RadiObject
+
+    uri = _store(task, home)
+
+    def call() -> None:
+        radi = RadiObject(uri)
+        len(radi)
+        _ = radi.collection(COLLECTION).obs_ids
+        _ = radi.collection(COLLECTION).iloc[0].shape
+
+    return call
+
+
+def _select(task: Task, home: Path | None, argument: str) -> Operation:
+    """Filter subjects by a column and list what remains of a collection."""
+    from radiobject import RadiObject
+
+    radi = RadiObject(_store(task, home))
+
+    def call() -> None:
+        _ = radi.filter("age > 40").collection(COLLECTION).obs_ids
+
+    return call
+
+
+_KINDS: dict[str, Callable[[Task, Path | None, str], Operation]] = {
+    "batches": _batches,
+    "pairs": _pairs,
+    "first-batch": _first_batch,
+    "box": _box,
+    "plane": _plane,
+    "volume": _volume,
+    "ingest": _ingest,
+    "open": _open,
+    "select": _select,
+}
+
+# What the gate compares: the read path, warm and cold, the way in, and the tables.
+GATE = (
+    "batches", "pairs", "first-batch", "box:64", "plane:axial", "volume", "ingest", "open",
+    "select",
+)  # fmt: skip
