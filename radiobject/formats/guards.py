@@ -29,11 +29,14 @@ class Limits:
     max_gzip_ratio : float
         Decoded bytes per compressed byte. Deflate reaches 1032 at most, so a file that declares
         more cannot be whole.
+    max_frame_bytes : int
+        Bytes of one decoded DICOM frame: a compressed one may expand to anything.
     """
 
     max_voxels: int = 1 << 33
     max_bytes: int = 32 * _GIB
     max_gzip_ratio: float = 1100.0
+    max_frame_bytes: int = _GIB
 
     def check_volume(self, name: str, shape: Sequence[int], itemsize: int) -> int:
         """Return the bytes of a volume, or refuse it.
@@ -57,6 +60,15 @@ class Limits:
                 f"limit of {self.max_bytes:,}; pass a larger Limits.max_bytes if that is true"
             )
         return voxels * itemsize
+
+    def check_frame(self, name: str, rows: int, columns: int, itemsize: int) -> None:
+        """Refuse a DICOM frame that decodes to more than `max_frame_bytes`."""
+        size = rows * columns * itemsize
+        if size > self.max_frame_bytes:
+            raise IngestError(
+                f"{name}: a frame of {rows} x {columns} pixels decodes to {size:,} bytes, over the "
+                f"limit of {self.max_frame_bytes:,}; pass a larger Limits.max_frame_bytes if true"
+            )
 
     def check_file(self, name: str, size: int) -> None:
         """Refuse a file of `size` bytes if it is over `max_bytes`."""

@@ -1,0 +1,272 @@
+"""DICOM in: files are scanned into series, and a series is loaded as a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_header import (
+    Frame,
+    NotDicomError,
+    RefusedFileError,
+    describe,
+    read_frames,
+)
+from radiobject.formats.dicom_pixels import decode_frames
+from radiobject.formats.dicom_series import DicomSeries, RefusedSeries, build_series
+from radiobject.formats.discovery import NoImagesError
+from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive, walk_files
+from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
+from radiobject.formats.privacy import ALLOWED_KEYWORDS, check_keywords, column_name
+from radiobject.formats.report import IngestReport, ReportLine, Verdict
+from radiobject.formats.source import SourceFile
+from radiobject.imaging_metadata import DicomMetadata
+from radiobject.orientation import (
+    OrientationInfo,
+    orientation_info_to_metadata,
+    reorient_to_canonical,
+    spacing_mm,
+)
+
+__all__ = ["DicomSeries", "load_folder", "load_series", "scan_dicom"]
+
+_NUMBER_COLUMNS = {
+    "kvp": "KVP",
+    "exposure": "Exposure",
+    "repetition_time": "RepetitionTime",
+    "echo_time": "EchoTime",
+    "magnetic_field_strength": "MagneticFieldStrength",
+}
+
+
+def scan_dicom(
+    paths: str | Path | Iterable[str | Path],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    keep: Sequence[str] = (),
+    allow_tilt: bool = False,
+) -> tuple[IngestReport, list[DicomSeries]]:
+    """Find the DICOM volumes of a folder tree or a list of files, from their headers alone.
+
+    Parameters
+    ----------
+    paths : path-like or iterable of path-like
+        Folders, searched to any depth without leaving them by a link, or files. Names and
+        suffixes do not matter, only what the files hold.
+    limits : Limits
+        What a header may declare.
+    keep : sequence of str
+        DICOM keywords to keep besides the allowed ones, such as "PatientAge".
+    allow_tilt : bool
+        Accept a gantry tilt, with a sheared affine.
+
+    Returns
+    -------
+    report : IngestReport
+        A line for every series and every damaged file; files that are no DICOM are listed as
+        skipped.
+    series : list of DicomSeries
+        The volumes, in the order of their first file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path does not exist.
+    ConfigurationError
+        If a keyword is not one.
+    """
+    keep = check_keywords(keep)
+    report = IngestReport()
+    frames: list[Frame] = []
+    names: dict[Path, str] = {}
+    refused: dict[tuple[str, str], list[tuple[str, RefusedFileError]]] = {}
+    for path, name in _files(paths):
+        names[path] = name
+        try:
+            if is_archive(path):
+                raise NotDicomError("archives are not opened")
+            frames += read_frames(path, limits, keep)
+        except NotDicomError as error:
+            report.skipped[name] = str(error)
+        except RefusedFileError as error:
+            refused.setdefault((error.series_uid or name, str(error)), []).append((name, error))
+    report.extend(
+        ReportLine(files[0][0], Verdict.REFUSED, (why,), len(files), files[0][1].description)
+        for (_, why), files in refused.items()
+    )
+    found: list[DicomSeries] = []
+    for outcome in build_series(frames, limits, allow_tilt=allow_tilt):
+        report.extend([_line(outcome, names)])
+        if isinstance(outcome, DicomSeries):
+            folder = str(Path(names[outcome.files[0]]).parent)
+            found.append(replace(outcome, folder="" if folder == "." else folder))
+    return report, found
+
+
+def load_series(
+    series: DicomSeries, *, reorient: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> LoadedImage:
+    """Read the pixels of a series and return its volume.
+
+    Parameters
+    ----------
+    series : DicomSeries
+        From `scan_dicom`.
+    reorient : str, optional
+        Axis codes such as "RAS" that the voxel axes shall point to; None keeps (columns, rows,
+        slices), the slices along their normal.
+    limits : Limits
+        What the files may hold.
+
+    Returns
+    -------
+    LoadedImage
+        In HU for CT, in their units for others: integers where the rescale is exact in integers,
+        float32 where it differs between slices, else stored values with ``rescale``.
+
+    Raises
+    ------
+    IngestError
+        If a file is damaged or its pixels are not what its header declares.
+    """
+    stack = decode_frames(series.frames, limits)
+    slices = series.shape[2]
+    times = series.shape[3] if len(series.shape) == 4 else 1
+    grid = stack.values.reshape(times, slices, *stack.values.shape[1:])
+    data = grid.transpose(3, 2, 1, 0)
+    data = data if len(series.shape) == 4 else data[..., 0]
+    affine, original = series.affine, None
+    if reorient is not None:
+        original = affine
+        data, affine = reorient_to_canonical(data, affine, reorient)
+    source = stack.files[0]
+    if len(stack.files) > 1:
+        source = SourceFile.of_many(source.name, stack.files)
+    orientation = OrientationInfo.from_affine(
+        affine, "dicom_iop", "inferred" if series.assumed else "header"
+    )
+    metadata: dict[str, Scalar] = dict(orientation_info_to_metadata(orientation, original))
+    columns = _columns(series) | geometry_columns(data.shape, affine) | source.columns()
+    columns["source_files"] = len(stack.files)
+    return LoadedImage(
+        data=data,
+        affine=affine,
+        columns=columns,
+        metadata=metadata | rescale_metadata(stack.rescale),
+        rescale=stack.rescale,
+        warnings=series.warnings,
+    )
+
+
+def load_folder(
+    folder: str | Path,
+    *,
+    reorient: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    keep: Sequence[str] = (),
+    allow_tilt: bool = False,
+) -> LoadedImage:
+    """Load the one DICOM volume of a folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist or holds no DICOM file.
+    IngestError
+        If it holds no volume or several; the message lists what was found.
+    """
+    series = only_series(Path(folder), limits=limits, keep=keep, allow_tilt=allow_tilt)
+    return load_series(series, reorient=reorient, limits=limits)
+
+
+def only_series(
+    folder: Path,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    keep: Sequence[str] = (),
+    allow_tilt: bool = False,
+) -> DicomSeries:
+    """Return the one series of a folder that is a volume; errors as `load_folder`.
+
+    Scouts and damaged files beside it are refused with the folder, not passed over: that half of
+    a scan is missing must not go unseen.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder at {folder}")
+    report, found = scan_dicom(folder, limits=limits, keep=keep, allow_tilt=allow_tilt)
+    if not report.lines:
+        raise NoImagesError(f"No DICOM files in {folder.name!r}")
+    if len(found) == 1 and not report.refused:
+        return found[0]
+    raise IngestError(
+        f"{folder.name!r} is not one volume: {len(found)} can be read, {len(report.refused)} "
+        f"series or files cannot; use scan_dicom to take them one by one\n{report.to_table()}"
+    )
+
+
+def metadata_of_folder(folder: Path) -> DicomMetadata:
+    """Return the obs columns of the one series in a folder; errors as `load_folder`."""
+    return only_series(folder).metadata()
+
+
+def orientation_of_folder(folder: Path) -> OrientationInfo:
+    """Return the orientation of the one series in a folder; of an empty folder, the identity."""
+    try:
+        series = only_series(folder)
+    except NoImagesError:
+        return OrientationInfo.from_affine(np.eye(4), "identity", "unknown")
+    return OrientationInfo.from_affine(
+        series.affine, "dicom_iop", "inferred" if series.assumed else "header"
+    )
+
+
+def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, str]]:
+    """Yield each file once, with its name relative to the folder it was found in."""
+    seen: set[Path] = set()
+    for given in [paths] if isinstance(paths, str | Path) else paths:
+        root = Path(given)
+        if not root.exists():
+            raise FileNotFoundError(f"nothing at {root}")
+        for path in walk_files(root) if root.is_dir() else [root]:
+            if path not in seen:
+                seen.add(path)
+                yield path, str(path.relative_to(root)) if root.is_dir() else path.name
+
+
+def _line(outcome: DicomSeries | RefusedSeries, names: dict[Path, str]) -> ReportLine:
+    frame = outcome.frames[0]
+    description = describe(frame.file.fields)
+    count = len({frame.file.path for frame in outcome.frames})
+    source = names[frame.file.path]
+    if isinstance(outcome, RefusedSeries):
+        return ReportLine(source, Verdict.REFUSED, (outcome.reason,), count, description)
+    return ReportLine(
+        source=source,
+        verdict=Verdict.WARNED if outcome.warnings else Verdict.ACCEPTED,
+        reasons=outcome.warnings,
+        files=count,
+        description=description,
+        shape=outcome.shape,
+        spacing_mm=spacing_mm(outcome.affine),
+    )
+
+
+def _columns(series: DicomSeries) -> dict[str, Scalar]:
+    """Return the header's obs columns: allowed fields, then those asked for by name."""
+    fields = series.fields
+    columns: dict[str, Scalar] = {
+        "modality": str(fields["Modality"] or ""),
+        "series_description": str(fields["SeriesDescription"] or ""),
+        "orientation_source": "dicom_iop",
+    }
+    for column, keyword in _NUMBER_COLUMNS.items():
+        value = fields[keyword]
+        columns[column] = float("nan") if value is None else float(value)
+    for keyword in fields:
+        if keyword not in ALLOWED_KEYWORDS:
+            columns[column_name(keyword)] = fields[keyword] if fields[keyword] is not None else ""
+    return columns

@@ -1,0 +1,241 @@
+"""Pixels of DICOM files: each file is read once, hashed, and decoded within its declared size."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Literal
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_header import (
+    EXPLICIT_BIG,
+    IMPLICIT_LITTLE,
+    NATIVE_SYNTAXES,
+    PARSE_ERRORS,
+    DicomFile,
+    Frame,
+    PixelFormat,
+)
+from radiobject.formats.guards import Limits
+from radiobject.formats.rescale import (
+    apply_integer_scale,
+    fitting_dtype,
+    integer_scale,
+    same_width,
+    scaled_range,
+)
+from radiobject.formats.source import SourceFile, read_file
+
+_JPEG2000_SIZE = b"\xff\x4f\xff\x51"
+_JPEG_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+
+
+@dataclass(frozen=True)
+class DecodedStack:
+    """Frames as one array.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, rows, columns)
+        Frame after frame, in the order asked for.
+    rescale : tuple of float, optional
+        The scale still to be applied on read.
+    files : tuple of SourceFile
+        Provenance, a file each.
+    """
+
+    values: NDArray[Any]
+    rescale: tuple[float, float] | None
+    files: tuple[SourceFile, ...]
+
+
+def decode_frames(frames: Sequence[Frame], limits: Limits) -> DecodedStack:
+    """Decode frames and bring them to one intensity scale.
+
+    Scales that keep integers exact are applied. One other scale for all frames is handed back for
+    the reader. Scales that differ between frames (PET, enhanced MR) are applied in float32.
+
+    Raises
+    ------
+    IngestError
+        If a file is damaged, cut short, over a limit, or its pixels are not what it declares.
+    """
+    dtype = np.result_type(*{frame.file.pixels.dtype for frame in frames})
+    first = frames[0].file.pixels
+    values = np.empty((len(frames), first.rows, first.columns), dtype=dtype)
+    sources: list[SourceFile] = []
+    wanted: dict[Any, list[int]] = {}
+    for slot, frame in enumerate(frames):
+        wanted.setdefault(frame.file.path, []).append(slot)
+    for slots in wanted.values():
+        file = frames[slots[0]].file
+        content = read_file(file.path, limits)
+        sources.append(SourceFile.of_bytes(file.path.name, content))
+        stored = _file_frames(file, content)
+        for slot in slots:
+            values[slot] = stored[frames[slot].index]
+    scales = [(frame.slope, frame.intercept) for frame in frames]
+    scaled, rescale = scale_frames(values, scales)
+    return DecodedStack(scaled, rescale, tuple(sources))
+
+
+def scale_frames(
+    values: NDArray[Any], scales: Sequence[tuple[float, float]]
+) -> tuple[NDArray[Any], tuple[float, float] | None]:
+    """Bring stored frames, shape (n, rows, columns), to their units by (slope, intercept) each."""
+    if all(scale == (1.0, 0.0) for scale in scales):
+        return values, None
+    whole = [integer_scale(*scale) for scale in scales]
+    exact = [scale for scale in whole if scale is not None]
+    if len(exact) == len(whole) and values.dtype.kind in "iu":
+        ranges = [scaled_range(frame, *scale) for frame, scale in zip(values, exact, strict=True)]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        # Signed first: a CT's type must not depend on whether its slices hold air.
+        signed_first = sorted(same_width(values.dtype), key=lambda dtype: dtype.kind != "i")
+        dtype = fitting_dtype(low, high, [*signed_first, np.dtype(np.int32)])
+        if dtype is not None:
+            scaled = np.empty(values.shape, dtype=dtype)
+            for slot, scale in enumerate(exact):
+                scaled[slot] = apply_integer_scale(values[slot], *scale, dtype)
+            return scaled, None
+    if len(set(scales)) == 1:
+        return values, scales[0]
+    scaled = np.empty(values.shape, dtype=np.float32)
+    for slot, (slope, intercept) in enumerate(scales):
+        scaled[slot] = values[slot] * np.float64(slope) + np.float64(intercept)
+    return scaled, None
+
+
+def _file_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
+    """Return the stored values of a file, shape (frames, rows, columns), as displayed."""
+    pixels = file.pixels
+    stored = _native_frames(file, content)
+    if stored is None:
+        stored = _decoded_frames(file, content)
+    stored = _used_bits(stored, pixels)
+    if not pixels.inverted:
+        return stored
+    # MONOCHROME1: the smallest value is the brightest. Turned over within the stored range, so
+    # that a larger number is brighter, as everywhere else.
+    return ~stored if pixels.signed else stored.dtype.type((1 << pixels.bits_stored) - 1) - stored
+
+
+def _native_frames(file: DicomFile, content: bytes) -> NDArray[Any] | None:
+    """Return uncompressed pixels without parsing the file again, or None if that cannot be done.
+
+    The Pixel Data element was found when the header was read; its tag and length are checked.
+    """
+    if file.syntax not in NATIVE_SYNTAXES or file.pixel_offset is None:
+        return None
+    order: Literal["<", ">"] = ">" if file.syntax == EXPLICIT_BIG else "<"
+    at = file.pixel_offset
+    explicit = file.syntax != IMPLICIT_LITTLE
+    start = at + (12 if explicit else 8)
+    if len(content) < start or struct.unpack_from(f"{order}HH", content, at) != (0x7FE0, 0x0010):
+        return None
+    length = struct.unpack_from(f"{order}I", content, start - 4)[0]
+    pixels = file.pixels
+    needed = pixels.frame_bytes * file.frames
+    there = len(content) - start
+    if length < needed or there < needed:
+        raise IngestError(
+            f"{file.path.name}: cut short: {needed:,} bytes of pixels are declared, "
+            f"{min(length, there):,} are there"
+        )
+    if (
+        explicit
+        and order == ">"
+        and content[at + 4 : at + 6] == b"OW"
+        and pixels.bits_allocated == 8
+    ):
+        return None  # bytes are swapped in pairs: left to pydicom
+    flat = np.frombuffer(
+        content, pixels.dtype.newbyteorder(order), needed // pixels.dtype.itemsize, start
+    )
+    return flat.reshape(file.frames, pixels.rows, pixels.columns).astype(pixels.dtype, copy=False)
+
+
+def _decoded_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
+    """Return pixels through pydicom and its codecs, after a look at each codestream's own size."""
+    pixels, name = file.pixels, file.path.name
+    try:
+        dataset = pydicom.dcmread(BytesIO(content), force=True)
+        if (
+            file.syntax not in NATIVE_SYNTAXES
+            and dataset.file_meta.TransferSyntaxUID.is_encapsulated
+        ):
+            for stream in _codestreams(dataset, file.frames):
+                _check_codestream(name, stream, pixels)
+        stored = dataset.pixel_array
+    except IngestError:
+        raise
+    except (*PARSE_ERRORS, RuntimeError) as error:
+        raise IngestError(f"{name}: pixels cannot be decoded ({error})") from error
+    expected = (file.frames, pixels.rows, pixels.columns)
+    if stored.size != int(np.prod(expected)) or stored.dtype.kind not in "iu":
+        raise IngestError(
+            f"{name}: decoded to {stored.dtype} {stored.shape}, expected {pixels.dtype} {expected}"
+        )
+    # A codec may disagree with the header about the sign; the header decides, bit by bit.
+    wide = stored if stored.dtype.itemsize == pixels.dtype.itemsize else stored.astype(pixels.dtype)
+    return wide.view(pixels.dtype).reshape(expected)
+
+
+def _codestreams(dataset: Any, frames: int) -> Iterator[bytes]:
+    from pydicom.encaps import generate_frames
+
+    yield from generate_frames(dataset.PixelData, number_of_frames=frames)
+
+
+def _check_codestream(name: str, stream: bytes, pixels: PixelFormat) -> None:
+    """Refuse a compressed frame whose own header declares another size than the file's."""
+    size = codestream_size(stream)
+    if size is not None and size != (pixels.rows, pixels.columns):
+        raise IngestError(
+            f"{name}: a compressed frame is {size[0]} x {size[1]} pixels, the header declares "
+            f"{pixels.rows} x {pixels.columns}"
+        )
+
+
+def codestream_size(stream: bytes) -> tuple[int, int] | None:
+    """Return (rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream declares, else None."""
+    at = stream.find(_JPEG2000_SIZE, 0, 1 << 12)
+    if at >= 0 and len(stream) >= at + 24:
+        width, height, left, top = struct.unpack_from(">4I", stream, at + 8)
+        return height - top, width - left
+    if not stream.startswith(b"\xff\xd8"):
+        return None
+    at = 2
+    while at + 9 <= len(stream) and stream[at] == 0xFF:
+        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in _JPEG_FRAME_MARKERS:
+            rows, columns = struct.unpack_from(">HH", stream, at + 5)
+            return rows, columns
+        at += 2 + length
+    return None
+
+
+def _used_bits(stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
+    """Return values with the bits above BitsStored replaced by the sign, or by zeros.
+
+    Old files keep overlays there (PS3.5 8.1.1).
+    """
+    unused = pixels.bits_allocated - pixels.bits_stored
+    if unused == 0:
+        return stored
+    low, high = int(stored.min()), int(stored.max())
+    span = 1 << pixels.bits_stored
+    if (-span // 2 if pixels.signed else 0) <= low and high < (
+        span // 2 if pixels.signed else span
+    ):
+        return stored
+    return (stored << unused) >> unused

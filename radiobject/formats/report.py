@@ -1,0 +1,115 @@
+"""What became of every input of an ingest: accepted, warned or refused, and why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What became of one input."""
+
+    ACCEPTED = "accepted"
+    WARNED = "warned"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class ReportLine:
+    """One series or file.
+
+    Parameters
+    ----------
+    source : str
+        The file, or the folder of the series, relative to what was scanned.
+    verdict : Verdict
+        Whether it becomes a volume.
+    reasons : tuple of str
+        Why it was warned about or refused.
+    files : int
+        Number of files it consists of.
+    description : str
+        Modality, number and description of the series.
+    shape : tuple of int
+        (X, Y, Z[, T]) in voxels; empty when refused.
+    spacing_mm : tuple of float
+        Per voxel axis; empty when refused.
+    """
+
+    source: str
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    files: int = 1
+    description: str = ""
+    shape: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+
+
+@dataclass
+class IngestReport:
+    """A line per input, and the files that were no input at all.
+
+    It is for the person who runs the ingest: it names files and series. Nothing of it is stored
+    in a data set.
+    """
+
+    lines: list[ReportLine] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def extend(self, lines: Iterable[ReportLine]) -> None:
+        """Add lines."""
+        self.lines.extend(lines)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of lines per verdict."""
+        found = Counter(line.verdict for line in self.lines)
+        return {verdict.value: found[verdict] for verdict in Verdict}
+
+    @property
+    def refused(self) -> list[ReportLine]:
+        """The lines that become no volume."""
+        return [line for line in self.lines if line.verdict is Verdict.REFUSED]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON."""
+        return {
+            "counts": self.counts,
+            "lines": [asdict(line) for line in self.lines],
+            "skipped": self.skipped,
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """Return the report as JSON."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def to_table(self) -> str:
+        """Return the report as lines of plain text in columns."""
+        head = ("verdict", "files", "shape", "spacing mm", "series", "source", "why")
+        rows = [head] + [_cells(line) for line in self.lines]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
+        text = [
+            "  ".join(
+                [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
+            )
+            for row in rows
+        ]
+        text += [f"skipped   {name}: {why}" for name, why in self.skipped.items()]
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
+        text.append(f"{counts}, {len(self.skipped)} files skipped")
+        return "\n".join(line.rstrip() for line in text)
+
+
+def _cells(line: ReportLine) -> tuple[str, ...]:
+    return (
+        line.verdict.value,
+        str(line.files),
+        "x".join(map(str, line.shape)),
+        "x".join(f"{step:.3g}" for step in line.spacing_mm),
+        line.description,
+        line.source,
+        "; ".join(line.reasons),
+    )
