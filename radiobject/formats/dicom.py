@@ -21,7 +21,12 @@ from radiobject.formats.dicom_series import DicomSeries, RefusedSeries, build_se
 from radiobject.formats.discovery import NoImagesError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive, walk_files
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
-from radiobject.formats.privacy import ALLOWED_KEYWORDS, check_keywords, column_name
+from radiobject.formats.privacy import (
+    ALLOWED_KEYWORDS,
+    NUMBER_KEYWORDS,
+    check_keywords,
+    column_name,
+)
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.formats.source import SourceFile
 from radiobject.imaging_metadata import DicomMetadata
@@ -33,14 +38,6 @@ from radiobject.orientation import (
 )
 
 __all__ = ["DicomSeries", "load_folder", "load_series", "scan_dicom"]
-
-_NUMBER_COLUMNS = {
-    "kvp": "KVP",
-    "exposure": "Exposure",
-    "repetition_time": "RepetitionTime",
-    "echo_time": "EchoTime",
-    "magnetic_field_strength": "MagneticFieldStrength",
-}
 
 
 def scan_dicom(
@@ -263,9 +260,9 @@ def _columns(series: DicomSeries) -> dict[str, Scalar]:
         "series_description": str(fields["SeriesDescription"] or ""),
         "orientation_source": "dicom_iop",
     }
-    for column, keyword in _NUMBER_COLUMNS.items():
+    for keyword in NUMBER_KEYWORDS:
         value = fields[keyword]
-        columns[column] = float("nan") if value is None else float(value)
+        columns[column_name(keyword)] = float("nan") if value is None else value
     for keyword in fields:
         if keyword not in ALLOWED_KEYWORDS:
             columns[column_name(keyword)] = fields[keyword] if fields[keyword] is not None else ""

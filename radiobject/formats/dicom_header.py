@@ -15,17 +15,18 @@ from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_geometry import slice_normal
 from radiobject.formats.discovery import has_dicom_preamble
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
-from radiobject.formats.privacy import ALLOWED_KEYWORDS
+from radiobject.formats.privacy import ALLOWED_KEYWORDS, NUMBER_KEYWORDS
 
 try:
     import pydicom
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 except ImportError as error:
     raise ImportError("reading DICOM needs pydicom: pip install 'radiobject[dicom]'") from error
 
 PARSE_ERRORS = (
-    InvalidDicomError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError,
-    NotImplementedError, OverflowError, OSError, struct.error, zlib.error, RecursionError,
+    InvalidDicomError, BytesLengthException, EOFError, ValueError, KeyError, TypeError,
+    AttributeError, IndexError, NotImplementedError, OverflowError, OSError, struct.error,
+    zlib.error, RecursionError,
 )  # fmt: skip
 """What pydicom raises for a file that is damaged."""
 
@@ -201,11 +202,11 @@ def _frames(
     syntax = _meta(dataset, "TransferSyntaxUID")
     offset = None if syntax == _DEFLATED else stream.tell()
     if syntax in NATIVE_SYNTAXES and offset is not None:
-        there = path.stat().st_size - offset
+        there = path.stat().st_size - offset - element_header_bytes(syntax)
         if there < pixels.frame_bytes * count:
             raise IngestError(
                 f"cut short: {pixels.frame_bytes * count:,} bytes of pixels are declared, at most "
-                f"{there:,} are there"
+                f"{max(there, 0):,} are there"
             )
     file = DicomFile(
         path=path,
@@ -215,7 +216,7 @@ def _frames(
         pixels=pixels,
         frames=count,
         pixel_offset=offset,
-        fields={name: _plain(dataset.get(name)) for name in (*ALLOWED_KEYWORDS, *keep)},
+        fields=_fields(dataset, keep),
         image_type=tuple(str(part).upper() for part in dataset.get("ImageType") or ()),
     )
     if "MOSAIC" in file.image_type:
@@ -225,6 +226,11 @@ def _frames(
     if _SCOUT_TYPES & set(file.image_type):
         raise IngestError("a scout (localizer) image, not part of a volume")
     return [_frame(dataset, file, index) for index in range(count)]
+
+
+def element_header_bytes(syntax: str) -> int:
+    """Return the bytes of tag, type and length in front of native pixels."""
+    return 8 if syntax == IMPLICIT_LITTLE else 12
 
 
 def _meta(dataset: Any, keyword: str) -> str:
@@ -377,6 +383,21 @@ def _keys(groups: Sequence[Any], dataset: Any, file: DicomFile) -> dict[str, Any
         or date + value("", "AcquisitionTime"),
         "content_time": value("", "ContentTime"),
     }
+
+
+def _fields(dataset: Any, keep: Sequence[str]) -> dict[str, Any]:
+    """Return the allowed and asked-for header fields, by keyword; None where absent.
+
+    A number that cannot be read only describes the scan: it is left out, the scan is not refused.
+    """
+    fields = {name: _plain(dataset.get(name)) for name in (*ALLOWED_KEYWORDS, *keep)}
+    for name in NUMBER_KEYWORDS:
+        value = fields[name]
+        try:
+            fields[name] = None if value is None else float(value)
+        except ValueError:
+            fields[name] = None
+    return fields
 
 
 def _plain(value: Any) -> str | float | int | None:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_header import (
     EXPLICIT_BIG,
-    IMPLICIT_LITTLE,
     NATIVE_SYNTAXES,
     PARSE_ERRORS,
     DicomFile,
     Frame,
     PixelFormat,
+    element_header_bytes,
 )
 from radiobject.formats.guards import Limits
 from radiobject.formats.rescale import (
@@ -135,8 +135,7 @@ def _native_frames(file: DicomFile, content: bytes) -> NDArray[Any] | None:
         return None
     order: Literal["<", ">"] = ">" if file.syntax == EXPLICIT_BIG else "<"
     at = file.pixel_offset
-    explicit = file.syntax != IMPLICIT_LITTLE
-    start = at + (12 if explicit else 8)
+    start = at + element_header_bytes(file.syntax)
     if len(content) < start or struct.unpack_from(f"{order}HH", content, at) != (0x7FE0, 0x0010):
         return None
     length = struct.unpack_from(f"{order}I", content, start - 4)[0]
@@ -148,12 +147,7 @@ def _native_frames(file: DicomFile, content: bytes) -> NDArray[Any] | None:
             f"{file.path.name}: cut short: {needed:,} bytes of pixels are declared, "
             f"{min(length, there):,} are there"
         )
-    if (
-        explicit
-        and order == ">"
-        and content[at + 4 : at + 6] == b"OW"
-        and pixels.bits_allocated == 8
-    ):
+    if order == ">" and content[at + 4 : at + 6] == b"OW" and pixels.bits_allocated == 8:
         return None  # bytes are swapped in pairs: left to pydicom
     flat = np.frombuffer(
         content, pixels.dtype.newbyteorder(order), needed // pixels.dtype.itemsize, start

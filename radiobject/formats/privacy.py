@@ -16,6 +16,11 @@ ALLOWED_KEYWORDS = (
 )  # fmt: skip
 """DICOM fields that become obs columns. Others are read only when a caller names them."""
 
+NUMBER_KEYWORDS = (
+    "KVP", "Exposure", "RepetitionTime", "EchoTime", "MagneticFieldStrength",
+)  # fmt: skip
+"""Those of them that are numbers."""
+
 IDENTIFYING_KEYWORDS = frozenset(
     {
         "AccessionNumber", "AdmissionID", "AdditionalPatientHistory", "AcquisitionDate",
