@@ -1,0 +1,356 @@
+"""From samples to boxes to filled buffers: what every dataset of stored volumes shares."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.ml.batch import SampleList, batch_of, samples_of
+from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
+from radiobject.ml.plan import SamplePlan
+from radiobject.ml.source import VolumeTable
+from radiobject.ml.transforms import apply_seeded
+from radiobject.plan.box import Box
+from radiobject.plan.foreground import Uniform, place
+from radiobject.plan.labels import LabelSummary
+from radiobject.plan.padding import Padding
+from radiobject.plan.patches import check_patch_size, padding_of, patch_affines, uniform_starts
+from radiobject.plan.philox import philox
+from radiobject.storage.reader import ReadRequest, read_batch
+
+Arrays = Mapping[str, NDArray[Any]]
+Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """One array of a sample: its channels, each a table of volumes in the order of the dataset."""
+
+    name: str
+    channels: tuple[VolumeTable, ...]
+    dtype: np.dtype
+    pad: Padding | None
+
+    @property
+    def ndim(self) -> int:
+        """Axes of the volumes, 3 or 4."""
+        return int(self.channels[0].shapes.shape[1])
+
+
+class StoredDataset(Dataset):
+    """Samples cut from stored volumes, each a function of (seed, epoch, index).
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        The first decides shapes, ids and affines.
+    config : DatasetConfig
+    labels : tensor or list, length of the volumes, optional
+    transform : callable on a sample's dict, optional
+        Its random numbers are a function of (seed, epoch, index) as well.
+    summaries : sequence of LabelSummary, length of the volumes, optional
+        What placement by label needs.
+    """
+
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        config: DatasetConfig,
+        *,
+        labels: torch.Tensor | list | None = None,
+        transform: Transform | None = None,
+        summaries: Sequence[LabelSummary] | None = None,
+    ) -> None:
+        if transform is not None and not callable(transform):
+            raise ConfigurationError(f"transform must be callable, got {transform!r}")
+        self.fields = tuple(fields)
+        self.config = config
+        self.transform = transform
+        self.epoch = 0
+        self._labels = labels
+        self._summaries = summaries
+        self._table = self.fields[0].channels[0]
+        self._shapes = self._table.shapes
+        self._slice_axis: int | None = None
+        self._side = self._sample_side()
+        self._first = self._first_samples()
+
+    def _sample_side(self) -> tuple[int, ...] | None:
+        """Return the sides of every box, or None where a box is its whole volume."""
+        config, ndim = self.config, self._shapes.shape[1]
+        if config.loading_mode == LoadingMode.FULL_VOLUME:
+            return None
+        if config.loading_mode == LoadingMode.SLICE_2D:
+            self._slice_axis = slice_dim_index(config.slice_orientation)
+            return self._slice_side(ndim)
+        wanted = config.patch_size or ()
+        given = check_patch_size(wanted, 4 if ndim == 4 and len(wanted) == 4 else 3)
+        side = given + tuple(self._common(axis, "patch_size") for axis in range(len(given), ndim))
+        self._refuse_small(side)
+        return side
+
+    def _slice_side(self, ndim: int) -> tuple[int, ...]:
+        plane = [axis for axis in range(3) if axis != self._slice_axis]
+        side = [1] * ndim
+        if self.config.patch_size is None:
+            for axis in plane:
+                side[axis] = self._common(axis, "a patch_size of two sides")
+        else:
+            for axis, length in zip(
+                plane, check_patch_size(self.config.patch_size, 2), strict=True
+            ):
+                side[axis] = length
+        for axis in range(3, ndim):
+            side[axis] = self._common(axis, "volumes of one length")
+        self._refuse_small(tuple(side))
+        return tuple(side)
+
+    def _common(self, axis: int, instead: str) -> int:
+        sides = np.unique(self._shapes[:, axis])
+        if len(sides) > 1:
+            raise ShapeError(
+                f"collection {self._table.name!r} has heterogeneous shapes: axis {axis} has sides "
+                f"{sides[:5].tolist()}; give {instead}"
+            )
+        return int(sides[0])
+
+    def _refuse_small(self, side: tuple[int, ...]) -> None:
+        small = np.flatnonzero((self._shapes < side).any(axis=1))
+        if small.size and not self.config.pad:
+            row = int(small[0])
+            raise ShapeError(
+                f"{small.size} volumes are smaller than patch_size {side}, first "
+                f"{self._table.obs_ids[row]!r} of shape {tuple(self._shapes[row].tolist())}; "
+                "pass pad=True or a smaller patch_size"
+            )
+
+    def _first_samples(self) -> NDArray[np.int64]:
+        """Return the first sample of each volume, and one past the last of all."""
+        if self.config.loading_mode == LoadingMode.SLICE_2D:
+            per_volume = self._shapes[:, self._slice_axis]
+        else:
+            patches = self.config.loading_mode == LoadingMode.PATCH
+            per_volume = np.full(len(self._table), self.config.patches_per_volume if patches else 1)
+        return np.concatenate(([0], np.cumsum(per_volume, dtype=np.int64)))
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    @property
+    def n_volumes(self) -> int:
+        """Number of volumes (of pairs, with masks)."""
+        return len(self._table)
+
+    @property
+    def obs_ids(self) -> list[str]:
+        """Ids of the volumes, in the dataset's order."""
+        return self._table.obs_ids
+
+    @property
+    def subject_ids(self) -> list[str]:
+        """Subject of each volume."""
+        return self._table.subject_ids
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all samples have one shape."""
+        return self._side is not None or len(np.unique(self._shapes, axis=0)) == 1
+
+    @property
+    def volume_shape(self) -> tuple[int, ...] | None:
+        """Shape of every volume; None in PATCH mode, or where shapes differ."""
+        if self.config.loading_mode == LoadingMode.PATCH or (self._shapes != self._shapes[0]).any():
+            return None
+        return tuple(int(n) for n in self._shapes[0])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What identifies the samples: volumes, fields and configuration."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for field in self.fields:
+            digest.update(repr((field.name, str(field.dtype), len(field.channels))).encode())
+            for channel in field.channels:
+                digest.update("\x00".join(channel.obs_ids).encode())
+                digest.update(np.ascontiguousarray(channel.shapes).tobytes())
+        return digest.hexdigest()
+
+    def volumes_of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the row of the volume that each sample is cut from."""
+        return np.searchsorted(self._first, index, side="right") - 1
+
+    def sample_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first sample and the number of samples of each volume."""
+        return self._first[:-1], np.diff(self._first)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that single samples (``dataset[i]``) are drawn for."""
+        self.epoch = int(epoch)
+
+    def plan(self, index: Sequence[int] | NDArray[np.int64], epoch: int) -> SamplePlan:
+        """Return where the samples of a batch lie; no voxel is read.
+
+        An index of ``i + k * len(self)`` is sample `i` drawn for the `k`-th extra time in an
+        epoch, as weighted sampling does: the same volume, another patch.
+
+        Raises
+        ------
+        IndexError
+            If an index is negative.
+        """
+        which = np.asarray(index, dtype=np.int64)
+        if which.size and which.min() < 0:
+            raise IndexError(f"samples are numbered from 0, got {which.tolist()}")
+        sample = which % max(len(self), 1)
+        volume = self.volumes_of(sample)
+        member = sample - self._first[volume]
+        return SamplePlan(epoch, which, volume, member, self._starts(which, volume, member, epoch))
+
+    def _starts(
+        self, index: NDArray[np.int64], volume: NDArray[np.int64], member: NDArray, epoch: int
+    ) -> NDArray[np.int64]:
+        shapes = self._shapes[volume]
+        if self._side is None:
+            return np.zeros_like(shapes)
+        key = (self.config.seed, epoch, index)
+        if self._slice_axis is not None:
+            starts = (shapes - np.array(self._side)) // 2
+            starts[:, self._slice_axis] = member
+            return starts
+        starts = uniform_starts(shapes, self._side, philox(*key))
+        rule = self.config.placement
+        if not isinstance(rule, Uniform):
+            chosen = None if self._summaries is None else [self._summaries[v] for v in volume]
+            axes = self.fields[-1].ndim
+            starts[:, :axes] = place(rule, shapes[:, :axes], self._side[:axes], key, chosen)
+        return starts
+
+    def side_of(self, plan: SamplePlan) -> tuple[int, ...]:
+        """Return the sides of a batch's boxes.
+
+        Raises
+        ------
+        ShapeError
+            If whole volumes of different shapes would have to share a batch.
+        """
+        if self._side is not None:
+            return self._side
+        shapes = self._shapes[plan.volume]
+        if (shapes != shapes[0]).any():
+            raise ShapeError(
+                "heterogeneous shapes cannot share a batch: "
+                f"{[tuple(s) for s in np.unique(shapes, axis=0).tolist()]}; use batch_size=1 or "
+                "patch_size"
+            )
+        return tuple(int(n) for n in shapes[0])
+
+    def layout(self, plan: SamplePlan) -> Layout:
+        """Return shape and type of each array of a batch, the samples first."""
+        side = self.side_of(plan)
+        return {
+            field.name: (
+                (
+                    len(plan),
+                    len(field.channels),
+                    *(n for a, n in enumerate(side[: field.ndim]) if a != self._slice_axis),
+                ),
+                field.dtype,
+            )
+            for field in self.fields
+        }
+
+    def largest_batch_bytes(self, batch_size: int) -> int:
+        """Return the bytes of the largest batch, without alignment."""
+        sides = self._shapes if self._side is None else np.array([self._side])
+        return sum(
+            int(np.prod(sides[:, : field.ndim], axis=1).max())
+            * len(field.channels)
+            * field.dtype.itemsize
+            * batch_size
+            for field in self.fields
+        )
+
+    def fill(self, plan: SamplePlan, arrays: Arrays) -> None:
+        """Read the voxels of a batch into `arrays`, shaped as `layout` says."""
+        side = self.side_of(plan)
+        starts, rows = plan.start.tolist(), plan.volume.tolist()
+        stops = (plan.start + np.array(side)).tolist()
+        requests = []
+        for field in self.fields:
+            out, axes = arrays[field.name], field.ndim
+            if self._slice_axis is not None:
+                out = np.expand_dims(out, 2 + self._slice_axis)
+            for i, row in enumerate(rows):
+                box = Box(tuple(starts[i][:axes]), tuple(stops[i][:axes]))
+                for c, table in enumerate(field.channels):
+                    requests.append(
+                        ReadRequest(
+                            table.locators[row], box, out[i, c], field.pad, table.rescales[row]
+                        )
+                    )
+        read_batch(requests)
+
+    def describe(self, plan: SamplePlan) -> dict[str, Any]:
+        """Return what accompanies the voxels of a batch: ids, positions, affines, labels."""
+        rows = plan.volume
+        about: dict[str, Any] = {"idx": rows}
+        if self.config.loading_mode == LoadingMode.PATCH:
+            axes = len(self.config.patch_size or ())
+            about["patch_idx"] = plan.member
+            about["patch_start"] = plan.start[:, :axes]
+        elif self._slice_axis is not None:
+            about["slice_idx"] = plan.member
+        if self._side is not None:
+            about["padding"] = padding_of(plan.start, self._shapes[rows], self._side)[:, :3]
+        about["affine"] = patch_affines(self._table.affines[rows], plan.start)
+        about["obs_id"] = [self._table.obs_ids[v] for v in rows]
+        about["obs_subject_id"] = [self._table.subject_ids[v] for v in rows]
+        if isinstance(self._labels, torch.Tensor):
+            about["label"] = self._labels[torch.from_numpy(rows)]
+        elif self._labels is not None:
+            about["label"] = [self._labels[v] for v in rows]
+        return about
+
+    def read(self, plan: SamplePlan) -> dict[str, Any]:
+        """Return a batch in buffers of its own."""
+        arrays = {name: np.empty(*spec) for name, spec in self.layout(plan).items()}
+        self.fill(plan, arrays)
+        return batch_of({k: torch.from_numpy(v) for k, v in arrays.items()}, self.describe(plan))
+
+    def transformed(self, batch: dict[str, Any], plan: SamplePlan) -> SampleList:
+        """Return the samples of a batch, each put through the transform."""
+        samples = samples_of(batch, len(plan))
+        if self.transform is None:
+            return SampleList(samples, batch)
+        seeds = (self.config.seed, plan.epoch)
+        pairs = zip(samples, plan.index.tolist(), strict=True)
+        return SampleList([apply_seeded(self.transform, s, (*seeds, i)) for s, i in pairs], None)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} is not in a dataset of {len(self)}")
+        plan = self.plan([int(index)], self.epoch)
+        return self.transformed(self.read(plan), plan)[0]
+
+    def __getitems__(self, indices: Any) -> Any:
+        """Read several samples into one buffer.
+
+        Given a list of indices it returns the list of samples, views of that buffer, for any
+        collate function. The loaders of this package pass a request instead, which knows its own
+        buffer.
+        """
+        if hasattr(indices, "fulfil"):
+            return indices.fulfil(self)
+        if not self.is_uniform:
+            return [self[i] for i in indices]
+        plan = self.plan(indices, self.epoch)
+        return self.transformed(self.read(plan), plan)

@@ -1,0 +1,62 @@
+"""One batch, as arrays and as samples; nothing here copies a voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import default_collate
+
+from radiobject.ml.compat import monai as monai_compat
+
+_TUPLES = frozenset({"patch_start"})
+"""Keys whose collated form is one tensor per axis, as PyTorch collates tuples."""
+
+
+class SampleList(list):
+    """The samples of a batch, which remember the batch that they are views of."""
+
+    def __init__(self, samples: list[dict[str, Any]], batch: dict[str, Any] | None) -> None:
+        super().__init__(samples)
+        self.batch = batch
+
+
+def batch_of(voxels: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch as PyTorch's `default_collate` would have made it from its samples."""
+    batch: dict[str, Any] = dict(voxels)
+    for key, value in about.items():
+        if key in _TUPLES:
+            batch[key] = list(torch.from_numpy(np.ascontiguousarray(value.T)))
+        elif isinstance(value, np.ndarray):
+            batch[key] = torch.from_numpy(value)
+        else:
+            batch[key] = value
+    return batch
+
+
+def samples_of(batch: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
+    """Return the samples of a batch, as views of it."""
+    samples: list[dict[str, Any]] = [{} for _ in range(n)]
+    for key, value in batch.items():
+        for i, sample in enumerate(samples):
+            if key in _TUPLES:
+                sample[key] = tuple(int(axis[i]) for axis in value)
+            elif key in ("idx", "patch_idx", "slice_idx"):
+                sample[key] = int(value[i])
+            else:
+                sample[key] = value[i]
+    return samples
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Make a batch of samples: the one they are views of, without a copy, where there is one.
+
+    Otherwise samples are stacked; MetaTensors as MONAI's `list_data_collate` does.
+    """
+    if isinstance(samples, SampleList) and samples.batch is not None:
+        return samples.batch
+    if monai_compat.holds_metatensor(samples):
+        return monai_compat.collate(samples)
+    return default_collate(samples)

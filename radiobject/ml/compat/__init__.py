@@ -1,0 +1,1 @@
+"""What MONAI and TorchIO expect, made when they are there and asked for."""

@@ -1,0 +1,91 @@
+"""MONAI: MetaTensors with the right affine, collated and decollated its way.
+
+MONAI takes seconds to import, so nothing here imports it before a transform or a caller has.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+_VOXELS = ("image", "mask")
+
+
+def is_monai(transform: object) -> bool:
+    """Tell whether a transform is MONAI's, or derived from one of MONAI's."""
+    return any(kind.__module__.split(".")[0] == "monai" for kind in type(transform).__mro__)
+
+
+def seed(transform: object, value: int) -> None:
+    """Seed a transform that keeps a random state of its own."""
+    set_state = getattr(transform, "set_random_state", None)
+    if set_state is not None:
+        set_state(seed=value)
+
+
+def with_metatensor(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a sample whose voxels are MetaTensors with the sample's own affine."""
+    from monai.data.meta_tensor import MetaTensor
+
+    meta = {"filename_or_obj": sample["obs_id"], "obs_subject_id": sample["obs_subject_id"]}
+    wrapped = {
+        key: MetaTensor(sample[key], affine=sample["affine"], meta=dict(meta))
+        for key in _VOXELS
+        if key in sample
+    }
+    return {**sample, **wrapped}
+
+
+def with_affine_of_image(result: Any) -> Any:
+    """Let a sample's affine follow its image, where a spatial transform has changed that."""
+    if not isinstance(result, dict) or not _is_metatensor(result.get("image")):
+        return result
+    return {**result, "affine": result["image"].affine.clone()}
+
+
+def batch_metatensor(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch with one MetaTensor per array, as MONAI's collate would have made it.
+
+    One MetaTensor around the batch costs a few microseconds; one per sample, collated, costs more
+    than reading the voxels does. ``decollate_batch`` takes it apart into samples with their own
+    affines.
+    """
+    from monai.data.meta_tensor import MetaTensor
+
+    wrapped = {}
+    for key in _VOXELS:
+        if key in batch:
+            meta = {
+                "filename_or_obj": list(batch["obs_id"]),
+                "obs_subject_id": list(batch["obs_subject_id"]),
+            }
+            tensor = MetaTensor(batch[key], affine=torch.eye(4), meta=meta)
+            tensor.meta["affine"] = batch["affine"]
+            tensor.applied_operations = [[] for _ in range(len(batch[key]))]
+            tensor.is_batch = True
+            wrapped[key] = tensor
+    return {**batch, **wrapped}
+
+
+def holds_metatensor(samples: Sequence[Any]) -> bool:
+    """Tell whether samples hold a MetaTensor, or are lists as MONAI's multi-sample crops return."""
+    if not samples or "monai.data" not in sys.modules:
+        return False
+    first = samples[0]
+    if isinstance(first, list):
+        return True
+    return isinstance(first, Mapping) and any(_is_metatensor(v) for v in first.values())
+
+
+def collate(samples: Sequence[Any]) -> Any:
+    """Collate as MONAI's own loader does."""
+    from monai.data.utils import list_data_collate
+
+    return list_data_collate(samples)
+
+
+def _is_metatensor(value: object) -> bool:
+    return any(kind.__name__ == "MetaTensor" for kind in type(value).__mro__)

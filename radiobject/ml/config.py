@@ -1,0 +1,117 @@
+"""What a dataset loads, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from radiobject.ctx import SliceOrientation
+from radiobject.exceptions import ConfigurationError
+from radiobject.plan.foreground import Placement, Uniform
+from radiobject.plan.padding import Padding
+
+SLICE_DIM = {
+    SliceOrientation.SAGITTAL: 0,
+    SliceOrientation.CORONAL: 1,
+    SliceOrientation.AXIAL: 2,
+}
+"""The axis that a slice of each orientation leaves out."""
+
+SLICE_METHODS = {
+    SliceOrientation.SAGITTAL: "sagittal",
+    SliceOrientation.CORONAL: "coronal",
+    SliceOrientation.AXIAL: "axial",
+}
+"""The method of `Volume` that reads a slice of each orientation."""
+
+
+def slice_dim_index(orientation: SliceOrientation | str) -> int:
+    """Return the axis that a slice of the given orientation leaves out.
+
+    Raises
+    ------
+    ConfigurationError
+        If the orientation is not one of the three planes.
+    """
+    try:
+        return SLICE_DIM[SliceOrientation(orientation)]
+    except (ValueError, KeyError) as error:
+        known = [str(o) for o in SLICE_DIM]
+        raise ConfigurationError(
+            f"slice_orientation must be one of {known}, got {str(orientation)!r}"
+        ) from error
+
+
+class LoadingMode(StrEnum):
+    """What one sample is."""
+
+    FULL_VOLUME = "full_volume"
+    PATCH = "patch"
+    SLICE_2D = "slice_2d"
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What a sample is and how it is delivered.
+
+    Parameters
+    ----------
+    loading_mode : LoadingMode
+    patch_size : tuple of int, optional
+        Sides in voxels: three, or four where the volumes have time and a window of it is wanted
+        (with three, a patch has all of it). Required in PATCH mode. In SLICE_2D mode, two sides
+        crop or pad every slice to them.
+    patches_per_volume : int
+        Samples per volume and epoch in PATCH mode.
+    slice_orientation : SliceOrientation
+        The plane of SLICE_2D mode.
+    modalities, label_column, value_filter
+        Kept for programs that pass them; a filtered view and the `labels` argument do their work.
+    dtype : str or numpy dtype, optional
+        Type of delivered images. None keeps the stored type. Masks always keep theirs.
+    pad : bool
+        Whether a volume smaller than the patch is padded; otherwise it is refused.
+    pad_mode : str
+        As in ``numpy.pad``: "constant", "edge", "reflect", "symmetric" or "wrap". Image and mask
+        are padded in the same mode.
+    pad_value, mask_pad_value : float
+        The constants of images (in delivered units) and masks.
+    placement : Uniform, Foreground, PercentForeground or Weighted
+        Where random patches lie.
+    seed : int
+        With the epoch and the sample's index it decides every patch.
+    """
+
+    loading_mode: LoadingMode = LoadingMode.FULL_VOLUME
+    patch_size: tuple[int, ...] | None = None
+    patches_per_volume: int = 1
+    slice_orientation: SliceOrientation = SliceOrientation.AXIAL
+    modalities: tuple[str, ...] | None = None
+    label_column: str | None = None
+    value_filter: str | None = None
+    dtype: str | np.dtype | type | None = "float32"
+    pad: bool = True
+    pad_mode: str = "constant"
+    pad_value: float = 0.0
+    mask_pad_value: float = 0.0
+    placement: Placement = field(default_factory=Uniform)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.loading_mode not in list(LoadingMode):
+            raise ConfigurationError(
+                f"loading_mode must be one of {[str(m) for m in LoadingMode]}, "
+                f"got {self.loading_mode!r}"
+            )
+        if self.loading_mode == LoadingMode.PATCH and self.patch_size is None:
+            raise ConfigurationError("patch_size required when loading_mode is PATCH")
+        if self.patches_per_volume < 1:
+            raise ConfigurationError(
+                f"patches_per_volume must be >= 1, got {self.patches_per_volume}"
+            )
+        slice_dim_index(self.slice_orientation)
+        Padding(self.pad_mode, self.pad_value)
+        if self.dtype is not None and np.dtype(self.dtype).kind not in "biuf":
+            raise ConfigurationError(f"dtype must be a real number type, got {self.dtype!r}")

@@ -1,0 +1,206 @@
+"""Datasets over collections of volumes, and over pairs of image and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from radiobject._types import LabelSource
+from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.ml.base import Field, StoredDataset, Transform
+from radiobject.ml.config import DatasetConfig, LoadingMode
+from radiobject.ml.labels import label_values, load_labels
+from radiobject.ml.pairing import check_geometry, check_one_split, pair_rows
+from radiobject.ml.source import VolumeSource, VolumeTable, as_sources, read_table
+from radiobject.plan.foreground import Foreground, Placement, Uniform
+from radiobject.plan.labels import LabelSummary
+from radiobject.plan.padding import Padding
+from radiobject.storage.label_build import ensure_label_rows
+
+Collections = VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource]
+
+
+class VolumeCollectionDataset(StoredDataset):
+    """Volumes, patches or slices of one collection, or of several as channels.
+
+    Parameters
+    ----------
+    collections : VolumeCollection, sequence or mapping of them
+        The first decides order, ids and affines; the others are paired with it by subject and
+        scan, and must lie on the same voxels.
+    config : DatasetConfig, optional
+        Whole volumes by default.
+    labels : str, DataFrame, mapping or callable, optional
+        See `radiobject.ml.utils.load_labels`.
+    transform : callable, optional
+        Takes and returns a sample's dict; a MONAI transform is given MetaTensors.
+    check_geometry : bool
+        Whether channels of different geometry are refused.
+    across_splits : bool
+        Whether the volumes may belong to several parts of a stored split.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no collection, no volume, or an impossible configuration.
+    AlignmentError
+        If volumes do not pair, their geometry differs, or labels are missing.
+    ShapeError
+        If paired volumes differ in shape, or shapes do not suit the mode.
+
+    Notes
+    -----
+    A sample has ``image`` (C, X, Y, Z[, T]), (C, px, py, pz) or (C, A, B); ``idx``, the row of its
+    volume; ``obs_id`` and ``obs_subject_id``; ``affine``, its own; and, where they apply,
+    ``patch_idx``, ``patch_start``, ``slice_idx``, ``padding`` (voxels before and after each axis)
+    and ``label``.
+    """
+
+    def __init__(
+        self,
+        collections: Collections,
+        config: DatasetConfig | None = None,
+        labels: LabelSource = None,
+        transform: Transform | None = None,
+        *,
+        check_geometry: bool = True,
+        across_splits: bool = False,
+    ) -> None:
+        config = config if config is not None else DatasetConfig()
+        if not isinstance(config.placement, Uniform):
+            raise ConfigurationError(
+                f"{type(config.placement).__name__} placement needs a mask: use "
+                "SegmentationDataset or create_segmentation_dataloader"
+            )
+        sources = as_sources(collections)
+        check_one_split(list(sources.values()), across_splits=across_splits)
+        channels = aligned_tables(sources, geometry=check_geometry)
+        self.collection_names = list(sources)
+        first = next(iter(sources.values()))
+        super().__init__(
+            [_image_field(channels, config)],
+            config,
+            labels=label_values(load_labels(first, labels), channels[0].obs_ids),
+            transform=transform,
+        )
+
+    @property
+    def n_channels(self) -> int:
+        """Number of collections."""
+        return len(self.fields[0].channels)
+
+
+class SegmentationDataset(StoredDataset):
+    """Pairs of image and mask, cut alike.
+
+    Parameters
+    ----------
+    image, mask : VolumeCollection
+        Paired by subject and scan. `image` may also be several collections, as channels.
+    config : DatasetConfig, optional
+        Whole volumes by default.
+    transform : callable, optional
+    foreground_sampling : bool, float or placement rule
+        True places every patch around a labelled voxel, a number that share of them, the classes
+        alike; a rule of `radiobject.plan.foreground` is taken as it is. No mask is read for it:
+        positions come from the label index, which is built and stored on first use.
+    check_geometry, across_splits
+        As in `VolumeCollectionDataset`.
+
+    Raises
+    ------
+    ConfigurationError, AlignmentError, ShapeError
+        As `VolumeCollectionDataset`.
+    SchemaError
+        If the mask collection does not hold labels, where they are needed.
+
+    Notes
+    -----
+    A sample has ``image`` (C, ...), ``mask`` (1, ...) in its stored type, and what else
+    `VolumeCollectionDataset` gives.
+    """
+
+    def __init__(
+        self,
+        image: Collections,
+        mask: VolumeSource,
+        config: DatasetConfig | None = None,
+        transform: Transform | None = None,
+        foreground_sampling: bool | float | Placement = False,
+        *,
+        check_geometry: bool = True,
+        across_splits: bool = False,
+    ) -> None:
+        config = _with_placement(config or DatasetConfig(), foreground_sampling)
+        sources = as_sources(image)
+        labelled = as_sources({"mask": mask})["mask"]
+        check_one_split([*sources.values(), labelled], across_splits=across_splits)
+        channels = aligned_tables(sources, geometry=check_geometry)
+        masks = _paired(channels[0], read_table(labelled, "mask"), geometry=check_geometry)
+        pad = Padding(config.pad_mode, config.mask_pad_value) if config.pad else None
+        stored = np.result_type(*{loc.numpy_dtype for loc in masks.locators})
+        super().__init__(
+            [_image_field(channels, config), Field("mask", (masks,), stored, pad)],
+            config,
+            transform=transform,
+            summaries=_summaries(labelled, masks, config),
+        )
+
+
+def _image_field(channels: list[VolumeTable], config: DatasetConfig) -> Field:
+    stored = {loc.numpy_dtype for table in channels for loc in table.locators}
+    rescaled = any(r is not None for table in channels for r in table.rescales)
+    if config.dtype is not None:
+        dtype = np.dtype(config.dtype)
+    else:
+        dtype = np.dtype(np.float32) if rescaled else np.result_type(*stored)
+    pad = Padding(config.pad_mode, config.pad_value) if config.pad else None
+    return Field("image", tuple(channels), dtype, pad)
+
+
+def aligned_tables(sources: Mapping[str, VolumeSource], *, geometry: bool) -> list[VolumeTable]:
+    """Return the volumes of each source, rows paired with those of the first."""
+    tables = [read_table(source, name) for name, source in sources.items()]
+    first, *others = tables
+    for other in others:
+        if other.shapes.shape[1] != first.shapes.shape[1]:
+            raise ShapeError(
+                f"channels {first.name!r} and {other.name!r} differ: one has time, one has not"
+            )
+    return [first, *(_paired(first, other, geometry=geometry) for other in others)]
+
+
+def _paired(first: VolumeTable, second: VolumeTable, *, geometry: bool) -> VolumeTable:
+    second = second.take(pair_rows(first, second))
+    axes = min(first.shapes.shape[1], second.shapes.shape[1])
+    if (first.shapes[:, :axes] != second.shapes[:, :axes]).any() or geometry:
+        check_geometry(first, second)
+    return second
+
+
+def _with_placement(config: DatasetConfig, wanted: bool | float | Placement) -> DatasetConfig:
+    if wanted is False:
+        return config
+    if isinstance(wanted, bool | int | float):
+        wanted = Foreground(ratio=float(wanted))
+    if config.loading_mode != LoadingMode.PATCH:
+        raise ConfigurationError(
+            f"foreground_sampling places patches; loading_mode is {config.loading_mode}, "
+            "give patch_size"
+        )
+    return replace(config, placement=wanted)
+
+
+def _summaries(
+    mask: VolumeSource, table: VolumeTable, config: DatasetConfig
+) -> list[LabelSummary] | None:
+    if isinstance(config.placement, Uniform):
+        return None
+    named = [
+        replace(locator, obs_id=obs_id)
+        for locator, obs_id in zip(table.locators, table.obs_ids, strict=True)
+    ]
+    rows = ensure_label_rows(mask.uri, named)
+    return [rows[obs_id] for obs_id in table.obs_ids]

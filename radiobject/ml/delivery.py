@@ -1,0 +1,150 @@
+"""What goes to a worker and comes back: a request with a slot's number, and its delivery."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from radiobject.ml.base import StoredDataset
+from radiobject.ml.batch import batch_of, collate
+from radiobject.ml.buffers import aligned, carve, layout_bytes
+from radiobject.ml.plan import SamplePlan
+from radiobject.ml.ring import SharedRing
+from radiobject.storage import stats
+
+_SMALL_BYTES = 4096
+"""Tensors below this travel with the message."""
+
+_ring: SharedRing | None = None
+_counted: stats.Counters | None = None
+
+
+@dataclass(frozen=True)
+class AttachRing:
+    """A worker's first act: map the ring; then run what the user asked for."""
+
+    ring: SharedRing
+    then: Callable[[int], None] | None
+
+    def __call__(self, worker_id: int) -> None:
+        """Map the ring in worker `worker_id`."""
+        global _ring, _counted
+        _ring, _counted = self.ring, stats.totals()
+        if self.then is not None:
+            self.then(worker_id)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor that lies in the slot: where, and what it is."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    kind: type
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a worker sends back.
+
+    `batch` is None where the slot holds the voxels as the dataset lays them out; else it is the
+    collated batch, with `Placed` for each tensor that lies in the slot.
+    """
+
+    batch: Any
+    counted: dict[str, int]
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """Which samples a worker is to read, and the slot that receives them (None: send them)."""
+
+    plan: SamplePlan
+    slot: int | None
+
+    def fulfil(self, dataset: StoredDataset) -> Delivery:
+        """Read the batch; called in the worker."""
+        memory = _ring.view(self.slot) if _ring is not None and self.slot is not None else None
+        layout = dataset.layout(self.plan)
+        needed = layout_bytes(layout)
+        if dataset.transform is None and memory is not None and memory.numel() >= needed:
+            self._read(dataset, carve(memory, layout))
+            return Delivery(None, _counts_since_last())
+        voxels = carve(torch.empty(needed, dtype=torch.uint8), layout)
+        self._read(dataset, voxels)
+        if dataset.transform is None:
+            return Delivery(voxels, _counts_since_last())
+        batch = batch_of(voxels, dataset.describe(self.plan))
+        collated = collate(dataset.transformed(batch, self.plan))
+        return Delivery(_packed(collated, memory), _counts_since_last())
+
+    def _read(self, dataset: StoredDataset, voxels: dict[str, torch.Tensor]) -> None:
+        dataset.fill(self.plan, {name: tensor.numpy() for name, tensor in voxels.items()})
+
+
+def collate_or_send(fetched: Any) -> Any:
+    """Collate samples; a delivery is sent as it is."""
+    return fetched if isinstance(fetched, Delivery) else collate(fetched)
+
+
+def received(
+    delivery: Delivery, request: BatchRequest, dataset: StoredDataset, ring: SharedRing
+) -> Any:
+    """Return the batch of a delivery; called in the training process."""
+    memory = ring.lease(request.slot) if request.slot is not None else torch.empty(0)
+    if dataset.transform is None:
+        voxels = delivery.batch
+        if voxels is None:
+            voxels = carve(memory, dataset.layout(request.plan))
+        return batch_of(voxels, dataset.describe(request.plan))
+    if not isinstance(delivery.batch, dict):
+        return delivery.batch
+    return {
+        key: _unpacked(value, memory) if isinstance(value, Placed) else value
+        for key, value in delivery.batch.items()
+    }
+
+
+def _packed(batch: Any, memory: torch.Tensor | None) -> Any:
+    """Move the large tensors of a batch into the slot, where it has room for them."""
+    if not isinstance(batch, dict) or memory is None:
+        return batch
+    packed, offset = {}, 0
+    for key, value in batch.items():
+        nbytes = value.nbytes if isinstance(value, torch.Tensor) else 0
+        if nbytes < _SMALL_BYTES or offset + nbytes > memory.numel():
+            packed[key] = value
+            continue
+        plain = value.as_subclass(torch.Tensor)
+        room = memory[offset : offset + nbytes].view(plain.dtype).view(plain.shape)
+        room.copy_(plain)
+        packed[key] = Placed(
+            offset, tuple(plain.shape), plain.dtype, type(value), dict(value.__dict__)
+        )
+        offset += aligned(nbytes)
+    return packed
+
+
+def _unpacked(placed: Placed, memory: torch.Tensor) -> torch.Tensor:
+    nbytes = math.prod(placed.shape) * placed.dtype.itemsize
+    part = memory[placed.offset : placed.offset + nbytes].view(placed.dtype).view(placed.shape)
+    if placed.kind is torch.Tensor:
+        return part
+    whole: torch.Tensor = part.as_subclass(placed.kind)
+    whole.__dict__.update(placed.state)
+    return whole
+
+
+def _counts_since_last() -> dict[str, int]:
+    """Return what this worker counted since its last delivery."""
+    global _counted
+    now, before = stats.totals(), _counted or stats.Counters()
+    _counted = now
+    grown = {f.name: getattr(now, f.name) - getattr(before, f.name) for f in fields(now)}
+    return {name: amount for name, amount in grown.items() if amount}

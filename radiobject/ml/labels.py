@@ -1,0 +1,121 @@
+"""Labels of volumes, from whatever holds them, complete before the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from radiobject._types import LabelSource
+from radiobject.exceptions import AlignmentError, SchemaError
+from radiobject.ml.source import VolumeSource
+
+_OBS, _SUBJECT = "obs_id", "obs_subject_id"
+_SHOWN = 10
+
+
+def load_labels(source: VolumeSource, labels: LabelSource) -> dict[str, Any] | None:
+    """Return the label of every volume of a source by obs_id, or None without labels.
+
+    Parameters
+    ----------
+    source : VolumeSource
+    labels
+        A column of ``obs``, or of ``obs_meta`` where the collection knows its data set; a
+        DataFrame with `obs_id` or `obs_subject_id` as a column or the index, whose first other
+        column is the label; a mapping keyed by volume id or subject id; or a function of the
+        volume id.
+
+    Raises
+    ------
+    SchemaError
+        If the column is not there, or the table has no key or no label column.
+    AlignmentError
+        If volumes have no label, or a missing value; the ids are listed.
+    """
+    if labels is None:
+        return None
+    ids, subjects = list(source.obs_ids), list(source.subject_ids)
+    if callable(labels):
+        found = {obs_id: labels(obs_id) for obs_id in ids}
+    else:
+        keyed = _column(source, labels) if isinstance(labels, str) else _keyed(labels)
+        found = {
+            obs_id: keyed[obs_id] if obs_id in keyed else keyed.get(subject)
+            for obs_id, subject in zip(ids, subjects, strict=True)
+        }
+    missing = [obs_id for obs_id, value in found.items() if _absent(value)]
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise AlignmentError(
+            f"{len(missing)} of {len(ids)} volumes have no label: {missing[:_SHOWN]}{more}; "
+            "add them, or leave these volumes out with a filter"
+        )
+    return found
+
+
+def label_values(
+    labels: Mapping[str, Any] | None, obs_ids: list[str]
+) -> torch.Tensor | list | None:
+    """Return the labels in the order of `obs_ids`: a tensor of numbers (int64, float32 or bool),
+    else a list as given."""
+    if labels is None:
+        return None
+    values = [labels[obs_id] for obs_id in obs_ids]
+    if all(isinstance(v, bool | np.bool_) for v in values):
+        return torch.tensor([bool(v) for v in values])
+    if all(isinstance(v, int | np.integer) for v in values):
+        return torch.tensor([int(v) for v in values], dtype=torch.int64)
+    if all(isinstance(v, int | float | np.integer | np.floating) for v in values):
+        return torch.tensor([float(v) for v in values], dtype=torch.float32)
+    return values
+
+
+def _column(source: VolumeSource, name: str) -> Mapping[str, Any]:
+    obs = source.to_obs()
+    if name in obs.columns:
+        return dict(zip(obs[_OBS].astype(str), obs[name], strict=True))
+    subjects = source.subject_rows() if hasattr(source, "subject_rows") else None
+    if subjects is not None and name in subjects.columns:
+        return dict(zip(subjects[_SUBJECT].astype(str), subjects[name], strict=True))
+    known = [c for c in obs.columns if c not in (_OBS, _SUBJECT)]
+    if subjects is not None:
+        known += [c for c in subjects.columns if c != _SUBJECT]
+    raise SchemaError(f"Label column {name!r} not found; columns are {known}")
+
+
+def _keyed(labels: pd.DataFrame | Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(labels, pd.DataFrame):
+        if not isinstance(labels, Mapping):
+            raise SchemaError(
+                "labels must be a column name, a DataFrame, a mapping or a function, "
+                f"got {type(labels).__name__}"
+            )
+        return labels
+    for key in (_OBS, _SUBJECT):
+        if key in labels.columns or labels.index.name == key:
+            table = labels if labels.index.name == key else labels.set_index(key)
+            break
+    else:
+        raise SchemaError(
+            f"a label table needs {_OBS!r} or {_SUBJECT!r} as a column or the index, "
+            f"got columns {list(labels.columns)}"
+        )
+    values = [c for c in table.columns if c not in (_OBS, _SUBJECT)]
+    if not values:
+        raise SchemaError("a label table needs a column beside its ids")
+    twice = table.index[table.index.duplicated()].unique()
+    if len(twice):
+        raise AlignmentError(f"the label table has several rows for {list(twice[:_SHOWN])}")
+    return dict(zip(table.index.astype(str), table[values[0]], strict=True))
+
+
+def _absent(value: Any) -> bool:
+    return (
+        value is None
+        or value is pd.NA
+        or (isinstance(value, float | np.floating) and np.isnan(value))
+    )

@@ -1,0 +1,45 @@
+"""What a batch will hold, before a voxel is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class SamplePlan:
+    """Which box of which volume each sample is.
+
+    Parameters
+    ----------
+    epoch : int
+    index : ndarray of int64, shape (n,)
+        Samples of the dataset.
+    volume : ndarray of int64, shape (n,)
+        Row of each sample's volume.
+    member : ndarray of int64, shape (n,)
+        Number of the patch or slice within its volume and epoch.
+    start : ndarray of int64, shape (n, d)
+        First voxel of each box; negative where the volume is padded.
+    """
+
+    epoch: int
+    index: NDArray[np.int64]
+    volume: NDArray[np.int64]
+    member: NDArray[np.int64]
+    start: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def cut(self, first: int, last: int) -> SamplePlan:
+        """Return the plan of samples ``first <= i < last``."""
+        return SamplePlan(
+            self.epoch,
+            self.index[first:last],
+            self.volume[first:last],
+            self.member[first:last],
+            self.start[first:last],
+        )

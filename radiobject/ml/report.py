@@ -1,0 +1,133 @@
+"""Where a loader's time went, and what to do about it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+STARVING_SHARE = 0.1
+"""Share of its time that a training loop may wait before the report says why."""
+_COLD_CACHE = 0.8
+
+
+@dataclass(frozen=True)
+class LoaderReport:
+    """What a loader did since it was last started.
+
+    Attributes
+    ----------
+    batches, samples : int
+        Delivered.
+    seconds : float
+        From the first request to the last delivery.
+    wait_seconds : float
+        Part of it in which the consumer waited for the loader.
+    bytes_delivered : int
+        Voxels delivered, in the stored type.
+    bytes_decoded, bytes_read : int
+        Voxels decompressed for them, and compressed bytes read, from disk or network.
+    cache_share : float
+        Share of tiles that needed no decoding, 0 where nothing was counted.
+    hint : str or None
+        One line, where the loader starved the model.
+    """
+
+    batches: int
+    samples: int
+    seconds: float
+    wait_seconds: float
+    bytes_delivered: int
+    bytes_decoded: int
+    bytes_read: int
+    cache_share: float
+    hint: str | None
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time that the consumer waited."""
+        return self.wait_seconds / self.seconds if self.seconds else 0.0
+
+    @property
+    def samples_per_second(self) -> float:
+        """Rate of delivery."""
+        return self.samples / self.seconds if self.seconds else 0.0
+
+    @property
+    def read_amplification(self) -> float:
+        """Bytes decoded per byte delivered: 0 where everything was cached."""
+        return self.bytes_decoded / self.bytes_delivered if self.bytes_delivered else 0.0
+
+    def __str__(self) -> str:
+        line = (
+            f"{self.samples} samples in {self.seconds:.2f} s ({self.samples_per_second:.0f}/s), "
+            f"waited {self.wait_share:.0%}, {self.cache_share:.0%} of tiles cached, "
+            f"{self.read_amplification:.2f} bytes decoded per byte delivered"
+        )
+        return f"{line}; {self.hint}" if self.hint else line
+
+
+class Meter:
+    """Measures one run of a loader."""
+
+    def __init__(self) -> None:
+        self.batches = self.samples = 0
+        self._wait = 0.0
+        self._began: float | None = None
+        self._last = 0.0
+        self._counted: Counter[str] = Counter()
+
+    def begin(self) -> float:
+        """Return the time; the first call starts the run."""
+        now = time.perf_counter()
+        if self._began is None:
+            self._began = now
+        return now
+
+    def delivered(self, samples: int, since: float) -> None:
+        """Note a batch that the consumer has waited for since `since`."""
+        self._last = time.perf_counter()
+        self._wait += self._last - since
+        self.batches += 1
+        self.samples += samples
+
+    def count(self, amounts: Mapping[str, int]) -> None:
+        """Add counters of the readers."""
+        self._counted.update(amounts)
+
+    def report(self, amounts: Mapping[str, int], *, workers: int, transform: bool) -> LoaderReport:
+        """Return the report, with `amounts` the counters not yet noted."""
+        counted = self._counted + Counter(dict(amounts))
+        seconds = self._last - self._began if self._began is not None and self.batches else 0.0
+        cached = counted["tiles_cached"] + counted["tiles_constant"]
+        tiles = cached + counted["tiles_decoded"] + counted["fallback_reads"]
+        share = cached / tiles if tiles else 0.0
+        starving = seconds > 0 and self._wait / seconds > STARVING_SHARE
+        return LoaderReport(
+            self.batches,
+            self.samples,
+            seconds,
+            self._wait,
+            counted["bytes_delivered"],
+            counted["bytes_decoded"],
+            counted["bytes_read"],
+            share,
+            _hint(share, counted, workers, transform) if starving else None,
+        )
+
+
+def _hint(share: float, counted: Counter[str], workers: int, transform: bool) -> str:
+    if counted["fallback_reads"]:
+        return (
+            f"{counted['fallback_reads']} reads went through libtiledb: rewrite the volumes with "
+            "this version, or look at the tile index's reasons"
+        )
+    if transform and workers == 0:
+        return "the transform runs in the training process: pass num_workers"
+    if share < _COLD_CACHE:
+        return (
+            f"only {share:.0%} of tiles came from the cache: raise "
+            "ReadConfig.tile_cache_size_mb, or give volumes_per_block"
+        )
+    return "reading is as fast as it gets here: use larger batches of work per step, or less of it"

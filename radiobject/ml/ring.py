@@ -1,0 +1,92 @@
+"""A ring of batch buffers that worker processes write and the training process reads.
+
+PyTorch makes a shared-memory file and passes a descriptor for every tensor that a worker sends;
+here the memory is mapped once, and a worker sends the number of the slot it has filled. The file
+has no name: it is gone when the last process that maps it ends, however it ends, and it is not
+limited by the size of ``/dev/shm``. Pages are taken only when a slot is first written, and the
+slot used last is used first, so the ring takes as much memory as is in use at once.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import weakref
+from collections import deque
+from multiprocessing import reduction
+from typing import Any
+
+import numpy as np
+import torch
+
+from radiobject.ml.buffers import lend
+
+
+class SharedRing:
+    """Slots of shared memory.
+
+    Parameters
+    ----------
+    nbytes : int
+        Capacity of one slot.
+    slots : int
+    """
+
+    def __init__(self, nbytes: int, slots: int) -> None:
+        size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._attach(_nameless_file(size * slots), size, slots)
+
+    def _attach(self, descriptor: int, nbytes: int, slots: int) -> None:
+        self.nbytes = nbytes
+        self.slots = slots
+        self._descriptor = descriptor
+        self._memory = mmap.mmap(descriptor, nbytes * slots)
+        self._free = deque(range(slots - 1, -1, -1))
+        weakref.finalize(self, os.close, descriptor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "descriptor": reduction.DupFd(self._descriptor),
+            "nbytes": self.nbytes,
+            "slots": self.slots,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._attach(state["descriptor"].detach(), state["nbytes"], state["slots"])
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that nobody writes, reads or holds."""
+        return len(self._free)
+
+    def take(self) -> int | None:
+        """Return a slot to write into, or None if all are in use."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
+
+    def give_back(self, slot: int) -> None:
+        """Make a slot available again."""
+        self._free.append(slot)
+
+    def view(self, slot: int) -> torch.Tensor:
+        """Return a slot's bytes, to be written."""
+        return torch.from_numpy(
+            np.frombuffer(self._memory, np.uint8, self.nbytes, slot * self.nbytes)
+        )
+
+    def lease(self, slot: int) -> torch.Tensor:
+        """Return a slot's bytes, which are given back when nobody holds them any more."""
+        return lend(self._memory, slot * self.nbytes, self.nbytes, self.give_back, slot)
+
+
+def _nameless_file(size: int) -> int:
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("radiobject-batches", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor

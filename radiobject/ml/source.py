@@ -1,0 +1,169 @@
+"""What a dataset needs of a collection, and the table of volumes made from it once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.plan.rescale import Rescale
+from radiobject.storage.locator import VolumeLocator
+
+
+@runtime_checkable
+class VolumeSource(Protocol):
+    """An ordered selection of stored volumes: a `VolumeCollection`, a view, or what acts as one.
+
+    Two more methods are used where they are there: ``rescales()``, a `Rescale` or None per volume
+    to apply on read, and ``subject_splits()``, the split of each subject by id.
+    """
+
+    @property
+    def name(self) -> str | None:
+        """Name of the collection."""
+        ...
+
+    @property
+    def uri(self) -> str | None:
+        """Where the collection lies; a view gives its source's."""
+        ...
+
+    @property
+    def obs_ids(self) -> list[str]:
+        """Ids of the volumes, in order."""
+        ...
+
+    @property
+    def subject_ids(self) -> list[str]:
+        """Subject of each volume."""
+        ...
+
+    @property
+    def shapes(self) -> NDArray[np.int64]:
+        """Shape of each volume, (n, 3 or 4)."""
+        ...
+
+    def __len__(self) -> int:
+        """Return the number of volumes."""
+        ...
+
+    def locators(self) -> list[VolumeLocator]:
+        """Return where each volume lies."""
+        ...
+
+    def affines(self) -> NDArray[np.float64]:
+        """Return each volume's affine (voxel index to RAS+ mm), (n, 4, 4)."""
+        ...
+
+    def to_obs(self) -> pd.DataFrame:
+        """Return the rows of the volumes."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeTable:
+    """The volumes of a source, read from it once.
+
+    Parameters
+    ----------
+    name : str
+    locators : list of VolumeLocator, length n
+    obs_ids, subject_ids : list of str, length n
+    shapes : ndarray of int64, shape (n, 3 or 4)
+    affines : ndarray of float64, shape (n, 4, 4)
+    rescales : list of (Rescale or None), length n
+    """
+
+    name: str
+    locators: list[VolumeLocator]
+    obs_ids: list[str]
+    subject_ids: list[str]
+    shapes: NDArray[np.int64]
+    affines: NDArray[np.float64]
+    rescales: list[Rescale | None]
+
+    def __len__(self) -> int:
+        return len(self.locators)
+
+    def take(self, rows: NDArray[np.intp]) -> VolumeTable:
+        """Return the table with the given rows in the given order."""
+        if np.array_equal(rows, np.arange(len(self))):
+            return self
+        return VolumeTable(
+            self.name,
+            [self.locators[i] for i in rows],
+            [self.obs_ids[i] for i in rows],
+            [self.subject_ids[i] for i in rows],
+            self.shapes[rows],
+            self.affines[rows],
+            [self.rescales[i] for i in rows],
+        )
+
+
+def read_table(source: VolumeSource, fallback_name: str) -> VolumeTable:
+    """Read what a dataset needs of a source.
+
+    Raises
+    ------
+    ConfigurationError
+        If the source has no volumes.
+    ShapeError
+        If it mixes volumes with and without time.
+    """
+    locators = source.locators()
+    name = source.name or fallback_name
+    if not locators:
+        raise ConfigurationError(f"collection {name!r} has no volumes; is the filter too narrow?")
+    if len({len(loc.shape) for loc in locators}) > 1:
+        raise ShapeError(
+            f"collection {name!r} mixes volumes with and without time; select one kind"
+        )
+    rescales = source.rescales() if hasattr(source, "rescales") else [None] * len(locators)
+    return VolumeTable(
+        name,
+        locators,
+        list(source.obs_ids),
+        list(source.subject_ids),
+        np.array([loc.shape for loc in locators], np.int64),
+        np.asarray(source.affines(), np.float64),
+        [None if r is None or r.is_identity else r for r in rescales],
+    )
+
+
+def as_sources(
+    collections: VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource],
+) -> dict[str, VolumeSource]:
+    """Return the sources by name, one per channel, from whatever the user gave.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none, or two have the same name.
+    """
+    if isinstance(collections, Mapping):
+        named = list(collections.items())
+    elif hasattr(collections, "locators"):
+        named = [(_name(collections, 0), cast(VolumeSource, collections))]
+    else:
+        listed: Iterable[VolumeSource] = collections
+        named = [(_name(source, i), source) for i, source in enumerate(listed)]
+    if not named:
+        raise ConfigurationError("At least one collection required, got none")
+    for _, source in named:
+        if not hasattr(source, "locators"):
+            raise ConfigurationError(f"a collection of volumes is needed, got {source!r}")
+    names = [name for name, _ in named]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"channels need different names, got {names}; pass a mapping of name to collection"
+        )
+    return dict(named)
+
+
+def _name(source: object, position: int) -> str:
+    return getattr(source, "name", None) or f"channel_{position}"

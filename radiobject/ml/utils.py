@@ -1,0 +1,67 @@
+"""Checks and labels of collections; an import path of 0.1.x."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from radiobject._types import LabelSource
+from radiobject.exceptions import ShapeError
+from radiobject.ml.labels import load_labels
+from radiobject.ml.pairing import pair_rows
+from radiobject.ml.source import VolumeSource, as_sources, read_table
+
+__all__ = [
+    "LabelSource",
+    "collect_volume_shapes",
+    "load_labels",
+    "validate_collection_alignment",
+    "validate_uniform_shapes",
+    "worker_init_fn",
+]
+
+
+def validate_collection_alignment(
+    collections: VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource],
+) -> None:
+    """Refuse collections whose volumes do not pair by subject and scan, with an AlignmentError."""
+    first, *others = [read_table(s, name) for name, s in as_sources(collections).items()]
+    for other in others:
+        pair_rows(first, other)
+
+
+def validate_uniform_shapes(
+    collections: VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource],
+) -> tuple[int, ...]:
+    """Return the one shape of all volumes.
+
+    Raises
+    ------
+    ShapeError
+        If there are several.
+    """
+    shapes = {
+        shape for source in as_sources(collections).values() for shape in _shapes(source).values()
+    }
+    if len(shapes) != 1:
+        raise ShapeError(f"volumes have heterogeneous shapes: {sorted(shapes)[:5]}")
+    return shapes.pop()
+
+
+def collect_volume_shapes(collection: VolumeSource) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each volume by id."""
+    return _shapes(collection)
+
+
+def worker_init_fn(worker_id: int) -> None:
+    """Seed NumPy in a worker from PyTorch's seed of it, for transforms that use the global state.
+
+    The loaders of this package do not need it: they seed every sample's transform.
+    """
+    np.random.seed((torch.initial_seed() + worker_id) % 2**32)  # noqa: NPY002
+
+
+def _shapes(source: VolumeSource) -> dict[str, tuple[int, ...]]:
+    return dict(zip(source.obs_ids, (loc.shape for loc in source.locators()), strict=True))

@@ -1,0 +1,95 @@
+"""Label summaries of stored volumes: taken from the label index, else built once and kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radiobject.ctx import get_radiobject_config
+from radiobject.exceptions import SchemaError, StorageError
+from radiobject.plan.box import Box
+from radiobject.plan.labels import LabelSummary, build_label_index
+from radiobject.storage.label_index import fingerprint, read_label_rows, write_label_rows
+from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.reader import read_into
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredLabels:
+    """A stored label volume that is read slab by slab."""
+
+    locator: VolumeLocator
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sides in voxels."""
+        return self.locator.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Stored type."""
+        return self.locator.numpy_dtype
+
+    def __getitem__(self, key: slice, /) -> NDArray[Any]:
+        """Read the planes of a slice of the first axis."""
+        first, last, _ = key.indices(self.shape[0])
+        box = Box((first, *(0,) * (len(self.shape) - 1)), (last, *self.shape[1:]))
+        slab = np.empty(box.shape, self.dtype)
+        read_into(self.locator, box, slab)
+        return slab
+
+
+def ensure_label_rows(
+    collection_uri: str | None,
+    locators: Iterable[VolumeLocator],
+    *,
+    timestamp: int | None = None,
+) -> dict[str, LabelSummary]:
+    """Return the label summary of every volume by obs_id, building and storing those not there.
+
+    A store that cannot be written is no obstacle: the summaries are then kept by the caller alone,
+    and a warning is logged.
+
+    Parameters
+    ----------
+    collection_uri : str or None
+        The label collection; None builds without storing.
+    locators : iterable of VolumeLocator
+        The volumes, each with its obs_id.
+    timestamp : int, optional
+        Milliseconds since the epoch at which new rows appear; now by default.
+
+    Raises
+    ------
+    SchemaError
+        If a volume does not hold labels; its id is named.
+    """
+    volumes = {str(loc.obs_id): loc for loc in locators}
+    known = read_label_rows(collection_uri, volumes.values()) if collection_uri else {}
+    missing = [obs_id for obs_id in volumes if obs_id not in known]
+    if not missing:
+        return known
+    with ThreadPoolExecutor(get_radiobject_config().read.max_workers) as pool:
+        built = dict(zip(missing, pool.map(_build, map(volumes.get, missing)), strict=True))
+    if collection_uri:
+        rows = {i: (fingerprint(volumes[i]), summary) for i, summary in built.items()}
+        try:
+            write_label_rows(collection_uri, rows, timestamp)
+        except StorageError as error:
+            _log.warning("the label index is built anew by each process: %s", error)
+    return known | built
+
+
+def _build(locator: VolumeLocator) -> LabelSummary:
+    try:
+        return build_label_index(StoredLabels(locator))
+    except SchemaError as error:
+        raise SchemaError(f"volume {locator.label}: {error}") from error
