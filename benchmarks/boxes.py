@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,9 @@ class Task:
         Patches that one epoch takes from each volume.
     num_workers
         Loader processes; 0 loads in the process that trains.
+    home
+        Where RadiObject's stores are written; None for the benchmark folder. asv gives the
+        folder that lives as long as the commit it measures.
     """
 
     cohort: Cohort
@@ -32,6 +36,7 @@ class Task:
     num_workers: int = 0
     patches_per_volume: int = 10
     seed: int = 42
+    home: Path | None = None
 
     def check(self) -> None:
         """Refuse a patch that does not fit.

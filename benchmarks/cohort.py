@@ -30,7 +30,7 @@ from benchmarks.anatomy import (
 from benchmarks.config import BENCHMARK_DIR, USER_DATA_VARIABLE
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import new_folder
-from benchmarks.infrastructure.progress import track_threads
+from benchmarks.infrastructure.progress import on_threads
 
 GENERATOR_VERSION = 1
 _GZIP_LEVEL = 6
@@ -134,7 +134,7 @@ def make_cohort(spec: CohortSpec, folder: Path | None = None) -> Cohort:
         # The atlas is sampled for every subject from the same arrays: load them once.
         atlas = load_atlas(atlas_files())
         with new_folder(root) as building:
-            rows = track_threads(
+            rows = on_threads(
                 lambda index: _write_subject(spec, atlas, index, building),
                 range(spec.n_subjects),
                 f"making the {spec.kind} cohort",

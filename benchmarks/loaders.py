@@ -84,11 +84,15 @@ class RadiObjectLocal(Loader):
     read_calls = False
 
     def prepare(self) -> None:
-        make_form(self.task.cohort, self.storage, self.task.patch_size)
+        self._store()
+
+    def _store(self) -> Path:
+        task = self.task
+        return make_form(task.cohort, self.storage, task.patch_size, task.home)
 
     def uri(self) -> str:
         """Return the store's URI."""
-        return str(make_form(self.task.cohort, self.storage, self.task.patch_size))
+        return str(self._store())
 
     def open(self) -> Any:
         from radiobject import RadiObject, TileDBStats
@@ -149,14 +153,12 @@ class RadiObjectS3(RadiObjectLocal):
     def prepare(self) -> None:
         from benchmarks.s3 import upload_folder
 
-        super().prepare()
-        upload_folder(Path(super().uri()), self.uri())
+        upload_folder(self._store(), self.uri())
 
     def uri(self) -> str:
         from benchmarks.config import S3_BUCKET
 
-        local = Path(super().uri())
-        return f"s3://{S3_BUCKET}/forms/{self.task.cohort.key}/{local.parent.name}"
+        return f"s3://{S3_BUCKET}/forms/{self.task.cohort.key}/{self._store().parent.name}"
 
 
 class MonaiDataset(Loader):

@@ -25,7 +25,7 @@ Operation = Callable[[], Any]
 _BOXES = 16
 
 
-def prepare(name: str, task: Task, home: Path | None = None) -> Operation:
+def prepare(name: str, task: Task) -> Operation:
     """Return the operation called `name` on the task's cohort, ready to be called and repeated.
 
     Raises
@@ -35,24 +35,24 @@ def prepare(name: str, task: Task, home: Path | None = None) -> Operation:
     """
     kind, _, argument = name.partition(":")
     try:
-        return _KINDS[kind](task, home, argument)
+        return _KINDS[kind](task, argument)
     except (ImportError, AttributeError) as error:
         raise NotImplementedError(f"{name}: this version lacks it ({error})") from error
 
 
-def _store(task: Task, home: Path | None, tiling: str = "isotropic") -> str:
-    return str(make_form(task.cohort, f"radiobject-{tiling}", task.patch_size, home))
+def _store(task: Task, tiling: str = "isotropic") -> str:
+    return str(make_form(task.cohort, f"radiobject-{tiling}", task.patch_size, task.home))
 
 
-def _collection(task: Task, home: Path | None, tiling: str = "isotropic") -> Any:
+def _collection(task: Task, tiling: str = "isotropic") -> Any:
     from radiobject import RadiObject
 
-    return RadiObject(_store(task, home, tiling)).collection(COLLECTION)
+    return RadiObject(_store(task, tiling)).collection(COLLECTION)
 
 
-def _batches(task: Task, home: Path | None, argument: str) -> Operation:
+def _batches(task: Task, argument: str) -> Operation:
     """A run of warm training batches: five."""
-    batches = _endless_batches(task, _collection(task, home))
+    batches = _endless_batches(task, _collection(task))
     for _ in range(2 * len(task.boxes()) // task.batch_size):
         next(batches)
 
@@ -84,13 +84,13 @@ def training_loader(task: Task, collection: Any) -> Any:
     )
 
 
-def _pairs(task: Task, home: Path | None, argument: str) -> Operation:
+def _pairs(task: Task, argument: str) -> Operation:
     """Five warm batches of image and mask."""
     from benchmarks.infrastructure.measure import endless
     from radiobject import RadiObject
     from radiobject.ml import create_segmentation_dataloader
 
-    radi = RadiObject(_store(task, home))
+    radi = RadiObject(_store(task))
     loader = create_segmentation_dataloader(
         radi.collection(COLLECTION),
         radi.collection(MASK_COLLECTION),
@@ -112,20 +112,20 @@ def _pairs(task: Task, home: Path | None, argument: str) -> Operation:
     return call
 
 
-def _first_batch(task: Task, home: Path | None, argument: str) -> Operation:
+def _first_batch(task: Task, argument: str) -> Operation:
     """Open the store, make a loader and take one batch, as a new process of training does."""
 
     def call() -> None:
-        loader = training_loader(task, _collection(task, home))
+        loader = training_loader(task, _collection(task))
         next(iter(loader))["image"][:, 0, 0, 0, 0].sum()
 
     return call
 
 
-def _box(task: Task, home: Path | None, argument: str) -> Operation:
+def _box(task: Task, argument: str) -> Operation:
     """Sixteen unaligned cubes of one size, read through the volumes' indexing."""
     size = int(argument)
-    collection = _collection(task, home)
+    collection = _collection(task)
     volumes = [collection.iloc[n] for n in range(len(task.cohort.subjects))]
     rng = np.random.default_rng(task.seed)
     boxes = []
@@ -142,10 +142,10 @@ def _box(task: Task, home: Path | None, argument: str) -> Operation:
     return call
 
 
-def _plane(task: Task, home: Path | None, argument: str) -> Operation:
+def _plane(task: Task, argument: str) -> Operation:
     """Sixteen whole slices of one plane ("axial"), from isotropic or, "axial/axial", such tiles."""
     plane, _, tiling = argument.partition("/")
-    collection = _collection(task, home, tiling or "isotropic")
+    collection = _collection(task, tiling or "isotropic")
     axis = {"sagittal": 0, "coronal": 1, "axial": 2}[plane]
     volumes = [collection.iloc[n] for n in range(len(task.cohort.subjects))]
     rng = np.random.default_rng(task.seed)
@@ -161,9 +161,9 @@ def _plane(task: Task, home: Path | None, argument: str) -> Operation:
     return call
 
 
-def _volume(task: Task, home: Path | None, argument: str) -> Operation:
+def _volume(task: Task, argument: str) -> Operation:
     """One whole volume after the other."""
-    collection = _collection(task, home, argument or "isotropic")
+    collection = _collection(task, argument or "isotropic")
     volumes = itertools.cycle([collection.iloc[n] for n in range(len(collection))])
 
     def call() -> None:
@@ -172,9 +172,9 @@ def _volume(task: Task, home: Path | None, argument: str) -> Operation:
     return call
 
 
-def _ingest(task: Task, home: Path | None, argument: str) -> Operation:
+def _ingest(task: Task, argument: str) -> Operation:
     """Two volumes from ``.nii.gz`` files into a new store."""
-    folder = Path(tempfile.mkdtemp(prefix="radiobject-ingest-", dir=home))
+    folder = Path(tempfile.mkdtemp(prefix="radiobject-ingest-", dir=task.home))
     cohort = task.cohort.first(2)
 
     def call() -> None:
@@ -184,11 +184,11 @@ def _ingest(task: Task, home: Path | None, argument: str) -> Operation:
     return call
 
 
-def _open(task: Task, home: Path | None, argument: str) -> Operation:
+def _open(task: Task, argument: str) -> Operation:
     """Open a store and ask for its ids and its first volume."""
     from radiobject import RadiObject
 
-    uri = _store(task, home)
+    uri = _store(task)
 
     def call() -> None:
         radi = RadiObject(uri)
@@ -199,11 +199,11 @@ def _open(task: Task, home: Path | None, argument: str) -> Operation:
     return call
 
 
-def _select(task: Task, home: Path | None, argument: str) -> Operation:
+def _select(task: Task, argument: str) -> Operation:
     """Filter subjects by a column and list what remains of a collection."""
     from radiobject import RadiObject
 
-    radi = RadiObject(_store(task, home))
+    radi = RadiObject(_store(task))
 
     def call() -> None:
         _ = radi.filter("age > 40").collection(COLLECTION).obs_ids
@@ -211,7 +211,7 @@ def _select(task: Task, home: Path | None, argument: str) -> Operation:
     return call
 
 
-_KINDS: dict[str, Callable[[Task, Path | None, str], Operation]] = {
+_KINDS: dict[str, Callable[[Task, str], Operation]] = {
     "batches": _batches,
     "pairs": _pairs,
     "first-batch": _first_batch,

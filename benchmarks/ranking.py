@@ -234,7 +234,7 @@ class _Session:
         import time
 
         from benchmarks.equality import prove_equal
-        from benchmarks.infrastructure.measure import endless, time_batches, touch
+        from benchmarks.infrastructure.measure import endless, measure_batches, touch
 
         equality = prove_equal(self._loader)
         begin = time.perf_counter()
@@ -242,7 +242,7 @@ class _Session:
         touch(next(self._batches))
         first_batch_ms = (time.perf_counter() - begin) * 1e3
         per_epoch = len(self._loader.task.boxes()) // self._loader.task.batch_size
-        time_batches(self._batches, 2 * per_epoch, 1, budget_s=5.0)
+        measure_batches(self._batches, 2 * per_epoch, 1, budget_s=5.0)
         return {
             "sha256": equality.sha256,
             "patches_compared": equality.patches,
@@ -259,7 +259,7 @@ class _Session:
         """Time whole cycles until `batches` are delivered or `budget_s` is over."""
         import time
 
-        from benchmarks.infrastructure.measure import time_batches
+        from benchmarks.infrastructure.measure import measure_batches
         from benchmarks.infrastructure.resources import cpu_seconds, resident_mib
 
         times: list[float] = []
@@ -267,7 +267,7 @@ class _Session:
         read_before = self._bytes_read()
         cpu_before, begin = cpu_seconds(), time.perf_counter()
         while len(times) < batches and time.perf_counter() - begin < budget_s:
-            more, delivered = time_batches(self._batches, self._loader.cycle, 1)
+            more, delivered = measure_batches(self._batches, self._loader.cycle, 1)
             times += more
             samples += delivered
         wall, cpu = time.perf_counter() - begin, cpu_seconds() - cpu_before

@@ -20,7 +20,7 @@ from benchmarks.cohort import Cohort, read_cohort, save_nifti_gz
 from benchmarks.config import BENCHMARK_DIR, USER_DATA_VARIABLE
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import new_folder
-from benchmarks.infrastructure.progress import track_threads
+from benchmarks.infrastructure.progress import on_threads
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -47,7 +47,7 @@ def user_cohort(folder: Path, n_subjects: int, home: Path | None = None) -> Coho
     root = (home or BENCHMARK_DIR) / "cohorts" / f"user-{len(pairs)}-{key}"
     if not (root / "cohort.json").is_file():
         with new_folder(root) as building:
-            rows = track_threads(lambda pair: _adopt(pair, building), pairs, f"checking {folder}")
+            rows = on_threads(lambda pair: _adopt(pair, building), pairs, f"checking {folder}")
             (building / "cohort.json").write_text(json.dumps({"key": key, "subjects": rows}))
     return read_cohort(root)
 

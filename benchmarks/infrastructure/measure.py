@@ -54,7 +54,7 @@ def benchmark_dataloader(
             touch(next(batches))
         resident = [resident_mib()]
         cpu_before, wall_before = cpu_seconds(), time.perf_counter()
-        times, samples = time_batches(batches, n_batches, batch_size)
+        times, samples = measure_batches(batches, n_batches, batch_size)
         wall, cpu = time.perf_counter() - wall_before, cpu_seconds() - cpu_before
         resident.append(resident_mib())
     finally:
@@ -78,7 +78,7 @@ def benchmark_dataloader(
     )
 
 
-def time_batches(
+def measure_batches(
     batches: Iterator[Any], n_batches: int, batch_size: int, budget_s: float = math.inf
 ) -> tuple[list[float], int]:
     """Return the milliseconds of each batch and the samples delivered.

@@ -25,7 +25,7 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
     yield from bar(items, what, total=total, console=Console(stderr=True), transient=True)
 
 
-def track_threads(job: Callable[[Item], Result], items: Sequence[Item], what: str) -> list[Result]:
+def on_threads(job: Callable[[Item], Result], items: Sequence[Item], what: str) -> list[Result]:
     """Return ``[job(item) for item in items]``, two at a time, with progress."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(track(pool.map(job, items), what, total=len(items)))

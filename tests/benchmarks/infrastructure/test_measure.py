@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure import BenchmarkResult, benchmark_dataloader, benchmark_operation
-from benchmarks.infrastructure.measure import count_samples, endless, first_array, time_batches
+from benchmarks.infrastructure.measure import count_samples, endless, first_array, measure_batches
 
 
 class Slow:
@@ -54,7 +54,7 @@ def test_no_batches_to_measure_is_an_error() -> None:
 
 
 def test_a_budget_ends_a_slow_round() -> None:
-    times, samples = time_batches(endless(Slow()), 1000, 3, budget_s=0.1)
+    times, samples = measure_batches(endless(Slow()), 1000, 3, budget_s=0.1)
     assert 1 <= len(times) < 30
     assert samples == 3 * len(times)
 

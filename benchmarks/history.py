@@ -1,0 +1,157 @@
+"""asv over commits: one, or a range that goes on where it was stopped."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.config import _BENCHMARKS_DIR
+from benchmarks.environment import current_commit, describe_machine, git, uncommitted
+from benchmarks.errors import BenchmarkError
+
+ROOT = _BENCHMARKS_DIR.parent
+# What `make bench` adds to the history: exact figures always, one throughput line per loader too
+# when there is time for it.
+_QUICK_SUITES = "bench_import|bench_counters"
+_SUITES = _QUICK_SUITES + "|bench_loaders.Throughput"
+# Recent enough to show a step; few enough for an afternoon.
+_GATE_SUITES = _SUITES + "|bench_reads"
+
+
+def run_asv(arguments: Sequence[str], *, quiet: bool = False) -> int:
+    """Run asv in this repository with the pinned versions; return its exit code."""
+    environment = {
+        **os.environ,
+        "PIP_CONSTRAINT": os.environ.get("PIP_CONSTRAINT") or pip_path(ROOT / "constraints.txt"),
+        "RADIOBJECT_BENCH_PYTHON": sys.executable,
+    }
+    command = [sys.executable, "-m", "asv", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, stdin=subprocess.DEVNULL,
+        capture_output=quiet, text=True,
+    )  # fmt: skip
+    if quiet and done.returncode:
+        sys.stderr.write(done.stdout + done.stderr)
+    return done.returncode
+
+
+def pip_path(path: Path) -> str:
+    """Return `path` as pip's environment variables take it: they are split at blanks."""
+    return path.as_uri() if re.search(r"\s", str(path)) else str(path)
+
+
+def machine_name() -> str:
+    """Return the name of this machine in results: what it is, not what it is called."""
+    given = os.environ.get("RADIOBJECT_BENCH_MACHINE")
+    if given:
+        return given
+    machine = describe_machine()
+    words = re.sub(r"\(.*?\)|@.*|\bCPU\b|\bprocessor\b", " ", machine["cpu"], flags=re.IGNORECASE)
+    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "unknown"
+    return f"{slug}-{machine['cores']}core"
+
+
+def require_history(*, clean: bool) -> str:
+    """Return the commit that is checked out.
+
+    Raises
+    ------
+    BenchmarkError
+        Without git or a commit, in a shallow clone, without the branch `main`, or, if `clean`,
+        with uncommitted changes: asv would measure something else than what is seen here.
+    """
+    commit = current_commit()
+    if commit is None:
+        raise BenchmarkError(
+            f"{ROOT} has no git history; clone the repository instead of copying its files"
+        )
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        raise BenchmarkError(
+            "this clone is shallow, asv needs the history: run `git fetch --unshallow`"
+        )
+    if git("rev-parse", "--verify", "--quiet", "refs/heads/main") is None:
+        raise BenchmarkError(
+            "there is no local branch main, which asv publishes: run `git branch main origin/main`"
+        )
+    changed = uncommitted()
+    if clean and changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise BenchmarkError(
+            f"uncommitted changes in {changed[0]}{more}: asv measures commits; commit them first"
+        )
+    return commit
+
+
+def register_machine() -> str:
+    """Describe this machine to asv; return its name."""
+    name = machine_name()
+    if run_asv(["machine", "--yes", "--machine", name], quiet=True):
+        raise BenchmarkError("asv could not describe this machine; its message is above")
+    return name
+
+
+def record_current(*, quick: bool) -> Path | None:
+    """Measure the commit that is checked out on this Python; return the published page.
+
+    With uncommitted changes or without history nothing is recorded, and a line says why: the
+    ranking itself does not need it.
+    """
+    from benchmarks.site import publish
+
+    try:
+        commit = require_history(clean=True)
+    except BenchmarkError as reason:
+        print(f"not added to asv's history: {reason}", file=sys.stderr)
+        return None
+    machine = register_machine()
+    suites = _QUICK_SUITES if quick else _SUITES
+    code = run_asv(
+        ["run", "--python=same", f"--set-commit-hash={commit}", f"--machine={machine}",
+         "--bench", suites, "--show-stderr"],
+    )  # fmt: skip
+    if code:
+        raise BenchmarkError(f"asv run ended with code {code}; its message is above")
+    return publish()
+
+
+def record_range(commits: str, *, quick: bool) -> int:
+    """Measure every commit of a range in asv's own environments.
+
+    A commit that has results is not measured again: a killed run goes on where it was.
+
+    Raises
+    ------
+    BenchmarkError
+        If the range names nothing, or asv measured nothing.
+    """
+    require_history(clean=False)
+    listing = git("rev-list", commits, "--")
+    if listing is None:
+        raise BenchmarkError(f"{commits!r} is not a range of commits; try main~10..main")
+    hashes = listing.split()
+    if not hashes:
+        raise BenchmarkError(f"{commits!r} holds no commit")
+    machine = register_machine()
+    print(f"{len(hashes)} commits; those with results are passed over")
+    code = run_asv(
+        ["run", f"--machine={machine}", "--skip-existing-successful", "--interleave-rounds",
+         "--bench", _GATE_SUITES if quick else ".", commits],
+    )  # fmt: skip
+    if not measured_commits() & set(hashes):
+        raise BenchmarkError(f"asv measured no commit of {commits!r} (its exit code was {code})")
+    return code
+
+
+def measured_commits() -> set[str]:
+    """Return the commits that have stored results."""
+    import json
+
+    found = set()
+    for path in (ROOT / ".asv" / "results").glob("*/*-*.json"):
+        if path.name != "benchmarks.json":
+            found.add(json.loads(path.read_text()).get("commit_hash", ""))
+    return found
