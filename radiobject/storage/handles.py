@@ -81,9 +81,11 @@ class Session:
         return opened
 
     def forget(self, uri: str) -> None:
-        """Drop the array at `uri`, if it is open; reads under way keep it until they end."""
+        """Drop the arrays at `uri` and below; reads under way keep theirs until they end."""
+        below = f"{uri.rstrip('/')}/"
         with self._lock:
-            self._arrays.pop(uri, None)
+            for key in [k for k in self._arrays if k == uri or k.startswith(below)]:
+                del self._arrays[key]
 
 
 def _open(uri: str, ctx: tiledb.Ctx) -> OpenArray:
@@ -130,7 +132,7 @@ def session(*, remote: bool) -> Session:
 
 
 def forget(uri: str) -> None:
-    """Drop what is open at `uri`: to be called when the array there is deleted or replaced."""
+    """Drop what is open at `uri` or below, because the array there is deleted or replaced."""
     with _lock:
         for current in _sessions.values():
             current.forget(uri)

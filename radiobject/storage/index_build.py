@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +12,7 @@ from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundErr
 from radiobject.plan.tiling import Tiling
 from radiobject.storage import handles, stats
 from radiobject.storage.array_files import ArrayFiles, open_files
+from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import COMPRESSIONS
 from radiobject.storage.fragment import FragmentTiles, UnsupportedArrayError, parse
 from radiobject.storage.tile_index import MAX_TILES, TileIndex
@@ -191,7 +191,7 @@ def _verified(uri: str, index: TileIndex, files: ArrayFiles) -> TileIndex:
                 )
             constant[number] = zero and _bits_equal(voxels, index.minimum[number])
             checked = True
-        checksums[number] = 0 if constant[number] else zlib.crc32(stored)
+        checksums[number] = 0 if constant[number] else crc32(stored)
     return replace(index, constant=constant, checksums=checksums)
 
 

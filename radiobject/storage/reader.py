@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
@@ -11,19 +13,26 @@ from radiobject.exceptions import BoundsError, ShapeError
 from radiobject.plan.box import Box
 from radiobject.plan.padding import Padding, padded_source
 from radiobject.plan.rescale import Rescale
-from radiobject.storage import handles, stats
+from radiobject.storage import handles, open_volumes, stats
 from radiobject.storage.deliver import deliver, fill_outside
+from radiobject.storage.handles import is_remote
 from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.open_volumes import volume_tiles
+from radiobject.storage.tile_cache import CacheUse, cache_use
 
 __all__ = [
+    "CacheUse",
     "Padding",
     "ReadRequest",
     "Rescale",
+    "cache_use",
     "close_all",
     "forget",
     "read_batch",
     "read_into",
 ]
+
+MAX_PARALLEL_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,42 +86,72 @@ def read_into(
 def read_batch(requests: Sequence[ReadRequest]) -> None:
     """Read many boxes, each as `read_into` does, sharing fetches and bookkeeping.
 
-    Every request is checked before the first is read.
+    Every request is checked before the first is read. Boxes whose tiles have to come over a
+    network are read side by side.
     """
-    for request in requests:
-        _check(request)
-    delivered = 0
-    for request in requests:
-        delivered += request.box.size * request.locator.numpy_dtype.itemsize
-        _read_one(request)
-    stats.count(patches=len(requests), bytes_delivered=delivered)
+    inside = [_check(request) for request in requests]
+    slow: list[ReadRequest] = []
+    delivered = tiles = 0
+    for request, within in zip(requests, inside, strict=True):
+        out = request.out
+        if out.size == 0:
+            continue
+        volume = volume_tiles(request.locator) if within else None
+        warm = volume.read_warm(request.box, out, request.rescale) if volume else 0
+        if not warm:
+            slow.append(request)
+        tiles += warm
+        delivered += out.size * (volume.dtype if volume else request.locator.numpy_dtype).itemsize
+    stats.count(patches=len(requests), bytes_delivered=delivered, tiles_cached=tiles)
+    if slow:
+        _read_slow(slow)
 
 
-def _check(request: ReadRequest) -> None:
-    locator, box, out = request.locator, request.box, request.out
-    if out.shape != box.shape:
-        raise ShapeError(f"out has shape {out.shape}, expected {box.shape} for box {box}")
-    if not out.flags.writeable or out.dtype.kind not in "buif":
-        raise ShapeError(
-            f"out must be a writeable array of a numeric type, got {out.dtype}"
-            f"{'' if out.flags.writeable else ' (read-only)'}"
+def _check(request: ReadRequest) -> bool:
+    """Return whether the box lies inside the volume; raise if the request cannot be served."""
+    box, out, shape = request.box, request.out, request.locator.shape
+    same, within = len(box.start) == len(shape) == out.ndim, True
+    for start, stop, length, side in zip(box.start, box.stop, shape, out.shape, strict=False):
+        same &= stop - start == side
+        within &= start >= 0 and stop <= length
+    if not same or not out.flags.writeable or out.dtype.kind not in "buif":
+        _refuse(request)
+    if not within and request.pad is None:
+        raise BoundsError(
+            f"box {box} leaves volume {request.locator.label} of shape {shape}; "
+            "pass pad=Padding(...) or a smaller box"
         )
+    return within
+
+
+def _refuse(request: ReadRequest) -> NoReturn:
+    locator, box, out = request.locator, request.box, request.out
     if box.ndim != len(locator.shape):
         raise BoundsError(
             f"box {box} has {box.ndim} axes, volume {locator.label} of shape {locator.shape} "
             f"has {len(locator.shape)}"
         )
-    if request.pad is None and not box.within(locator.shape):
-        raise BoundsError(
-            f"box {box} leaves volume {locator.label} of shape {locator.shape}; "
-            "pass pad=Padding(...) or a smaller box"
-        )
+    if out.shape != box.shape:
+        raise ShapeError(f"out has shape {out.shape}, expected {box.shape} for box {box}")
+    raise ShapeError(
+        f"out must be a writeable array of a numeric type, got {out.dtype}"
+        f"{'' if out.flags.writeable else ' (read-only)'}"
+    )
+
+
+def _read_slow(requests: list[ReadRequest]) -> None:
+    if len(requests) == 1 or not any(is_remote(r.locator.uri) for r in requests):
+        for request in requests:
+            _read_one(request)
+        return
+    workers = min(len(requests), MAX_PARALLEL_READS)
+    with ThreadPoolExecutor(workers, thread_name_prefix="radiobject-read") as threads:
+        for done in [threads.submit(_read_one, request) for request in requests]:
+            done.result()
 
 
 def _read_one(request: ReadRequest) -> None:
     locator, box, out = request.locator, request.box, request.out
-    if box.size == 0:
-        return
     if request.pad is None or box.within(locator.shape):
         _read_inside(locator, box, out, request.rescale)
     elif request.pad.mode == "constant":
@@ -134,6 +173,14 @@ def _read_one(request: ReadRequest) -> None:
 def _read_inside(
     locator: VolumeLocator, box: Box, out: np.ndarray, rescale: Rescale | None
 ) -> None:
+    volume = volume_tiles(locator)
+    if volume is not None:
+        tiles = volume.read_warm(box, out, rescale)
+        if tiles:
+            stats.count(tiles_cached=tiles)
+        else:
+            volume.read(box, out, rescale)
+        return
     stored = locator.numpy_dtype
     if rescale is None and out.dtype == stored and out.flags.c_contiguous:
         handles.query_into(locator.uri, box, out)
@@ -144,10 +191,15 @@ def _read_inside(
 
 
 def forget(uri: str) -> None:
-    """Drop everything held for the volume at `uri`, because it is deleted or replaced."""
+    """Drop everything held for the volume at `uri`, or for volumes below it.
+
+    To be called when they are deleted or replaced.
+    """
+    open_volumes.forget(uri)
     handles.forget(uri)
 
 
 def close_all() -> None:
     """Drop everything held for any volume; the next read starts afresh."""
+    open_volumes.close_all()
     handles.close_all()

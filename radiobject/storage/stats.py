@@ -35,6 +35,7 @@ class Counters:
     index_builds: int = 0
     fallback_reads: int = 0
     fallback_volumes: int = 0
+    index_misfits: int = 0
     cache_refused: int = 0
     lookahead_boxes: int = 0
     wait_ns: int = 0

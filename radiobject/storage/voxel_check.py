@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,27 +12,31 @@ from radiobject.storage.decode import Buffer, decode_tile
 from radiobject.storage.tile_index import TileIndex
 
 
-def shaped(index: TileIndex, flat: np.ndarray) -> np.ndarray:
-    """Return the cells of a tile as a view with the tile's extents."""
-    extents = index.tiling.extents
-    return flat.reshape(extents) if index.cell_order == "C" else flat.reshape(extents[::-1]).T
-
-
-def inside_tile(index: TileIndex, number: int, stored: Buffer, label: str) -> np.ndarray:
-    """Decode tile `number` and return the voxels of it that lie in the volume.
+def decode_whole(index: TileIndex, number: int, stored: Buffer, label: str) -> np.ndarray:
+    """Decode tile `number`, with its whole extents; valid until this thread decodes again.
 
     Raises
     ------
     IntegrityError
         If it does not decode; the message names the volume by `label`, and the tile.
     """
-    tiling = index.tiling
+    extents = index.tiling.extents
     try:
-        flat = decode_tile(stored, index.filters, index.numpy_dtype, math.prod(tiling.extents))
+        flat = decode_tile(stored, index.filters, index.numpy_dtype, math.prod(extents))
     except IntegrityError as error:
         raise IntegrityError(f"tile {number} of {label} {error}") from error
-    inside = tuple(slice(0, n) for n in tiling.box(tiling.position(number)).shape)
-    return shaped(index, flat)[inside]
+    return flat.reshape(extents) if index.cell_order == "C" else flat.reshape(extents[::-1]).T
+
+
+def inside(index: TileIndex, position: Sequence[int], tile: np.ndarray) -> np.ndarray:
+    """Return the voxels of a whole tile that lie in the volume."""
+    return tile[tuple(slice(0, n) for n in index.tiling.box(position).shape)]
+
+
+def inside_tile(index: TileIndex, number: int, stored: Buffer, label: str) -> np.ndarray:
+    """Decode tile `number` and return the voxels of it that lie in the volume."""
+    tile = decode_whole(index, number, stored, label)
+    return inside(index, index.tiling.position(number), tile)
 
 
 def usable_sum(total: np.ndarray) -> np.ndarray:

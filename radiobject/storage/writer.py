@@ -12,7 +12,9 @@ import tiledb.libtiledb as lt
 from radiobject.ctx import WriteConfig, get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
 from radiobject.storage import handles, stats
+from radiobject.storage.fragment import UnsupportedArrayError
 from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.tile_index import build_tile_index
 
 VOXELS_ATTR = "voxels"
 AXES = ("x", "y", "z", "t")
@@ -78,7 +80,15 @@ def write_volume(
     except tiledb.TileDBError as error:
         raise StorageError(f"volume at {uri!r} cannot be written: {error}") from error
     stats.count(volumes_written=1, remote_writes=int(handles.is_remote(uri)))
-    return VolumeLocator(uri, voxels.shape, voxels.dtype.name)
+    return VolumeLocator(uri, voxels.shape, voxels.dtype.name, _packed_index(uri))
+
+
+def _packed_index(uri: str) -> bytes | None:
+    try:
+        return build_tile_index(uri).pack()
+    except UnsupportedArrayError:
+        # A newer libtiledb may write a format that only it can read: then it does the reading.
+        return None
 
 
 def storable(data: np.ndarray) -> np.ndarray:

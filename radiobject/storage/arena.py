@@ -1,0 +1,390 @@
+"""The shared memory of the decoded-tile cache: one per user and machine, and never a file.
+
+The arena is an anonymous memory file (memfd). A process finds the one that others of the same
+user hold through ``/proc/<pid>/fd`` and opens it there, so that fork, forkserver, spawn and
+unrelated programs share it alike. It has no name in any file system: when the last process that
+holds it ends, however it ends, the kernel frees every byte. Only the user can open it.
+
+Layout, in a sparse file of which only pages that were allocated exist: a header, a table of
+processes, a directory of volumes (open addressing), then one region per volume.
+See docs/design/decoded-cache.md.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from radiobject.storage.memory import free_bytes
+
+_PATIENCE_S = 2.0
+
+NAME = "radiobject-tiles-1"
+NAME_VARIABLE = "RADIOBJECT_CACHE"
+MAGIC = 0x31454C49544F4452
+VIRTUAL_BYTES = 1 << 42
+PROCESSES = 256
+VOLUMES = 1 << 16
+PAGE = mmap.PAGESIZE
+
+_HEADER = np.dtype(
+    [
+        ("magic", "u8"),
+        ("namespace", "u8"),
+        ("charged", "u8"),
+        ("next", "u8"),
+        ("default_budget", "u8"),
+    ]
+)
+_PROCESS = np.dtype([("pid", "u8"), ("started", "u8")])
+_VOLUME = np.dtype(
+    [
+        ("state", "u8"),
+        ("key", "u1", 16),
+        ("offset", "u8"),
+        ("size", "u8"),
+        ("charged", "u8"),
+        ("users", "u1", PROCESSES),
+    ]
+)
+_EMPTY, _USED, _DELETED = 0, 1, 2
+
+
+def _round_up(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
+_PROCESS_AT = PAGE
+_VOLUME_AT = _PROCESS_AT + _round_up(PROCESSES * _PROCESS.itemsize)
+_DATA_AT = _VOLUME_AT + _round_up(VOLUMES * _VOLUME.itemsize)
+
+
+class ArenaUnavailableError(OSError):
+    """There is no shared memory to be had; reading goes on without the cache."""
+
+
+class Arena:
+    """The mapped arena, and this process's place in it.
+
+    Everything that changes the tables holds `locked`, which excludes other threads and other
+    processes; reading voxels needs no lock.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, VIRTUAL_BYTES)
+        self._header = np.frombuffer(self._map, _HEADER, 1)
+        self._processes = np.frombuffer(self._map, _PROCESS, PROCESSES, _PROCESS_AT)
+        self._volumes = np.frombuffer(self._map, _VOLUME, VOLUMES, _VOLUME_AT)
+        self._thread_lock = threading.RLock()
+        self._slot: int | None = None
+        self._users: Counter[int] = Counter()
+
+    def renew_in_child(self) -> None:
+        """Give a forked child its own lock and, on first use, its own place."""
+        self._thread_lock = threading.RLock()
+        self._slot = None
+        self._users.clear()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Exclude every other thread and process that would change the tables."""
+        with self._thread_lock:
+            fcntl.lockf(self.fd, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self.fd, fcntl.LOCK_UN)
+
+    @property
+    def charged(self) -> int:
+        """Bytes of non-constant tiles that were admitted."""
+        return int(self._header["charged"][0])
+
+    @property
+    def default_budget(self) -> int:
+        """A quarter of the memory that was free when the arena was made."""
+        return int(self._header["default_budget"][0])
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory that the arena takes, tables and background included."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def attach(self, key: bytes, size: int, head: int) -> tuple[int, int] | None:
+        """Find or make the region of a volume and mark it as used by this process.
+
+        Parameters
+        ----------
+        key : bytes, 16 of them
+        size : int
+            Bytes of the region.
+        head : int
+            Its first bytes, which are allocated at once.
+
+        Returns
+        -------
+        entry, offset : int
+            Place in the directory and position of the region; None when the tables are full.
+
+        Raises
+        ------
+        OSError
+            If memory cannot be allocated.
+        """
+        with self.locked():
+            slot = self._own_slot()
+            found = self._find(key)
+            if slot is None or found is None:
+                return None
+            row = self._volumes[found]
+            if row["state"] != _USED:
+                offset = int(self._header["next"][0])
+                if offset + _round_up(size) > VIRTUAL_BYTES:
+                    return None
+                os.posix_fallocate(self.fd, offset, head)
+                row["key"] = np.frombuffer(key, np.uint8)
+                row["offset"], row["size"], row["charged"] = offset, size, 0
+                row["users"] = 0
+                row["state"] = _USED
+                self._header["next"] = offset + _round_up(size)
+            elif int(row["size"]) != size:
+                return None
+            row["users"][slot] = 1
+            self._users[found] += 1
+            return found, int(row["offset"])
+
+    def release(self, entry: int) -> None:
+        """Tell that this process no longer uses the volume at `entry` of the directory.
+
+        The arena may then give its memory to another volume, so nothing may read it any more.
+        """
+        with self.locked():
+            if self._slot is not None:
+                self._users[entry] -= 1
+                if not self._users[entry]:
+                    self._volumes[entry]["users"][self._slot] = 0
+
+    def charge(self, entry: int, amount: int, budget: int) -> bool:
+        """Admit `amount` bytes for a volume if they fit into `budget`; the caller holds the lock.
+
+        When they do not, volumes that no living process uses are dropped first. The memory really
+        taken may exceed the charged bytes by background that shares pages with tiles; it is kept
+        below twice the budget.
+        """
+        if not self._fits(amount, budget):
+            self._drop_unused()
+            if not self._fits(amount, budget):
+                return False
+        self._volumes[entry]["charged"] += np.uint64(amount)
+        self._header["charged"] += np.uint64(amount)
+        return True
+
+    def allocate(self, offset: int, size: int) -> None:
+        """Give memory to a part of the arena, so that touching it cannot fail.
+
+        Raises
+        ------
+        OSError
+            If there is none.
+        """
+        os.posix_fallocate(self.fd, offset, size)
+
+    def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return a part of the arena as an array."""
+        count = int(np.prod(shape, dtype=np.int64))
+        return np.frombuffer(self._map, dtype, count, offset).reshape(shape)
+
+    def _fits(self, amount: int, budget: int) -> bool:
+        return self.charged + amount <= budget and self.resident + amount <= 2 * budget
+
+    def _find(self, key: bytes) -> int | None:
+        """Return the row of `key`, or the first free one on its way, or None if there is none."""
+        start = int.from_bytes(key[:8], "little")
+        free = None
+        wanted = np.frombuffer(key, np.uint8)
+        for step in range(VOLUMES):
+            place = (start + step) % VOLUMES
+            self._allocate_row(place)
+            state = self._volumes[place]["state"]
+            if state == _EMPTY:
+                return place if free is None else free
+            if state == _DELETED:
+                free = place if free is None else free
+            elif np.array_equal(self._volumes[place]["key"], wanted):
+                return place
+        return free
+
+    def _allocate_row(self, place: int) -> None:
+        os.posix_fallocate(self.fd, _VOLUME_AT + place * _VOLUME.itemsize, _VOLUME.itemsize)
+
+    def _own_slot(self) -> int | None:
+        if self._slot is None:
+            self._sweep_processes()
+            free = np.flatnonzero(self._processes["pid"] == 0)
+            if len(free) == 0:
+                return None
+            self._slot = int(free[0])
+            self._processes[self._slot] = (os.getpid(), start_time(os.getpid()))
+        return self._slot
+
+    def _sweep_processes(self) -> None:
+        """Free the places of processes that have ended, and what only they used."""
+        for slot in np.flatnonzero(self._processes["pid"]):
+            process = self._processes[slot]
+            pid = int(process["pid"])
+            gone = start_time(pid) != int(process["started"])
+            if gone or (pid == os.getpid() and slot != self._slot):
+                for place in self._used_places():
+                    self._volumes[place]["users"][slot] = 0
+                self._processes[slot] = (0, 0)
+
+    def _drop_unused(self) -> None:
+        self._sweep_processes()
+        for place in self._used_places():
+            row = self._volumes[place]
+            if not row["users"].any():
+                row["state"] = _DELETED
+                self._map.madvise(mmap.MADV_REMOVE, int(row["offset"]), _round_up(int(row["size"])))
+        # Counted afresh, which also mends what a process left that was killed half-way.
+        left = [int(self._volumes[place]["charged"]) for place in self._used_places()]
+        self._header["charged"] = sum(left)
+
+    def _used_places(self) -> list[int]:
+        # Reading a page of the table that was never allocated would allocate it: look for data.
+        places = []
+        position, end = _VOLUME_AT, _VOLUME_AT + VOLUMES * _VOLUME.itemsize
+        while position < end:
+            try:
+                position = os.lseek(self.fd, position, os.SEEK_DATA)
+            except OSError:
+                break
+            hole = min(os.lseek(self.fd, position, os.SEEK_HOLE), end)
+            first = max((position - _VOLUME_AT) // _VOLUME.itemsize, 0)
+            last = min(-(-(hole - _VOLUME_AT) // _VOLUME.itemsize), VOLUMES)
+            places += [p for p in range(first, last) if self._volumes[p]["state"] == _USED]
+            position = hole
+        return sorted(set(places))
+
+
+def start_time(pid: int) -> int:
+    """Return when process `pid` started, in clock ticks since boot, or 0 if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    fields = stat.rpartition(b")")[2].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def arena_name() -> str:
+    """Return the name that processes must have in common to share an arena."""
+    suffix = os.environ.get(NAME_VARIABLE, "")
+    return f"{NAME}-{suffix}" if suffix else NAME
+
+
+def _namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def find_shared() -> int | None:
+    """Open the arena that another process of this user holds; None if there is none."""
+    for process in os.listdir("/proc"):
+        if process.isdigit() and int(process) != os.getpid():
+            fd = _arena_of(f"/proc/{process}/fd")
+            if fd is not None:
+                return fd
+    return None
+
+
+def _arena_of(folder: str) -> int | None:
+    prefix = f"/memfd:{arena_name()} "
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return None  # another user's process, or one that has just ended
+    for name in names:
+        with suppress(OSError):
+            if not os.readlink(f"{folder}/{name}").startswith(prefix):
+                continue
+            fd = os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC)
+            if _is_ours(fd):
+                return fd
+            os.close(fd)
+    return None
+
+
+def _is_ours(fd: int) -> bool:
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_size != VIRTUAL_BYTES:
+        return False
+    header = np.frombuffer(os.pread(fd, _HEADER.itemsize, 0), _HEADER)[0]
+    return int(header["magic"]) == MAGIC and int(header["namespace"]) == _namespace()
+
+
+def create_shared() -> int:
+    """Make a new arena that other processes of this user can find."""
+    fd = os.memfd_create(arena_name(), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.fchmod(fd, 0o600)
+    os.ftruncate(fd, VIRTUAL_BYTES)
+    # Nobody can cut it short, so a page that was allocated stays readable.
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    os.posix_fallocate(fd, 0, _VOLUME_AT)
+    header = np.zeros(1, _HEADER)
+    header["namespace"], header["next"] = _namespace(), _DATA_AT
+    header["default_budget"] = free_bytes() // 4
+    header["magic"] = MAGIC
+    os.pwrite(fd, header.tobytes(), 0)
+    return fd
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let only one process of the machine look for an arena and make one.
+
+    The lock is on a folder that always exists, so that none has to be left behind. Should
+    somebody hold it for long, two arenas may arise: each is right, and memory is spent twice.
+    """
+    folder = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        patience = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < patience:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.005)
+        yield
+    finally:
+        os.close(fd)
+
+
+def open_arena() -> Arena:
+    """Return the user's arena on this machine, made now if there is none.
+
+    Raises
+    ------
+    ArenaUnavailableError
+        Where there are no memory files or no memory, or ``RADIOBJECT_CACHE=off`` forbids them.
+    """
+    if os.environ.get(NAME_VARIABLE) == "off":
+        raise ArenaUnavailableError(f"{NAME_VARIABLE} is off")
+    if not hasattr(os, "memfd_create"):
+        raise ArenaUnavailableError("this system has no memory files to share")
+    try:
+        with _one_at_a_time():
+            fd = find_shared()
+            return Arena(create_shared() if fd is None else fd)
+    except (OSError, ValueError) as error:
+        raise ArenaUnavailableError(f"no shared memory for decoded tiles: {error}") from error

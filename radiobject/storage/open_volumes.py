@@ -1,0 +1,111 @@
+"""The volumes this process has open for reading, by where they lie."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from radiobject.exceptions import IntegrityError, StorageError
+from radiobject.storage import handles, remote, stats
+from radiobject.storage.fragment import UnsupportedArrayError
+from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.tile_index import TileIndex, build_tile_index
+from radiobject.storage.tile_source import pool
+from radiobject.storage.volume_tiles import VolumeTiles
+
+MAX_OPEN_VOLUMES = 4096
+
+# None stands for a volume that libtiledb reads.
+_volumes: dict[str, VolumeTiles | None] = {}
+_lock = threading.Lock()
+
+
+def volume_tiles(locator: VolumeLocator) -> VolumeTiles | None:
+    """Return the open volume of `locator`, or None for one that libtiledb has to read.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If nothing lies there.
+    IntegrityError
+        If the index and the volume contradict each other or the locator.
+    """
+    known = _volumes.get(locator.uri, _UNKNOWN)
+    if known is None:
+        return None
+    if isinstance(known, VolumeTiles) and (
+        locator.index is None
+        or locator.index is known.stored_index
+        or locator.index == known.stored_index
+    ):
+        return known
+    return _open(locator)
+
+
+_UNKNOWN = object()
+
+
+def _open(locator: VolumeLocator) -> VolumeTiles | None:
+    opened = _with_index(locator)
+    if opened is not None and (
+        opened.shape != locator.shape or opened.dtype != locator.numpy_dtype
+    ):
+        raise IntegrityError(
+            f"volume {locator.label} holds {opened.dtype} of shape {opened.shape}, expected "
+            f"{locator.dtype} of shape {locator.shape}"
+        )
+    with _lock:
+        while len(_volumes) >= MAX_OPEN_VOLUMES:
+            _volumes.pop(next(iter(_volumes)))
+        _volumes[locator.uri] = opened
+    return opened
+
+
+def _with_index(locator: VolumeLocator) -> VolumeTiles | None:
+    """Open by the stored index; if that does not fit, by one made from the array itself."""
+    if handles.is_remote(locator.uri) and not (locator.uri.startswith("s3://") and remote.usable()):
+        stats.count(fallback_volumes=1)
+        return None
+    if locator.index is not None:
+        try:
+            index = TileIndex.unpack(locator.index)
+            if not handles.is_remote(locator.uri):
+                pool.source(locator.uri, index)  # raises if the tile file is not the index's
+            return VolumeTiles(locator.uri, index, locator.index, locator.label)
+        except StorageError:
+            # The array may have been written anew since the index was stored: ask the array.
+            stats.count(index_misfits=1)
+    try:
+        index = build_tile_index(locator.uri)
+    except UnsupportedArrayError:
+        stats.count(fallback_volumes=1)
+        return None
+    opened = VolumeTiles(locator.uri, index, index.pack(), locator.label)
+    opened.stored_index = locator.index
+    return opened
+
+
+def forget(uri: str) -> None:
+    """Drop what is held for the volume at `uri`, or for all volumes below it."""
+    below = f"{uri.rstrip('/')}/"
+    with _lock:
+        for key in [k for k in _volumes if k == uri or k.startswith(below)]:
+            del _volumes[key]
+    pool.forget(uri)
+
+
+def close_all() -> None:
+    """Drop everything that is held for any volume."""
+    with _lock:
+        _volumes.clear()
+    pool.clear()
+
+
+def _renew_in_child() -> None:
+    """Let a forked child find its volumes afresh: it needs its own place in the shared cache."""
+    global _lock
+    _lock = threading.Lock()
+    _volumes.clear()
+
+
+os.register_at_fork(after_in_child=_renew_in_child)

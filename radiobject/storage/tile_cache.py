@@ -1,0 +1,216 @@
+"""Decoded tiles kept in shared memory: one C-order image per volume, filled tile by tile.
+
+Tiles are admitted until the budget is full and are never evicted while a living process uses
+their volume: under the random order of training, eviction costs more than it saves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+
+from radiobject.ctx import get_radiobject_config
+from radiobject.plan.tiling import Tiling
+from radiobject.storage import stats
+from radiobject.storage.arena import PAGE, Arena, ArenaUnavailableError, open_arena
+
+_lock = threading.Lock()
+_arena: Arena | None = None
+_unavailable = False
+_full_until = 0.0
+_RETRY_S = 1.0
+
+
+def shared_arena() -> Arena | None:
+    """Return the arena of this user and machine, or None where there is none to be had."""
+    global _arena, _unavailable
+    with _lock:
+        if _arena is None and not _unavailable:
+            try:
+                _arena = open_arena()
+            except ArenaUnavailableError:
+                _unavailable = True
+        return _arena
+
+
+def _renew_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    if _arena is not None:
+        _arena.renew_in_child()
+
+
+os.register_at_fork(after_in_child=_renew_in_child)
+
+
+def detach() -> None:
+    """Let go of the arena; the next use looks for one again."""
+    global _arena, _unavailable, _full_until
+    with _lock:
+        _arena, _unavailable, _full_until = None, False, 0.0
+
+
+def _refuse() -> bool:
+    """Note that the cache is full, so that for a second no read spends time on asking again."""
+    global _full_until
+    _full_until = time.monotonic() + _RETRY_S
+    stats.count(cache_refused=1)
+    return False
+
+
+def budget_bytes(arena: Arena) -> int:
+    """Return how many bytes of tiles may be kept.
+
+    ``ReadConfig.tile_cache_size_mb`` if it was set, else a quarter of the memory that was free
+    when the arena was made.
+    """
+    read = get_radiobject_config().read
+    if "tile_cache_size_mb" in read.model_fields_set:
+        return read.tile_cache_size_mb << 20
+    return arena.default_budget
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """What the decoded-tile cache holds on this machine, for all processes of the user.
+
+    Attributes
+    ----------
+    tile_bytes : int
+        Bytes of the non-constant tiles in it; this is what the budget bounds.
+    budget_bytes : int
+    resident_bytes : int
+        Memory it takes, tables and background that shares pages with tiles included.
+    """
+
+    tile_bytes: int
+    budget_bytes: int
+    resident_bytes: int
+
+
+def cache_use() -> CacheUse:
+    """Return what the cache holds now; all zero where there is no shared memory."""
+    arena = shared_arena()
+    if arena is None:
+        return CacheUse(0, 0, 0)
+    return CacheUse(arena.charged, budget_bytes(arena), arena.resident)
+
+
+class VolumeImage:
+    """The decoded tiles of one volume, as one array in shared memory.
+
+    Attributes
+    ----------
+    voxels : ndarray, shape of the volume
+        Valid where `ready` says so.
+    ready : ndarray of uint8, shape of the grid
+        1 for tiles that can be read from `voxels`.
+    """
+
+    def __init__(self, arena: Arena, entry: int, offset: int, tiling: Tiling, dtype: np.dtype):
+        self._arena = arena
+        self._entry = entry
+        self._tiling = tiling
+        maps = _map_sizes(tiling)
+        byte = np.dtype(np.uint8)
+        self.ready = arena.view(offset, tiling.grid, byte)
+        self._charged = arena.view(offset + maps[0], tiling.grid, byte)
+        self._allocated = arena.view(offset + 2 * maps[0], tiling.grid[:2], byte)
+        self._voxels_at = offset + maps[1]
+        self.voxels = arena.view(self._voxels_at, tiling.shape, dtype)
+        # Not when it is dropped from a table, but when no read can be using it any more.
+        weakref.finalize(self, _release, arena, entry, os.getpid()).atexit = False
+
+    def admit(self, positions: list[tuple[int, ...]], constant: np.ndarray) -> bool:
+        """Make room for tiles; False when they do not fit, and nothing can be filled then.
+
+        Parameters
+        ----------
+        positions : list of tuple of int
+            The tiles' places in the grid.
+        constant : ndarray of bool, shape of the grid
+            Tiles that are not charged.
+        """
+        if _full_until and time.monotonic() < _full_until:
+            return False
+        budget = budget_bytes(self._arena)
+        with self._arena.locked():
+            new = [p for p in positions if not constant[p] and not self._charged[p]]
+            amount = sum(self._tile_bytes(p) for p in new)
+            if amount and not self._arena.charge(self._entry, amount, budget):
+                return _refuse()
+            for p in new:
+                self._charged[p] = 1
+            return self._allocate({p[:2] for p in positions})
+
+    def fill(self, position: tuple[int, ...], voxels: np.ndarray | np.generic) -> None:
+        """Store the voxels of one admitted tile, or the one value of all of them.
+
+        Another process may store the same tile at the same time: both write the same bytes.
+        """
+        self.voxels[self._tiling.box(position).slices] = voxels
+        # Taking and leaving a lock twice orders the two writes on every kind of processor.
+        with _lock:
+            pass
+        with _lock:
+            self.ready[position] = 1
+
+    def _tile_bytes(self, position: tuple[int, ...]) -> int:
+        return self._tiling.box(position).size * self.voxels.itemsize
+
+    def _allocate(self, columns: set[tuple[int, ...]]) -> bool:
+        """Give memory to whole columns of tiles: those of a column share most of their pages."""
+        plane = self.voxels.strides[0]
+        row = self.voxels.strides[1]
+        for column in columns:
+            if self._allocated[column]:
+                continue
+            box = self._tiling.box((*column, *(0,) * (self.voxels.ndim - 2)))
+            start = box.start[1] * row
+            length = (box.stop[1] - box.start[1]) * row
+            try:
+                for x in range(box.start[0], box.stop[0]):
+                    self._arena.allocate(self._voxels_at + x * plane + start, length)
+            except OSError:
+                return _refuse()
+            self._allocated[column] = 1
+        return True
+
+
+def _release(arena: Arena, entry: int, pid: int) -> None:
+    if os.getpid() == pid:
+        arena.release(entry)
+
+
+def _map_sizes(tiling: Tiling) -> tuple[int, int]:
+    """Return the bytes of one map of the tiles, and of all maps rounded up to pages."""
+    one = -(-tiling.count // 64) * 64
+    return one, -(-3 * one // PAGE) * PAGE
+
+
+def open_image(identity: bytes, tiling: Tiling, dtype: np.dtype) -> VolumeImage | None:
+    """Return the image of a volume, or None where there is no room for another.
+
+    Parameters
+    ----------
+    identity : bytes
+        Different for any two volumes: the packed tile index, which names the fragment and holds
+        the checksums of its tiles.
+    """
+    arena = shared_arena()
+    if arena is None:
+        return None
+    maps = _map_sizes(tiling)
+    size = maps[1] + int(np.prod(tiling.shape, dtype=np.int64)) * dtype.itemsize
+    key = hashlib.blake2b(identity, digest_size=16).digest()
+    try:
+        place = arena.attach(key, size, maps[1])
+    except OSError:
+        return None
+    return None if place is None else VolumeImage(arena, *place, tiling, dtype)
