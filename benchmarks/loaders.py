@@ -109,6 +109,7 @@ class RadiObjectLocal(Loader):
             persistent_workers=self.task.num_workers > 0,
             pin_memory=False,
             patches_per_volume=self.task.patches_per_volume,
+            dtype=None,  # the stored type, as every loader here delivers
         )
 
     def boxes(self, batch: Any) -> list[Box]:

@@ -81,6 +81,7 @@ def training_loader(task: Task, collection: Any) -> Any:
         persistent_workers=task.num_workers > 0,
         pin_memory=False,
         patches_per_volume=task.patches_per_volume,
+        dtype=None,
     )
 
 
@@ -100,6 +101,7 @@ def _pairs(task: Task, argument: str) -> Operation:
         persistent_workers=False,
         pin_memory=False,
         patches_per_volume=task.patches_per_volume,
+        dtype=None,
     )
     batches = endless(loader)
     for _ in range(2 * len(task.boxes()) // task.batch_size):
