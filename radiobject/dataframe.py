@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
@@ -13,10 +13,10 @@ import tiledb
 
 from radiobject.exceptions import SchemaError, ViewError
 from radiobject.expression import compile_filter
-from radiobject.frames import frame_rows, frame_schema, plain_rows, to_series
+from radiobject.frames import ComputedColumn, frame_rows, frame_schema, plain_rows, to_series
 from radiobject.indexing import Positions
 from radiobject.storage import layout
-from radiobject.storage.commit import next_timestamp
+from radiobject.storage.commit import Clock
 from radiobject.storage.table import (
     TEXT,
     Table,
@@ -27,11 +27,8 @@ from radiobject.storage.table import (
 
 INDEX_COLUMNS = (layout.SUBJECT_ID, layout.OBS_ID)
 
-ComputedColumn = tuple[tuple[str, ...], Callable[[pd.DataFrame], pd.Series]]
-"""Stored columns that a column is computed from, and how."""
-
-Writer = Callable[[str], AbstractContextManager[int]]
-"""Opens a commit for an operation and gives its timestamp."""
+Writer = Callable[[str], AbstractContextManager[Clock]]
+"""Opens a commit for an operation and gives its clock."""
 
 
 class Dataframe:
@@ -62,7 +59,6 @@ class Dataframe:
         self._rows = rows
         self._computed = dict(computed or {})
         self._writer = writer
-        self._written = 0
         return self
 
     @classmethod
@@ -190,12 +186,12 @@ class Dataframe:
         if name in self.columns or name.startswith("_"):
             raise SchemaError(f"column {name!r} already exists, or is kept by the store")
         column = {name: storable_dtype(dtype, name)}
-        with self._commit(f"add column {name}") as timestamp:
-            self._table.evolve(add=column, timestamp=timestamp)
+        with self._commit(f"add column {name}") as clock:
+            self._table.evolve(add=column, timestamp=clock.tick())
             if fill is not None:
                 rows = plain_rows(self._table.read(list(self._schema[1])))
                 rows[name] = [fill] * len(self._keys)
-                self._table.write(rows, timestamp)
+                self._table.write(rows, clock.tick())
 
     def drop_column(self, name: str) -> None:
         """Drop a column; SchemaError if it is a key or not there."""
@@ -204,8 +200,8 @@ class Dataframe:
             raise SchemaError(f"Cannot drop index column {name!r}")
         if name not in self.dtypes:
             raise SchemaError(f"column {name!r} does not exist; the columns are {self.columns}")
-        with self._commit(f"drop column {name}") as timestamp:
-            self._table.evolve(drop=[name], timestamp=timestamp)
+        with self._commit(f"drop column {name}") as clock:
+            self._table.evolve(drop=[name], timestamp=clock.tick())
 
     def update(self, df: pd.DataFrame) -> None:
         """Insert the rows of `df`, or replace the given columns of those whose keys exist.
@@ -231,8 +227,8 @@ class Dataframe:
         for name in stored:
             kept = [before[name][row] if row is not None else None for row in old]
             rows[name] = df[name].tolist() if name in df.columns else kept
-        with self._commit("update") as timestamp:
-            self._table.write(rows, timestamp)
+        with self._commit("update") as clock:
+            self._table.write(rows, clock.tick())
 
     def delete(self, cond: str) -> None:
         """Delete the rows that match a filter expression.
@@ -250,21 +246,20 @@ class Dataframe:
             )
         keys = dict.fromkeys(self.index_columns, TEXT)
         condition = compile_filter(cond, {**keys, **self._schema[1]})
-        with self._commit("delete") as timestamp:
-            self._table.delete(condition, timestamp)
+        with self._commit("delete") as clock:
+            self._table.delete(condition, clock.tick())
 
     def _require_root(self, verb: str) -> None:
         if self.is_view:
             raise ViewError(f"{verb} needs the stored table, this dataframe is a view of it")
 
     @contextmanager
-    def _commit(self, operation: str) -> Any:
+    def _commit(self, operation: str) -> Iterator[Clock]:
         if self._writer is not None:
-            with self._writer(operation) as timestamp:
-                yield timestamp
+            with self._writer(operation) as clock:
+                yield clock
         else:
-            self._written = next_timestamp(self._written)
-            yield self._written
+            yield Clock()
         for name in ("_schema", "_keys"):
             self.__dict__.pop(name, None)
 
@@ -303,7 +298,7 @@ class Dataframe:
         if missing:
             raise ValueError(f"the table must contain index column {missing[0]!r}")
         table = cls.create(uri, frame_schema(df, index_columns), index_columns=index_columns)
-        table._table.write(frame_rows(df), next_timestamp(0))
+        table._table.write(frame_rows(df), Clock().tick())
         return table
 
     def __repr__(self) -> str:

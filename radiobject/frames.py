@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,10 @@ import pandas as pd
 
 from radiobject.exceptions import SchemaError
 from radiobject.storage.table import Column, storable_dtype
+from radiobject.storage.volume_rows import AFFINE, SIDES, SPACING
+
+ComputedColumn = tuple[tuple[str, ...], Callable[[pd.DataFrame], pd.Series]]
+"""Stored columns that a column is computed from, and how."""
 
 
 def frame_schema(df: pd.DataFrame, keys: Sequence[str]) -> dict[str, np.dtype]:
@@ -65,3 +70,26 @@ def to_series(column: Column) -> pd.Series:
 def plain_rows(table: Mapping[str, Column]) -> dict[str, list[Any]]:
     """Return stored columns as lists of plain values, None where there is none."""
     return {name: column.to_list() for name, column in table.items()}
+
+
+def _spacing_text(frame: pd.DataFrame) -> pd.Series:
+    return frame[list(SPACING)].apply(lambda row: str(tuple(float(v) for v in row)), axis=1)
+
+
+def _dimensions_text(frame: pd.DataFrame) -> pd.Series:
+    sides = frame[list(SIDES)].to_numpy(dtype=int)
+    return pd.Series([str(tuple(s.tolist()[: 3 + bool(s[3])])) for s in sides], dtype=object)
+
+
+def _affine_text(frame: pd.DataFrame) -> pd.Series:
+    rows = frame[list(AFFINE)].to_numpy(dtype=float).reshape(len(frame), 3, 4).tolist()
+    last = [0.0, 0.0, 0.0, 1.0]
+    return pd.Series([json.dumps([*matrix, last]) for matrix in rows], dtype=object)
+
+
+GEOMETRY_TEXTS: Mapping[str, ComputedColumn] = {
+    "voxel_spacing": (SPACING, _spacing_text),
+    "dimensions": (SIDES, _dimensions_text),
+    "affine_json": (AFFINE, _affine_text),
+}
+"""Text forms of geometry, for programs that read them; the stored columns are numbers."""

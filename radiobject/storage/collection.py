@@ -12,6 +12,7 @@ import numpy.typing as npt
 from radiobject.ctx import WriteConfig
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError
 from radiobject.storage import commit, files, groups, layout, volume_rows
+from radiobject.storage.commit import Clock
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.table import (
     BLOB,
@@ -85,24 +86,23 @@ class CollectionStore:
 
     def _tile_indexes(self, rows: npt.NDArray[np.intp]) -> dict[str, bytes]:
         table = Table(layout.join(self.uri, layout.TILE_INDEX), self.timestamp)
-        if len(rows) == 1:
-            found = table.read([INDEX_COLUMN], key=str(self.rows.arrays[rows[0]]))
-        else:
-            found = table.read([INDEX_COLUMN])
+        everything = 2 * len(rows) > len(self.rows)
+        wanted = None if everything else sorted({str(self.rows.arrays[row]) for row in rows})
+        found = table.read([INDEX_COLUMN], keys=wanted)
         return dict(zip(found[INDEX_KEY].values, found[INDEX_COLUMN].values, strict=True))
 
 
 def create_collection(
-    uri: str, timestamp: int, columns: Mapping[str, Any] | None = None, *, name: str, owner: str
+    uri: str, clock: Clock, columns: Mapping[str, Any] | None = None, *, name: str, owner: str
 ) -> None:
     """Create an empty collection inside the data set `owner`, as part of an open commit."""
     description = commit.group_description(commit.COLLECTION, name=name, owner=owner)
     files.make_folder(layout.parent(uri))
-    groups.create(uri, description, timestamp)
-    create_tables(uri, timestamp, columns)
+    groups.create(uri, description, clock.tick())
+    create_tables(uri, clock, columns)
 
 
-def create_tables(uri: str, timestamp: int, columns: Mapping[str, Any] | None = None) -> None:
+def create_tables(uri: str, clock: Clock, columns: Mapping[str, Any] | None = None) -> None:
     """Create the tables of the collection whose group is at `uri`."""
     declared = {name: storable_dtype(dtype, name) for name, dtype in (columns or {}).items()}
     check_user_columns(declared)
@@ -115,7 +115,7 @@ def create_tables(uri: str, timestamp: int, columns: Mapping[str, Any] | None = 
         tile_rows=_INDEX_TILE_ROWS,
     )
     files.make_folder(layout.join(uri, layout.VOLUMES))
-    groups.add_members(uri, [layout.OBS, layout.TILE_INDEX], timestamp)
+    groups.add_members(uri, [layout.OBS, layout.TILE_INDEX], clock.tick())
 
 
 def check_user_columns(columns: Mapping[str, Any]) -> None:
@@ -169,8 +169,8 @@ def write_record(
     return VolumeRecord(obs_subject_id, obs_id, array, located, matrix, dict(columns or {}))
 
 
-def append_records(uri: str, records: Sequence[VolumeRecord], timestamp: int) -> None:
-    """Add written volumes to the tables of the collection at `uri`, at `timestamp`.
+def append_records(uri: str, records: Sequence[VolumeRecord], clock: Clock) -> None:
+    """Add written volumes to the tables of the collection at `uri`.
 
     Columns that the table lacks are added; volumes written before have no value in them.
     """
@@ -178,8 +178,8 @@ def append_records(uri: str, records: Sequence[VolumeRecord], timestamp: int) ->
         return
     table = Table(layout.join(uri, layout.OBS))
     rows = volume_rows.columns_of(records)
-    add_missing_columns(table, rows, timestamp)
-    table.write(rows, timestamp)
+    add_missing_columns(table, rows, clock)
+    table.write(rows, clock.tick())
     indexed = [record for record in records if record.locator.index is not None]
     if indexed:
         Table(layout.join(uri, layout.TILE_INDEX)).write(
@@ -187,11 +187,11 @@ def append_records(uri: str, records: Sequence[VolumeRecord], timestamp: int) ->
                 INDEX_KEY: [record.array for record in indexed],
                 INDEX_COLUMN: [record.locator.index for record in indexed],
             },
-            timestamp,
+            clock.tick(),
         )
 
 
-def add_missing_columns(table: Table, rows: Mapping[str, Sequence[Any]], timestamp: int) -> None:
+def add_missing_columns(table: Table, rows: Mapping[str, Sequence[Any]], clock: Clock) -> None:
     """Give `table` the columns of `rows` that it lacks; ones without any value are left out."""
     keys, columns = table.schema_now()
     new = {
@@ -202,7 +202,7 @@ def add_missing_columns(table: Table, rows: Mapping[str, Sequence[Any]], timesta
     for name in new:
         check_column_name(name, keys)
     if new:
-        table.evolve(add=new, timestamp=timestamp)
+        table.evolve(add=new, timestamp=clock.tick())
 
 
 def inferred_dtype(values: Sequence[Any], name: str) -> np.dtype:

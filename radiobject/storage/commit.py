@@ -127,7 +127,7 @@ def parse_head(uri: str, metadata: Mapping[str, Any]) -> Head:
         raise StoreNotFoundError(
             f"no RadiObject data set at {uri}: the TileDB group there was written by something else"
         )
-    if not isinstance(version, int) or version > layout.FORMAT_VERSION:
+    if not str(version).isdigit() or int(version) > layout.FORMAT_VERSION:
         raise StorageError(
             f"{uri} has format version {version}, this library reads up to "
             f"{layout.FORMAT_VERSION}; install a newer radiobject"
@@ -149,9 +149,22 @@ def parse_head(uri: str, metadata: Mapping[str, Any]) -> Head:
     )
 
 
-def next_timestamp(after: int) -> int:
-    """Return the timestamp of a new commit: now, and later than `after` whatever the clock says."""
-    return max(int(time.time() * 1000), after + 1)
+class Clock:
+    """Timestamps in milliseconds that only rise, whatever the machine's clock does.
+
+    Rows of one timestamp have no order among each other, and neither have two schemas of a table.
+    So every step of a commit that must come after another ticks once more, and the head is set to
+    the last tick.
+    """
+
+    def __init__(self, after: int = 0) -> None:
+        self.now = after
+        self.tick()
+
+    def tick(self) -> int:
+        """Return a timestamp later than every earlier one, and than what was created by now."""
+        self.now = max(int(time.time() * 1000) + 1, self.now + 1)
+        return self.now
 
 
 def group_description(kind: str, *, name: str | None = None, owner: str | None = None) -> dict:
@@ -176,16 +189,22 @@ def forget_commits(uri: str, commits: tuple[Commit, ...], timestamp: int) -> Non
 
 @dataclass
 class Transaction:
-    """An open commit: what is written with its `timestamp` appears when `commit` is called.
+    """An open commit: what is written at its clock's ticks appears when `commit` is called.
 
     `head` is the committed state before it, None while the data set is being created.
     """
 
     uri: str
     operation: str
-    timestamp: int
+    clock: Clock
     head: Head | None
     last: Commit | None = None
+    _emptied: bool = False
+
+    @property
+    def timestamp(self) -> int:
+        """The timestamp that was last given out."""
+        return self.clock.now
 
     @property
     def rollback_point(self) -> int:
@@ -198,12 +217,22 @@ class Transaction:
         before = self.head.locations if self.head is not None else set()
         return before | set(self.last.collections.values() if self.last is not None else ())
 
+    def start_over(self) -> None:
+        """Begin an empty state, after everything before was deleted."""
+        self._emptied = True
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many subjects and volumes the state has that this commit starts from."""
+        if self.last is None or self._emptied:
+            return 0, 0
+        return self.last.n_subjects, self.last.n_volumes
+
     def commit(
         self, *, collections: Mapping[str, str] | None = None, n_subjects: int, n_volumes: int
     ) -> Commit:
-        """Publish everything written so far, and go on with a later timestamp."""
+        """Publish everything written so far; what follows belongs to the next commit."""
         self.last = Commit(
-            timestamp=self.timestamp,
+            timestamp=self.clock.tick(),
             operation=self.operation,
             written=datetime.now(UTC).isoformat(timespec="milliseconds"),
             collections=dict(collections or {}),
@@ -211,7 +240,7 @@ class Transaction:
             n_volumes=n_volumes,
         )
         write_head(self.uri, self.last)
-        self.timestamp = next_timestamp(self.last.timestamp)
+        self._emptied = False
         return self.last
 
 
@@ -231,9 +260,7 @@ def transaction(uri: str, operation: str, *, break_lock: bool = False) -> Iterat
         head = read_head(uri)
         if lock.abandoned:
             recovery.roll_back(uri, head.last.timestamp, head.locations)
-        opened = Transaction(
-            uri, operation, next_timestamp(head.last.timestamp), head, last=head.last
-        )
+        opened = Transaction(uri, operation, Clock(head.last.timestamp), head, last=head.last)
         try:
             yield opened
         except BaseException:
@@ -267,7 +294,7 @@ def creation(
     try:
         refuse_existing(uri)
         recovery.remove_unfinished(uri)
-        opened = Transaction(uri, operation, next_timestamp(0), None)
+        opened = Transaction(uri, operation, Clock(), None)
         try:
             groups.create(uri, group_description(kind, name=name), opened.timestamp)
             yield opened

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from radiobject.exceptions import AlignmentError, StorageError
+from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError
 from radiobject.storage import commit, files, groups, layout
-from radiobject.storage.collection import CollectionStore, add_missing_columns, open_collection
-from radiobject.storage.commit import Head, Transaction
+from radiobject.storage.collection import CollectionStore, add_missing_columns
+from radiobject.storage.commit import Clock, Head, Transaction
 from radiobject.storage.table import TEXT, Table, create_table
 
 META_KEYS = (layout.SUBJECT_ID,)
@@ -64,12 +64,8 @@ class DatasetStore:
     def collection(self, name: str) -> CollectionStore:
         """Return the collection called `name`, opened once; KeyError if there is none."""
         if name not in self._collections:
-            place = self.state.collections[name]
-            if place.startswith(f"{layout.COLLECTIONS}/"):
-                uri = layout.join(self.uri, place)
-                self._collections[name] = CollectionStore(uri, self.state.timestamp, name)
-            else:
-                self._collections[name] = open_collection(place)
+            uri = layout.located(self.uri, self.state.collections[name])
+            self._collections[name] = CollectionStore(uri, self.state.timestamp, name)
         return self._collections[name]
 
     def n_volumes(self) -> int:
@@ -77,22 +73,35 @@ class DatasetStore:
         return sum(len(self.collection(name).rows) for name in self.names)
 
 
-def create_obs_meta(uri: str, columns: Mapping[str, np.dtype], timestamp: int) -> None:
+def open_dataset(uri: str, at: Any = None) -> DatasetStore:
+    """Open the data set at `uri`; see `radiobject.storage.commit.read_head` for the errors."""
+    return DatasetStore(uri, at)
+
+
+def is_dataset(uri: str) -> bool:
+    """Tell whether a finished data set lies at `uri`."""
+    try:
+        return commit.read_head(uri).kind == commit.ROOT
+    except StoreNotFoundError:
+        return False
+
+
+def create_obs_meta(uri: str, columns: Mapping[str, np.dtype], clock: Clock) -> None:
     """Create the table of subjects below the root group at `uri`."""
     own = {name: dtype for name, dtype in columns.items() if name != OBS_IDS}
     create_table(layout.join(uri, layout.OBS_META), META_KEYS, {**own, OBS_IDS: TEXT})
-    groups.add_members(uri, [layout.OBS_META], timestamp)
+    groups.add_members(uri, [layout.OBS_META], clock.tick())
 
 
-def add_subjects(uri: str, rows: Mapping[str, Sequence[Any]], timestamp: int) -> None:
+def add_subjects(uri: str, rows: Mapping[str, Sequence[Any]], clock: Clock) -> None:
     """Add rows of subjects; a column that the table lacks is added, `obs_ids` starts empty."""
     table = Table(layout.join(uri, layout.OBS_META))
     count = len(rows[layout.SUBJECT_ID])
     for subject in rows[layout.SUBJECT_ID]:
         layout.checked_id(subject, layout.SUBJECT_ID)
     complete = {OBS_IDS: ["[]"] * count, **rows}
-    add_missing_columns(table, complete, timestamp)
-    table.write(complete, timestamp)
+    add_missing_columns(table, complete, clock)
+    table.write(complete, clock.tick())
 
 
 def change_obs_ids(
@@ -115,9 +124,9 @@ def change_obs_ids(
         If a subject has no row.
     """
     change: dict[str, tuple[set[str], set[str]]] = {}
-    for position, pairs in enumerate((added, removed)):
+    for side, pairs in enumerate((added, removed)):
         for subject, obs_id in pairs:
-            change.setdefault(subject, (set(), set()))[position].add(obs_id)
+            change.setdefault(subject, (set(), set()))[side].add(obs_id)
     if not change:
         return
     table = Table(layout.join(tx.uri, layout.OBS_META), tx.timestamp)
@@ -135,7 +144,7 @@ def change_obs_ids(
         json.dumps(sorted((set(json.loads(old or "[]")) | new) - gone))
         for old, (new, gone) in zip(rows[OBS_IDS], change.values(), strict=True)
     ]
-    table.write(rows, tx.timestamp)
+    table.write(rows, tx.clock.tick())
 
 
 def publish(
@@ -146,12 +155,12 @@ def publish(
     volumes: int = 0,
 ) -> None:
     """Commit with `subjects` and `volumes` more (or fewer) than the last state had."""
-    before = tx.last
-    places = before.collections if before is not None else {}
+    n_subjects, n_volumes = tx.counts()
+    places = tx.last.collections if tx.last is not None else {}
     tx.commit(
         collections=places if collections is None else collections,
-        n_subjects=(before.n_subjects if before is not None else 0) + subjects,
-        n_volumes=(before.n_volumes if before is not None else 0) + volumes,
+        n_subjects=n_subjects + subjects,
+        n_volumes=n_volumes + volumes,
     )
 
 

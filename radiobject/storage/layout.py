@@ -78,6 +78,11 @@ def resolve(uri: str, relative: str) -> str:
     return parent(uri) if relative == ".." else join(uri, relative)
 
 
+def located(root: str, place: str) -> str:
+    """Return where a collection is that the data set at `root` has at `place`."""
+    return place if "://" in place or place.startswith("/") else join(root, place)
+
+
 def base_name(uri: str) -> str:
     """Return the last part of `uri`."""
     return uri.rstrip("/").rsplit("/", 1)[-1]

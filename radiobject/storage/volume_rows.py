@@ -115,7 +115,7 @@ class VolumeRows:
         affines = np.zeros((count, 4, 4))
         affines[:, 3, 3] = 1.0
         affines[:, :3] = np.stack([table[n].values for n in AFFINE], axis=1).reshape(count, 3, 4)
-        rescales = [np.where(table[n].valid, table[n].values, np.nan) for n in (SLOPE, INTERCEPT)]
+        rescales = [table[name].filled(np.nan) for name in (SLOPE, INTERCEPT)]
         return cls(
             folder=folder,
             subject_ids=table[layout.SUBJECT_ID].values,

@@ -1,0 +1,23 @@
+"""What users hand in: transforms, attribute values, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+AttrValue: TypeAlias = int | float | bool | str
+TransformResult: TypeAlias = Any
+TransformFn: TypeAlias = Callable[[np.ndarray, pd.Series], TransformResult]
+"""``fn(volume, obs_row)`` gives an array, or an array and new column values."""
+BatchTransformFn: TypeAlias = Callable[[list[tuple[np.ndarray, pd.Series]]], list[TransformResult]]
+LabelSource: TypeAlias = str | pd.DataFrame | Mapping[str, Any] | Callable[[str], Any] | None
+
+
+def normalize_transform_result(result: TransformResult) -> tuple[Any, dict[str, AttrValue]]:
+    """Return what a transform gave as a value and column updates."""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping):
+        return result[0], dict(result[1])
+    return result, {}

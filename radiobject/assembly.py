@@ -1,0 +1,141 @@
+"""Data sets made of collections that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from radiobject import pipeline
+from radiobject.exceptions import AlignmentError
+from radiobject.frames import frame_rows, frame_schema
+from radiobject.indexing import shortened
+from radiobject.storage import commit, dataset, groups, layout
+from radiobject.storage.commit import Transaction
+from radiobject.volume_collection import VolumeCollection
+from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
+
+if TYPE_CHECKING:
+    from radiobject.radi_object import RadiObject
+
+
+def write_selection(
+    radi: RadiObject, uri: str, *, executor: Executor | None = None, progress: bool = False
+) -> RadiObject:
+    """Copy the selected subjects and collections to a new data set.
+
+    A subject that was selected twice is written once.
+    """
+    from radiobject.radi_object import RadiObject
+
+    once = radi if not radi.is_view else radi.loc[list(dict.fromkeys(radi.obs_subject_ids))]
+    rows = once.obs_meta.read().drop(columns=[dataset.OBS_IDS])
+    with RadiObjectWriter(uri) as writer:
+        if len(rows):
+            writer.write_obs_meta(rows)
+        for name in once.collection_names:
+            target = writer.add_collection(name)
+            jobs = pipeline.jobs_of(once.collection(name))
+            pipeline.stream_into(target, jobs, (), executor=executor, progress=progress)
+    return RadiObject(uri)
+
+
+def create_from_collections(
+    uri: str,
+    collections: Mapping[str, VolumeCollection | str],
+    obs_meta: pd.DataFrame | None,
+) -> RadiObject:
+    """Create a data set; collections that lie below it are linked, the others copied."""
+    from radiobject.radi_object import RadiObject
+
+    if not collections:
+        raise ValueError("At least one collection is required")
+    given = {
+        name: vc if isinstance(vc, VolumeCollection) else VolumeCollection(vc)
+        for name, vc in collections.items()
+    }
+    location = layout.normalise_uri(uri)
+    subjects = list(dict.fromkeys(s for vc in given.values() for s in vc.subject_ids))
+    rows = obs_meta if obs_meta is not None else pd.DataFrame({layout.SUBJECT_ID: sorted(subjects)})
+    missing = sorted(set(subjects) - set(rows[layout.SUBJECT_ID]))
+    if missing:
+        raise AlignmentError(f"subjects in the collections lack a row: {shortened(missing)}")
+    rows = rows.drop(columns=[dataset.OBS_IDS], errors="ignore")
+    with commit.creation(location, commit.ROOT, "from collections") as tx:
+        schema = frame_schema(rows, dataset.META_KEYS)
+        dataset.create_obs_meta(location, schema, tx.clock)
+        dataset.add_subjects(location, frame_rows(rows), tx.clock)
+        places: dict[str, str] = {}
+        pairs: list[tuple[str, str]] = []
+        for name, vc in given.items():
+            places[name] = _bring_in(tx, name, vc)
+            pairs += volumes_of(layout.located(location, places[name]), tx.timestamp)
+        _refuse_repeats(pairs)
+        dataset.change_obs_ids(tx, added=pairs)
+        dataset.publish(tx, collections=places, subjects=len(rows), volumes=len(pairs))
+    return RadiObject(location)
+
+
+def add_collection(radi: RadiObject, name: str, vc: VolumeCollection) -> None:
+    """Do what `RadiObject.add_collection` says."""
+    layout.checked_id(name, "a collection's name")
+    with radi._change(f"add {name}") as tx:
+        if name in radi.collection_names:
+            raise ValueError(f"collection {name!r} already exists in {tx.uri}")
+        unknown = sorted(set(vc.subject_ids) - set(radi.obs_subject_ids))
+        if unknown:
+            raise AlignmentError(
+                f"subjects without a row in obs_meta: {shortened(unknown)}; append them first"
+            )
+        places = {**radi._store.state.collections, name: _bring_in(tx, name, vc)}
+        pairs = volumes_of(layout.located(tx.uri, places[name]), tx.timestamp)
+        _refuse_repeats([*pairs, *((s, i) for s, i in _known_volumes(radi))])
+        dataset.change_obs_ids(tx, added=pairs)
+        dataset.publish(tx, collections=places, volumes=len(pairs))
+
+
+def volumes_of(uri: str, timestamp: int) -> list[tuple[str, str]]:
+    """Return (subject id, volume id) of every volume of a collection at `timestamp`."""
+    table = dataset.CollectionStore(uri, timestamp).read()
+    columns = (table[layout.SUBJECT_ID].values, table[layout.OBS_ID].values)
+    return list(zip(*columns, strict=True))
+
+
+def _known_volumes(radi: RadiObject) -> list[tuple[str, str]]:
+    return [
+        (subject, obs_id)
+        for name in radi.collection_names
+        for subject, obs_id in zip(
+            radi.collection(name).subject_ids, radi.collection(name).obs_ids, strict=True
+        )
+    ]
+
+
+def _refuse_repeats(pairs: list[tuple[str, str]]) -> None:
+    ids, counts = np.unique(np.asarray([obs_id for _, obs_id in pairs], str), return_counts=True)
+    repeated = ids[counts > 1].tolist()
+    if repeated:
+        raise AlignmentError(
+            f"volume ids used by two collections: {shortened(repeated)}; "
+            "write() one of them under another name first"
+        )
+
+
+def _bring_in(tx: Transaction, name: str, vc: VolumeCollection) -> str:
+    """Link a collection that lies below the data set, or copy it there; return its place."""
+    folder = layout.join(tx.uri, layout.COLLECTIONS)
+    if layout.parent(vc.uri) == folder and not vc.is_view:
+        head = commit.read_head(vc.uri)
+        if head.owner is None:
+            # The commit must be later than the collection's rows, or they stay invisible.
+            tx.clock.now = max(tx.clock.now, head.last.timestamp)
+            described = {commit.NAME: name, commit.OWNER: "../.."}
+            groups.write_metadata(vc.uri, described, tx.clock.tick())
+            return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"
+    place = dataset.new_collection_location(tx, name)
+    with VolumeCollectionWriter(layout.join(tx.uri, place), name=name).within(tx) as writer:
+        pipeline.stream_into(writer, pipeline.jobs_of(vc), ())
+    return place

@@ -1,0 +1,207 @@
+"""Jobs that read a volume, transform it and maybe write it: the same on threads and processes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from radiobject import parallel
+from radiobject._types import AttrValue, normalize_transform_result
+from radiobject.exceptions import ShapeError
+from radiobject.storage import layout
+from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
+from radiobject.volume import Volume
+from radiobject.writers import COMPUTED_COLUMNS, VolumeCollectionWriter, write_new_volume
+
+if TYPE_CHECKING:
+    from radiobject.volume_collection import VolumeCollection
+
+AFFINE_UPDATE = "affine"
+"""A transform that changes the grid returns the new affine under this name."""
+
+
+@dataclass(frozen=True)
+class VolumeJob:
+    """One volume to be transformed: where it is, its geometry and its row."""
+
+    locator: VolumeLocator
+    affine: npt.NDArray[np.float64]
+    row: Mapping[str, Any]
+
+    @property
+    def volume(self) -> Volume:
+        """The volume to read."""
+        return Volume.of_locator(self.locator, self.affine)
+
+    @property
+    def series(self) -> pd.Series:
+        """The obs row as transforms get it."""
+        return pd.Series(dict(self.row))
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """What became of a volume: its value, and updates of its columns."""
+
+    value: Any
+    updates: dict[str, AttrValue] = field(default_factory=dict)
+
+
+def jobs_of(collection: VolumeCollection) -> list[VolumeJob]:
+    """Return one job per volume of a collection or view; the table is read once."""
+    rows = collection.to_obs().to_dict(orient="records")
+    located = zip(collection.locators(), collection.affines(), rows, strict=True)
+    return [
+        VolumeJob(locator, affine, {str(key): value for key, value in row.items()})
+        for locator, affine, row in located
+    ]
+
+
+def transform_job(fns: Sequence[Callable[..., Any]], job: VolumeJob) -> Transformed:
+    """Read a volume and apply the transforms one after another."""
+    return transform_value(fns, job.volume.to_numpy(), job.row)
+
+
+def transform_value(
+    fns: Sequence[Callable[..., Any]], value: Any, row: Mapping[str, Any]
+) -> Transformed:
+    """Apply transforms one after another; each sees the columns that the ones before set."""
+    updates: dict[str, AttrValue] = {}
+    for fn in fns:
+        value, more = normalize_transform_result(fn(value, pd.Series({**row, **updates})))
+        updates |= more
+    return Transformed(value, updates)
+
+
+def transform_batch(
+    fn: Callable[..., Any], batch: Sequence[tuple[Any, Mapping[str, Any]]]
+) -> list[Transformed]:
+    """Apply a batch transform to values and their rows.
+
+    Raises
+    ------
+    ShapeError
+        If it returns another number of results than it got.
+    """
+    results = list(fn([(value, pd.Series(dict(row))) for value, row in batch]))
+    if len(results) != len(batch):
+        raise ShapeError(
+            f"a batch transform returned {len(results)} results for {len(batch)} volumes"
+        )
+    return [Transformed(*normalize_transform_result(result)) for result in results]
+
+
+def batch_job(fn: Callable[..., Any], jobs: Sequence[VolumeJob]) -> list[Transformed]:
+    """Read a batch of volumes and transform them together."""
+    return transform_batch(fn, [(job.volume.to_numpy(), job.row) for job in jobs])
+
+
+def in_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """Return consecutive batches of at most `size` items; ValueError for a size below 1."""
+    if size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {size}")
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def write_transformed(
+    uri: str, timestamp: int, name: str, acquisition: int | None, job: VolumeJob, done: Transformed
+) -> VolumeRecord:
+    """Write a transformed volume with the geometry and the columns of its source."""
+    from radiobject.volume_collection import generate_obs_id
+
+    data = np.asarray(done.value)
+    updates = dict(done.updates)
+    affine = updates.pop(AFFINE_UPDATE, None)
+    if affine is None and data.shape[:3] != job.locator.shape[:3]:
+        warnings.warn(
+            f"the transform changed the shape of {job.locator.label} from {job.locator.shape} to "
+            f"{data.shape} and stated no affine; the source's is kept. Return "
+            f"(volume, {{{AFFINE_UPDATE!r}: new_affine}}) to state it",
+            stacklevel=2,
+        )
+    subject = str(job.row[layout.SUBJECT_ID])
+    return write_new_volume(
+        uri,
+        timestamp,
+        data,
+        obs_id=generate_obs_id(subject, name, acquisition),
+        obs_subject_id=subject,
+        affine=job.affine if affine is None else np.asarray(affine, dtype=np.float64),
+        columns=own_columns(job.row) | updates,
+        metadata=_kept_metadata(job),
+    )
+
+
+def own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row that describe the scan, without ids and geometry."""
+    left_out = {*SYSTEM_COLUMNS, *COMPUTED_COLUMNS, layout.SUBJECT_ID, layout.OBS_ID}
+    return {
+        name: None if pd.isna(value) else value
+        for name, value in row.items()
+        if name not in left_out
+    }
+
+
+def _kept_metadata(job: VolumeJob) -> dict[str, Any]:
+    dropped = (layout.OBS_ID, "rescale_slope", "rescale_intercept")
+    return {name: v for name, v in job.volume.metadata.items() if name not in dropped}
+
+
+def _read_and_write(
+    fns: Sequence[Callable[..., Any]],
+    uri: str,
+    timestamp: int,
+    name: str,
+    numbered: tuple[VolumeJob, int | None],
+) -> VolumeRecord:
+    job, acquisition = numbered
+    return write_transformed(uri, timestamp, name, acquisition, job, transform_job(fns, job))
+
+
+def stream_into(
+    writer: VolumeCollectionWriter,
+    jobs: Sequence[VolumeJob],
+    fns: Sequence[Callable[..., Any]],
+    *,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> None:
+    """Transform and write volumes where they are read, holding one per worker."""
+    work = partial(_read_and_write, tuple(fns), writer.uri, writer.timestamp, writer.name)
+    records = parallel.run(work, numbered(jobs), executor=executor)
+    for record in parallel.progress_bar(records, len(jobs), "writing", show=progress):
+        writer.add_records([record])
+
+
+def numbered(jobs: Sequence[VolumeJob]) -> list[tuple[VolumeJob, int | None]]:
+    """Return each job with its acquisition number: None for a subject's first, then 1, 2, ..."""
+    seen: dict[str, int] = {}
+    pairs: list[tuple[VolumeJob, int | None]] = []
+    for job in jobs:
+        subject = str(job.row[layout.SUBJECT_ID])
+        count = seen.get(subject, 0)
+        seen[subject] = count + 1
+        pairs.append((job, count or None))
+    return pairs
+
+
+def run_jobs(
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    *,
+    executor: Executor | None,
+    progress: bool,
+    description: str,
+) -> Iterable[Any]:
+    """Run jobs in order with a progress bar."""
+    results: Iterator[Any] = parallel.run(work, items, executor=executor)
+    return parallel.progress_bar(results, len(items), description, show=progress)

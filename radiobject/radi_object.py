@@ -1,0 +1,449 @@
+"""A data set: subjects, and collections of their volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tiledb
+
+from radiobject.dataframe import Dataframe
+from radiobject.exceptions import ViewError
+from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
+from radiobject.indexing import Index, Positions
+from radiobject.storage import commit, dataset, layout
+from radiobject.storage.commit import Clock
+from radiobject.storage.dataset import DatasetStore
+from radiobject.volume import Volume
+from radiobject.volume_collection import VolumeCollection
+
+ImageSource = str | Path | Sequence[tuple[str | Path, str]]
+"""A glob, a folder, or a list of (path, subject id)."""
+
+
+class RadiObject:
+    """Subjects in the order of their ids, with their metadata and their volumes.
+
+    A selection reaches everything under it: its collections, rows, volumes and datasets have just
+    the subjects that were selected, in the order asked and with their repeats.
+
+    Parameters
+    ----------
+    uri : str
+        The data set: a folder or ``s3://bucket/name``. Nothing is read until it is needed.
+    ctx : tiledb.Ctx, optional
+        Accepted for programs that pass one; settings come from `radiobject.configure`.
+    at : int or datetime, optional
+        Open an older state: a commit's timestamp in ms, a time, or -2 for the last but one.
+    """
+
+    def __init__(
+        self, uri: str, ctx: tiledb.Ctx | None = None, *, at: int | datetime | None = None
+    ) -> None:
+        self._uri = layout.normalise_uri(uri)
+        self._at = at
+        self._rows: Positions | None = None
+        self._names: tuple[str, ...] | None = None
+
+    @cached_property
+    def _store(self) -> DatasetStore:
+        return dataset.open_dataset(self._uri, self._at)
+
+    @cached_property
+    def _positions(self) -> Positions:
+        if self._rows is not None:
+            return self._rows
+        return np.arange(len(self._store.subject_ids), dtype=np.intp)
+
+    @cached_property
+    def _opened(self) -> dict[str, VolumeCollection]:
+        return {}
+
+    def _select(
+        self, rows: Positions | None = None, names: tuple[str, ...] | None = None
+    ) -> RadiObject:
+        view = RadiObject(self._uri, at=self._at)
+        view.__dict__["_store"] = self._store
+        view._rows = self._rows if rows is None else rows
+        view._names = self._names if names is None else names
+        return view
+
+    def _view(self, chosen: Positions) -> RadiObject:
+        return self._select(self._positions[chosen])
+
+    def _one(self, chosen: int) -> RadiObject:
+        return self._view(np.asarray([chosen], dtype=np.intp))
+
+    # What it is
+
+    @property
+    def uri(self) -> str | None:
+        """Where the data set is; None for a view."""
+        return None if self.is_view else self._uri
+
+    @property
+    def is_view(self) -> bool:
+        """Whether only some subjects or collections were selected."""
+        return self._rows is not None or self._names is not None
+
+    @property
+    def collection_names(self) -> tuple[str, ...]:
+        """Names of the collections, sorted."""
+        return self._store.names if self._names is None else self._names
+
+    @property
+    def n_collections(self) -> int:
+        """Number of collections."""
+        return len(self.collection_names)
+
+    @property
+    def obs_subject_ids(self) -> list[str]:
+        """Ids of the subjects."""
+        return self._store.subject_ids[self._positions].tolist()
+
+    @property
+    def index(self) -> Index:
+        """Index of the subjects; a repeat in a selection counts once."""
+        return Index.build(dict.fromkeys(self.obs_subject_ids), layout.SUBJECT_ID)
+
+    @property
+    def all_obs_ids(self) -> list[str]:
+        """Ids of all volumes, collection by collection."""
+        return [i for name in self.collection_names for i in self.collection(name).obs_ids]
+
+    @property
+    def obs_meta(self) -> Dataframe:
+        """The subjects' rows of metadata."""
+        writer = None if self.is_view else self._commit_rows
+        return Dataframe.of_table(self._store.obs_meta, self._rows, None, writer)
+
+    def get_obs_row_by_obs_subject_id(self, obs_subject_id: str) -> pd.DataFrame:
+        """Return a subject's row, or no row."""
+        rows = np.flatnonzero(self._store.subject_ids[self._positions] == obs_subject_id)[:1]
+        return Dataframe.of_table(self._store.obs_meta, self._positions[rows]).read()
+
+    # Collections and volumes
+
+    def collection(self, name: str) -> VolumeCollection:
+        """Return a collection with the volumes of the selected subjects; KeyError if unknown."""
+        if name not in self.collection_names:
+            raise KeyError(
+                f"collection {name!r} not found in {self._uri}; there are "
+                f"{list(self.collection_names)}"
+            )
+        if name not in self._opened:
+            whole = VolumeCollection.of_store(self._store.collection(name))
+            chosen = whole if self._rows is None else whole.of_subjects(self.obs_subject_ids)
+            self._opened[name] = chosen
+        return self._opened[name]
+
+    def __getattr__(self, name: str) -> VolumeCollection:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self.collection_names:
+            return self.collection(name)
+        raise AttributeError(
+            f"{type(self).__name__} has no attribute and no collection {name!r}; the collections "
+            f"are {list(self.collection_names)}"
+        )
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.collection_names})
+
+    def get_volume(self, obs_id: str) -> Volume:
+        """Return a volume of any collection; KeyError if no selected subject has it."""
+        for name in self.collection_names:
+            found = self.collection(name)
+            if obs_id in found._position:
+                return found.loc[obs_id]  # type: ignore[return-value]
+        raise KeyError(f"{layout.OBS_ID} {obs_id!r} not found in {self!r}")
+
+    # Selection
+
+    @property
+    def iloc(self) -> ILoc[RadiObject, RadiObject]:
+        """Subjects by position; always a view."""
+        return ILoc(len(self), self._one, self._view)
+
+    @cached_property
+    def _position(self) -> Mapping[str, int]:
+        if self._rows is None:
+            return self._store.position
+        return {subject: i for i, subject in reversed(list(enumerate(self.obs_subject_ids)))}
+
+    @property
+    def loc(self) -> Loc[RadiObject, RadiObject]:
+        """Subjects by id; always a view."""
+        return Loc(layout.SUBJECT_ID, self._position, self._one, self._view)
+
+    def sel(self, *, subject: str | Sequence[str]) -> RadiObject:
+        """Return a view of one subject or several; KeyError if unknown."""
+        return self.loc[listed(subject)]
+
+    def __getitem__(self, key: str | Sequence[str]) -> RadiObject:
+        return self.loc[key]
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.collection_names)
+
+    def filter(self, expr: str) -> RadiObject:
+        """Return the subjects whose rows match a filter expression (`radiobject.expression`)."""
+        return self._select(self.obs_meta.matching(expr))
+
+    def head(self, n: int = 5) -> RadiObject:
+        """Return the first subjects."""
+        return self._view(first_positions(len(self), n))
+
+    def tail(self, n: int = 5) -> RadiObject:
+        """Return the last subjects."""
+        return self._view(last_positions(len(self), n))
+
+    def sample(self, n: int = 5, seed: int | None = None) -> RadiObject:
+        """Return subjects chosen at random without replacement."""
+        return self._view(sampled(len(self), n, seed))
+
+    def select_collections(self, names: str | Sequence[str]) -> RadiObject:
+        """Return a view with only these collections; KeyError if one is unknown."""
+        wanted = tuple(dict.fromkeys(listed(names)))
+        for name in wanted:
+            self.collection(name)
+        return self._select(names=wanted)
+
+    def copy(self) -> RadiObject:
+        """Return the object itself, or another over the same selection."""
+        return self._select() if self.is_view else self
+
+    def describe(self) -> str:
+        """Return a summary of the selection as text."""
+        from radiobject.pictures import describe_text
+
+        return describe_text(self)
+
+    # Changes
+
+    def _require_root(self, verb: str) -> None:
+        if self.is_view:
+            raise ViewError(f"{verb} needs the stored data set, {self!r} is a view of it")
+        if self._at is not None:
+            raise ViewError(f"{verb} needs the newest state, {self!r} was opened at an older one")
+
+    def _reopen(self) -> None:
+        for cached in ("_store", "_positions", "_position", "_opened"):
+            self.__dict__.pop(cached, None)
+
+    @contextmanager
+    def _change(self, operation: str, **options: Any) -> Iterator[commit.Transaction]:
+        self._require_root(operation)
+        with commit.transaction(self._uri, operation, **options) as tx:
+            self._reopen()
+            yield tx
+        self._reopen()
+
+    @contextmanager
+    def _commit_rows(self, operation: str) -> Iterator[Clock]:
+        with self._change(operation) as tx:
+            yield tx.clock
+            dataset.publish(tx)
+
+    def append(
+        self,
+        images: Mapping[str, ImageSource],
+        obs_meta: pd.DataFrame | None = None,
+        reorient: bool | None = None,
+        format_hint: Mapping[str, Any] | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> None:
+        """Add volumes, and the subjects that are new, in one commit; see `from_images`.
+
+        Raises
+        ------
+        ValueError
+            If a new subject has no row in `obs_meta`.
+        ViewError
+            On a view.
+        """
+        from radiobject import ingest
+
+        self._require_root("append")
+        ingest.append_images(
+            self, images, obs_meta, reorient, format_hint, progress=progress, **options
+        )
+        self._reopen()
+
+    def delete(self, subjects: str | Sequence[str]) -> None:
+        """Delete subjects with all their volumes; older states have them until `vacuum`.
+
+        Raises
+        ------
+        KeyError
+            If a subject is not there; nothing is deleted.
+        """
+        gone = list(dict.fromkeys(listed(subjects)))
+        with self._change("delete subjects") as tx:
+            self.loc[gone]
+            volumes = 0
+            for name in self.collection_names:
+                store = self._store.collection(name)
+                found = int(np.isin(store.rows.subject_ids.astype(str), gone).sum())
+                if found:
+                    store.obs.delete_keys(layout.SUBJECT_ID, gone, tx.clock.tick())
+                volumes += found
+            self._store.obs_meta.delete_keys(layout.SUBJECT_ID, gone, tx.clock.tick())
+            dataset.publish(tx, subjects=-len(gone), volumes=-volumes)
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """Rename a collection; its volumes keep their ids.
+
+        Raises
+        ------
+        KeyError
+            If there is no collection `old`.
+        ValueError
+            If there is one called `new`.
+        """
+        layout.checked_id(new, "a collection's name")
+        with self._change(f"rename {old} to {new}") as tx:
+            if old not in self.collection_names:
+                raise KeyError(f"collection {old!r} not found in {self._uri}")
+            if new in self.collection_names:
+                raise ValueError(f"collection {new!r} already exists in {self._uri}")
+            places = {
+                new if name == old else name: place
+                for name, place in self._store.state.collections.items()
+            }
+            dataset.publish(tx, collections=places)
+
+    def add_collection(self, name: str, vc: VolumeCollection | str) -> None:
+        """Make a collection part of the data set.
+
+        One that lies at ``{uri}/collections/...`` is linked, any other (or a view) is copied.
+
+        Raises
+        ------
+        ValueError
+            If there is a collection of that name.
+        AlignmentError
+            If a volume belongs to a subject without a row in obs_meta, or an id is taken.
+        """
+        from radiobject.assembly import add_collection
+
+        self._require_root("add_collection")
+        add_collection(self, name, vc if isinstance(vc, VolumeCollection) else VolumeCollection(vc))
+        self._reopen()
+
+    def validate(self, *, checksums: bool = False) -> None:
+        """Check that rows, ids and stored volumes agree; see `VolumeCollection.validate`."""
+        from radiobject.validation import validate_dataset
+
+        self._require_root("validate")
+        validate_dataset(self._store, checksums=checksums)
+
+    # History
+
+    def history(self) -> pd.DataFrame:
+        """Return the committed states, oldest first; each `timestamp` opens with ``at=``."""
+        rows = [
+            {**vars(c), "collections": ", ".join(sorted(c.collections))}
+            for c in self._store.head.commits
+        ]
+        return pd.DataFrame(rows)
+
+    def vacuum(self, keep: int = 1) -> dict[str, int]:
+        """Forget all but the last `keep` states, and remove what only the forgotten ones had.
+
+        Returns
+        -------
+        dict
+            How many states, volumes and collections were removed.
+        """
+        from radiobject.storage.maintenance import vacuum
+
+        with self._change("vacuum") as tx:
+            return vacuum(tx, keep)
+
+    def repair(self, *, break_lock: bool = False) -> None:
+        """Roll back what a dead writer left.
+
+        Parameters
+        ----------
+        break_lock : bool
+            Take over the lock of a writer on another machine that is gone for good.
+        """
+        with self._change("repair", break_lock=break_lock) as tx:
+            commit.recovery.roll_back(tx.uri, tx.rollback_point, tx.locations)
+
+    # Copies and creation
+
+    def write(
+        self,
+        uri: str,
+        ctx: tiledb.Ctx | None = None,
+        *,
+        executor: Executor | None = None,
+        progress: bool = False,
+    ) -> RadiObject:
+        """Copy what is selected to a new data set."""
+        from radiobject.assembly import write_selection
+
+        return write_selection(self, uri, executor=executor, progress=progress)
+
+    @classmethod
+    def from_images(
+        cls,
+        uri: str,
+        images: Mapping[str, ImageSource],
+        validate_alignment: bool = False,
+        obs_meta: pd.DataFrame | None = None,
+        reorient: bool | None = None,
+        format_hint: Mapping[str, Any] | None = None,
+        ctx: tiledb.Ctx | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> RadiObject:
+        """Create a data set from NIfTI files and DICOM series; see `radiobject.ingest`."""
+        from radiobject import ingest
+
+        options |= {"format_hint": format_hint, "progress": progress}
+        return ingest.create_dataset(uri, images, validate_alignment, obs_meta, reorient, **options)
+
+    @classmethod
+    def from_collections(
+        cls,
+        uri: str,
+        collections: Mapping[str, VolumeCollection | str],
+        obs_meta: pd.DataFrame | None = None,
+        ctx: tiledb.Ctx | None = None,
+    ) -> RadiObject:
+        """Create a data set from collections; those below `uri` are linked, others copied.
+
+        Raises
+        ------
+        ValueError
+            If there is no collection.
+        """
+        from radiobject.assembly import create_from_collections
+
+        return create_from_collections(uri, collections, obs_meta)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.collection_names)
+        view = " (view)" if self.is_view else ""
+        return (
+            f"RadiObject({len(self)} subjects, {self.n_collections} collections: [{names}]){view}"
+        )
+
+    def _repr_html_(self) -> str:
+        from radiobject.pictures import dataset_html
+
+        return dataset_html(self)

@@ -1,0 +1,57 @@
+"""Deleting what this library wrote, and nothing else."""
+
+from __future__ import annotations
+
+import tiledb
+
+from radiobject.ctx import get_tiledb_ctx
+from radiobject.exceptions import StorageError, StoreNotFoundError
+from radiobject.storage import commit, files, groups, handles, layout
+from radiobject.storage.lock import acquire
+
+
+def uri_exists(uri: str, ctx: tiledb.Ctx | None = None) -> bool:
+    """Tell whether a TileDB group or array lies at `uri`."""
+    return groups.object_kind(layout.normalise_uri(uri)) is not None
+
+
+def delete_tiledb_uri(uri: str, ctx: tiledb.Ctx | None = None) -> None:
+    """Delete a data set, a collection of its own, or a volume of its own.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If nothing of the kind lies at `uri`.
+    StorageError
+        If it is something else, a symbolic link, or part of a data set.
+    LockError
+        If it is being written.
+    """
+    location = layout.normalise_uri(uri)
+    if files.is_link(location):
+        raise StorageError(f"{location} is a symbolic link; delete what it points to by its name")
+    kind = groups.object_kind(location)
+    if kind is None:
+        raise StoreNotFoundError(f"nothing to delete at {location}: no TileDB object lies there")
+    if kind == "array":
+        _require_standalone_volume(location)
+    else:
+        metadata = groups.read_metadata(location) or {}
+        head = commit.parse_head(location, metadata)
+        if head.owner:
+            raise StorageError(
+                f"{location} belongs to a data set; delete its volumes or subjects there"
+            )
+        acquire(location, "delete").release()
+    handles.forget(location)
+    files.remove(location)
+
+
+def _require_standalone_volume(uri: str) -> None:
+    if layout.base_name(layout.parent(uri)) == layout.VOLUMES and groups.read_metadata(
+        layout.parent(layout.parent(uri))
+    ):
+        raise StorageError(f"{uri} belongs to a collection; delete it with its delete()")
+    with tiledb.open(uri, "r", ctx=get_tiledb_ctx()) as array:
+        if array.schema.sparse or not array.schema.has_attr(layout.VOXELS_ATTR):
+            raise StorageError(f"{uri} is a TileDB array, but no volume of this library")

@@ -1,0 +1,84 @@
+"""Proof that a store is whole: rows, ids, arrays and voxels agree."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+
+from radiobject.exceptions import AlignmentError
+from radiobject.indexing import shortened
+from radiobject.plan.box import Box
+from radiobject.storage import dataset, files, layout, reader
+from radiobject.storage.collection import CollectionStore
+from radiobject.storage.dataset import DatasetStore
+from radiobject.storage.description import describe_volume
+
+
+def validate_collection(store: CollectionStore, *, checksums: bool = False) -> None:
+    """Raise an `AlignmentError` unless every row has its volume and ids are unique."""
+    rows = store.rows
+    repeated = [obs_id for obs_id, n in Counter(rows.obs_ids.tolist()).items() if n > 1]
+    if repeated:
+        raise AlignmentError(f"{store.uri} has several volumes called {shortened(repeated)}")
+    folder = layout.join(store.uri, layout.VOLUMES)
+    present = {layout.base_name(entry) for entry in files.list_folder(folder)}
+    missing = [
+        obs_id
+        for obs_id, array in zip(rows.obs_ids, rows.arrays, strict=True)
+        if array not in present
+    ]
+    if missing:
+        raise AlignmentError(f"{store.uri} has rows without a volume: {shortened(missing)}")
+    for row in range(len(rows)):
+        _validate_volume(store, row, checksums)
+
+
+def _validate_volume(store: CollectionStore, row: int, checksums: bool) -> None:
+    locator = store.locators(np.asarray([row], dtype=np.intp))[0]
+    found = describe_volume(locator.uri)
+    expected = (locator.obs_id, locator.shape, locator.numpy_dtype)
+    if (found.obs_id, found.shape, found.dtype) != expected:
+        raise AlignmentError(
+            f"the row of {locator.label} says {expected[1:]}, its array at {locator.uri} says "
+            f"{found.obs_id!r}, {found.shape}, {found.dtype}"
+        )
+    if checksums:
+        # Decoding compares each tile with the sum, minimum and maximum written with it.
+        out = np.empty(locator.shape, dtype=locator.numpy_dtype)
+        reader.read_into(locator, Box.whole(locator.shape), out)
+
+
+def validate_dataset(store: DatasetStore, *, checksums: bool = False) -> None:
+    """Raise an `AlignmentError` unless subjects, ids and all collections agree."""
+    expected: dict[str, list[str]] = {subject: [] for subject in store.subject_ids}
+    seen: dict[str, str] = {}
+    for name in store.names:
+        collection = store.collection(name)
+        validate_collection(collection, checksums=checksums)
+        rows = collection.rows
+        for subject, obs_id in zip(rows.subject_ids, rows.obs_ids, strict=True):
+            if subject not in expected:
+                raise AlignmentError(
+                    f"volume {obs_id!r} of {name!r} belongs to subject {subject!r}, which has no "
+                    "row in obs_meta"
+                )
+            if obs_id in seen:
+                raise AlignmentError(
+                    f"volume id {obs_id!r} is in the collections {seen[obs_id]!r} and {name!r}"
+                )
+            seen[obs_id] = name
+            expected[subject].append(obs_id)
+    _validate_obs_ids(store, expected)
+
+
+def _validate_obs_ids(store: DatasetStore, expected: dict[str, list[str]]) -> None:
+    table = store.obs_meta.read([dataset.OBS_IDS])
+    listed = table[dataset.OBS_IDS].to_list()
+    for subject, text in zip(table[layout.SUBJECT_ID].values, listed, strict=True):
+        if json.loads(text or "[]") != sorted(expected[subject]):
+            raise AlignmentError(
+                f"obs_meta lists the volumes {text} for subject {subject!r}, the collections "
+                f"have {sorted(expected[subject])}"
+            )

@@ -1,0 +1,505 @@
+"""A collection: volumes of one kind, one row of metadata each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import tiledb
+
+from radiobject import pipeline
+from radiobject._types import BatchTransformFn, LabelSource, TransformFn
+from radiobject.dataframe import Dataframe
+from radiobject.exceptions import ViewError
+from radiobject.frames import GEOMETRY_TEXTS
+from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
+from radiobject.indexing import Index, Positions
+from radiobject.query import EagerQuery, LazyQuery
+from radiobject.storage import collection as stored
+from radiobject.storage import commit, dataset, layout
+from radiobject.storage.collection import CollectionStore
+from radiobject.storage.commit import Clock
+from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.volume_rows import VolumeRows
+from radiobject.volume import Volume
+from radiobject.writers import VolumeCollectionWriter
+
+if TYPE_CHECKING:
+    from radiobject.ml import VolumeCollectionDataset
+
+Source = str | Path | VolumeLocator
+
+
+def generate_obs_id(
+    obs_subject_id: str, collection_name: str, acquisition_index: int | None = None
+) -> str:
+    """Return the id of a subject's volume in a collection; later scans carry their number."""
+    base = f"{obs_subject_id}_{collection_name}"
+    return base if acquisition_index is None else f"{base}_acq-{acquisition_index}"
+
+
+class VolumeCollection:
+    """Volumes of one kind, in the order of (subject id, volume id), or a selection of them.
+
+    A selection keeps the order asked and its repeats, and everything reached from it (rows,
+    volumes, datasets, writers) sees just what was selected.
+
+    Parameters
+    ----------
+    uri : str
+        The collection's group. Nothing is read until it is needed.
+    ctx : tiledb.Ctx, optional
+        Accepted for programs that pass one; settings come from `radiobject.configure`.
+    """
+
+    def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
+        self.uri = layout.normalise_uri(uri)
+        self._rows: Positions | None = None
+
+    @classmethod
+    def of_store(cls, store: CollectionStore, rows: Positions | None = None) -> VolumeCollection:
+        """Return the collection over an opened store, or over selected rows of it."""
+        found = cls.__new__(cls)
+        found.uri = store.uri
+        found._rows = rows
+        found.__dict__["_store"] = store
+        return found
+
+    @cached_property
+    def _store(self) -> CollectionStore:
+        return stored.open_collection(self.uri)
+
+    @property
+    def _all(self) -> VolumeRows:
+        return self._store.rows
+
+    @cached_property
+    def _positions(self) -> Positions:
+        return np.arange(len(self._all), dtype=np.intp) if self._rows is None else self._rows
+
+    def _view(self, chosen: Positions) -> VolumeCollection:
+        return VolumeCollection.of_store(self._store, self._positions[chosen])
+
+    def _volume(self, chosen: int) -> Volume:
+        row = int(self._positions[chosen])
+        locator = self._store.locators(np.asarray([row], dtype=np.intp))[0]
+        return Volume.of_locator(locator, self._all.affines[row])
+
+    # What it is
+
+    @property
+    def is_view(self) -> bool:
+        """Whether only some volumes were selected."""
+        return self._rows is not None
+
+    @property
+    def name(self) -> str | None:
+        """The collection's name."""
+        return self._store.name
+
+    @property
+    def shapes(self) -> npt.NDArray[np.int64]:
+        """Shape of each volume, (n, 4); T is 0 for volumes without a time axis."""
+        return self._all.shapes[self._positions]
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape that all volumes have; None if they differ or there are none."""
+        shapes = np.unique(self.shapes, axis=0)
+        if len(shapes) != 1:
+            return None
+        sides = tuple(int(side) for side in shapes[0])
+        return sides[:3] if sides[3] == 0 else sides
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all volumes have one shape."""
+        return self.shape is not None
+
+    @property
+    def obs_ids(self) -> list[str]:
+        """Ids of the volumes."""
+        return self._all.obs_ids[self._positions].tolist()
+
+    @property
+    def subject_ids(self) -> list[str]:
+        """Subject of each volume, as many as there are volumes."""
+        return self._all.subject_ids[self._positions].tolist()
+
+    @property
+    def obs_subject_ids(self) -> list[str]:
+        """Subject of each volume, as many as there are volumes."""
+        return self.subject_ids
+
+    @property
+    def index(self) -> Index:
+        """Index of the volume ids; a repeat in a selection counts once."""
+        return Index.build(dict.fromkeys(self.obs_ids), layout.OBS_ID)
+
+    @property
+    def subjects(self) -> Index:
+        """Index of the subjects in the order of their first volume."""
+        return Index.build(dict.fromkeys(self.subject_ids), layout.SUBJECT_ID)
+
+    @cached_property
+    def _position(self) -> Mapping[str, int]:
+        if self._rows is None:
+            return self._store.position
+        return {obs_id: i for i, obs_id in reversed(list(enumerate(self.obs_ids)))}
+
+    def locators(self) -> list[VolumeLocator]:
+        """Return where the voxels of each volume are; what worker processes are given."""
+        return self._store.locators(self._positions)
+
+    def locate(self, obs_id: str) -> VolumeLocator:
+        """Return where the voxels of one volume are; KeyError if it is not selected."""
+        return self.loc[obs_id].locator  # type: ignore[union-attr]
+
+    def affines(self) -> npt.NDArray[np.float64]:
+        """Return the affine of each volume, voxel index to RAS+ mm, shape (n, 4, 4)."""
+        return self._all.affines[self._positions]
+
+    # Rows
+
+    @property
+    def obs(self) -> Dataframe:
+        """The rows of metadata of what is selected."""
+        return Dataframe.of_table(
+            self._store.obs, self._rows, GEOMETRY_TEXTS, None if self.is_view else self._commit_rows
+        )
+
+    def to_obs(self) -> pd.DataFrame:
+        """Return the rows of metadata as pandas has them."""
+        return self.obs.read()
+
+    def get_obs_row_by_obs_id(self, obs_id: str) -> pd.DataFrame:
+        """Return the row of a volume, or no row."""
+        rows = np.flatnonzero(self._all.obs_ids[self._positions] == obs_id)[:1]
+        chosen = self._positions[rows]
+        return Dataframe.of_table(self._store.obs, chosen, GEOMETRY_TEXTS).read()
+
+    # Selection
+
+    @property
+    def iloc(self) -> ILoc[Volume, VolumeCollection]:
+        """Volumes by position."""
+        return ILoc(len(self), self._volume, self._view)
+
+    @property
+    def loc(self) -> Loc[Volume, VolumeCollection]:
+        """Volumes by id."""
+        return Loc(layout.OBS_ID, self._position, self._volume, self._view)
+
+    def __getitem__(self, key: Any) -> Volume | VolumeCollection:
+        if isinstance(key, str):
+            return self.loc[key]
+        if isinstance(key, list) and key and all(isinstance(item, str) for item in key):
+            return self.loc[key]
+        return self.iloc[key]
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __iter__(self) -> Iterator[Volume]:
+        for locator, affine in zip(self.locators(), self.affines(), strict=True):
+            yield Volume.of_locator(locator, affine)
+
+    def of_subjects(self, subjects: Sequence[str]) -> VolumeCollection:
+        """Return the volumes of `subjects`, in the order of the subjects given."""
+        places: dict[str, list[int]] = {}
+        for place, subject in enumerate(self.subject_ids):
+            places.setdefault(subject, []).append(place)
+        chosen = [place for subject in subjects for place in places.get(subject, ())]
+        return self._view(np.asarray(chosen, dtype=np.intp))
+
+    def sel(self, *, subject: str | Sequence[str]) -> Volume | VolumeCollection:
+        """Return a subject's volume if it has exactly one, else a view; KeyError if unknown."""
+        wanted = listed(subject)
+        missing = sorted(set(wanted) - set(self.subject_ids))
+        if missing:
+            raise KeyError(f"subject {missing[0]!r} not found in {self!r}")
+        found = self.of_subjects(wanted)
+        return found._volume(0) if isinstance(subject, str) and len(found) == 1 else found
+
+    def groupby_subject(self) -> Iterator[tuple[str, VolumeCollection]]:
+        """Yield each subject with a view of its volumes."""
+        for subject in self.subjects:
+            yield subject, self.of_subjects([subject])
+
+    def filter(self, expr: str) -> VolumeCollection:
+        """Return the volumes whose rows match a filter expression (`radiobject.expression`)."""
+        return VolumeCollection.of_store(self._store, self.obs.matching(expr))
+
+    def head(self, n: int = 5) -> VolumeCollection:
+        """Return the first volumes."""
+        return self._view(first_positions(len(self), n))
+
+    def tail(self, n: int = 5) -> VolumeCollection:
+        """Return the last volumes."""
+        return self._view(last_positions(len(self), n))
+
+    def sample(self, n: int = 5, seed: int | None = None) -> VolumeCollection:
+        """Return volumes chosen at random without replacement."""
+        return self._view(sampled(len(self), n, seed))
+
+    def copy(self) -> VolumeCollection:
+        """Return another object over the same selection."""
+        return VolumeCollection.of_store(self._store, self._rows)
+
+    # Pipelines
+
+    def lazy(self) -> LazyQuery:
+        """Return a pipeline that streams."""
+        return LazyQuery(self)
+
+    def map(
+        self, fn: TransformFn, *, executor: Executor | None = None, progress: bool = False
+    ) -> EagerQuery:
+        """Apply `fn(volume, obs_row)` to every volume and hold the results."""
+        work: Callable[[Any], Any] = partial(pipeline.transform_job, (fn,))
+        return self._run(work, pipeline.jobs_of(self), executor, progress)
+
+    def map_batches(
+        self,
+        fn: BatchTransformFn,
+        batch_size: int = 8,
+        *,
+        executor: Executor | None = None,
+        progress: bool = False,
+    ) -> EagerQuery:
+        """Apply `fn` to lists of (volume, obs_row) and hold the results."""
+        batches = pipeline.in_batches(pipeline.jobs_of(self), batch_size)
+        work: Callable[[Any], Any] = partial(pipeline.batch_job, fn)
+        return self._run(work, batches, executor, progress)
+
+    def _run(
+        self,
+        work: Callable[[Any], Any],
+        items: Sequence[Any],
+        executor: Executor | None,
+        progress: bool,
+    ) -> EagerQuery:
+        results = pipeline.run_jobs(
+            work, items, executor=executor, progress=progress, description="transforming"
+        )
+        done: list[pipeline.Transformed] = []
+        for result in results:
+            done += result if isinstance(result, list) else [result]
+        return EagerQuery.of(self, done)
+
+    def write(
+        self,
+        uri: str | None = None,
+        name: str | None = None,
+        ctx: tiledb.Ctx | None = None,
+        *,
+        executor: Executor | None = None,
+        progress: bool = False,
+    ) -> VolumeCollection:
+        """Copy what is selected to a new collection; see `LazyQuery.write`.
+
+        Raises
+        ------
+        ValueError
+            If nothing is selected.
+        """
+        if not len(self):
+            raise ValueError("No volumes to write")
+        if uri is None:
+            beside = f"{self.uri}_written"
+            uri = layout.join(layout.parent(self.uri), name) if name else beside
+        return self.lazy().write(uri, name, executor=executor, progress=progress)
+
+    def to_dataset(
+        self,
+        patch_size: Sequence[int] | None = None,
+        labels: LabelSource = None,
+        transform: Callable[..., Any] | None = None,
+    ) -> VolumeCollectionDataset:
+        """Return a PyTorch dataset of patches, or of whole volumes without `patch_size`."""
+        from radiobject.ml import DatasetConfig, LoadingMode, VolumeCollectionDataset
+
+        mode = LoadingMode.FULL_VOLUME if patch_size is None else LoadingMode.PATCH
+        size = None if patch_size is None else tuple(patch_size)
+        config = DatasetConfig(loading_mode=mode, patch_size=size)
+        return VolumeCollectionDataset(self, config=config, labels=labels, transform=transform)
+
+    # Changes
+
+    def _require_root(self, verb: str) -> None:
+        if self.is_view:
+            raise ViewError(f"{verb} needs the stored collection, {self!r} is a view of it")
+
+    def _reopen(self) -> None:
+        for cached in ("_store", "_positions", "_position"):
+            self.__dict__.pop(cached, None)
+
+    @contextmanager
+    def _commit_rows(self, operation: str) -> Iterator[Clock]:
+        with commit.transaction(dataset.owner_of(self.uri), operation) as tx:
+            yield tx.clock
+            dataset.publish(tx)
+        self._reopen()
+
+    def append(
+        self,
+        niftis: Sequence[tuple[str | Path, str]] | None = None,
+        dicom_dirs: Sequence[tuple[str | Path, str]] | None = None,
+        reorient: bool | None = None,
+        progress: bool = False,
+        *,
+        executor: Executor | None = None,
+    ) -> None:
+        """Add volumes from files, all of them or none.
+
+        Parameters
+        ----------
+        niftis, dicom_dirs : sequence of (path, subject id)
+            One of the two.
+
+        Raises
+        ------
+        ViewError
+            On a view.
+        ShapeError
+            If the collection has one shape and a file has another.
+        """
+        from radiobject import ingest
+
+        self._require_root("append")
+        ingest.append_to_collection(
+            self, niftis, dicom_dirs, reorient=reorient, progress=progress, executor=executor
+        )
+        self._reopen()
+
+    def delete(self, obs_ids: str | Sequence[str]) -> None:
+        """Delete volumes; older states still have them until `vacuum`.
+
+        Raises
+        ------
+        KeyError
+            If a volume is not there; nothing is deleted.
+        ViewError
+            On a view.
+        """
+        self._require_root("delete")
+        gone = list(dict.fromkeys(listed(obs_ids)))
+        for obs_id in gone:
+            if obs_id not in self._position:
+                raise KeyError(f"{layout.OBS_ID} {obs_id!r} not found in {self!r}")
+        owner = dataset.owner_of(self.uri)
+        with commit.transaction(owner, "delete volumes") as tx:
+            self._store.obs.delete_keys(layout.OBS_ID, gone, tx.clock.tick())
+            if owner != self.uri:
+                rows = [self._position[obs_id] for obs_id in gone]
+                pairs = zip(self._all.subject_ids[rows], gone, strict=True)
+                dataset.change_obs_ids(tx, removed=pairs)
+            dataset.publish(tx, volumes=-len(gone))
+        self._reopen()
+
+    def validate(self, *, checksums: bool = False) -> None:
+        """Check that rows and stored volumes agree.
+
+        Parameters
+        ----------
+        checksums : bool
+            Decode every voxel too, and compare with what the store says of its tiles.
+
+        Raises
+        ------
+        AlignmentError
+            On an id or count mismatch, naming the volumes.
+        ViewError
+            On a view.
+        """
+        from radiobject.validation import validate_collection
+
+        self._require_root("validate")
+        validate_collection(self._store, checksums=checksums)
+
+    # Creation
+
+    @classmethod
+    def from_niftis(
+        cls,
+        uri: str,
+        niftis: Sequence[tuple[str | Path, str]],
+        obs: pd.DataFrame | None = None,
+        reorient: bool | None = None,
+        validate_dimensions: bool = True,
+        valid_subject_ids: Sequence[str] | None = None,
+        name: str | None = None,
+        ctx: tiledb.Ctx | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> VolumeCollection:
+        """Create a collection from NIfTI files; see `radiobject.ingest.create_collection`."""
+        from radiobject import ingest
+
+        options |= {"validate_dimensions": validate_dimensions, "progress": progress}
+        return ingest.create_collection(
+            uri, niftis, ingest.ImageFormat.NIFTI, obs, reorient, valid_subject_ids, name, **options
+        )
+
+    @classmethod
+    def from_dicoms(
+        cls,
+        uri: str,
+        dicom_dirs: Sequence[tuple[str | Path, str]],
+        obs: pd.DataFrame | None = None,
+        reorient: bool | None = None,
+        validate_dimensions: bool = True,
+        valid_subject_ids: Sequence[str] | None = None,
+        name: str | None = None,
+        ctx: tiledb.Ctx | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> VolumeCollection:
+        """Create a collection from DICOM series; see `radiobject.ingest.create_collection`."""
+        from radiobject import ingest
+
+        options |= {"validate_dimensions": validate_dimensions, "progress": progress}
+        return ingest.create_collection(
+            uri, dicom_dirs, ingest.ImageFormat.DICOM, obs, reorient, valid_subject_ids, name,
+            **options,
+        )  # fmt: skip
+
+    @classmethod
+    def from_numpy(
+        cls,
+        uri: str,
+        volumes: Mapping[tuple[str, str], np.ndarray],
+        name: str | None = None,
+        *,
+        affines: Mapping[tuple[str, str], npt.ArrayLike] | None = None,
+        obs: pd.DataFrame | None = None,
+    ) -> VolumeCollection:
+        """Create a collection from arrays keyed by (subject id, volume id)."""
+        keys = [layout.SUBJECT_ID, layout.OBS_ID]
+        rows = {} if obs is None else obs.set_index(keys).to_dict(orient="index")
+        with VolumeCollectionWriter(uri, name=name) as writer:
+            for (subject, obs_id), data in volumes.items():
+                attrs = {
+                    str(k): v for k, v in rows.get(obs_id, {}).items() if k != "obs_subject_id"
+                }
+                affine = (affines or {}).get((subject, obs_id))
+                writer.write_volume(data, obs_id, subject, affine=affine, **attrs)
+        return cls(writer.uri)
+
+    def __repr__(self) -> str:
+        shape = self.shape
+        shown = "heterogeneous" if shape is None else "x".join(str(side) for side in shape)
+        view = ", view" if self.is_view else ""
+        return f"VolumeCollection({self.name!r}, {len(self)} volumes, shape={shown}{view})"
+
+    def _repr_html_(self) -> str:
+        from radiobject.pictures import collection_html
+
+        return collection_html(self)
