@@ -1,0 +1,205 @@
+"""Workers of every start method read right, share one cache, and leave nothing behind."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tiledb
+import worker_reads
+
+from radiobject.plan.box import Box
+from radiobject.storage import arena, handles, reader, tile_cache, writer
+from radiobject.storage.locator import VolumeLocator
+
+# Forking beside running threads is what these tests are about.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:TileDB is a multithreading library:UserWarning"),
+]
+TIMEOUT_S = 120
+
+
+@pytest.fixture(scope="module")
+def locator(tmp_path_factory):
+    shape = (70, 60, 50)
+    data = (np.arange(np.prod(shape)) % 30011).reshape(shape).astype(np.int16)
+    yield writer.write_volume(str(tmp_path_factory.mktemp("shared") / "v"), data)
+    reader.close_all()
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """A volume that only libtiledb reads."""
+    shape = (70, 60, 50)
+    data = (np.arange(np.prod(shape)) % 30011).reshape(shape).astype(np.int16)
+    uri = str(tmp_path_factory.mktemp("refused") / "v")
+    dims = [
+        tiledb.Dim(a, domain=(0, n - 1), tile=32, dtype=np.int32)
+        for a, n in zip("xyz", shape, strict=True)
+    ]
+    filters = tiledb.FilterList([tiledb.BitShuffleFilter(), tiledb.ZstdFilter()])
+    attr = tiledb.Attr("voxels", dtype=np.int16, filters=filters)
+    tiledb.Array.create(uri, tiledb.ArraySchema(domain=tiledb.Domain(*dims), attrs=[attr]))
+    with tiledb.open(uri, "w") as array:
+        array[...] = data
+    return VolumeLocator(uri, shape, "int16")
+
+
+def run(method, workers, locator, count=30):
+    context = multiprocessing.get_context(method)
+    through = context.Queue()
+    started = [
+        context.Process(target=worker_reads.read_boxes, args=(locator, seed, count, through))
+        for seed in range(workers)
+    ]
+    for process in started:
+        process.start()
+    answers = [through.get(timeout=TIMEOUT_S) for _ in started]
+    for process in started:
+        process.join(TIMEOUT_S)
+        assert process.exitcode == 0
+    assert [wrong for wrong, _ in answers] == [0] * workers
+    return [counted for _, counted in answers]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_fork_eleven_times(locator, refused, workers):
+    for _ in range(11):
+        # The parent has open arrays, contexts and mappings when it forks.
+        worker_reads.wrong_and_counted(locator, 1, 2)
+        worker_reads.wrong_and_counted(refused, 1, 2)
+        run("fork", workers, locator, 10)
+        run("fork", workers, refused, 3)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_forkserver(locator, workers):
+    run("forkserver", workers, locator)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_spawn(locator, refused, workers):
+    run("spawn", workers, locator)
+    run("spawn", workers, refused, 3)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_share_what_was_decoded(locator, method):
+    whole = np.empty(locator.shape, np.int16)
+    reader.read_into(locator, Box.whole(locator.shape), whole)
+    counted = run(method, 1, locator)[0]
+    assert "tiles_decoded" not in counted
+    assert counted["tiles_cached"] > 0
+
+
+def test_what_a_worker_decoded_serves_its_parent(tmp_path):
+    shape = (64, 64, 64)
+    data = (np.arange(np.prod(shape)) % 30011).reshape(shape).astype(np.int16)
+    locator = writer.write_volume(str(tmp_path / "v"), data)
+    # The parent holds the arena and its own place in it; the worker fills it and ends.
+    worker_reads.wrong_and_counted(writer.write_volume(str(tmp_path / "w"), data), 0, 1)
+    run("spawn", 1, locator, 200)
+    wrong, counted = worker_reads.wrong_and_counted(locator, 0, 200)
+    assert wrong == 0
+    assert "tiles_decoded" not in counted
+
+
+def test_fork_while_threads_read(locator, refused):
+    stop = threading.Event()
+    failures = []
+
+    def keep_reading(where, seed):
+        while not stop.is_set():
+            wrong, _ = worker_reads.wrong_and_counted(where, seed, 3)
+            if wrong:
+                failures.append(seed)
+
+    threads = [
+        threading.Thread(target=keep_reading, args=(where, seed))
+        for seed, where in enumerate((locator, refused))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(5):
+            reader.forget(locator.uri)
+            run("fork", 2, locator, 5)
+            run("fork", 1, refused, 2)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+
+
+def test_nothing_is_left_after_kill(tmp_path, monkeypatch):
+    shape = (64, 64, 64)
+    data = (np.arange(np.prod(shape)) % 30011).reshape(shape).astype(np.int16)
+    uri = writer.write_volume(str(tmp_path / "v"), data).uri
+    monkeypatch.setenv("RADIOBJECT_CACHE", f"kill-{os.getpid()}")
+    before = {folder: set(os.listdir(folder)) for folder in ("/dev/shm", str(tmp_path))}
+    child = subprocess.Popen(
+        [sys.executable, worker_reads.__file__, uri], stdout=subprocess.PIPE, text=True
+    )
+    assert int(child.stdout.readline()) == data.nbytes
+    found = arena.find_shared()
+    assert found is not None
+    status = os.fstat(found)
+    assert status.st_mode & 0o777 == 0o600
+    assert status.st_uid == os.geteuid()
+    assert status.st_blocks * 512 > data.nbytes
+    os.close(found)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert arena.find_shared() is None
+    assert before == {folder: set(os.listdir(folder)) for folder in before}
+
+
+def test_locators_pickle_and_handles_do_not(locator):
+    import pickle
+
+    assert pickle.loads(pickle.dumps(locator)) == locator
+    with pytest.raises(TypeError):
+        pickle.dumps(handles.session(remote=False))
+
+
+def test_memory_of_a_dead_process_is_reused(tmp_path, monkeypatch):
+    """What only a killed worker used makes room when another volume needs it."""
+    monkeypatch.setenv("RADIOBJECT_CACHE", f"reuse-{os.getpid()}")
+    tile_cache.detach()
+    reader.close_all()
+    try:
+        mine = tile_cache.shared_arena()
+        assert mine is not None
+        shape = (64, 64, 64)
+        data = (np.arange(np.prod(shape)) % 30011).reshape(shape).astype(np.int16)
+        uri = writer.write_volume(str(tmp_path / "v"), data).uri
+        child = subprocess.Popen(
+            [sys.executable, worker_reads.__file__, uri], stdout=subprocess.PIPE, text=True
+        )
+        child.stdout.readline()
+        assert mine.charged == data.nbytes
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        assert mine.charged == data.nbytes
+        resident = mine.resident
+        other = writer.write_volume(str(tmp_path / "w"), data + 1)
+        budget = data.nbytes + 1000
+        monkeypatch.setattr(tile_cache, "budget_bytes", lambda arena: budget)
+        out = np.empty(shape, np.int16)
+        reader.read_into(other, Box.whole(shape), out)
+        np.testing.assert_array_equal(out, data + 1)
+        assert mine.charged == data.nbytes
+        assert mine.resident < resident + data.nbytes // 2
+    finally:
+        reader.close_all()
+        tile_cache.detach()
+        gc.collect()
