@@ -59,6 +59,13 @@ def blank(path: Path, sop_class: str, series_uid: str, syntax: str) -> FileDatas
     return ds
 
 
+def identify(ds: Dataset) -> None:
+    """Add the patient and study fields that a derived object must repeat."""
+    ds.StudyDate = ds.StudyTime = ds.AccessionNumber = ds.StudyID = ""
+    ds.PatientSex = ds.ReferringPhysicianName = ds.SeriesNumber = ""
+    ds.PositionReferenceIndicator = ""
+
+
 def set_pixels(ds: Dataset, pixels: np.ndarray, bits_stored: int | None = None) -> None:
     ds.Rows, ds.Columns = pixels.shape[-2:]
     if pixels.ndim == 3:
@@ -128,10 +135,13 @@ def write_enhanced(
     columns: int = 6,
     slopes: Sequence[float] | None = None,
     shuffle: bool = True,
+    patient: bool = False,
 ) -> np.ndarray:
     """Write an enhanced multi-frame object with its frames out of order; return the volume."""
     ds = blank(path, EnhancedMRImageStorage, generate_uid(), ExplicitVRLittleEndian)
     ds.Modality = "MR"
+    if patient:
+        identify(ds)
     shared = Dataset()
     shared.PlaneOrientationSequence = Items([Dataset()])
     shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(AXIAL)

@@ -1,0 +1,318 @@
+"""DICOM segmentation objects in and out, through highdicom."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+
+from radiobject import __version__
+from radiobject.exceptions import AlignmentError, IngestError, ShapeError
+from radiobject.formats.dicom_header import PARSE_ERRORS
+from radiobject.formats.dicom_series import DicomSeries
+from radiobject.formats.guards import DEFAULT_LIMITS, Limits
+from radiobject.formats.image import LoadedImage, Scalar, geometry_columns
+from radiobject.formats.source import SourceFile, read_file
+from radiobject.orientation import (
+    OrientationInfo,
+    axis_codes,
+    orientation_info_to_metadata,
+    reorient_to_canonical,
+)
+
+try:
+    import highdicom as hd
+except ImportError as error:
+    raise ImportError(
+        "DICOM segmentations need highdicom: pip install 'radiobject[dicom]'"
+    ) from error
+
+GRID_TOLERANCE_MM = 1e-2
+"""Largest distance of a voxel from its place for two grids to be one."""
+
+_SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_ANATOMY = ("123037004", "SCT", "Anatomical Structure")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What one label value means.
+
+    Parameters
+    ----------
+    label : str
+        Name, such as "Liver".
+    category, kind : tuple of str
+        Coded category and type: (value, scheme, meaning).
+    algorithm : str
+        Name of the algorithm that made it; empty for a manual segmentation.
+    """
+
+    label: str
+    category: tuple[str, str, str] = _ANATOMY
+    kind: tuple[str, str, str] = _ANATOMY
+    algorithm: str = ""
+
+
+def load_dicom_seg(
+    path: str | Path,
+    *,
+    reference: LoadedImage | DicomSeries | None = None,
+    segments: Sequence[int] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> LoadedImage:
+    """Read a DICOM segmentation as a label volume.
+
+    Parameters
+    ----------
+    path : path-like
+        The segmentation object.
+    reference : LoadedImage or DicomSeries, optional
+        The image it belongs to. The labels are put on its grid: slices that the object leaves out
+        because they are empty come back as zeros. Without it the volume ends with the outermost
+        slices that have a label.
+    segments : sequence of int, optional
+        Segment numbers to read; all by default.
+    limits : Limits
+        What the header may declare.
+
+    Returns
+    -------
+    LoadedImage
+        uint8 or uint16, shape (X, Y, Z): 0 is background, else the segment number. What the
+        numbers mean is in ``metadata["segments"]``, as JSON.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IngestError
+        If it is no segmentation, is damaged, or its segments overlap.
+    AlignmentError
+        If its grid is not that of the reference.
+    """
+    source_path = Path(path)
+    content = read_file(source_path, limits)
+    name = source_path.name
+    _check_header(source_path, limits)
+    try:
+        seg = hd.seg.segread(content)
+        numbers = list(segments) if segments is not None else list(seg.segment_numbers)
+        if not set(numbers) <= set(seg.segment_numbers):
+            raise IngestError(f"{name}: has segments {list(seg.segment_numbers)}, not {numbers}")
+        dtype = np.uint8 if max(numbers) < 256 else np.uint16
+        volume = seg.get_volume(segment_numbers=numbers, combine_segments=True, dtype=dtype)
+        described = {number: _segment(seg.get_segment_description(number)) for number in numbers}
+    except IngestError:
+        raise
+    except (*PARSE_ERRORS, RuntimeError) as error:
+        raise IngestError(f"{name}: cannot be read as one label volume ({error})") from error
+    data, affine = _along_normal(volume.array, volume.affine)
+    if reference is not None:
+        data, affine = _on_grid(name, data, affine, reference.shape[:3], reference.affine)
+    orientation = OrientationInfo.from_affine(affine, "dicom_iop", "header")
+    columns: dict[str, Scalar] = {"modality": "SEG", "orientation_source": "dicom_iop"}
+    columns |= geometry_columns(data.shape, affine)
+    columns |= SourceFile.of_bytes(name, content).columns()
+    metadata: dict[str, Scalar] = dict(orientation_info_to_metadata(orientation))
+    metadata["segments"] = json.dumps({str(n): vars(s) for n, s in described.items()})
+    return LoadedImage(data, affine, columns, metadata)
+
+
+def save_dicom_seg(
+    path: str | Path,
+    labels: NDArray[Any],
+    affine: NDArray[np.floating],
+    segments: Mapping[int, Segment],
+    source: DicomSeries,
+) -> Path:
+    """Write a label volume as a DICOM segmentation of the series it was drawn on.
+
+    The object carries the patient and study of the source files, as DICOM demands: it is as
+    identifying as they are.
+
+    Parameters
+    ----------
+    path : path-like
+        Written at the end, in one step.
+    labels : ndarray, shape (X, Y, Z), unsigned integers
+        0 is background.
+    affine : ndarray, shape (4, 4)
+        Voxel index of `labels` to RAS+ mm. Axes may be permuted and flipped against the source.
+    segments : mapping of int to Segment
+        The meaning of each label value but 0, numbered from 1 without a gap.
+    source : DicomSeries
+        The image series, with its files in place.
+
+    Raises
+    ------
+    AlignmentError
+        If the grid is not that of the source, or a label has no meaning.
+    ShapeError
+        If `labels` is not a volume of integers, or the source has time points.
+    """
+    if len(source.shape) != 3:
+        raise ShapeError(f"the source series has time points, shape {source.shape}; give one")
+    if labels.ndim != 3 or labels.dtype.kind not in "iub":
+        raise ShapeError(f"labels must be (X, Y, Z) integers, got {labels.dtype} {labels.shape}")
+    present = {int(value) for value in np.unique(labels)} - {0}
+    if not present <= set(segments) or sorted(segments) != list(range(1, len(segments) + 1)):
+        raise AlignmentError(
+            f"labels {sorted(present)} need a Segment each, numbered from 1; got {sorted(segments)}"
+        )
+    target = Path(path)
+    moved, placed = reorient_to_canonical(labels, affine, "".join(axis_codes(source.affine)))
+    _check_same_grid(target.name, moved.shape, placed, source.shape[:3], source.affine)
+    datasets = [pydicom.dcmread(file) for file in source.files]
+    dtype = np.uint8 if len(segments) < 256 else np.uint16
+    seg = hd.seg.Segmentation(
+        source_images=datasets,
+        pixel_array=_in_file_order(moved, source).astype(dtype),
+        segmentation_type="BINARY",
+        segment_descriptions=[
+            _description(number, segments[number]) for number in sorted(segments)
+        ],
+        series_instance_uid=hd.UID(),
+        series_number=1,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="RadiObject",
+        manufacturer_model_name="RadiObject",
+        software_versions=__version__,
+        device_serial_number="0",
+    )
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        seg.save_as(temporary)
+        os.replace(temporary, target)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    return target
+
+
+def _in_file_order(labels: NDArray[Any], source: DicomSeries) -> NDArray[Any]:
+    """Return (frame, row, column) in the order of the source's files, or of its frames."""
+    slices = labels.T
+    if len(source.files) > 1:
+        return slices
+    frames = np.empty_like(slices)
+    for slice_, frame in zip(slices, source.frames, strict=True):
+        frames[frame.index] = slice_
+    return frames
+
+
+def _check_header(path: Path, limits: Limits) -> None:
+    """Refuse what is no segmentation or declares too much, before its pixels are unpacked."""
+    try:
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True,
+            specific_tags=["SOPClassUID", "Rows", "Columns", "NumberOfFrames"],
+        )  # fmt: skip
+        if str(header.get("SOPClassUID")) not in _SEGMENTATION_CLASSES:
+            raise IngestError(f"{path.name}: not a DICOM segmentation")
+        shape = (int(header.Columns), int(header.Rows), int(header.get("NumberOfFrames") or 1))
+    except IngestError:
+        raise
+    except PARSE_ERRORS as error:
+        raise IngestError(f"{path.name}: damaged DICOM file ({error})") from error
+    limits.check_volume(path.name, shape, 1)
+
+
+def _along_normal(
+    array: NDArray[Any], affine: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Turn highdicom's (slice, row, column) in LPS+ into (column, row, slice) in RAS+.
+
+    Slices run along the normal of row and column direction, as everywhere here.
+    """
+    data = array.transpose(2, 1, 0)
+    turned = affine[:, [2, 1, 0, 3]].copy()
+    if np.cross(turned[:3, 0], turned[:3, 1]) @ turned[:3, 2] < 0:
+        data = data[:, :, ::-1]
+        turned[:3, 3] += turned[:3, 2] * (data.shape[2] - 1)
+        turned[:3, 2] *= -1
+    return data, _LPS_TO_RAS @ turned
+
+
+def _on_grid(
+    name: str,
+    data: NDArray[Any],
+    affine: NDArray[np.float64],
+    shape: tuple[int, ...],
+    target: NDArray[np.float64],
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Place `data` in zeros of `shape` where its affine puts it on the `target` grid."""
+    moved, placed = reorient_to_canonical(data, affine, "".join(axis_codes(target)))
+    step = np.linalg.inv(target) @ placed
+    offset = np.rint(step[:3, 3]).astype(int)
+    stop = offset + moved.shape
+    expected = target.copy()
+    expected[:3, 3] = target[:3, :3] @ offset + target[:3, 3]
+    _check_same_grid(name, moved.shape, placed, moved.shape, expected)
+    if (offset < 0).any() or (stop > np.array(shape)).any():
+        raise AlignmentError(
+            f"{name}: labels at voxels {offset.tolist()} to {stop.tolist()} leave the reference "
+            f"of shape {tuple(shape)}"
+        )
+    out = np.zeros(shape, dtype=data.dtype)
+    out[tuple(slice(a, b) for a, b in zip(offset, stop, strict=True))] = moved
+    return out, target
+
+
+def _check_same_grid(
+    name: str,
+    shape: Sequence[int],
+    affine: NDArray[np.float64],
+    expected_shape: Sequence[int],
+    expected: NDArray[np.float64],
+) -> None:
+    """Compare the places of the eight corner voxels."""
+    corners = np.array([[*index, 1] for index in np.ndindex(2, 2, 2)], dtype=np.float64) * np.array(
+        [*(np.array(shape) - 1), 1]
+    )
+    apart = float(np.linalg.norm(corners @ (affine - expected).T, axis=1).max())
+    if tuple(shape) != tuple(expected_shape) or apart > GRID_TOLERANCE_MM:
+        raise AlignmentError(
+            f"{name}: labels of shape {tuple(shape)} lie up to {apart:.3g} mm off the image of "
+            f"shape {tuple(expected_shape)}; resample them to its grid first"
+        )
+
+
+def _segment(description: Any) -> Segment:
+    def code(concept: Any) -> tuple[str, str, str]:
+        return concept.value, concept.scheme_designator, concept.meaning
+
+    return Segment(
+        label=str(description.segment_label),
+        category=code(description.segmented_property_category),
+        kind=code(description.segmented_property_type),
+        algorithm=str(description.get("SegmentAlgorithmName") or ""),
+    )
+
+
+def _description(number: int, segment: Segment) -> Any:
+    automatic = bool(segment.algorithm)
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=segment.label,
+        segmented_property_category=hd.sr.CodedConcept(*segment.category),
+        segmented_property_type=hd.sr.CodedConcept(*segment.kind),
+        algorithm_type="AUTOMATIC" if automatic else "MANUAL",
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=segment.algorithm,
+            family=hd.sr.CodedConcept("123110", "DCM", "Artificial Intelligence"),
+            version="1",
+        )
+        if automatic
+        else None,
+    )
