@@ -155,6 +155,11 @@ def _abandon_inherited() -> None:
 
 os.register_at_fork(after_in_child=_abandon_inherited)
 
+# tiledb-py makes every fork warn of deadlocks once a context exists. A child that uses what it
+# inherited does deadlock; here no child does, so workers may fork without a warning each.
+if hasattr(tiledb.ctx, "_needs_fork_wrapper"):
+    tiledb.ctx._needs_fork_wrapper = False
+
 
 def describe(uri: str) -> tuple[tuple[int, ...], np.dtype]:
     """Return the shape in voxels and the stored type of the volume at `uri`.

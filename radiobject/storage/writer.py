@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 
 import numpy as np
 import tiledb
@@ -11,10 +11,14 @@ import tiledb.libtiledb as lt
 
 from radiobject.ctx import WriteConfig, get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
-from radiobject.storage import handles, stats
+from radiobject.plan.tiling import Tiling, extents_for_patch
+from radiobject.storage import reader, stats
+from radiobject.storage.blocked_copy import c_ordered
+from radiobject.storage.filter_trial import choose_filters
 from radiobject.storage.fragment import UnsupportedArrayError
+from radiobject.storage.handles import is_remote
 from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.tile_index import build_tile_index
+from radiobject.storage.tile_index import TileIndex, build_tile_index
 
 VOXELS_ATTR = "voxels"
 AXES = ("x", "y", "z", "t")
@@ -65,27 +69,46 @@ def write_volume(
     """
     voxels = storable(data)
     settings = config if config is not None else get_radiobject_config().write
-    extents = tile_extents(voxels.shape, settings, patch_size)
+    tiling = Tiling(voxels.shape, tile_extents(voxels.shape, settings, patch_size))
     ctx = get_tiledb_ctx()
-    schema = _schema(voxels, extents, settings, ctx)
-    handles.forget(uri)
+    filters = choose_filters(voxels, tiling, settings.compression).filters(ctx)
+    reader.forget(uri)
+    _create(uri, _schema(voxels.dtype, tiling, filters, ctx), ctx)
+    with ExitStack() as undo:
+        undo.callback(_remove, uri, ctx)
+        try:
+            _write(uri, c_ordered(voxels), metadata or {}, timestamp, ctx)
+        except tiledb.TileDBError as error:
+            raise StorageError(f"volume at {uri!r} cannot be written: {error}") from error
+        index = _index(uri)
+        undo.pop_all()
+    stats.count(
+        volumes_written=1,
+        remote_writes=int(is_remote(uri)),
+        bytes_written=voxels.nbytes if index is None else index.file_size,
+    )
+    packed = None if index is None else index.pack()
+    return VolumeLocator(uri, voxels.shape, voxels.dtype.name, packed)
+
+
+def _create(uri: str, schema: tiledb.ArraySchema, ctx: tiledb.Ctx) -> None:
     try:
         tiledb.Array.create(uri, schema, ctx=ctx)
     except tiledb.TileDBError as error:
         if "already exists" in str(error):
             raise StoreExistsError(f"a volume lies at {uri!r} already; choose another") from error
         raise StorageError(f"volume at {uri!r} cannot be created: {error}") from error
-    try:
-        _write(uri, voxels, metadata or {}, timestamp, ctx)
-    except tiledb.TileDBError as error:
-        raise StorageError(f"volume at {uri!r} cannot be written: {error}") from error
-    stats.count(volumes_written=1, remote_writes=int(handles.is_remote(uri)))
-    return VolumeLocator(uri, voxels.shape, voxels.dtype.name, _packed_index(uri))
 
 
-def _packed_index(uri: str) -> bytes | None:
+def _remove(uri: str, ctx: tiledb.Ctx) -> None:
+    """Take back an array that was created here and could not be filled."""
+    with suppress(tiledb.TileDBError):
+        tiledb.VFS(ctx=ctx).remove_dir(uri)
+
+
+def _index(uri: str) -> TileIndex | None:
     try:
-        return build_tile_index(uri).pack()
+        return build_tile_index(uri)
     except UnsupportedArrayError:
         # A newer libtiledb may write a format that only it can read: then it does the reading.
         return None
@@ -116,23 +139,26 @@ def storable(data: np.ndarray) -> np.ndarray:
 
 
 def tile_extents(
-    shape: Sequence[int], config: WriteConfig, patch_size: Sequence[int] | None
+    shape: Sequence[int], config: WriteConfig, patch_size: Sequence[int] | None = None
 ) -> tuple[int, ...]:
-    """Return the tile extents for a volume of `shape`, clamped to it."""
+    """Return the tile extents for a volume of `shape`, none longer than the volume.
+
+    Explicit settings of the tiles win, then the declared patch size, then cubes of 32.
+    """
+    if patch_size is not None and not config.tile.model_fields_set:
+        return extents_for_patch(shape, patch_size)
     extents = config.tile.extents_for_shape(shape)
     return tuple(min(int(e), int(n)) for e, n in zip(extents, shape, strict=True))
 
 
 def _schema(
-    voxels: np.ndarray, extents: Sequence[int], config: WriteConfig, ctx: tiledb.Ctx
+    dtype: np.dtype, tiling: Tiling, filters: tiledb.FilterList, ctx: tiledb.Ctx
 ) -> tiledb.ArraySchema:
     dimensions = [
         tiledb.Dim(name, domain=(0, side - 1), tile=extent, dtype=np.int32, ctx=ctx)
-        for name, side, extent in zip(AXES, voxels.shape, extents, strict=False)
+        for name, side, extent in zip(AXES, tiling.shape, tiling.extents, strict=False)
     ]
-    compression = config.compression.as_filter()
-    filters = tiledb.FilterList([] if compression is None else [compression])
-    attribute = tiledb.Attr(VOXELS_ATTR, dtype=voxels.dtype, filters=filters, ctx=ctx)
+    attribute = tiledb.Attr(VOXELS_ATTR, dtype=dtype, filters=filters, ctx=ctx)
     return tiledb.ArraySchema(
         domain=tiledb.Domain(*dimensions, ctx=ctx), attrs=[attribute], ctx=ctx
     )
@@ -146,10 +172,9 @@ def _write(
     ctx: tiledb.Ctx,
 ) -> None:
     with tiledb.open(uri, "w", ctx=ctx, timestamp=timestamp) as array:
-        _submit(array, np.ascontiguousarray(voxels), ctx)
+        _submit(array, voxels, ctx)
         for key, value in metadata.items():
             array.meta[key] = value
-    stats.count(bytes_written=math.prod(voxels.shape) * voxels.dtype.itemsize)
 
 
 def _submit(array: tiledb.Array, voxels: np.ndarray, ctx: tiledb.Ctx) -> None:
