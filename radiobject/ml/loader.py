@@ -104,7 +104,7 @@ class VolumeLoader(DataLoader):
         self._meter = Meter()
         self._before = stats.totals()
         self._buffers = PrivateBuffers(self._batch_bytes(), look_ahead + 2, pinned=self._pin)
-        self._run: _Run | None = None
+        self._requests = _Requests(len(self))
         if len(self) == 0:
             warnings.warn(
                 f"the loader delivers nothing: {len(sampler)} samples a rank, batch_size "
@@ -163,38 +163,29 @@ class VolumeLoader(DataLoader):
         return self._meter.report(here, workers=self.num_workers, transform=transform)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        plans = self._plans(*self._progress.begin())
         self._meter, self._before = Meter(), stats.totals()
         dataset: StoredDataset = self.dataset  # type: ignore[assignment]
+        plans = _plans(dataset, *self._progress.begin(), self.batch_size or 1)
         if self.num_workers == 0:
             return self._counted(LookAhead(dataset, plans, self._buffers, self._look_ahead))
         return self._counted(self._from_workers(dataset, plans))
 
-    def _plans(self, epoch: int, order: NDArray[np.int64]) -> Iterator[SamplePlan]:
-        """Yield the plan of each batch, placed many at a time."""
-        dataset: StoredDataset = self.dataset  # type: ignore[assignment]
-        size = self.batch_size or 1
-        for first in range(0, len(order), size * _PLANNED_AT_ONCE):
-            plan = dataset.plan(order[first : first + size * _PLANNED_AT_ONCE], epoch)
-            for begin in range(0, len(plan), size):
-                yield plan.cut(begin, begin + size)
-
     @property
     def _index_sampler(self) -> Any:
         """What DataLoader's iterators send to workers: requests instead of lists of indices."""
-        return _Requests(self)
+        return self._requests
 
     def _from_workers(
         self, dataset: StoredDataset, plans: Iterator[SamplePlan]
     ) -> Iterator[tuple[Any, int]]:
-        before = self._run
+        before = self._requests.run
         if before is None or not self.persistent_workers:
             in_flight = self.num_workers * (self.prefetch_factor or 1)
             ring = SharedRing(self._batch_bytes(), 2 * in_flight + _SPARE_SLOTS)
             self.worker_init_fn = AttachRing(ring, self._user_init)
         else:
             ring = before.ring
-        self._run = run = _Run(plans, ring)
+        self._requests.run = run = _Run(plans, ring)
         with _fork_is_safe_here():
             deliveries = super().__iter__()
         if before is not None and before.ring is ring:
@@ -262,17 +253,32 @@ class _Run:
 
 
 class _Requests:
-    """The requests of the loader's current run, as DataLoader expects of a batch sampler."""
+    """The requests of the loader's current run, as DataLoader expects of a batch sampler.
 
-    def __init__(self, loader: VolumeLoader) -> None:
-        self._loader = loader
+    It does not hold the loader: DataLoader's iterator keeps it, and in a cycle of garbage the
+    queues of the workers would be closed before the workers are told to end, which then costs
+    PyTorch's timeout of five seconds for each.
+    """
+
+    def __init__(self, batches: int) -> None:
+        self.run: _Run | None = None
+        self._batches = batches
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        run = self._loader._run
-        return run.requests() if run is not None else iter(())
+        return self.run.requests() if self.run is not None else iter(())
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return self._batches
+
+
+def _plans(
+    dataset: StoredDataset, epoch: int, order: NDArray[np.int64], batch_size: int
+) -> Iterator[SamplePlan]:
+    """Yield the plan of each batch, placed many at a time."""
+    for first in range(0, len(order), batch_size * _PLANNED_AT_ONCE):
+        plan = dataset.plan(order[first : first + batch_size * _PLANNED_AT_ONCE], epoch)
+        for begin in range(0, len(plan), batch_size):
+            yield plan.cut(begin, begin + batch_size)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from radiobject.plan.philox import philox, unit
 _POSITION_STREAM = 0
 _CHOICE_STREAM = 1
 _CANDIDATE_STREAM = 0x100
+_AROUND_STREAM = 0x10000
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Foreground:
 class PercentForeground:
     """Each patch holds at least a share of labelled voxels, where the volume allows it.
 
-    Up to `tries` uniform positions are drawn and the first that suffices is taken, else the best
-    of them. The share is computed from the counts per tile of the label summary, taking the
-    voxels of a tile as spread evenly in it: exact for whole tiles, an estimate at the rim.
+    The first of `tries` uniform positions that suffices is taken; where none does, the first of as
+    many positions around labelled voxels, which finds small structures; else the best of all. The
+    share is that of `foreground_share`: exact for small structures, an estimate for large ones.
 
     Parameters
     ----------
@@ -67,12 +68,12 @@ class PercentForeground:
     classes : sequence of int, optional
         The classes that count; None means all but the background.
     tries : int
-        Positions drawn at most.
+        Positions drawn of each kind.
     """
 
     minimum: float = 0.1
     classes: Sequence[int] | None = None
-    tries: int = 32
+    tries: int = 16
 
     def __post_init__(self) -> None:
         if not 0 < self.minimum <= 1:
@@ -172,7 +173,10 @@ def foreground_share(
     patch_size: Sequence[int],
     classes: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
-    """Return the share of labelled voxels in patches, estimated from the counts per tile.
+    """Return the share of labelled voxels in patches, from the sampled positions.
+
+    Exact for classes of which every position is kept; else the standard error of a patch that
+    holds a share `p` of a class is about ``sqrt(p / kept)`` of that class.
 
     Parameters
     ----------
@@ -182,23 +186,17 @@ def foreground_share(
     -------
     ndarray of float64, shape (m,)
     """
-    held: NDArray[np.float64] = summary.tile_counts(classes).astype(np.float64)
-    held = np.broadcast_to(held, (len(starts), *held.shape))
-    for axis in range(len(patch_size) - 1, -1, -1):
-        cover = _cover(summary, axis, starts[:, axis], patch_size[axis])
-        held = np.einsum("m...t,mt->m...", held, cover)
+    held = np.zeros(len(starts))
+    for value, count, flat in zip(summary.values, summary.counts, summary.positions, strict=True):
+        if classes is not None and int(value) not in classes:
+            continue
+        inside: NDArray[np.bool_] = np.ones((len(starts), len(flat)), bool)
+        voxels = np.unravel_index(flat.astype(np.int64), summary.shape)
+        for axis, (where, side) in enumerate(zip(voxels, patch_size, strict=True)):
+            apart = where[None] - starts[:, axis, None]
+            inside &= (apart >= 0) & (apart < side)
+        held += inside.mean(axis=1) * count
     return held / float(np.prod(patch_size, dtype=np.int64))
-
-
-def _cover(
-    summary: LabelSummary, axis: int, starts: NDArray[np.int64], side: int
-) -> NDArray[np.float64]:
-    """Return the share of each tile that lies in each patch along one axis, shape (m, tiles)."""
-    first = np.arange(summary.grid[axis]) * summary.extent[axis]
-    last = np.minimum(first + summary.extent[axis], summary.shape[axis])
-    low = np.maximum(starts[:, None], first)
-    high = np.minimum(starts[:, None] + side, last)
-    return np.maximum(high - low, 0) / (last - first)
 
 
 def _enough_foreground(
@@ -209,19 +207,55 @@ def _enough_foreground(
     summaries: Sequence[LabelSummary],
 ) -> NDArray[np.int64]:
     seed, epoch, index = key
-    candidates = np.stack(
-        [
-            uniform_starts(shapes, patch_size, philox(seed, epoch, index, _CANDIDATE_STREAM + t))
-            for t in range(rule.tries)
-        ],
-        axis=1,
-    )
-    starts = np.empty_like(shapes)
+    words = [philox(seed, epoch, index, _CANDIDATE_STREAM + t) for t in range(2 * rule.tries)]
+    choices = [unit(philox(seed, epoch, index, _AROUND_STREAM + t)) for t in range(rule.tries)]
+    starts = uniform_starts(shapes, patch_size, words[0])
     for i, summary in enumerate(summaries):
-        share = foreground_share(summary, candidates[i], patch_size, rule.classes)
-        enough = share >= rule.minimum
-        starts[i] = candidates[i, int(np.argmax(enough) if enough.any() else np.argmax(share))]
+        shape = np.broadcast_to(shapes[i], (rule.tries, shapes.shape[1]))
+        drawn = np.stack([w[i] for w in words])
+        free = uniform_starts(shape, patch_size, drawn[: rule.tries])
+        around = _positions(rule, summary, np.stack([c[i] for c in choices]))
+        if around is not None:
+            near = starts_around(around, shape, patch_size, drawn[rule.tries :])
+            starts[i] = _first_enough(rule, summary, (free, near), patch_size)
     return starts
+
+
+def _positions(
+    rule: PercentForeground, summary: LabelSummary, choices: NDArray[np.float64]
+) -> NDArray[np.int64] | None:
+    """Return one labelled voxel per row of `choices`, or None where there is none."""
+    chosen = [
+        number
+        for number, value in enumerate(summary.values)
+        if rule.classes is None or int(value) in rule.classes
+    ]
+    if not chosen:
+        return None
+    edges = np.cumsum(summary.counts[chosen])
+    flat = []
+    for choice in choices:
+        number = chosen[int(np.searchsorted(edges, choice[0] * edges[-1], side="right"))]
+        positions = summary.positions[number]
+        flat.append(int(positions[int(choice[1] * len(positions))]))
+    return np.stack(np.unravel_index(flat, summary.shape), axis=-1)
+
+
+def _first_enough(
+    rule: PercentForeground,
+    summary: LabelSummary,
+    candidates: Sequence[NDArray[np.int64]],
+    patch_size: Sequence[int],
+) -> NDArray[np.int64]:
+    best, best_share = candidates[0][0], -1.0
+    for starts in candidates:
+        share = foreground_share(summary, starts, patch_size, rule.classes)
+        enough = share >= rule.minimum
+        if enough.any():
+            return starts[int(np.argmax(enough))]
+        if share.max() > best_share:
+            best, best_share = starts[int(np.argmax(share))], float(share.max())
+    return best
 
 
 def _check_weights(weights: Mapping[int, float] | None) -> None:
