@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,16 +84,18 @@ class RadiObjectLocal(Loader):
     warm = "decoded cache"
     read_calls = False
 
-    def prepare(self) -> None:
-        self._store()
-
-    def _store(self) -> Path:
+    @cached_property
+    def store(self) -> Path:
+        """Return the local store, written if it is not there."""
         task = self.task
         return make_form(task.cohort, self.storage, task.patch_size, task.home)
 
+    def prepare(self) -> None:
+        _ = self.store
+
     def uri(self) -> str:
         """Return the store's URI."""
-        return str(self._store())
+        return str(self.store)
 
     def open(self) -> Any:
         from radiobject import RadiObject, TileDBStats
@@ -154,12 +157,12 @@ class RadiObjectS3(RadiObjectLocal):
     def prepare(self) -> None:
         from benchmarks.s3 import upload_folder
 
-        upload_folder(self._store(), self.uri())
+        upload_folder(self.store, self.uri())
 
     def uri(self) -> str:
         from benchmarks.config import S3_BUCKET
 
-        return f"s3://{S3_BUCKET}/forms/{self.task.cohort.key}/{self._store().parent.name}"
+        return f"s3://{S3_BUCKET}/forms/{self.task.cohort.key}/{self.store.parent.name}"
 
 
 class MonaiDataset(Loader):
