@@ -93,6 +93,8 @@ class VolumeLoader(DataLoader):
             pin_memory=False,
             collate_fn=collate_or_send,
             worker_init_fn=worker_init_fn,
+            # Workers' seeds would otherwise be drawn from the generator of the training loop.
+            generator=torch.Generator().manual_seed(dataset.config.seed % 2**63),
             **loader_options,
         )
         self._pin = pin_memory and torch.cuda.is_available()

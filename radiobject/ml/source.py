@@ -19,8 +19,8 @@ from radiobject.storage.locator import VolumeLocator
 class VolumeSource(Protocol):
     """An ordered selection of stored volumes: a `VolumeCollection`, a view, or what acts as one.
 
-    Two more methods are used where they are there: ``rescales()``, a `Rescale` or None per volume
-    to apply on read, and ``subject_splits()``, the split of each subject by id.
+    Two more methods are used where they are there: ``subject_splits()``, the part of the stored
+    split that each subject belongs to, by id, and ``subject_rows()``, the table of subjects.
     """
 
     @property
@@ -123,7 +123,6 @@ def read_table(source: VolumeSource, fallback_name: str) -> VolumeTable:
         raise ShapeError(
             f"collection {name!r} mixes volumes with and without time; select one kind"
         )
-    rescales = source.rescales() if hasattr(source, "rescales") else [None] * len(locators)
     return VolumeTable(
         name,
         locators,
@@ -131,8 +130,13 @@ def read_table(source: VolumeSource, fallback_name: str) -> VolumeTable:
         list(source.subject_ids),
         np.array([loc.shape for loc in locators], np.int64),
         np.asarray(source.affines(), np.float64),
-        [None if r is None or r.is_identity else r for r in rescales],
+        [_rescale(loc) for loc in locators],
     )
+
+
+def _rescale(locator: VolumeLocator) -> Rescale | None:
+    found = None if locator.rescale is None else Rescale(*locator.rescale)
+    return None if found is None or found.is_identity else found
 
 
 def as_sources(

@@ -1,0 +1,136 @@
+"""What worker processes must survive, and what they must not leave behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from radiobject.ml import create_training_dataloader
+
+OPTIONS = {"batch_size": 2, "patch_size": (16, 16, 16), "patches_per_volume": 6}
+
+
+def shared_memory():
+    return {
+        p.name for p in Path("/dev/shm").iterdir() if p.name.startswith(("torch", "psm", "sem"))
+    }
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_33_runs_under_fork(shelf):
+    before = shared_memory()
+    reference = create_training_dataloader(shelf, num_workers=0, receipt=True, **OPTIONS)
+    for _ in reference:
+        pass
+    for run in range(33):
+        loader = create_training_dataloader(
+            shelf,
+            num_workers=(1, 2, 4)[run % 3],
+            receipt=True,
+            timeout=60,
+            multiprocessing_context="fork",
+            persistent_workers=run % 2 == 0,
+            **OPTIONS,
+        )
+        for _ in loader:
+            pass
+        assert loader.receipt() == reference.receipt()
+        del loader
+    assert shared_memory() <= before
+
+
+def test_a_killed_worker_ends_the_run_with_an_error(shelf):
+    before = shared_memory()
+    loader = create_training_dataloader(
+        shelf, num_workers=2, **(OPTIONS | {"patches_per_volume": 200})
+    )
+    batches = iter(loader)
+    next(batches)
+    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match=r"worker.*(killed|exited unexpectedly)"):
+        list(batches)
+    del batches, loader
+    assert shared_memory() <= before
+
+
+def test_an_error_in_a_worker_names_the_volume(shelf, tmp_path):
+    from dataclasses import replace
+
+    from radiobject.exceptions import StorageError
+
+    broken = shelf.pick(range(6))
+    broken._locators = [
+        replace(loc, uri=str(tmp_path / "gone"), index=None) if i == 3 else loc
+        for i, loc in enumerate(broken._locators)
+    ]
+    for workers in (0, 1):
+        loader = create_training_dataloader(broken, num_workers=workers, **OPTIONS)
+        with pytest.raises(StorageError, match="gone"):
+            for _ in loader:
+                pass
+
+
+def test_nothing_is_left_after_a_kill(shelf, tmp_path):
+    program = textwrap.dedent(
+        """
+        import os, pickle, signal, sys
+        sys.path.insert(0, sys.argv[1])
+        from radiobject.ml import create_training_dataloader
+        if __name__ == "__main__":
+            shelf = pickle.load(open(sys.argv[2], "rb"))
+            loader = create_training_dataloader(
+                shelf, batch_size=2, patch_size=(16, 16, 16), num_workers=2, patches_per_volume=50
+            )
+            held = [b for _, b in zip(range(5), loader)]
+            print([w.pid for w in loader._iterator._workers], flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    import pickle
+
+    (tmp_path / "run.py").write_text(program)
+    (tmp_path / "shelf.pkl").write_bytes(pickle.dumps(shelf))
+    before = shared_memory()
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "run.py", here, tmp_path / "shelf.pkl"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    workers = [int(w) for w in done.stdout.strip("[]\n").split(",")]
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{w}").exists() for w in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert shared_memory() <= before
+    assert not any(Path(f"/proc/{w}").exists() for w in workers)
+
+
+def test_all_slots_held_falls_back_to_copies(shelf):
+    loader = create_training_dataloader(
+        shelf, num_workers=1, prefetch_factor=2, **(OPTIONS | {"patches_per_volume": 30})
+    )
+    held = [(b["image"], b["image"].clone()) for b in loader]
+    assert len(held) == 90
+    assert all((kept == copy).all() for kept, copy in held)
+    reference = create_training_dataloader(
+        shelf, num_workers=0, **(OPTIONS | {"patches_per_volume": 30})
+    )
+    assert all((kept == b["image"]).all() for (kept, _), b in zip(held, reference, strict=True))
+
+
+def test_slots_of_an_abandoned_epoch_come_back(shelf):
+    loader = create_training_dataloader(shelf, num_workers=2, persistent_workers=True, **OPTIONS)
+    for _ in range(12):
+        batch = next(iter(loader))
+    ring = loader._requests.run.ring
+    del batch
+    assert len([None for _ in loader]) == 18
+    assert ring.free_slots == ring.slots
