@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_frames import Frame, read_frames
 from radiobject.formats.dicom_header import (
-    Frame,
     NotDicomError,
     RefusedFileError,
     describe,
-    read_frames,
 )
 from radiobject.formats.dicom_pixels import decode_frames
 from radiobject.formats.dicom_series import DicomSeries, RefusedSeries, build_series

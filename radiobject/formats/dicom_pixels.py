@@ -13,12 +13,12 @@ import pydicom
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import (
     EXPLICIT_BIG,
     NATIVE_SYNTAXES,
     PARSE_ERRORS,
     DicomFile,
-    Frame,
     PixelFormat,
     element_header_bytes,
 )

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_geometry import (
     DUPLICATE_TOLERANCE_MM,
     distances_mm,
     same_orientation,
     stack_slices,
 )
-from radiobject.formats.dicom_header import Frame
+from radiobject.formats.dicom_header import describe
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.imaging_metadata import DicomMetadata
 from radiobject.orientation import affine_to_list, axis_codes
@@ -74,11 +75,7 @@ class DicomSeries:
     @property
     def description(self) -> str:
         """Modality and series description, for a report."""
-        return " ".join(
-            str(self.fields[name])
-            for name in ("Modality", "SeriesDescription")
-            if self.fields[name]
-        )
+        return describe(self.fields)
 
     def metadata(self) -> DicomMetadata:
         """Return the header's obs columns, as the files state them."""

@@ -76,7 +76,11 @@ def check_keywords(keep: Sequence[str]) -> tuple[str, ...]:
 
 def identifying_columns(columns: Iterable[str]) -> list[str]:
     """Return those table columns whose name is that of a field which can point to a person."""
-    return [name for name in columns if name.lower() in _IDENTIFYING_COLUMNS]
+    return [
+        name
+        for name in columns
+        if name in IDENTIFYING_KEYWORDS or name.lower() in _IDENTIFYING_COLUMNS
+    ]
 
 
 def keyed_id(value: str, key: bytes) -> str:
