@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,8 +74,7 @@ def tiles_covering(box: Box, extents: Sequence[int]) -> tuple[slice, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class TilePart:
+class TilePart(NamedTuple):
     """The part of one tile that lies in a box.
 
     Attributes
@@ -100,8 +100,7 @@ def parts_of(box: Box, extents: Sequence[int]) -> Iterator[TilePart]:
             pieces.append((i, slice(first - i * e, last - i * e), slice(first - a, last - a)))
         axes.append(pieces)
     for pieces_of_one in itertools.product(*axes):
-        position, in_tile, in_box = zip(*pieces_of_one, strict=True)
-        yield TilePart(position, in_tile, in_box)
+        yield TilePart(*zip(*pieces_of_one, strict=True))
 
 
 def extents_for_patch(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...]:

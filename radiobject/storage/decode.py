@@ -24,6 +24,9 @@ _CHUNK_COUNT = struct.Struct("<Q")
 _CHUNK = struct.Struct("<III")
 _PART_COUNTS = struct.Struct("<II")
 _PART = struct.Struct("<II")
+# A tile of one chunk, the usual one: chunk count and chunk, then counts and sizes of its parts.
+_ONE_CHUNK = struct.Struct("<QIII II II")
+_ONE_SHUFFLED_CHUNK = struct.Struct("<QIII II II II")
 
 Buffer = bytes | memoryview
 
@@ -71,15 +74,11 @@ _FAILURES = (
 )
 
 
-def decode_tile(
-    stored: Buffer, filters: tuple[str, ...], dtype: np.dtype, cells: int
-) -> np.ndarray:
-    """Decode one tile.
+class TileDecoder:
+    """Decodes the tiles of one volume.
 
     Parameters
     ----------
-    stored : bytes or memoryview
-        The tile as it lies in the file.
     filters : tuple of str
         As from the array's schema: optionally "byteshuffle", then optionally one of
         `COMPRESSIONS`.
@@ -87,26 +86,78 @@ def decode_tile(
         The voxels' type.
     cells : int
         Voxels of a whole tile.
-
-    Returns
-    -------
-    ndarray of `dtype`, shape (cells,)
-        In the order of the tile's cells; overwritten by this thread's next call.
-
-    Raises
-    ------
-    IntegrityError
-        If the bytes are not such a tile. Sizes are checked before they are believed.
     """
-    size = cells * dtype.itemsize
-    out = _thread.buffer(size)
-    try:
-        filled = _decode_chunks(memoryview(stored), filters, dtype.itemsize, out)
-    except _FAILURES as error:
-        raise IntegrityError(f"does not decode: {error}") from error
-    if filled != size:
-        raise IntegrityError(f"decodes to {filled} bytes, expected {size}")
-    return out.view(dtype)
+
+    def __init__(self, filters: tuple[str, ...], dtype: np.dtype, cells: int) -> None:
+        self._dtype = dtype
+        self._size = cells * dtype.itemsize
+        self._shuffled = BYTESHUFFLE in filters and dtype.itemsize > 1
+        self._filters = filters
+        last = filters[-1] if filters else ""
+        self._decompress = _DECOMPRESS.get(last)
+        self._head = _ONE_SHUFFLED_CHUNK if BYTESHUFFLE in filters else _ONE_CHUNK
+
+    def decode(self, stored: Buffer, first: int = 0, last: int | None = None) -> np.ndarray:
+        """Decode one tile, or some of its cells.
+
+        Parameters
+        ----------
+        stored : bytes or memoryview
+            The tile as it lies in the file.
+        first, last : int
+            The cells wanted, in the order of the tile's cells.
+
+        Returns
+        -------
+        ndarray of the voxels' type, shape (last - first,)
+            Overwritten by this thread's next call.
+
+        Raises
+        ------
+        IntegrityError
+            If the bytes are not such a tile. Sizes are checked before they are believed.
+        """
+        start = first * self._dtype.itemsize
+        stop = self._size if last is None else last * self._dtype.itemsize
+        try:
+            data = self._only_chunk(stored)
+            if data is None:
+                return self._all_chunks(stored)[start:stop].view(self._dtype)
+        except _FAILURES as error:
+            raise IntegrityError(f"does not decode: {error}") from error
+        if not self._shuffled:
+            return np.frombuffer(data, self._dtype, (stop - start) // self._dtype.itemsize, start)
+        out = _thread.buffer(stop - start)
+        unshuffle(data, self._dtype.itemsize, out, first)
+        return out.view(self._dtype)
+
+    def _only_chunk(self, stored: Buffer) -> bytes | None:
+        """Return the decompressed chunk of a tile that has just one; None for any other tile."""
+        head, size = self._head, self._size
+        if self._decompress is None or len(stored) <= head.size:
+            return None
+        count, original, filtered, extra, *parts = head.unpack_from(stored)
+        start = head.size + (parts[3] if len(parts) == 6 else 0)
+        usual = (
+            count == 1
+            and original == size == parts[-2]
+            and extra == head.size - _CHUNK_COUNT.size - _CHUNK.size
+            and parts[:2] == [len(parts) // 2 - 2, 1]
+            and head.size + filtered == start + parts[-1] == len(stored)
+        )
+        if not usual:
+            return None
+        data = self._decompress(memoryview(stored)[start:], size)
+        if len(data) != size:
+            raise ValueError(f"a chunk has {len(data)} bytes, expected {size}")
+        return data
+
+    def _all_chunks(self, stored: Buffer) -> np.ndarray:
+        out = _thread.buffer(self._size)
+        filled = _decode_chunks(memoryview(stored), self._filters, self._dtype.itemsize, out)
+        if filled != self._size:
+            raise ValueError(f"gives {filled} bytes, expected {self._size}")
+        return out
 
 
 def _decode_chunks(
@@ -159,34 +210,36 @@ def _only_part(extra: memoryview, original: int, filtered: int) -> tuple[int, in
     return skip, length
 
 
-def unshuffle(data: Buffer, itemsize: int, out: np.ndarray) -> None:
+def unshuffle(data: Buffer, itemsize: int, out: np.ndarray, first: int = 0) -> None:
     """Undo the byte shuffle: `data` holds all first bytes, then all second bytes, and so on.
 
     Parameters
     ----------
-    data : bytes or memoryview, `out.size` bytes
+    data : bytes or memoryview
+        A rest shorter than a value stands unshuffled at the end.
     itemsize : int
-        Bytes of a value; a rest shorter than a value stands unshuffled at the end.
+        Bytes of a value.
     out : ndarray of uint8, C-contiguous
+        Receives as many values as it has room for, and the rest.
+    first : int
+        The first value wanted.
     """
     planes = np.frombuffer(data, np.uint8)
     count = len(planes) // itemsize
-    if itemsize == 1 or count == 0:
-        out[...] = planes
-        return
-    whole = count * itemsize
-    out[whole:] = planes[whole:]
-    planes = planes[:whole].reshape(itemsize, count)
+    wanted = out.size // itemsize
+    whole = wanted * itemsize
+    out[whole:] = planes[count * itemsize :][: out.size - whole]
+    planes = planes[: count * itemsize].reshape(itemsize, count)[:, first : first + wanted]
     if itemsize == 2:
         _join(planes[0], planes[1], out[:whole].view(np.uint16), 8)
     elif itemsize == 4:
-        low = np.empty(count, np.uint16)
-        high = np.empty(count, np.uint16)
+        low = np.empty(wanted, np.uint16)
+        high = np.empty(wanted, np.uint16)
         _join(planes[0], planes[1], low, 8)
         _join(planes[2], planes[3], high, 8)
         _join(low, high, out[:whole].view(np.uint32), 16)
     else:
-        out[:whole].reshape(count, itemsize)[...] = planes.T
+        out[:whole].reshape(wanted, itemsize)[...] = planes.T
 
 
 def _join(low: np.ndarray, high: np.ndarray, out: np.ndarray, bits: int) -> None:

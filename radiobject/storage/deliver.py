@@ -8,8 +8,8 @@ from radiobject.plan.box import Box
 from radiobject.plan.rescale import Rescale
 
 
-def deliver(stored: np.ndarray, out: np.ndarray, rescale: Rescale | None) -> None:
-    """Copy `stored` into `out` of the same shape, converting the type as ``astype`` does."""
+def deliver(stored: np.ndarray | np.generic, out: np.ndarray, rescale: Rescale | None) -> None:
+    """Copy `stored`, of the shape of `out` or one value, converting as ``astype`` does."""
     if rescale is None or rescale.is_identity:
         np.copyto(out, stored, casting="unsafe")
         return
@@ -18,9 +18,8 @@ def deliver(stored: np.ndarray, out: np.ndarray, rescale: Rescale | None) -> Non
         np.multiply(stored, rescale.slope, out=out, dtype=working, casting="unsafe")
         np.add(out, rescale.intercept, out=out, casting="unsafe")
         return
-    exact = stored * np.float64(rescale.slope)
-    exact += rescale.intercept
-    np.copyto(out, np.rint(exact, out=exact), casting="unsafe")
+    exact = np.multiply(stored, rescale.slope, dtype=np.float64) + rescale.intercept
+    np.copyto(out, np.rint(exact), casting="unsafe")
 
 
 def fill_outside(out: np.ndarray, inside: Box, value: float) -> None:

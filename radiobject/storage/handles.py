@@ -28,6 +28,9 @@ from radiobject.storage import stats
 QUERIES_PER_CONTEXT = 500
 MAX_OPEN_ARRAYS = 64
 
+# A message of libtiledb that quotes damaged bytes is none that Python can decode.
+_FAILURES = (tiledb.TileDBError, UnicodeDecodeError)
+
 
 def is_remote(uri: str) -> bool:
     """Tell whether `uri` names an object store and not a local path."""
@@ -92,7 +95,7 @@ def _open(uri: str, ctx: tiledb.Ctx) -> OpenArray:
     try:
         array = lt.Array(ctx, uri, lt.QueryType.READ)
         schema = tiledb.ArraySchema.from_pybind11(ctx, array._schema())
-    except tiledb.TileDBError as error:
+    except _FAILURES as error:
         if "does not exist" in str(error):
             raise StoreNotFoundError(f"no volume lies at {uri!r}") from error
         raise StorageError(f"volume at {uri!r} cannot be opened: {error}") from error
@@ -199,7 +202,7 @@ def query_into(uri: str, box: Box, out: np.ndarray) -> None:
         raise StorageError(f"volume at {uri!r} holds {opened.dtype}, expected {out.dtype}")
     try:
         status = _submit(opened, box, out)
-    except tiledb.TileDBError as error:
+    except _FAILURES as error:
         raise StorageError(f"volume at {uri!r}, box {box}: {error}") from error
     if status != lt.QueryStatus.COMPLETE:
         raise StorageError(f"volume at {uri!r}, box {box}: the query ended as {status.name}")

@@ -86,7 +86,7 @@ def _schema(uri: str) -> tiledb.ArraySchema:
     ctx = handles.session(remote=handles.is_remote(uri)).ctx
     try:
         return tiledb.ArraySchema.load(uri, ctx=ctx)
-    except tiledb.TileDBError as error:
+    except (tiledb.TileDBError, UnicodeDecodeError) as error:
         raise StorageError(f"schema of {uri!r} cannot be read: {error}") from error
 
 

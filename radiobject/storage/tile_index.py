@@ -14,7 +14,7 @@ import zstandard
 
 from radiobject.exceptions import IntegrityError
 from radiobject.plan.tiling import Tiling
-from radiobject.storage.decode import COMPRESSIONS
+from radiobject.storage.decode import COMPRESSIONS, TileDecoder
 
 PACKED_VERSION = 1
 MAX_TILES = 1 << 24
@@ -82,6 +82,11 @@ class TileIndex:
     def numpy_dtype(self) -> np.dtype:
         """The stored type."""
         return np.dtype(self.dtype)
+
+    @cached_property
+    def decoder(self) -> TileDecoder:
+        """Decodes the volume's tiles."""
+        return TileDecoder(self.filters, self.numpy_dtype, math.prod(self.tiling.extents))
 
     @property
     def tile_bytes(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from radiobject.storage.handles import is_remote
 from radiobject.storage.tile_cache import VolumeImage, open_image
 from radiobject.storage.tile_index import TileIndex
 from radiobject.storage.tile_source import TileSource, pool
-from radiobject.storage.voxel_check import decode_whole, inside, matches_statistics
+from radiobject.storage.voxel_check import decode_rows, inside_tile, matches_statistics
 
 
 class VolumeTiles:
@@ -97,7 +98,7 @@ class VolumeTiles:
         if constant.all():
             values = self.index.minimum[self._numbers[cover]]
             if (values == values.flat[0]).all():
-                deliver(np.broadcast_to(values.flat[0], out.shape), out, rescale)
+                deliver(values.flat[0], out, rescale)
                 stats.count(tiles_constant=constant.size)
             else:
                 self._assemble(box, out, rescale)
@@ -115,8 +116,11 @@ class VolumeTiles:
         if not image.admit(positions, self._constant):
             return False
         varied = [p for p in positions if not self._constant[p]]
-        for position, stored in zip(varied, self._fetch(varied), strict=True):
-            image.fill(position, inside(self.index, position, self._decode(position, stored)))
+        numbers = [int(self._numbers[p]) for p in varied]
+        for number, position, stored in zip(numbers, varied, self._fetch(numbers), strict=True):
+            sides = self.index.tiling.box(position).shape
+            tile = self._decode(number, stored, slice(0, sides[0]))
+            image.fill(position, tile[tuple(slice(0, n) for n in sides)])
         for position in positions:
             if self._constant[position]:
                 image.fill(position, self.index.minimum[self._numbers[position]])
@@ -133,57 +137,58 @@ class VolumeTiles:
     def _assemble(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> None:
         """Deliver a box tile by tile, without adding to the cache."""
         image = self._image
-        varied, parts = [], []
+        parts, numbers = [], []
         constant = cached = 0
         for part in parts_of(box, self._extents):
-            if self._constant[part.position]:
-                value = self.index.minimum[self._numbers[part.position]]
-                target = out[part.in_box]
-                deliver(np.broadcast_to(value, target.shape), target, rescale)
+            position, in_tile, in_box = part
+            if self._constant[position]:
+                value = self.index.minimum[self._numbers[position]]
+                deliver(value, out[in_box], rescale)
                 constant += 1
-            elif image is not None and image.ready[part.position]:
+            elif image is not None and image.ready[position]:
                 source = tuple(
-                    slice(s.start + a, s.stop + a)
-                    for s, a in zip(part.in_box, box.start, strict=True)
+                    slice(s.start + a, s.stop + a) for s, a in zip(in_box, box.start, strict=True)
                 )
-                deliver(image.voxels[source], out[part.in_box], rescale)
+                deliver(image.voxels[source], out[in_box], rescale)
                 cached += 1
             else:
-                varied.append(part.position)
-                parts.append(part)
-        for part, stored in zip(parts, self._fetch(varied), strict=True):
-            tile = self._decode(part.position, stored)
-            deliver(tile[part.in_tile], out[part.in_box], rescale)
+                parts.append((in_tile, in_box))
+                numbers.append(int(self._numbers[position]))
+        for number, (in_tile, in_box), stored in zip(
+            numbers, parts, self._fetch(numbers), strict=True
+        ):
+            rows = self._decode(number, stored, in_tile[0])
+            deliver(rows[:, *in_tile[1:]], out[in_box], rescale)
         stats.count(
-            tiles_decoded=len(varied),
+            tiles_decoded=len(numbers),
             tiles_constant=constant,
             tiles_cached=cached,
-            bytes_decoded=len(varied) * self.index.tile_bytes,
+            bytes_decoded=len(numbers) * self.index.tile_bytes,
         )
 
     def _source(self) -> TileSource:
         return pool.source(self.uri, self.index)
 
-    def _fetch(self, positions: Sequence[tuple[int, ...]]) -> list[Buffer]:
-        if not positions:
-            return []
-        return self._source().fetch([int(self._numbers[p]) for p in positions])
+    def _fetch(self, numbers: Sequence[int]) -> list[Buffer]:
+        return self._source().fetch(numbers) if numbers else []
 
-    def _decode(self, position: tuple[int, ...], stored: Buffer) -> np.ndarray:
-        """Return a checked tile with its whole extents, valid until this thread decodes again."""
-        number = int(self._numbers[position])
-        checksums = self.index.checksums
-        if checksums is not None and crc32(stored) != checksums[number]:
-            raise IntegrityError(
-                f"tile {number} at grid position {position} of volume {self.label} is damaged: "
-                "its checksum is not the one that was written"
-            )
-        tile = decode_whole(self.index, number, stored, f"volume {self.label}")
-        if checksums is None:
-            voxels = inside(self.index, position, tile)
-            if not matches_statistics(self.index, number, voxels):
-                raise IntegrityError(
-                    f"tile {number} at grid position {position} of volume {self.label} is damaged: "
-                    "minimum, maximum or sum are not those that were written"
-                )
-        return tile
+    def _decode(self, number: int, stored: Buffer, rows: slice) -> np.ndarray:
+        """Return part of a checked tile, valid until this thread decodes again."""
+        index = self.index
+        if index.checksums is not None:
+            if crc32(stored) != index.checksums[number]:
+                self._damaged(number, "its checksum is not the one that was written")
+        elif not matches_statistics(
+            index, number, inside_tile(index, number, stored, self._what())
+        ):
+            self._damaged(number, "minimum, maximum or sum are not those that were written")
+        return decode_rows(index, number, stored, rows, self._what())
+
+    def _what(self) -> str:
+        return f"volume {self.label}"
+
+    def _damaged(self, number: int, why: str) -> NoReturn:
+        raise IntegrityError(
+            f"tile {number} at grid position {self.index.tiling.position(number)} of volume "
+            f"{self.label} is damaged: {why}"
+        )

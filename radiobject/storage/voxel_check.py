@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from radiobject.exceptions import IntegrityError
-from radiobject.storage.decode import Buffer, decode_tile
+from radiobject.storage.decode import Buffer
 from radiobject.storage.tile_index import TileIndex
 
 
-def decode_whole(index: TileIndex, number: int, stored: Buffer, label: str) -> np.ndarray:
-    """Decode tile `number`, with its whole extents; valid until this thread decodes again.
+def decode_rows(
+    index: TileIndex, number: int, stored: Buffer, rows: slice, label: str
+) -> np.ndarray:
+    """Decode the voxels of tile `number` whose first index in the tile is in `rows`.
+
+    Returns
+    -------
+    ndarray, shape (rows, *extents[1:])
+        Valid until this thread decodes again.
 
     Raises
     ------
@@ -22,21 +28,20 @@ def decode_whole(index: TileIndex, number: int, stored: Buffer, label: str) -> n
     """
     extents = index.tiling.extents
     try:
-        flat = decode_tile(stored, index.filters, index.numpy_dtype, math.prod(extents))
+        if index.cell_order == "F":
+            return index.decoder.decode(stored).reshape(extents[::-1]).T[rows]
+        plane = math.prod(extents[1:])
+        flat = index.decoder.decode(stored, rows.start * plane, rows.stop * plane)
     except IntegrityError as error:
         raise IntegrityError(f"tile {number} of {label} {error}") from error
-    return flat.reshape(extents) if index.cell_order == "C" else flat.reshape(extents[::-1]).T
-
-
-def inside(index: TileIndex, position: Sequence[int], tile: np.ndarray) -> np.ndarray:
-    """Return the voxels of a whole tile that lie in the volume."""
-    return tile[tuple(slice(0, n) for n in index.tiling.box(position).shape)]
+    return flat.reshape(-1, *extents[1:])
 
 
 def inside_tile(index: TileIndex, number: int, stored: Buffer, label: str) -> np.ndarray:
     """Decode tile `number` and return the voxels of it that lie in the volume."""
-    tile = decode_whole(index, number, stored, label)
-    return inside(index, index.tiling.position(number), tile)
+    sides = index.tiling.box(index.tiling.position(number)).shape
+    tile = decode_rows(index, number, stored, slice(0, sides[0]), label)
+    return tile[tuple(slice(0, n) for n in sides)]
 
 
 def usable_sum(total: np.ndarray) -> np.ndarray:
