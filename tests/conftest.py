@@ -1,6 +1,44 @@
 """Fixtures and settings for every test."""
 
 import os
+import uuid
+
+import pytest
 
 # Tests share decoded tiles among themselves, not with other programs of the same user.
 os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """moto's S3 server on loopback, one for the whole run: its endpoint URL."""
+    from s3_server import moto_server
+
+    with moto_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_endpoint(s3_server, monkeypatch):
+    """An S3 endpoint that this process's environment points to, with credentials for it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    from radiobject.ctx import configure
+    from radiobject.storage import reader
+
+    configure()
+    yield s3_server
+    reader.close_all()
+    configure()
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint):
+    """The name of a new bucket at `s3_endpoint`."""
+    import boto3
+
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=name)
+    return name

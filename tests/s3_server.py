@@ -1,0 +1,147 @@
+"""moto's S3 server in a process of its own, with latency and failures on request.
+
+The server is real HTTP on loopback; a small proxy in front of it counts requests and can delay
+them, answer 503 or cut the connection, so that retries are tested against the real client.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+
+START_TIMEOUT_S = 60
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def moto_server():
+    """Start moto's server and yield its endpoint URL."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_up(endpoint, server)
+        yield endpoint
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_until_up(endpoint: str, server: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"moto's server ended with code {server.returncode}")
+        try:
+            with urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError(f"moto's server did not answer within {START_TIMEOUT_S} s")
+
+
+class Proxy:
+    """Forwards HTTP connections to a server, one request per connection.
+
+    Attributes
+    ----------
+    endpoint : str
+        Where clients connect.
+    delay_s : float
+        Added before each answer.
+    failures : list of str
+        What happens to the next requests instead of an answer: "503" or "cut"; consumed from the
+        front.
+    requests : list of str
+        First line of every request seen.
+    """
+
+    def __init__(self, endpoint: str, delay_s: float = 0.0) -> None:
+        host, _, port = endpoint.rpartition("//")[2].partition(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.delay_s = delay_s
+        self.failures: list[str] = []
+        self.requests: list[str] = []
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop accepting connections."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            try:
+                self._answer(client)
+            except OSError:
+                return
+
+    def _answer(self, client: socket.socket) -> None:
+        head, body = _read_message(client)
+        lines = head.split(b"\r\n")
+        with self._lock:
+            self.requests.append(lines[0].decode())
+            failure = self.failures.pop(0) if self.failures else ""
+        if self.delay_s:
+            time.sleep(self.delay_s)
+        if failure == "503":
+            client.sendall(
+                b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            return
+        kept = [x for x in lines if not x.lower().startswith(b"connection:")]
+        request = b"\r\n".join([*kept, b"Connection: close"]) + b"\r\n\r\n" + body
+        with socket.create_connection(self._target) as server:
+            server.sendall(request)
+            sent = 0
+            while piece := server.recv(1 << 16):
+                if failure == "cut" and sent + len(piece) > 400:
+                    client.sendall(piece[: max(0, 400 - sent)])
+                    return
+                client.sendall(piece)
+                sent += len(piece)
+
+
+def _read_message(client: socket.socket) -> tuple[bytes, bytes]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = client.recv(1 << 16)
+        if not piece:
+            raise ConnectionError("the client went away")
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = 0
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+        if name.lower() == b"expect":
+            client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    while len(body) < length:
+        body += client.recv(1 << 16)
+    return head, body
