@@ -85,7 +85,7 @@ def rank(task: Task, names: Sequence[str], preset: Preset) -> list[Row]:
     for row in track([row for row in rows if row.status == "ok"], "preparing", total=None):
         try:
             LOADERS[row.name](task).prepare()
-        except (BenchmarkError, ValueError, RuntimeError, OSError) as error:
+        except (BenchmarkError, ImportError, ValueError, RuntimeError, OSError) as error:
             _fail(row, error)
     participants = {row.name: _Participant(row.name, task) for row in rows if row.status == "ok"}
     by_name = {row.name: row for row in rows}
