@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,31 +75,15 @@ def scan_dicom(
     ConfigurationError
         If a keyword is not one.
     """
-    keep = check_keywords(keep)
-    report = IngestReport()
-    frames: list[Frame] = []
-    names: dict[Path, str] = {}
-    refused: dict[tuple[str, str], list[tuple[str, RefusedFileError]]] = {}
-    for path, name in _files(paths):
-        names[path] = name
-        try:
-            if is_archive(path):
-                raise NotDicomError("archives are not opened")
-            frames += read_frames(path, limits, keep)
-        except NotDicomError as error:
-            report.skipped[name] = str(error)
-        except RefusedFileError as error:
-            refused.setdefault((error.series_uid or name, str(error)), []).append((name, error))
-    report.extend(
-        ReportLine(files[0][0], Verdict.REFUSED, (why,), len(files), files[0][1].description)
-        for (_, why), files in refused.items()
-    )
+    scan = _scan(paths, limits, check_keywords(keep))
+    report = IngestReport(lines=_refused_lines(scan.refused), skipped=scan.skipped)
     found: list[DicomSeries] = []
-    for outcome in build_series(frames, limits, allow_tilt=allow_tilt):
-        report.extend([_line(outcome, names)])
-        if isinstance(outcome, DicomSeries):
-            folder = str(Path(names[outcome.files[0]]).parent)
-            found.append(replace(outcome, folder="" if folder == "." else folder))
+    for outcome in build_series(scan.frames, limits, allow_tilt=allow_tilt):
+        checked = _without_damage(outcome, scan.refused)
+        report.extend([_line(checked, scan.names)])
+        if isinstance(checked, DicomSeries):
+            folder = str(Path(scan.names[checked.files[0]]).parent)
+            found.append(replace(checked, folder="" if folder == "." else folder))
     return report, found
 
 
@@ -188,16 +172,18 @@ def only_series(
 ) -> DicomSeries:
     """Return the one series of a folder that is a volume; errors as `load_folder`.
 
-    Scouts and damaged files beside it are refused with the folder, not passed over: that half of
-    a scan is missing must not go unseen.
+    Scouts, reports and the like beside it are left out with a warning. Anything else that could
+    not be read refuses the folder: that a part of a scan is missing must not go unseen.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
     report, found = scan_dicom(folder, limits=limits, keep=keep, allow_tilt=allow_tilt)
     if not report.lines:
         raise NoImagesError(f"No DICOM files in {folder.name!r}")
-    if len(found) == 1 and not report.refused:
-        return found[0]
+    blocking = [line for line in report.refused if not line.harmless]
+    if len(found) == 1 and not blocking:
+        left_out = tuple(f"left out {line.source}: {line.reasons[0]}" for line in report.refused)
+        return replace(found[0], warnings=found[0].warnings + left_out)
     raise IngestError(
         f"{folder.name!r} is not one volume: {len(found)} can be read, {len(report.refused)} "
         f"series or files cannot; use scan_dicom to take them one by one\n{report.to_table()}"
@@ -231,6 +217,64 @@ def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, str
             if path not in seen:
                 seen.add(path)
                 yield path, str(path.relative_to(root)) if root.is_dir() else path.name
+
+
+@dataclass
+class _Scan:
+    """What the headers of many files say."""
+
+    frames: list[Frame] = field(default_factory=list)
+    names: dict[Path, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    refused: list[tuple[str, RefusedFileError]] = field(default_factory=list)
+
+
+def _scan(paths: str | Path | Iterable[str | Path], limits: Limits, keep: Sequence[str]) -> _Scan:
+    scan = _Scan()
+    for path, name in _files(paths):
+        scan.names[path] = name
+        try:
+            if is_archive(path):
+                raise NotDicomError("archives are not opened")
+            scan.frames += read_frames(path, limits, keep)
+        except NotDicomError as error:
+            scan.skipped[name] = str(error)
+        except RefusedFileError as error:
+            scan.refused.append((name, error))
+    return scan
+
+
+def _refused_lines(refused: Iterable[tuple[str, RefusedFileError]]) -> list[ReportLine]:
+    """Return a line per series and reason."""
+    groups: dict[tuple[str, str], list[tuple[str, RefusedFileError]]] = {}
+    for name, error in refused:
+        groups.setdefault((error.series_uid or name, str(error)), []).append((name, error))
+    return [
+        ReportLine(
+            source=files[0][0],
+            verdict=Verdict.REFUSED,
+            reasons=(why,),
+            files=len(files),
+            description=files[0][1].description,
+            harmless=files[0][1].harmless,
+        )
+        for (_, why), files in groups.items()
+    ]
+
+
+def _without_damage(
+    outcome: DicomSeries | RefusedSeries, refused: Iterable[tuple[str, RefusedFileError]]
+) -> DicomSeries | RefusedSeries:
+    """Refuse a series of which files could not be read: what is left of it is not the scan."""
+    uid = outcome.frames[0].file.series_uid
+    damaged = [name for name, error in refused if error.series_uid == uid and not error.harmless]
+    if isinstance(outcome, RefusedSeries) or not damaged:
+        return outcome
+    return RefusedSeries(
+        outcome.frames,
+        f"{len(damaged)} more files of the series cannot be read ({damaged[0]} first): "
+        "it is not whole",
+    )
 
 
 def _line(outcome: DicomSeries | RefusedSeries, names: dict[Path, str]) -> ReportLine:

@@ -18,6 +18,7 @@ from radiobject.formats.dicom_header import (
     PARSE_ERRORS,
     DicomFile,
     NotDicomError,
+    OtherObjectError,
     RefusedFileError,
     describe,
     element_header_bytes,
@@ -103,7 +104,8 @@ def read_frames(
     except NotDicomError:
         raise
     except IngestError as error:
-        raise RefusedFileError(str(error), series, description) from error
+        harmless = isinstance(error, OtherObjectError)
+        raise RefusedFileError(str(error), series, description, harmless) from error
     except PARSE_ERRORS as error:
         raise RefusedFileError(f"damaged DICOM file ({error})", series, description) from error
 
@@ -141,7 +143,7 @@ def _refuse_other_objects(dataset: Any) -> None:
     if not sop_class and "SeriesInstanceUID" not in dataset:
         raise NotDicomError("not a DICOM file")
     if sop_class == _SEGMENTATION:
-        raise IngestError("a segmentation object; read it with load_dicom_seg")
+        raise OtherObjectError("a segmentation object; read it with load_dicom_seg")
     if not dataset.get("SeriesInstanceUID"):
         raise IngestError("no SeriesInstanceUID: the series it belongs to cannot be known")
     kinds = _image_type(dataset)
@@ -150,7 +152,7 @@ def _refuse_other_objects(dataset: Any) -> None:
             "a Siemens mosaic, a whole volume tiled into one image; convert it with dcm2niix"
         )
     if _SCOUT_TYPES & set(kinds):
-        raise IngestError("a scout (localizer) image, not part of a volume")
+        raise OtherObjectError("a scout (localizer) image, not part of a volume")
 
 
 def _image_type(dataset: Any) -> tuple[str, ...]:

@@ -38,16 +38,25 @@ class NotDicomError(IngestError):
     """The file is no DICOM object, so it is passed over rather than refused."""
 
 
+class OtherObjectError(IngestError):
+    """A DICOM object that is not meant to be a slice: a scout, a report, a segmentation."""
+
+
 class RefusedFileError(IngestError):
     """A DICOM file that cannot be part of a volume.
 
     ``series_uid`` and ``description`` say which series it belongs to, empty where unknown.
+    ``harmless`` is True for an object that is not meant to be a slice, so that a volume is whole
+    without it.
     """
 
-    def __init__(self, reason: str, series_uid: str = "", description: str = "") -> None:
+    def __init__(
+        self, reason: str, series_uid: str = "", description: str = "", harmless: bool = False
+    ) -> None:
         super().__init__(reason)
         self.series_uid = series_uid
         self.description = description
+        self.harmless = harmless
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +122,11 @@ def file_meta(dataset: Any, keyword: str) -> str:
 def pixel_format(dataset: Any) -> PixelFormat:
     """Return the pixel format, or refuse what is no grey-scale image."""
     if "Rows" not in dataset or "Columns" not in dataset or "BitsAllocated" not in dataset:
-        raise IngestError("not an image: it has no rows and columns")
+        raise OtherObjectError("not an image: it has no rows and columns")
     photometric = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2").strip()
     samples = int(dataset.get("SamplesPerPixel") or 1)
     if samples != 1 or photometric not in _MONOCHROME:
-        raise IngestError(f"a colour image ({photometric}); only grey values make a volume")
+        raise OtherObjectError(f"a colour image ({photometric}); only grey values make a volume")
     if "ModalityLUTSequence" in dataset:
         raise IngestError("a modality lookup table instead of a slope; convert the series first")
     allocated = int(dataset.BitsAllocated)

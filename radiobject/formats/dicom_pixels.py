@@ -88,7 +88,10 @@ def decode_frames(frames: Sequence[Frame], limits: Limits) -> DecodedStack:
 def scale_frames(
     values: NDArray[Any], scales: Sequence[tuple[float, float]]
 ) -> tuple[NDArray[Any], tuple[float, float] | None]:
-    """Bring stored frames, shape (n, rows, columns), to their units by (slope, intercept) each."""
+    """Bring stored frames, shape (n, rows, columns), to their units by (slope, intercept) each.
+
+    Where the type's width stays, `values` is overwritten.
+    """
     if all(scale == (1.0, 0.0) for scale in scales):
         return values, None
     whole = [integer_scale(*scale) for scale in scales]
@@ -100,9 +103,10 @@ def scale_frames(
         signed_first = sorted(same_width(values.dtype), key=lambda dtype: dtype.kind != "i")
         dtype = fitting_dtype(low, high, [*signed_first, np.dtype(np.int32)])
         if dtype is not None:
-            scaled = np.empty(values.shape, dtype=dtype)
+            fits = dtype.itemsize == values.dtype.itemsize
+            scaled = values.view(dtype) if fits else np.empty(values.shape, dtype=dtype)
             for slot, scale in enumerate(exact):
-                scaled[slot] = apply_integer_scale(values[slot], *scale, dtype)
+                apply_integer_scale(values[slot], *scale, dtype, out=scaled[slot])
             return scaled, None
     if len(set(scales)) == 1:
         return values, scales[0]

@@ -37,6 +37,8 @@ class ReportLine:
         (X, Y, Z[, T]) in voxels; empty when refused.
     spacing_mm : tuple of float
         Per voxel axis; empty when refused.
+    harmless : bool
+        True for a refused object that was never meant to be a volume: a scout, a report.
     """
 
     source: str
@@ -46,6 +48,7 @@ class ReportLine:
     description: str = ""
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
+    harmless: bool = False
 
 
 @dataclass

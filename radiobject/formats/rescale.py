@@ -38,21 +38,30 @@ def same_width(dtype: np.dtype) -> tuple[np.dtype, ...]:
 
 
 def apply_integer_scale(
-    data: NDArray[Any], slope: int, intercept: int, dtype: np.dtype
+    data: NDArray[Any],
+    slope: int,
+    intercept: int,
+    dtype: np.dtype,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Return ``data * slope + intercept`` in `dtype`, exact where the result fits.
 
+    `out` takes the result where it is given: an array of `dtype`, or `data` itself seen as such.
     Arithmetic wraps within `dtype`; modulo its range every step is exact, so the final values,
     which fit, are too.
     """
     bits = 8 * dtype.itemsize
     wrap = np.dtype(f"u{dtype.itemsize}")
-    out = data.astype(wrap, order="K")
+    if out is None:
+        work = data.astype(wrap, order="K")
+    else:
+        work = out.view(wrap)
+        np.copyto(work, data, casting="unsafe")
     if slope != 1:
-        np.multiply(out, np.array(slope % (1 << bits), dtype=wrap), out=out)
+        np.multiply(work, np.array(slope % (1 << bits), dtype=wrap), out=work)
     if intercept:
-        np.add(out, np.array(intercept % (1 << bits), dtype=wrap), out=out)
-    return out.view(dtype)
+        np.add(work, np.array(intercept % (1 << bits), dtype=wrap), out=work)
+    return work.view(dtype)
 
 
 def apply_if_lossless(

@@ -284,6 +284,37 @@ def test_two_series_two_orientations_and_a_scout_in_one_folder(tmp_path: Path) -
         load_folder(tmp_path)
 
 
+def test_scouts_and_reports_beside_a_volume_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    write_series(tmp_path)
+
+    def localizer(ds: Dataset, s: int) -> None:
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+    write_series(tmp_path, names=["topogram"], slices=1, edit=localizer)
+    (tmp_path / "report").write_bytes((PYDICOM_FILES / "reportsi.dcm").read_bytes())
+    (tmp_path / "seg").write_bytes((PYDICOM_FILES / "liver_1frame.dcm").read_bytes())
+    (tmp_path / "photo").write_bytes((PYDICOM_FILES / "SC_rgb_rle.dcm").read_bytes())
+    loaded = load_folder(tmp_path)
+    np.testing.assert_array_equal(loaded.data, TRUTH)
+    assert {warning.split(":")[0] for warning in loaded.warnings} == {
+        "left out topogram",
+        "left out report",
+        "left out seg",
+        "left out photo",
+    }
+
+
+def test_a_series_whose_last_file_is_damaged_is_not_taken_for_whole(tmp_path: Path) -> None:
+    last = write_series(tmp_path)[-1]
+    last.write_bytes(last.read_bytes()[:-10])
+    report, found = scan_dicom(tmp_path)
+    assert not found
+    reasons = [line.reasons[0] for line in report.lines]
+    assert "1 more files of the series cannot be read (IM0004.dcm first)" in reasons[1]
+    with pytest.raises(IngestError, match="not one volume"):
+        load_folder(tmp_path)
+
+
 def test_files_without_extension_beside_a_readme_and_a_dicomdir(tmp_path: Path) -> None:
     write_series(tmp_path, names=[f"IM{i}" for i in range(5)])
     (tmp_path / "README").write_text("hello")
@@ -533,7 +564,7 @@ def test_truncated_and_unreadable_files_are_reported_and_the_rest_is_kept(tmp_pa
     assert len(found) == 1
     text = report.to_table()
     assert "cut short: 48 bytes of pixels are declared, at most" in text
-    assert "about 1 slices are missing" in text, "the rest of the series is not taken for whole"
+    assert report.refused[-1].files == 4, "the rest of the series is not taken for whole"
 
 
 def test_a_file_cut_after_the_scan_is_refused(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_table() -> None:
 def test_doors_are_light_until_they_are_used() -> None:
     program = (
         "import sys\n"
-        "import radiobject.formats.discovery, radiobject.formats.report, radiobject.formats.privacy\n"
-        "import radiobject.formats.image, radiobject.formats.bids\n"
+        "import radiobject.formats.discovery, radiobject.formats.report\n"
+        "import radiobject.formats.privacy, radiobject.formats.image, radiobject.formats.bids\n"
         "loaded = {'nibabel', 'pydicom', 'highdicom', 'torch'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
         "import radiobject.formats.nifti\n"
