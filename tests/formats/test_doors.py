@@ -8,7 +8,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dicom_builder import SAGITTAL, write_enhanced, write_series
-from nibabel.nicom.dicomwrappers import wrapper_from_data
 from pydicom import dcmread
 
 from radiobject.formats.dicom import load_folder
@@ -38,7 +37,10 @@ def test_dicom_to_nifti(
     assert int(seen.header["sform_code"]) == int(seen.header["qform_code"]) == 1
 
 
+@pytest.mark.filterwarnings("ignore:The DICOM readers are highly experimental")
 def test_nibabel_places_a_slice_where_we_do(tmp_path: Path) -> None:
+    from nibabel.nicom.dicomwrappers import wrapper_from_data
+
     paths = write_series(tmp_path, orientation=(0.8, 0.6, 0, 0, 0, -1))
     ours = load_folder(tmp_path).affine
     theirs = np.diag([-1, -1, 1, 1]) @ wrapper_from_data(dcmread(paths[0])).affine
