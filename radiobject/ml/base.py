@@ -223,7 +223,7 @@ class StoredDataset(Dataset):
             return np.zeros_like(shapes)
         key = (self.config.seed, epoch, index)
         if self._slice_axis is not None:
-            starts = (shapes - np.array(self._side)) // 2
+            starts = -((np.array(self._side) - shapes) // 2)
             starts[:, self._slice_axis] = member
             return starts
         starts = uniform_starts(shapes, self._side, philox(*key))

@@ -58,8 +58,8 @@ def _pair_scans(
     rows: tuple[list[int], list[int]],
     partner: NDArray[np.intp],
 ) -> None:
-    here = {_scan(first, i): i for i in rows[0]}
-    there = {_scan(second, i): i for i in rows[1]}
+    here = {scan_of(first, i): i for i in rows[0]}
+    there = {scan_of(second, i): i for i in rows[1]}
     if len(here) < len(rows[0]) or set(here) != set(there) or len(rows[0]) != len(rows[1]):
         raise AlignmentError(
             f"scans of subject {subject!r} cannot be paired: {first.name!r} has "
@@ -70,7 +70,7 @@ def _pair_scans(
         partner[row] = there[scan]
 
 
-def _scan(table: VolumeTable, row: int) -> str:
+def scan_of(table: VolumeTable, row: int) -> str:
     """Return what tells a subject's scans apart: the id without subject and collection."""
     obs_id = table.obs_ids[row]
     prefix = f"{table.subject_ids[row]}_{table.name}"

@@ -52,7 +52,7 @@ def uniform_starts(
     """
     slack = np.asarray(shapes, dtype=np.int64) - np.asarray(patch_size, dtype=np.int64)
     free = below(words[:, : slack.shape[1]], np.maximum(slack + 1, 1))
-    return np.where(slack >= 0, free, slack // 2)
+    return np.where(slack >= 0, free, -(-slack // 2))
 
 
 def starts_around(
@@ -76,7 +76,7 @@ def starts_around(
     low = np.maximum(voxel - side + 1, 0)
     high = np.minimum(voxel, np.maximum(slack, 0))
     free = low + below(words[:, : slack.shape[1]], np.maximum(high - low + 1, 1))
-    return np.where(slack >= 0, free, slack // 2)
+    return np.where(slack >= 0, free, -(-slack // 2))
 
 
 def padding_of(
@@ -140,7 +140,7 @@ def _axis_starts(length: int, side: int, overlap: float) -> NDArray[np.int64]:
     if length < 1:
         raise ShapeError(f"a grid needs a volume with voxels along every axis, got side {length}")
     if length <= side:
-        return np.array([(length - side) // 2], dtype=np.int64)
+        return np.array([-((side - length) // 2)], dtype=np.int64)
     step = max(int(side * (1 - overlap)), 1)
     starts = np.arange(0, length - side + step, step, dtype=np.int64)
     return np.minimum(starts, length - side)

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+from ml_shelf import affine_of, coordinates, make_shelf
+
+from radiobject.exceptions import ConfigurationError, ShapeError, StoreExistsError
+from radiobject.ml.inference import infer_collection
+from radiobject.ml.sliding import SlidingWindow, predicted_slabs
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv3d(1, 4, 5, padding=2), torch.nn.Tanh(), torch.nn.Conv3d(4, 3, 3, padding=1)
+    ).eval()
+
+
+def predictor(model):
+    return lambda x: model(x / 1e6)
+
+
+def ours(shelf, row, model, window, **more):
+    slabs = list(predicted_slabs([shelf.locators()[row]], predictor(model), window, **more))
+    return slabs, np.concatenate([s for _, s in slabs], axis=1)
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "constant"])
+@pytest.mark.parametrize(
+    ("patch", "overlap"), [((16, 16, 16), 0.25), ((17, 12, 9), 0.5), ((24, 60, 48), 0.0)]
+)
+def test_equal_to_monai(mixed, model, mode, patch, overlap):
+    inferers = pytest.importorskip("monai.inferers")
+    for row, locator in enumerate(mixed.locators()):
+        whole = torch.from_numpy(coordinates(row, locator.shape, np.float32))[None, None]
+        with torch.no_grad():
+            theirs = inferers.sliding_window_inference(
+                whole, patch, 4, predictor(model), overlap=overlap, mode=mode
+            )[0].numpy()
+        _, got = ours(mixed, row, model, SlidingWindow(patch, overlap, mode))
+        assert got.shape == theirs.shape
+        assert np.allclose(got, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_slabs_are_thin_and_follow_each_other(mixed, model):
+    slabs, _ = ours(mixed, 0, model, SlidingWindow((8, 16, 16), 0.5))
+    assert max(s.shape[1] for _, s in slabs) <= 8
+    ends = [first + s.shape[1] for first, s in slabs]
+    assert [first for first, _ in slabs] == [0, *ends[:-1]]
+    assert ends[-1] == 40
+
+
+@pytest.mark.parametrize("first", [1, 8, 13, 39])
+def test_going_on_in_the_middle_gives_the_same_voxels(mixed, model, first):
+    window = SlidingWindow((16, 16, 16), 0.5)
+    _, whole = ours(mixed, 0, model, window)
+    slabs, rest = ours(mixed, 0, model, window, first_plane=first)
+    assert slabs[0][0] == first
+    assert np.array_equal(rest, whole[:, first:])
+
+
+def test_a_collection_comes_out_with_its_geometry(mixed, model, tmp_path):
+    window = SlidingWindow((16, 16, 16))
+    found = infer_collection(mixed, predictor(model), str(tmp_path / "pred"), window)
+    assert found.obs_ids == [f"sub-0{i}_pred" for i in range(3)]
+    assert found.subject_ids == mixed.subject_ids
+    for row, volume in enumerate(found):
+        _, whole = ours(mixed, row, model, window)
+        assert np.array_equal(volume.to_numpy(), np.moveaxis(whole, 0, -1))
+        assert np.allclose(volume.affine, affine_of(row))
+    assert found.to_obs()["source_obs_id"].tolist() == mixed.obs_ids
+
+
+def test_labels_and_functions(mixed, model, tmp_path):
+    window = SlidingWindow((16, 16, 16))
+    labels = infer_collection(
+        mixed, predictor(model), str(tmp_path / "seg"), window, output="argmax"
+    )
+    custom = infer_collection(
+        mixed,
+        predictor(model),
+        str(tmp_path / "p"),
+        window,
+        output=lambda slab: slab[0].astype(np.float32) * 2,
+    )
+    for row in range(3):
+        _, whole = ours(mixed, row, model, window)
+        stored = labels.iloc[row].to_numpy()
+        assert stored.dtype == np.uint8
+        assert np.array_equal(stored, whole.argmax(axis=0))
+        assert np.array_equal(custom.iloc[row].to_numpy(), whole[0] * 2)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on(mixed, model, tmp_path):
+    window, uri = SlidingWindow((16, 16, 16), 0.5, batch_size=2), str(tmp_path / "pred")
+    calls = []
+
+    def failing(limit):
+        def run(x):
+            calls.append(len(x))
+            if len(calls) > limit:
+                raise Interrupted
+            return model(x / 1e6)
+
+        return run
+
+    straight = infer_collection(mixed, failing(10**6), str(tmp_path / "straight"), window)
+    needed = len(calls)
+    for limit in (20, 10, 30):
+        calls.clear()
+        with pytest.raises(Interrupted):
+            infer_collection(
+                mixed, failing(limit), uri, window, spool=tmp_path / "spool", name="straight"
+            )
+    calls.clear()
+    resumed = infer_collection(
+        mixed, failing(10**6), uri, window, spool=tmp_path / "spool", name="straight"
+    )
+    assert len(calls) < needed / 2 + 8
+    for a, b in zip(straight, resumed, strict=True):
+        assert np.array_equal(a.to_numpy(), b.to_numpy())
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_bad_input(mixed, model, tmp_path, shelf):
+    window = SlidingWindow((16, 16, 16))
+    with pytest.raises(ConfigurationError, match="overlap"):
+        SlidingWindow((16, 16, 16), 1.0)
+    with pytest.raises(ConfigurationError, match="patch_size"):
+        SlidingWindow((16, 16))
+    with pytest.raises(ConfigurationError, match="output"):
+        infer_collection(mixed, predictor(model), str(tmp_path / "x"), window, output="median")
+    with pytest.raises(ShapeError, match="predictor must return"):
+        infer_collection(mixed, lambda x: x[:, 0], str(tmp_path / "y"), window)
+    four = make_shelf(tmp_path, [(8, 8, 8, 2)], name="bold")
+    with pytest.raises(ShapeError, match="need"):
+        infer_collection(four, predictor(model), str(tmp_path / "z"), window)
+    one = mixed.pick([0])
+    infer_collection(one, predictor(model), str(tmp_path / "w"), window)
+    with pytest.raises(StoreExistsError, match="resume"):
+        infer_collection(one, predictor(model), str(tmp_path / "w"), window, resume=False)
