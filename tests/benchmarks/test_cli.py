@@ -1,0 +1,171 @@
+"""Wrong use ends with one line that names it, and a code that is not 0."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from benchmarks import history, s3
+from benchmarks.__main__ import main
+from benchmarks.config import preset
+from benchmarks.errors import BenchmarkError
+from benchmarks.report import BEGIN, END
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("forms", "cohort", "user_data", "prepare"):
+        monkeypatch.setattr(f"benchmarks.{module}.BENCHMARK_DIR", tmp_path / "data")
+    monkeypatch.setattr("benchmarks.report.RESULTS_DIR", tmp_path / "results")
+    # Loaders run in processes of their own, which only the environment reaches.
+    monkeypatch.setenv("RADIOBJECT_BENCHMARK_DIR", str(tmp_path / "data"))
+
+
+def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    return printed.err
+
+
+@pytest.mark.parametrize("command", [["prepare"], ["rank", "--no-history"]])
+def test_a_missing_data_folder(command: list[str], tmp_path: Path, capsys) -> None:
+    told = _refused([*command, "--data", str(tmp_path / "absent")], capsys)
+    assert f"{tmp_path / 'absent'}: no such folder" in told
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_empty_data_folder(tmp_path: Path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "holds no .nii.gz or .nii" in _refused(
+        ["prepare", "--data", str(tmp_path / "empty")], capsys
+    )
+
+
+def test_a_patch_larger_than_the_volumes(cohort, capsys) -> None:
+    folder = cohort.root / "image"
+    told = _refused(["rank", "--no-history", "--data", str(folder), "--loaders", "memory"], capsys)
+    assert "patch 64x64x64 is larger than sub-000 (48x40x31)" in told
+
+
+def test_an_unknown_loader(capsys, cohort) -> None:
+    told = _refused(["rank", "--loaders", "memori", "--data", str(cohort.root / "image")], capsys)
+    assert "no loader 'memori'; known are radiobject," in told
+
+
+def test_a_port_in_use(capsys) -> None:
+    with socket.socket() as taken:
+        taken.bind((s3.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = _refused(["s3", "--port", str(port)], capsys)
+    assert f"port {port} on {s3.HOST} cannot be used" in told
+    assert "choose another with --port" in told
+
+
+def test_a_bucket_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind((s3.HOST, 0))
+        endpoint = f"http://{s3.HOST}:{closed.getsockname()[1]}"
+    for name, value in {"AWS_ENDPOINT_URL_S3": endpoint, **s3._CREDENTIALS}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(BenchmarkError, match=f"bucket scans at {endpoint}: .*benchmarks s3"):
+        s3.upload_folder(tmp_path, "s3://scans/prefix")
+
+
+def test_a_patch_size_that_is_none(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["rank", "--patch-size", "64,64"])
+    assert ended.value.code == 2
+    assert "'64,64' is not like 64,64,64" in capsys.readouterr().err
+
+
+def test_an_unknown_preset() -> None:
+    with pytest.raises(BenchmarkError, match="no preset 'huge'; choose one of quick"):
+        preset("huge")
+
+
+def _answers(answers: dict[str, str | None]):
+    return lambda *arguments: answers.get(" ".join(arguments), "")
+
+
+@pytest.mark.parametrize(
+    ("commit", "answers", "changed", "told"),
+    [
+        (None, {}, [], "has no git history"),
+        ("c", {"rev-parse --is-shallow-repository": "true"}, [], "git fetch --unshallow"),
+        (
+            "c",
+            {"rev-parse --verify --quiet refs/heads/main": None},
+            [],
+            "git branch main origin/main",
+        ),
+        ("c", {}, ["setup.cfg", "x"], "uncommitted changes in setup.cfg and 1 more"),
+    ],
+)
+def test_a_repository_that_asv_cannot_use(
+    monkeypatch: pytest.MonkeyPatch, commit, answers, changed, told: str
+) -> None:
+    monkeypatch.setattr(history, "current_commit", lambda: commit)
+    monkeypatch.setattr(history, "git", _answers(answers))
+    monkeypatch.setattr(history, "uncommitted", lambda: changed)
+    with pytest.raises(BenchmarkError, match=told):
+        history.require_history(clean=True)
+
+
+def test_a_range_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(history, "require_history", lambda clean: "c")
+    monkeypatch.setattr(history, "git", lambda *arguments: None)
+    assert "'nonsense' is not a range of commits" in _refused(["range", "nonsense"], capsys)
+    monkeypatch.setattr(history, "git", lambda *arguments: "")
+    assert "'a..a' holds no commit" in _refused(["range", "a..a"], capsys)
+
+
+def test_a_gate_against_no_commit(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("benchmarks.gate.require_history", lambda clean: "c")
+    assert "'nonsense' is no commit" in _refused(["gate", "--base", "nonsense"], capsys)
+
+
+def test_readme_without_a_ranking(tmp_path: Path, capsys) -> None:
+    assert "run `make bench` first" in _refused(["readme"], capsys)
+    (tmp_path / "broken.json").write_text("{")
+    told = _refused(["readme", "--results", str(tmp_path / "broken.json")], capsys)
+    assert "not a ranking" in told
+
+
+def test_rank_writes_table_results_figure_and_readme(
+    cohort, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("benchmarks.report.FIGURES_DIR", tmp_path / "results" / "figures")
+    arguments = ["rank", "--quick", "--no-history", "--data", str(cohort.root / "image")]
+    arguments += ["--loaders", "memory,npy,blosc2", "--patch-size", "16,16,16"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "memory-mapped .npy" in printed
+    assert str(tmp_path / "results" / "ranking.json") in printed
+    summary = json.loads((tmp_path / "results" / "ranking.json").read_text())
+    rows = {row["name"]: row for row in summary["rows"]}
+    assert {row["sha256"] for row in rows.values()} == {rows["memory"]["sha256"]}
+    assert all(len(row["rounds"]) == 3 and row["samples_per_s"] > 0 for row in rows.values())
+    assert rows["memory"]["ratio"] is not None
+    lines = (tmp_path / "results" / "ranking.csv").read_text().splitlines()
+    assert len(lines) == 1 + 3 * 3
+    assert (tmp_path / "results" / "figures" / "ranking.png").is_file()
+
+    document = tmp_path / "README.md"
+    document.write_text(f"before\n{BEGIN}\nstale figures\n{END}\nafter\n")
+    readme = ["readme", "--document", str(document)]
+    assert main(readme) == 0
+    first = document.read_text()
+    assert main(readme) == 0
+    assert document.read_text() == first
+    assert "stale" not in first
+    assert first.startswith("before")
+    assert first.endswith("after\n")
+    assert "| blosc2 (32 cubed) |" in first
+    document.write_text("no markers")
+    assert "lacks the lines" in _refused(readme, capsys)
