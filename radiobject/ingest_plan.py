@@ -1,0 +1,348 @@
+"""What an ingest will do, before it is done: which image becomes which volume of which subject.
+
+A plan is made from headers and names alone. It can be looked at, its ids can be replaced by keyed
+hashes, and `radiobject.planned_ingest.ingest_plan` carries it out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, SchemaError
+from radiobject.formats.bids import index_bids
+from radiobject.formats.dicom_series import DicomSeries
+from radiobject.formats.discovery import ImageSource, nifti_stem, resolve_nifti_source
+from radiobject.formats.nifti_header import TEXT_FIELDS
+from radiobject.formats.privacy import keyed_id
+from radiobject.formats.report import IngestReport
+from radiobject.indexing import shortened
+from radiobject.storage import layout
+
+_PATIENT_ID = "PatientID"
+SUBJECT_SOURCES = ("folder", _PATIENT_ID)
+"""Where the subject of a DICOM series is taken from."""
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One image that will become one volume; it travels to worker processes.
+
+    Parameters
+    ----------
+    collection : str
+        The collection it goes to.
+    source : Path or DicomSeries
+        A NIfTI file, or the frames of a series.
+    obs_subject_id : str
+        Whose it is.
+    obs_id : str, optional
+        The volume's id; None gives it the next free one of its subject.
+    columns : mapping
+        Values of the obs table beside those that the image itself has.
+    keep : tuple of str
+        Header fields to keep beside those on the allow-list.
+    """
+
+    collection: str
+    source: Path | DicomSeries
+    obs_subject_id: str
+    obs_id: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class IngestPlan:
+    """Everything that one ingest will store.
+
+    Parameters
+    ----------
+    images : tuple of PlannedImage
+        The volumes to be.
+    subjects : DataFrame
+        Rows of obs_meta, with the column ``obs_subject_id``; every image's subject has one.
+    labels : frozenset of str
+        Collections of label images, to be indexed for foreground sampling.
+    report : IngestReport
+        What was refused or skipped while planning.
+    pseudonymous : bool
+        Ids are keyed hashes; file names, which often hold the original id, are then not stored.
+    """
+
+    images: tuple[PlannedImage, ...]
+    subjects: pd.DataFrame
+    labels: frozenset[str] = frozenset()
+    report: IngestReport = field(default_factory=IngestReport)
+    pseudonymous: bool = False
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        """Names of the collections, in the order of their first image."""
+        return tuple(dict.fromkeys(image.collection for image in self.images))
+
+    def with_subjects(self, obs_meta: pd.DataFrame) -> IngestPlan:
+        """Return the plan with columns and subjects from `obs_meta` added.
+
+        Raises
+        ------
+        SchemaError
+            Without the column ``obs_subject_id``, or for a column that the plan has already.
+        AlignmentError
+            For a subject with two rows, or an image whose subject has none.
+        """
+        if layout.SUBJECT_ID not in obs_meta.columns:
+            raise SchemaError(
+                f"obs_meta must have the column {layout.SUBJECT_ID!r}, got {list(obs_meta.columns)}"
+            )
+        given = obs_meta.astype({layout.SUBJECT_ID: "str"})
+        repeated = given[layout.SUBJECT_ID][given[layout.SUBJECT_ID].duplicated()]
+        if len(repeated):
+            raise AlignmentError(f"obs_meta has several rows for subject {repeated.iloc[0]!r}")
+        missing = sorted(_subjects(self.images) - set(given[layout.SUBJECT_ID]))
+        if missing:
+            raise AlignmentError(
+                f"obs_subject_ids in images not found in obs_meta: {shortened(missing)}"
+            )
+        shared = set(given.columns) & set(self.subjects.columns) - {layout.SUBJECT_ID}
+        if shared:
+            raise SchemaError(f"column {sorted(shared)[0]!r} is in obs_meta and in the images")
+        joined = given.merge(self.subjects, how="outer", on=layout.SUBJECT_ID)
+        return replace(self, subjects=joined)
+
+    def with_keyed_ids(self, key: bytes) -> IngestPlan:
+        """Return the plan with every subject's id replaced by a keyed hash.
+
+        The same key gives the same ids, so that a later ingest finds its subjects again. Volume
+        ids are made anew from the hash, and file names are not stored. The key is not stored.
+
+        Raises
+        ------
+        ConfigurationError
+            If the key has fewer than 16 bytes.
+        """
+        hashed = {name: keyed_id(name, key) for name in self._all_subjects()}
+        images = tuple(
+            replace(
+                image,
+                obs_subject_id=hashed[image.obs_subject_id],
+                obs_id=_renamed(image, hashed[image.obs_subject_id]),
+            )
+            for image in self.images
+        )
+        subjects = self.subjects.assign(
+            **{layout.SUBJECT_ID: self.subjects[layout.SUBJECT_ID].map(hashed)}
+        )
+        return replace(self, images=images, subjects=subjects, pseudonymous=True)
+
+    def _all_subjects(self) -> set[str]:
+        return _subjects(self.images) | set(self.subjects[layout.SUBJECT_ID])
+
+
+def _subjects(images: Iterable[PlannedImage]) -> set[str]:
+    return {image.obs_subject_id for image in images}
+
+
+def _renamed(image: PlannedImage, subject: str) -> str | None:
+    """Return the volume id with the subject replaced where it begins with it, else a new one."""
+    if image.obs_id is None or not image.obs_id.startswith(f"{image.obs_subject_id}_"):
+        return None
+    return subject + image.obs_id[len(image.obs_subject_id) :]
+
+
+def _table_of(images: Iterable[PlannedImage]) -> pd.DataFrame:
+    return pd.DataFrame({layout.SUBJECT_ID: sorted(_subjects(images))}, dtype="object")
+
+
+def plan_niftis(
+    images: Mapping[str, ImageSource],
+    *,
+    subject_pattern: str | None = None,
+    keep: Sequence[str] = (),
+) -> IngestPlan:
+    """Plan NIfTI images.
+
+    Parameters
+    ----------
+    images : mapping of str to source
+        Per collection a file, a folder, a glob, or a list of (path, subject id).
+    subject_pattern : str, optional
+        Regular expression searched in the file name without its ending; the subject is its first
+        group, or the whole match. Without it the subject is the whole name.
+    keep : sequence of str
+        Text fields of the header to keep.
+
+    Raises
+    ------
+    ConfigurationError
+        If the pattern is not a regular expression.
+    FileNotFoundError
+        If a path does not exist or nothing matches.
+    IngestError
+        If a file's name does not match the pattern.
+    """
+    subject_of = _subject_finder(subject_pattern) if subject_pattern is not None else nifti_stem
+    planned = tuple(
+        PlannedImage(layout.checked_id(name, "a collection's name"), path, subject, keep=(*keep,))
+        for name, source in images.items()
+        for path, subject in resolve_nifti_source(source, subject_of)
+    )
+    return IngestPlan(planned, _table_of(planned))
+
+
+def _subject_finder(pattern: str) -> Any:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigurationError(
+            f"the subject pattern {pattern!r} is not a regular expression: {error}"
+        ) from error
+
+    def subject_of(path: Path) -> str:
+        found = compiled.search(nifti_stem(path))
+        if found is None or not found.group():
+            raise IngestError(f"{path.name}: its name does not match the pattern {pattern!r}")
+        return (found.group(1) if compiled.groups else None) or found.group()
+
+    return subject_of
+
+
+def plan_bids(
+    root: str | Path, *, keep: Sequence[str] = (), derivatives: bool = True
+) -> IngestPlan:
+    """Plan a BIDS folder: collections by suffix, subjects from participants.tsv.
+
+    Volume ids are the file names without their ending; names of entities and allowed sidecar
+    fields become columns. See `radiobject.formats.bids.index_bids` for the rules and the errors.
+
+    Parameters
+    ----------
+    keep : sequence of str
+        Sidecar fields, or text fields of the NIfTI header, to keep.
+    derivatives : bool
+        Take label images from ``derivatives/`` too.
+    """
+    text = tuple(name for name in keep if name in TEXT_FIELDS)
+    sidecar = [name for name in keep if name not in TEXT_FIELDS]
+    index = index_bids(root, keep=sidecar, derivatives=derivatives)
+    names = _distinct_ids(index.collections)
+    planned = tuple(
+        PlannedImage(collection, image.path, image.subject_id, obs_id, image.columns, text)
+        for collection, images in index.collections.items()
+        for image, obs_id in zip(images, names[collection], strict=True)
+    )
+    report = IngestReport(skipped=dict(index.skipped))
+    return IngestPlan(planned, index.participants, index.labels, report)
+
+
+def _distinct_ids(collections: Mapping[str, Sequence[Any]]) -> dict[str, list[str | None]]:
+    """Return the volume ids; a name that two pipelines share is left to be numbered."""
+    seen: set[str] = set()
+    names: dict[str, list[str | None]] = {}
+    for collection, images in collections.items():
+        names[collection] = [None if image.obs_id in seen else image.obs_id for image in images]
+        seen |= {image.obs_id for image in images}
+    return names
+
+
+def plan_dicoms(
+    root: str | Path | Iterable[str | Path],
+    collection: str | None = None,
+    *,
+    subject_from: str = "folder",
+    keep: Sequence[str] = (),
+    allow_tilt: bool = False,
+) -> IngestPlan:
+    """Plan every series of a DICOM tree, found by what the files hold and not by their names.
+
+    Parameters
+    ----------
+    root : path-like or iterable of path-like
+        A folder to any depth, or files.
+    collection : str, optional
+        Where all series go; without it, one collection per modality.
+    subject_from : {"folder", "PatientID"}
+        The subject is the first folder below `root`, or the header's PatientID.
+    keep : sequence of str
+        DICOM keywords to keep as columns.
+    allow_tilt : bool
+        Accept a gantry tilt, with a sheared affine.
+
+    Raises
+    ------
+    ConfigurationError
+        If a keyword or `subject_from` is unknown.
+    FileNotFoundError
+        If a path does not exist.
+    IngestError
+        If a series has no PatientID and it was asked for.
+    """
+    from radiobject.formats.dicom import scan_dicom
+
+    if subject_from not in SUBJECT_SOURCES:
+        raise ConfigurationError(
+            f"subject_from must be one of {SUBJECT_SOURCES}, got {subject_from!r}"
+        )
+    wanted = dict.fromkeys([*keep, *([_PATIENT_ID] if subject_from == _PATIENT_ID else [])])
+    report, found = scan_dicom(root, keep=list(wanted), allow_tilt=allow_tilt)
+    top = Path(root).name if isinstance(root, str | Path) else "dicom"
+    planned = tuple(
+        PlannedImage(
+            collection or str(series.fields["Modality"] or "unknown"),
+            series,
+            _patient_id(series) if subject_from == _PATIENT_ID else _top_folder(series, top),
+            keep=(*keep,),
+        )
+        for series in found
+    )
+    refused = IngestReport(report.refused, dict(report.skipped))
+    return IngestPlan(planned, _table_of(planned), report=refused)
+
+
+def _top_folder(series: DicomSeries, root: str) -> str:
+    return Path(series.folder).parts[0] if series.folder else root
+
+
+def _patient_id(series: DicomSeries) -> str:
+    value = str(series.fields[_PATIENT_ID] or "").strip()
+    if not value:
+        raise IngestError(
+            f"series {series.description!r} in {series.folder or 'the folder'!r} has no PatientID; "
+            "take subjects from folders instead"
+        )
+    return value
+
+
+def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
+    """Return one plan for several sources; subjects that occur in more than one are joined.
+
+    Raises
+    ------
+    AlignmentError
+        If two sources disagree on a subject.
+    """
+    if len(plans) == 1:
+        return plans[0]
+    report = IngestReport()
+    for plan in plans:
+        report.extend(plan.report.lines)
+        report.skipped |= plan.report.skipped
+    tables = [plan.subjects.astype({layout.SUBJECT_ID: "str"}) for plan in plans]
+    subjects = pd.concat(tables, ignore_index=True)
+    merged = subjects.groupby(layout.SUBJECT_ID, sort=True).first().reset_index()
+    distinct = subjects.groupby(layout.SUBJECT_ID).nunique()
+    clashes = distinct.index[(distinct > 1).any(axis=1)]
+    if len(clashes):
+        raise AlignmentError(f"two sources disagree on the metadata of subject {clashes[0]!r}")
+    return IngestPlan(
+        tuple(image for plan in plans for image in plan.images),
+        merged,
+        frozenset().union(*(plan.labels for plan in plans)),
+        report,
+        any(plan.pseudonymous for plan in plans),
+    )
