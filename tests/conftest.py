@@ -5,6 +5,8 @@ import uuid
 
 import pytest
 
+import radiobject.storage.handles  # noqa: F401  (before TileDB makes every fork warn; see there)
+
 # Tests share decoded tiles among themselves, not with other programs of the same user.
 os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")
 
@@ -25,13 +27,13 @@ def s3_endpoint(s3_server, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    from radiobject.ctx import configure
+    from radiobject.ctx import reset_radiobject_config
     from radiobject.storage import reader
 
-    configure()
+    reset_radiobject_config()
     yield s3_server
     reader.close_all()
-    configure()
+    reset_radiobject_config()
 
 
 @pytest.fixture
