@@ -73,7 +73,8 @@ def _make_store(bucket: str) -> S3Store:
         "virtual_hosted_style_request": s3.resolved_virtual_addressing(),
     }
     if endpoint is not None:
-        options["endpoint"] = endpoint
+        # The variable of this name would win over a plain "endpoint".
+        options["aws_endpoint_url_s3"] = endpoint
     if not s3.include_credentials:
         options["skip_signature"] = True
     else:

@@ -7,6 +7,7 @@ import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from radiobject.exceptions import IntegrityError
@@ -15,6 +16,7 @@ from radiobject.storage import stats
 from radiobject.storage.array_files import local_path, map_file
 from radiobject.storage.decode import Buffer
 from radiobject.storage.handles import is_remote
+from radiobject.storage.mirror import mirrored
 from radiobject.storage.remote import RemoteFiles
 from radiobject.storage.tile_index import TileIndex
 
@@ -38,8 +40,8 @@ class LocalTiles:
 
     remote = False
 
-    def __init__(self, uri: str, index: TileIndex) -> None:
-        self._path = local_path(uri) / index.path
+    def __init__(self, path: Path, index: TileIndex) -> None:
+        self._path = path
         self._offsets = index.offsets
         self._size = index.file_size
         self._map = map_file(self._path)
@@ -96,6 +98,14 @@ class RemoteTiles:
         return pieces
 
 
+def open_source(uri: str, index: TileIndex) -> TileSource:
+    """Open the tiles of the volume at `uri`: its file, the mirror of its object, or the object."""
+    if not is_remote(uri):
+        return LocalTiles(local_path(uri) / index.path, index)
+    copy = mirrored(uri, index)
+    return RemoteTiles(uri, index) if copy is None else LocalTiles(copy, index)
+
+
 class SourcePool:
     """The sources that are open, so many that a process does not run out of files."""
 
@@ -119,7 +129,7 @@ class SourcePool:
             if known is not None:
                 self._sources.move_to_end(key)
                 return known
-        opened: TileSource = RemoteTiles(uri, index) if is_remote(uri) else LocalTiles(uri, index)
+        opened = open_source(uri, index)
         with self._lock:
             self._sources[key] = opened
             while len(self._sources) > self._limit:

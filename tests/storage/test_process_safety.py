@@ -20,8 +20,6 @@ from radiobject.storage.locator import VolumeLocator
 # Forking beside running threads is what these tests are about.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
-    # From tests that use TileDB before the reader was imported.
-    pytest.mark.filterwarnings("ignore:TileDB is a multithreading library:UserWarning"),
 ]
 TIMEOUT_S = 120
 

@@ -1,0 +1,134 @@
+"""A bounded local copy of remote tile files, never the only copy of anything.
+
+Off unless ``RADIOBJECT_MIRROR`` names a folder; ``RADIOBJECT_MIRROR_MB`` bounds it (default
+4096). A file holds the compressed tiles of one volume and carries the size and ETag of the object
+in its name, so that a changed object is never confused with its old copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from radiobject.exceptions import IntegrityError
+from radiobject.storage import stats
+from radiobject.storage.arena import start_time
+from radiobject.storage.remote import RemoteFiles
+from radiobject.storage.tile_index import TileIndex
+
+FOLDER_VARIABLE = "RADIOBJECT_MIRROR"
+SIZE_VARIABLE = "RADIOBJECT_MIRROR_MB"
+_DEFAULT_MB = 4096
+_PART = ".part-"
+
+
+def mirrored(uri: str, index: TileIndex) -> Path | None:
+    """Return the local copy of a volume's tile file, fetched now if it is not there yet.
+
+    Costs one request (for size and ETag) once per process and volume, and one more to fetch.
+
+    Returns
+    -------
+    Path or None
+        None when there is no mirror, or no room in it: tiles are then fetched one by one.
+
+    Raises
+    ------
+    IntegrityError
+        If the object has another size than the index says.
+    StoreNotFoundError, StorageError
+        If the object cannot be reached.
+    """
+    folder = _folder()
+    limit = int(os.environ.get(SIZE_VARIABLE, _DEFAULT_MB)) << 20
+    if folder is None or index.file_size > limit:
+        return None
+    files = RemoteFiles(uri)
+    size, tag = files.tag(index.path)
+    _check_size(uri, index, size)
+    place = folder / _name(uri, index, tag)
+    if _is_whole(place, size):
+        os.utime(place)
+        stats.count(mirror_hits=1)
+        return place
+    content, tag = files.read_tagged(index.path, limit)
+    _check_size(uri, index, len(content))
+    return _keep(folder / _name(uri, index, tag), content, limit)
+
+
+def _folder() -> Path | None:
+    given = os.environ.get(FOLDER_VARIABLE)
+    if not given:
+        return None
+    folder = Path(given)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise IntegrityError(
+            f"mirror {folder} can be used by others; expected a folder of your own with mode 0700"
+        )
+    return folder
+
+
+def _check_size(uri: str, index: TileIndex, size: int) -> None:
+    if size != index.file_size:
+        raise IntegrityError(
+            f"object {uri}/{index.path} has {size} bytes, expected {index.file_size}"
+        )
+
+
+def _name(uri: str, index: TileIndex, tag: str) -> str:
+    what = f"{uri}/{index.path}".encode()
+    volume = hashlib.blake2b(what, digest_size=16).hexdigest()
+    version = hashlib.blake2b(tag.encode(), digest_size=8).hexdigest()
+    return f"{volume}-{index.file_size}-{version}.tiles"
+
+
+def _is_whole(place: Path, size: int) -> bool:
+    try:
+        return place.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _keep(place: Path, content: bytes, limit: int) -> Path | None:
+    """Store a file atomically; None when the disk has no room for it."""
+    _make_room(place.parent, limit - len(content))
+    part = place.with_name(f"{_PART}{os.getpid()}-{place.name}")
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(content)
+        os.replace(part, place)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        return None
+    stats.count(mirror_writes=1)
+    return place
+
+
+def _make_room(folder: Path, limit: int) -> None:
+    """Remove the copies used longest ago, and what killed processes left half-written.
+
+    A copy that a process has open stays readable for it.
+    """
+    copies = []
+    for entry in os.scandir(folder):
+        with suppress(OSError):
+            if entry.name.startswith(_PART):
+                pid = int(entry.name.removeprefix(_PART).partition("-")[0])
+                if not start_time(pid):
+                    os.unlink(entry.path)
+            elif entry.name.endswith(".tiles"):
+                status = entry.stat()
+                copies.append((status.st_mtime_ns, status.st_size, entry.path))
+    total = sum(size for _, size, _ in copies)
+    for _, size, path in sorted(copies):
+        if total <= limit:
+            return
+        with suppress(OSError):
+            os.unlink(path)
+        total -= size
