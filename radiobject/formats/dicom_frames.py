@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +26,7 @@ from radiobject.formats.dicom_header import (
     header_fields,
     pixel_format,
 )
+from radiobject.formats.dicom_mosaic import CSA_TAGS, Window, mosaic_tiles
 from radiobject.formats.discovery import has_dicom_preamble
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.privacy import ALLOWED_KEYWORDS
@@ -54,6 +55,7 @@ class Frame:
     """One slice: a frame of a file and its place in the patient, LPS+ mm.
 
     ``keys`` tells frames at one position apart: echo, kind, temporal position and so on.
+    ``window`` is the slice's part of the frame, None for the whole of it.
     """
 
     file: DicomFile
@@ -66,6 +68,19 @@ class Frame:
     intercept: float
     stack: str
     keys: dict[str, Any]
+    window: Window | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the slice."""
+        pixels, window = self.file.pixels, self.window
+        return pixels.rows if window is None else window.bottom - window.top
+
+    @property
+    def columns(self) -> int:
+        """Columns of the slice."""
+        pixels, window = self.file.pixels, self.window
+        return pixels.columns if window is None else window.right - window.left
 
 
 def read_frames(
@@ -91,7 +106,7 @@ def read_frames(
     """
     if not has_dicom_preamble(path) and not path.name.lower().endswith((".dcm", ".ima")):
         raise NotDicomError("not a DICOM file")
-    tags = [*_TAGS, *ALLOWED_KEYWORDS, *keep]
+    tags: list[Any] = [*_TAGS, *CSA_TAGS, *ALLOWED_KEYWORDS, *keep]
     series, description = "", ""
     try:
         with path.open("rb") as stream:
@@ -132,7 +147,20 @@ def _frames(
         fields=header_fields(dataset, keep),
         image_type=_image_type(dataset),
     )
-    return [_frame(dataset, file, index) for index in range(count)]
+    frames = [_frame(dataset, file, index) for index in range(count)]
+    return _mosaic_slices(dataset, frames[0]) if "MOSAIC" in file.image_type else frames
+
+
+def _mosaic_slices(dataset: Any, frame: Frame) -> list[Frame]:
+    step = _numbers((), dataset, "", "SpacingBetweenSlices", 1)
+    tiles = mosaic_tiles(
+        dataset,
+        frame.position,
+        frame.orientation,
+        frame.spacing_mm,
+        step[0] if step else frame.thickness_mm,
+    )
+    return [replace(frame, position=tile.position, window=tile.window) for tile in tiles]
 
 
 def _refuse_other_objects(dataset: Any) -> None:
@@ -146,12 +174,7 @@ def _refuse_other_objects(dataset: Any) -> None:
         raise OtherObjectError("a segmentation object; read it with load_dicom_seg")
     if not dataset.get("SeriesInstanceUID"):
         raise IngestError("no SeriesInstanceUID: the series it belongs to cannot be known")
-    kinds = _image_type(dataset)
-    if "MOSAIC" in kinds:
-        raise IngestError(
-            "a Siemens mosaic, a whole volume tiled into one image; convert it with dcm2niix"
-        )
-    if _SCOUT_TYPES & set(kinds):
+    if _SCOUT_TYPES & set(_image_type(dataset)):
         raise OtherObjectError("a scout (localizer) image, not part of a volume")
 
 

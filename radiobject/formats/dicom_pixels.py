@@ -67,8 +67,7 @@ def decode_frames(frames: Sequence[Frame], limits: Limits) -> DecodedStack:
         If a file is damaged, cut short, over a limit, or its pixels are not what it declares.
     """
     dtype = np.result_type(*{frame.file.pixels.dtype for frame in frames})
-    first = frames[0].file.pixels
-    values = np.empty((len(frames), first.rows, first.columns), dtype=dtype)
+    values = np.empty((len(frames), frames[0].rows, frames[0].columns), dtype=dtype)
     sources: list[SourceFile] = []
     wanted: dict[Any, list[int]] = {}
     for slot, frame in enumerate(frames):
@@ -79,7 +78,9 @@ def decode_frames(frames: Sequence[Frame], limits: Limits) -> DecodedStack:
         sources.append(SourceFile.of_bytes(file.path.name, content))
         stored = _file_frames(file, content)
         for slot in slots:
-            values[slot] = stored[frames[slot].index]
+            frame = frames[slot]
+            whole = stored[frame.index]
+            values[slot] = whole if frame.window is None else whole[frame.window.slices]
     scales = [(frame.slope, frame.intercept) for frame in frames]
     scaled, rescale = scale_frames(values, scales)
     return DecodedStack(scaled, rescale, tuple(sources))

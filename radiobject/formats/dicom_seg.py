@@ -160,8 +160,11 @@ def save_dicom_seg(
     ShapeError
         If `labels` is not a volume of integers, or the source has time points.
     """
-    if len(source.shape) != 3:
-        raise ShapeError(f"the source series has time points, shape {source.shape}; give one")
+    if len(source.shape) != 3 or source.frames[0].window is not None:
+        raise ShapeError(
+            f"the source series of shape {source.shape} has time points or is a mosaic; "
+            "a segmentation refers to single slices"
+        )
     if labels.ndim != 3 or labels.dtype.kind not in "iub":
         raise ShapeError(f"labels must be (X, Y, Z) integers, got {labels.dtype} {labels.shape}")
     present = {int(value) for value in np.unique(labels)} - {0}

@@ -80,11 +80,10 @@ class DicomSeries:
     def metadata(self) -> DicomMetadata:
         """Return the header's obs columns, as the files state them."""
         frame, fields = self.frames[0], self.fields
-        pixels = frame.file.pixels
         thickness = float("nan") if frame.thickness_mm is None else frame.thickness_mm
         return DicomMetadata(
             voxel_spacing=str((*frame.spacing_mm, thickness)),
-            dimensions=str((pixels.rows, pixels.columns, len(self.frames))),
+            dimensions=str((frame.rows, frame.columns, len(self.frames))),
             modality=str(fields["Modality"] or ""),
             series_description=str(fields["SeriesDescription"] or ""),
             kvp=fields["KVP"],
@@ -138,9 +137,8 @@ def build_series(
 
 
 def _same_grid(first: Frame, second: Frame) -> bool:
-    one, two = first.file.pixels, second.file.pixels
     return (
-        (one.rows, one.columns, one.inverted) == (two.rows, two.columns, two.inverted)
+        (first.rows, first.columns) == (second.rows, second.columns)
         and np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3, atol=0)
         and same_orientation(first.orientation, second.orientation)
         and first.stack == second.stack
@@ -205,11 +203,10 @@ def _volume(frames: list[Frame], limits: Limits, allow_tilt: bool) -> DicomSerie
     for time in times[1:]:
         along = np.argsort(_along(time), kind="stable")
         ordered += [time[int(index)] for index in along]
-    pixels = first.file.pixels
-    shape: tuple[int, ...] = (pixels.columns, pixels.rows, len(times[0]))
+    shape: tuple[int, ...] = (first.columns, first.rows, len(times[0]))
     if len(times) > 1:
         shape += (len(times),)
-    limits.check_volume(first.file.path.name, shape, pixels.dtype.itemsize)
+    limits.check_volume(first.file.path.name, shape, first.file.pixels.dtype.itemsize)
     return DicomSeries(
         frames=tuple(ordered),
         shape=shape,

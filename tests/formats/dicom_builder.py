@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import (
@@ -15,6 +18,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+NIBABEL_FILES = Path(nib.__file__).parent / "nicom" / "tests" / "data"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
@@ -175,3 +179,17 @@ def write_enhanced(
         scale = slopes[index % len(slopes)] if slopes is not None else 1.0
         truth[:, :, s, t] = pixels[index].T * scale
     return truth if times > 1 else truth[..., 0]
+
+
+def write_mosaics(folder: Path, *names: str) -> list[Path]:
+    """Write real mosaics; nibabel's copies are black, so each pixel gets a value of its own."""
+    paths = []
+    for number, name in enumerate(names):
+        path = folder / f"{name}.dcm"
+        path.write_bytes(gzip.decompress((NIBABEL_FILES / f"{name}.dcm.gz").read_bytes()))
+        dataset = dcmread(path)
+        pixels = np.arange(dataset.Rows * dataset.Columns, dtype=np.uint32) * 7 + number
+        dataset.PixelData = (pixels % 4093).astype(np.uint16).tobytes()
+        dataset.save_as(path)
+        paths.append(path)
+    return paths
