@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 import tiledb
 
-from radiobject.exceptions import SchemaError, ViewError
+from radiobject.exceptions import AlignmentError, SchemaError, ViewError
 from radiobject.expression import compile_filter
 from radiobject.frames import ComputedColumn, frame_rows, frame_schema, plain_rows, to_series
-from radiobject.indexing import Positions
+from radiobject.indexing import Positions, positions_of_keys, shortened
 from radiobject.storage import layout
 from radiobject.storage.commit import Clock
 from radiobject.storage.table import (
@@ -27,8 +28,33 @@ from radiobject.storage.table import (
 
 INDEX_COLUMNS = (layout.SUBJECT_ID, layout.OBS_ID)
 
+Keys = dict[str, np.ndarray]
+"""The key columns of a table, whole."""
+
 Writer = Callable[[str], AbstractContextManager[Clock]]
 """Opens a commit for an operation and gives its clock."""
+
+
+@dataclass(frozen=True)
+class Belonging:
+    """What a table's store says of it.
+
+    Parameters
+    ----------
+    keys : callable
+        Gives the key columns that the store has read already.
+    protected : collection of str
+        Columns that only the store changes.
+    computed : mapping of str to ComputedColumn
+        Columns that are made from stored ones when they are read.
+    writer : callable, optional
+        Opens a commit; a table without one cannot be changed.
+    """
+
+    keys: Callable[[], Keys]
+    protected: Collection[str] = ()
+    computed: Mapping[str, ComputedColumn] = field(default_factory=dict)
+    writer: Writer | None = None
 
 
 class Dataframe:
@@ -46,31 +72,21 @@ class Dataframe:
     """
 
     def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
-        self._bind(Table(layout.normalise_uri(uri)))
+        self._bind(Table(layout.normalise_uri(uri)), None, None)
 
-    def _bind(
-        self,
-        table: Table,
-        rows: Positions | None = None,
-        computed: Mapping[str, ComputedColumn] | None = None,
-        writer: Writer | None = None,
-    ) -> Dataframe:
+    def _bind(self, table: Table, rows: Positions | None, belonging: Belonging | None) -> Dataframe:
         self._table = table
         self._rows = rows
-        self._computed = dict(computed or {})
-        self._writer = writer
+        self._belonging = belonging
+        self._computed = belonging.computed if belonging is not None else {}
         return self
 
     @classmethod
     def of_table(
-        cls,
-        table: Table,
-        rows: Positions | None = None,
-        computed: Mapping[str, ComputedColumn] | None = None,
-        writer: Writer | None = None,
+        cls, table: Table, belonging: Belonging, rows: Positions | None = None
     ) -> Dataframe:
         """Return the dataframe over a store's table, or over selected rows of it."""
-        return cls.__new__(cls)._bind(table, rows, computed, writer)
+        return cls.__new__(cls)._bind(table, rows, belonging)
 
     @property
     def uri(self) -> str:
@@ -87,9 +103,11 @@ class Dataframe:
         return self._table.schema()
 
     @cached_property
-    def _keys(self) -> list[tuple[str, ...]]:
+    def _keys(self) -> Keys:
+        if self._belonging is not None:
+            return self._belonging.keys()
         table = self._table.read()
-        return list(zip(*(table[name].values for name in self.index_columns), strict=True))
+        return {name: table[name].values for name in self.index_columns}
 
     @property
     def index_columns(self) -> tuple[str, ...]:
@@ -117,7 +135,9 @@ class Dataframe:
         return len(self), len(self.columns)
 
     def __len__(self) -> int:
-        return len(self._keys) if self._rows is None else len(self._rows)
+        if self._rows is not None:
+            return len(self._rows)
+        return len(next(iter(self._keys.values())))
 
     def read(
         self,
@@ -165,11 +185,11 @@ class Dataframe:
         keys = dict.fromkeys(self.index_columns, TEXT)
         condition = compile_filter(expression, {**keys, **self._schema[1]})
         table = self._table.read(condition=condition)
-        found = set(zip(*(table[name].values for name in self.index_columns), strict=True))
-        hits = np.fromiter((key in found for key in self._keys), bool, len(self._keys))
+        found = {name: table[name].values for name in self.index_columns}
+        positions = positions_of_keys(self._keys, found)
         if self._rows is None:
-            return np.flatnonzero(hits)
-        return self._rows[hits[self._rows]]
+            return positions
+        return self._rows[np.isin(self._rows, positions)]
 
     def add_column(self, name: str, dtype: Any, fill: Any = None) -> None:
         """Add a column; with `fill`, every row gets that value, else it is missing.
@@ -186,12 +206,12 @@ class Dataframe:
         if name in self.columns or name.startswith("_"):
             raise SchemaError(f"column {name!r} already exists, or is kept by the store")
         column = {name: storable_dtype(dtype, name)}
-        with self._commit(f"add column {name}") as clock:
-            self._table.evolve(add=column, timestamp=clock.tick())
+        with self._commit(f"add column {name}") as (table, clock):
+            table.evolve(add=column, tick=clock.tick)
             if fill is not None:
-                rows = plain_rows(self._table.read(list(self._schema[1])))
-                rows[name] = [fill] * len(self._keys)
-                self._table.write(rows, clock.tick())
+                rows = plain_rows(table.read(list(table.schema()[1])))
+                rows[name] = [fill] * len(rows[name])
+                table.write(rows, clock.tick())
 
     def drop_column(self, name: str) -> None:
         """Drop a column; SchemaError if it is a key or not there."""
@@ -200,35 +220,62 @@ class Dataframe:
             raise SchemaError(f"Cannot drop index column {name!r}")
         if name not in self.dtypes:
             raise SchemaError(f"column {name!r} does not exist; the columns are {self.columns}")
-        with self._commit(f"drop column {name}") as clock:
-            self._table.evolve(drop=[name], timestamp=clock.tick())
+        if self._belonging is not None and name in self._belonging.protected:
+            raise SchemaError(f"column {name!r} of {self.uri} is kept by the store itself")
+        with self._commit(f"drop column {name}") as (table, clock):
+            table.evolve(drop=[name], tick=clock.tick)
 
     def update(self, df: pd.DataFrame) -> None:
         """Insert the rows of `df`, or replace the given columns of those whose keys exist.
 
+        Columns that the store computes or keeps itself may be in `df`, unchanged.
+
         Raises
         ------
         ValueError
-            If a key column is missing or a value column unknown.
+            If a key column is missing, a value column unknown, or a key given twice.
+        AlignmentError
+            If the table belongs to a data set and a key is not in it; nothing is written.
+        SchemaError
+            If a value does not fit its column, or one that the store keeps was changed.
         """
         self._require_root("update")
         missing = [name for name in self.index_columns if name not in df.columns]
         if missing:
             raise ValueError(f"the update must contain index column {missing[0]!r}")
+        df = df.drop(columns=[name for name in self._computed if name in df.columns])
         unknown = [n for n in df.columns if n not in self.index_columns and n not in self.dtypes]
         if unknown:
             raise ValueError(f"unknown column {unknown[0]!r}; add it first with add_column")
-        stored = list(self._schema[1])
-        before = plain_rows(self._table.read(stored))
-        position = {key: row for row, key in enumerate(self._keys)}
-        keys = list(zip(*(df[name] for name in self.index_columns), strict=True))
-        old = [position.get(key) for key in keys]
-        rows: dict[str, Any] = {name: df[name].tolist() for name in self.index_columns}
-        for name in stored:
-            kept = [before[name][row] if row is not None else None for row in old]
-            rows[name] = df[name].tolist() if name in df.columns else kept
-        with self._commit("update") as clock:
-            self._table.write(rows, clock.tick())
+        if df.duplicated(list(self.index_columns)).any():
+            raise ValueError("the update has several rows for one key")
+        if len(df) == 0:
+            return
+        with self._commit("update") as (table, clock):
+            table.write(self._merged(table, df), clock.tick())
+
+    def _merged(self, table: Table, df: pd.DataFrame) -> dict[str, Any]:
+        """Return whole rows: what `df` gives, and what the table has in its other columns."""
+        keys, columns = table.schema()
+        before = plain_rows(table.read(list(columns)))
+        position = {
+            key: row for row, key in enumerate(zip(*(before[k] for k in keys), strict=True))
+        }
+        given = {str(name): df[name].tolist() for name in df.columns}
+        old = [position.get(key) for key in zip(*(given[name] for name in keys), strict=True)]
+        if self._belonging is not None and None in old:
+            new = [given[keys[-1]][row] for row, place in enumerate(old) if place is None]
+            raise AlignmentError(f"{self.uri} has no rows {shortened(new)}; append adds rows")
+        rows: dict[str, Any] = {name: given[name] for name in keys}
+        for name in columns:
+            kept = [None if row is None else before[name][row] for row in old]
+            if self._belonging is not None and name in self._belonging.protected:
+                if name in given and not pd.Series(given[name]).equals(pd.Series(kept)):
+                    raise SchemaError(f"column {name!r} of {self.uri} is kept by the store itself")
+                rows[name] = kept
+            else:
+                rows[name] = given.get(name, kept)
+        return rows
 
     def delete(self, cond: str) -> None:
         """Delete the rows that match a filter expression.
@@ -239,27 +286,30 @@ class Dataframe:
             If the table belongs to a data set, whose `delete` keeps its other tables in step.
         """
         self._require_root("delete")
-        if self._writer is not None:
+        if self._belonging is not None:
             raise ViewError(
                 f"the rows of {self.uri} belong to a data set; delete subjects or volumes with "
                 "RadiObject.delete or VolumeCollection.delete"
             )
         keys = dict.fromkeys(self.index_columns, TEXT)
         condition = compile_filter(cond, {**keys, **self._schema[1]})
-        with self._commit("delete") as clock:
-            self._table.delete(condition, clock.tick())
+        with self._commit("delete") as (table, clock):
+            table.delete(condition, clock.tick())
 
     def _require_root(self, verb: str) -> None:
-        if self.is_view:
+        if self.is_view or (self._belonging is not None and self._belonging.writer is None):
             raise ViewError(f"{verb} needs the stored table, this dataframe is a view of it")
 
     @contextmanager
-    def _commit(self, operation: str) -> Iterator[Clock]:
-        if self._writer is not None:
-            with self._writer(operation) as clock:
-                yield clock
+    def _commit(self, operation: str) -> Iterator[tuple[Table, Clock]]:
+        """Give the table as it is under the lock, whatever was committed since it was opened."""
+        latest = Table(self.uri)
+        if self._belonging is not None and self._belonging.writer is not None:
+            with self._belonging.writer(operation) as clock:
+                yield latest, clock
+            self._table = Table(self.uri, clock.now)
         else:
-            yield Clock()
+            yield latest, Clock()
         for name in ("_schema", "_keys"):
             self.__dict__.pop(name, None)
 

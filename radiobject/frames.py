@@ -48,8 +48,15 @@ def _object_dtype(series: pd.Series, name: str) -> Any:
 
 
 def frame_rows(df: pd.DataFrame) -> dict[str, list[Any]]:
-    """Return the columns of `df` as lists of plain values."""
-    return {str(name): df[name].tolist() for name in df.columns}
+    """Return the columns of `df` as lists of plain values, None where there is none."""
+    missing = df.isna()
+    return {
+        str(name): [
+            None if gone else value
+            for value, gone in zip(df[name].tolist(), missing[name], strict=True)
+        ]
+        for name in df.columns
+    }
 
 
 def to_series(column: Column) -> pd.Series:

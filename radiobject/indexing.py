@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 Positions = npt.NDArray[np.intp]
 
@@ -177,6 +178,42 @@ def positions_of_mask(chosen: np.ndarray, length: int) -> Positions:
             f"Boolean array length {chosen.shape[0] if chosen.ndim else 0} != index length {length}"
         )
     return np.flatnonzero(chosen)
+
+
+def positions_of_keys(keys: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> Positions:
+    """Return the rows of a table whose keys are among `found`, in the table's order.
+
+    Parameters
+    ----------
+    keys, found : mapping of str to ndarray of object
+        Key columns of the whole table, and of some of its rows.
+    """
+    if len(keys) == 1:
+        (whole,), (some,) = keys.values(), found.values()
+        return np.flatnonzero(pd.Index(whole).isin(pd.Index(some)))
+    names = list(keys)
+    rows = pd.MultiIndex.from_arrays([keys[name] for name in names])
+    return np.flatnonzero(rows.isin(pd.MultiIndex.from_arrays([found[n] for n in names])))
+
+
+def positions_of_groups(labels: Sequence[str], wanted: Sequence[str]) -> Positions:
+    """Return the positions of each label of `wanted` in turn: all of the first, of the next, ...
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Label of each row.
+    wanted : sequence of str
+        Labels in the order asked, with repeats; unknown ones have no rows.
+    """
+    codes, known = pd.factorize(np.asarray(labels, dtype=object))
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(known) + 1))
+    groups = pd.Index(known).get_indexer(pd.Index(np.asarray(wanted, dtype=object)))
+    groups = groups[groups >= 0]
+    counts = bounds[groups + 1] - bounds[groups]
+    first = np.repeat(bounds[groups] - np.cumsum(counts) + counts, counts)
+    return order[first + np.arange(counts.sum())].astype(np.intp)
 
 
 def _position(position: int, length: int) -> int:

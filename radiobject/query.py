@@ -56,10 +56,24 @@ class EagerQuery:
             )
 
     @classmethod
-    def of(cls, source: VolumeCollection, done: Sequence[Transformed]) -> EagerQuery:
-        """Return the query of transformed volumes of `source`, in its order."""
-        values = [item.value for item in done]
-        return cls(values, source.to_obs(), source, [item.updates for item in done])
+    def run(
+        cls,
+        source: VolumeCollection,
+        work: Callable[[Any], Any],
+        items: Sequence[Any],
+        executor: Executor | None = None,
+        progress: bool = False,
+    ) -> EagerQuery:
+        """Run `work` on the jobs of `source`, in its order; each gives one result or a list."""
+        results = pipeline.run_jobs(
+            work, items, executor=executor, progress=progress, description="transforming"
+        )
+        done: list[Transformed] = []
+        for result in results:
+            done += result if isinstance(result, list) else [result]
+        jobs = [job for item in items for job in (item if isinstance(item, Sequence) else [item])]
+        rows = pd.DataFrame([dict(job.row) for job in jobs], columns=source.obs.all_columns)
+        return cls([item.value for item in done], rows, source, [item.updates for item in done])
 
     def _rows(self) -> list[dict[str, Any]]:
         records = self._obs.to_dict(orient="records")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import tiledb
 
-from radiobject.dataframe import Dataframe
+from radiobject.dataframe import Belonging, Dataframe
 from radiobject.exceptions import ViewError
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Index, Positions
@@ -121,13 +121,21 @@ class RadiObject:
     @property
     def obs_meta(self) -> Dataframe:
         """The subjects' rows of metadata."""
-        writer = None if self.is_view else self._commit_rows
-        return Dataframe.of_table(self._store.obs_meta, self._rows, None, writer)
+        return self._dataframe(self._rows)
+
+    def _dataframe(self, rows: Positions | None) -> Dataframe:
+        belonging = Belonging(
+            keys=lambda: {layout.SUBJECT_ID: self._store.subject_ids},
+            protected=(dataset.OBS_IDS,),
+            writer=None if self.is_view else self._commit_rows,
+        )
+        return Dataframe.of_table(self._store.obs_meta, belonging, rows)
 
     def get_obs_row_by_obs_subject_id(self, obs_subject_id: str) -> pd.DataFrame:
         """Return a subject's row, or no row."""
-        rows = np.flatnonzero(self._store.subject_ids[self._positions] == obs_subject_id)[:1]
-        return Dataframe.of_table(self._store.obs_meta, self._positions[rows]).read()
+        place = self._position.get(obs_subject_id)
+        chosen = self._positions[:0] if place is None else self._positions[[place]]
+        return self._dataframe(chosen).read()
 
     # Collections and volumes
 
@@ -141,6 +149,8 @@ class RadiObject:
         if name not in self._opened:
             whole = VolumeCollection.of_store(self._store.collection(name))
             chosen = whole if self._rows is None else whole.of_subjects(self.obs_subject_ids)
+            if not self.is_view:
+                whole._on_change = self._reopen
             self._opened[name] = chosen
         return self._opened[name]
 
@@ -234,8 +244,7 @@ class RadiObject:
     def _require_root(self, verb: str) -> None:
         if self.is_view:
             raise ViewError(f"{verb} needs the stored data set, {self!r} is a view of it")
-        if self._at is not None:
-            raise ViewError(f"{verb} needs the newest state, {self!r} was opened at an older one")
+        self._store.refuse_change(verb)
 
     def _reopen(self) -> None:
         for cached in ("_store", "_positions", "_position", "_opened"):
@@ -289,18 +298,9 @@ class RadiObject:
         KeyError
             If a subject is not there; nothing is deleted.
         """
-        gone = list(dict.fromkeys(listed(subjects)))
-        with self._change("delete subjects") as tx:
-            self.loc[gone]
-            volumes = 0
-            for name in self.collection_names:
-                store = self._store.collection(name)
-                found = int(np.isin(store.rows.subject_ids.astype(str), gone).sum())
-                if found:
-                    store.obs.delete_keys(layout.SUBJECT_ID, gone, tx.clock.tick())
-                volumes += found
-            self._store.obs_meta.delete_keys(layout.SUBJECT_ID, gone, tx.clock.tick())
-            dataset.publish(tx, subjects=-len(gone), volumes=-volumes)
+        from radiobject.changes import delete_subjects
+
+        delete_subjects(self, listed(subjects))
 
     def rename_collection(self, old: str, new: str) -> None:
         """Rename a collection; its volumes keep their ids.
@@ -312,17 +312,52 @@ class RadiObject:
         ValueError
             If there is one called `new`.
         """
-        layout.checked_id(new, "a collection's name")
-        with self._change(f"rename {old} to {new}") as tx:
-            if old not in self.collection_names:
-                raise KeyError(f"collection {old!r} not found in {self._uri}")
-            if new in self.collection_names:
-                raise ValueError(f"collection {new!r} already exists in {self._uri}")
-            places = {
-                new if name == old else name: place
-                for name, place in self._store.state.collections.items()
-            }
-            dataset.publish(tx, collections=places)
+        from radiobject.changes import rename_collection
+
+        rename_collection(self, old, new)
+
+    def split(
+        self, fractions: Mapping[str, float], stratify: str | None = None, seed: int = 0
+    ) -> dict[str, str]:
+        """Divide the subjects into parts, and store the part of each in obs_meta.
+
+        Subjects that have a part keep it, so a split stays what it was when subjects are appended
+        and `split` is called again.
+
+        Parameters
+        ----------
+        fractions : mapping of str to float
+            Name and share of each part; the shares sum to 1.
+        stratify : str, optional
+            Column of obs_meta whose values are divided in the same proportions.
+        seed : int
+            Another seed gives another split.
+
+        Returns
+        -------
+        dict of str to str
+            The part of every subject.
+
+        Raises
+        ------
+        ConfigurationError
+            If the shares do not sum to 1.
+        AlignmentError
+            If subjects have a part that is not one of `fractions`.
+        """
+        from radiobject.changes import split_dataset
+
+        return split_dataset(self, fractions, stratify, seed)
+
+    @property
+    def splits(self) -> dict[str, RadiObject]:
+        """A view of each part of the stored split, by name; empty if there is none."""
+        members: dict[str, list[str]] = {}
+        parts = self._store.splits
+        for subject in self.obs_subject_ids:
+            if subject in parts:
+                members.setdefault(parts[subject], []).append(subject)
+        return {part: self.loc[members[part]] for part in sorted(members)}
 
     def add_collection(self, name: str, vc: VolumeCollection | str) -> None:
         """Make a collection part of the data set.
@@ -346,7 +381,8 @@ class RadiObject:
         """Check that rows, ids and stored volumes agree; see `VolumeCollection.validate`."""
         from radiobject.validation import validate_dataset
 
-        self._require_root("validate")
+        if self.is_view:
+            raise ViewError(f"validate needs the stored data set, {self!r} is a view of it")
         validate_dataset(self._store, checksums=checksums)
 
     # History

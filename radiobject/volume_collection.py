@@ -16,20 +16,19 @@ import tiledb
 
 from radiobject import pipeline
 from radiobject._types import BatchTransformFn, LabelSource, TransformFn
-from radiobject.dataframe import Dataframe
+from radiobject.dataframe import Belonging, Dataframe
 from radiobject.exceptions import ViewError
 from radiobject.frames import GEOMETRY_TEXTS
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
-from radiobject.indexing import Index, Positions
+from radiobject.indexing import Index, Positions, positions_of_groups
 from radiobject.query import EagerQuery, LazyQuery
 from radiobject.storage import collection as stored
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Clock
 from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.volume_rows import VolumeRows
+from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRows
 from radiobject.volume import Volume
-from radiobject.writers import VolumeCollectionWriter
 
 if TYPE_CHECKING:
     from radiobject.ml import VolumeCollectionDataset
@@ -62,6 +61,7 @@ class VolumeCollection:
     def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
         self.uri = layout.normalise_uri(uri)
         self._rows: Positions | None = None
+        self._on_change: Callable[[], None] | None = None
 
     @classmethod
     def of_store(cls, store: CollectionStore, rows: Positions | None = None) -> VolumeCollection:
@@ -69,6 +69,7 @@ class VolumeCollection:
         found = cls.__new__(cls)
         found.uri = store.uri
         found._rows = rows
+        found._on_change = None
         found.__dict__["_store"] = store
         return found
 
@@ -112,11 +113,10 @@ class VolumeCollection:
     @property
     def shape(self) -> tuple[int, ...] | None:
         """The shape that all volumes have; None if they differ or there are none."""
-        shapes = np.unique(self.shapes, axis=0)
-        if len(shapes) != 1:
+        rows = self._positions
+        if not len(rows) or not (self.shapes == self._all.shapes[rows[0]]).all():
             return None
-        sides = tuple(int(side) for side in shapes[0])
-        return sides[:3] if sides[3] == 0 else sides
+        return self._all.shape(int(rows[0]))
 
     @property
     def is_uniform(self) -> bool:
@@ -166,14 +166,25 @@ class VolumeCollection:
         """Return the affine of each volume, voxel index to RAS+ mm, shape (n, 4, 4)."""
         return self._all.affines[self._positions]
 
+    def subject_splits(self) -> dict[str, str]:
+        """Return each subject's part in the data set's stored split; see `RadiObject.split`."""
+        return self._store.subject_splits()
+
     # Rows
 
     @property
     def obs(self) -> Dataframe:
         """The rows of metadata of what is selected."""
-        return Dataframe.of_table(
-            self._store.obs, self._rows, GEOMETRY_TEXTS, None if self.is_view else self._commit_rows
+        return self._dataframe(self._rows)
+
+    def _dataframe(self, rows: Positions | None) -> Dataframe:
+        belonging = Belonging(
+            keys=lambda: self._all.keys,
+            protected=SYSTEM_COLUMNS,
+            computed=GEOMETRY_TEXTS if self._store.has_geometry else {},
+            writer=self._commit_rows if rows is None else None,
         )
+        return Dataframe.of_table(self._store.obs, belonging, rows)
 
     def to_obs(self) -> pd.DataFrame:
         """Return the rows of metadata as pandas has them."""
@@ -181,9 +192,9 @@ class VolumeCollection:
 
     def get_obs_row_by_obs_id(self, obs_id: str) -> pd.DataFrame:
         """Return the row of a volume, or no row."""
-        rows = np.flatnonzero(self._all.obs_ids[self._positions] == obs_id)[:1]
-        chosen = self._positions[rows]
-        return Dataframe.of_table(self._store.obs, chosen, GEOMETRY_TEXTS).read()
+        place = self._position.get(obs_id)
+        chosen = self._positions[:0] if place is None else self._positions[[place]]
+        return self._dataframe(chosen).read()
 
     # Selection
 
@@ -213,11 +224,7 @@ class VolumeCollection:
 
     def of_subjects(self, subjects: Sequence[str]) -> VolumeCollection:
         """Return the volumes of `subjects`, in the order of the subjects given."""
-        places: dict[str, list[int]] = {}
-        for place, subject in enumerate(self.subject_ids):
-            places.setdefault(subject, []).append(place)
-        chosen = [place for subject in subjects for place in places.get(subject, ())]
-        return self._view(np.asarray(chosen, dtype=np.intp))
+        return self._view(positions_of_groups(self.subject_ids, subjects))
 
     def sel(self, *, subject: str | Sequence[str]) -> Volume | VolumeCollection:
         """Return a subject's volume if it has exactly one, else a view; KeyError if unknown."""
@@ -230,8 +237,12 @@ class VolumeCollection:
 
     def groupby_subject(self) -> Iterator[tuple[str, VolumeCollection]]:
         """Yield each subject with a view of its volumes."""
-        for subject in self.subjects:
-            yield subject, self.of_subjects([subject])
+        grouped = self.of_subjects(list(self.subjects))
+        owners = np.asarray(grouped.subject_ids, dtype=object)
+        bounds = np.flatnonzero(owners[1:] != owners[:-1]) + 1
+        for places in np.split(np.arange(len(owners), dtype=np.intp), bounds):
+            if len(places):
+                yield owners[places[0]], grouped._view(places)
 
     def filter(self, expr: str) -> VolumeCollection:
         """Return the volumes whose rows match a filter expression (`radiobject.expression`)."""
@@ -264,7 +275,7 @@ class VolumeCollection:
     ) -> EagerQuery:
         """Apply `fn(volume, obs_row)` to every volume and hold the results."""
         work: Callable[[Any], Any] = partial(pipeline.transform_job, (fn,))
-        return self._run(work, pipeline.jobs_of(self), executor, progress)
+        return EagerQuery.run(self, work, pipeline.jobs_of(self), executor, progress)
 
     def map_batches(
         self,
@@ -277,22 +288,7 @@ class VolumeCollection:
         """Apply `fn` to lists of (volume, obs_row) and hold the results."""
         batches = pipeline.in_batches(pipeline.jobs_of(self), batch_size)
         work: Callable[[Any], Any] = partial(pipeline.batch_job, fn)
-        return self._run(work, batches, executor, progress)
-
-    def _run(
-        self,
-        work: Callable[[Any], Any],
-        items: Sequence[Any],
-        executor: Executor | None,
-        progress: bool,
-    ) -> EagerQuery:
-        results = pipeline.run_jobs(
-            work, items, executor=executor, progress=progress, description="transforming"
-        )
-        done: list[pipeline.Transformed] = []
-        for result in results:
-            done += result if isinstance(result, list) else [result]
-        return EagerQuery.of(self, done)
+        return EagerQuery.run(self, work, batches, executor, progress)
 
     def write(
         self,
@@ -336,17 +332,24 @@ class VolumeCollection:
     def _require_root(self, verb: str) -> None:
         if self.is_view:
             raise ViewError(f"{verb} needs the stored collection, {self!r} is a view of it")
+        self._store.refuse_change(verb)
 
     def _reopen(self) -> None:
         for cached in ("_store", "_positions", "_position"):
             self.__dict__.pop(cached, None)
 
+    def _changed(self) -> None:
+        self._reopen()
+        if self._on_change is not None:
+            self._on_change()
+
     @contextmanager
     def _commit_rows(self, operation: str) -> Iterator[Clock]:
+        self._require_root(operation)
         with commit.transaction(dataset.owner_of(self.uri), operation) as tx:
             yield tx.clock
             dataset.publish(tx)
-        self._reopen()
+        self._changed()
 
     def append(
         self,
@@ -377,7 +380,7 @@ class VolumeCollection:
         ingest.append_to_collection(
             self, niftis, dicom_dirs, reorient=reorient, progress=progress, executor=executor
         )
-        self._reopen()
+        self._changed()
 
     def delete(self, obs_ids: str | Sequence[str]) -> None:
         """Delete volumes; older states still have them until `vacuum`.
@@ -389,20 +392,11 @@ class VolumeCollection:
         ViewError
             On a view.
         """
+        from radiobject.changes import delete_volumes
+
         self._require_root("delete")
-        gone = list(dict.fromkeys(listed(obs_ids)))
-        for obs_id in gone:
-            if obs_id not in self._position:
-                raise KeyError(f"{layout.OBS_ID} {obs_id!r} not found in {self!r}")
-        owner = dataset.owner_of(self.uri)
-        with commit.transaction(owner, "delete volumes") as tx:
-            self._store.obs.delete_keys(layout.OBS_ID, gone, tx.clock.tick())
-            if owner != self.uri:
-                rows = [self._position[obs_id] for obs_id in gone]
-                pairs = zip(self._all.subject_ids[rows], gone, strict=True)
-                dataset.change_obs_ids(tx, removed=pairs)
-            dataset.publish(tx, volumes=-len(gone))
-        self._reopen()
+        delete_volumes(self, listed(obs_ids))
+        self._changed()
 
     def validate(self, *, checksums: bool = False) -> None:
         """Check that rows and stored volumes agree.
@@ -421,7 +415,8 @@ class VolumeCollection:
         """
         from radiobject.validation import validate_collection
 
-        self._require_root("validate")
+        if self.is_view:
+            raise ViewError(f"validate needs the stored collection, {self!r} is a view of it")
         validate_collection(self._store, checksums=checksums)
 
     # Creation
@@ -481,17 +476,14 @@ class VolumeCollection:
         affines: Mapping[tuple[str, str], npt.ArrayLike] | None = None,
         obs: pd.DataFrame | None = None,
     ) -> VolumeCollection:
-        """Create a collection from arrays keyed by (subject id, volume id)."""
-        keys = [layout.SUBJECT_ID, layout.OBS_ID]
-        rows = {} if obs is None else obs.set_index(keys).to_dict(orient="index")
-        with VolumeCollectionWriter(uri, name=name) as writer:
-            for (subject, obs_id), data in volumes.items():
-                attrs = {
-                    str(k): v for k, v in rows.get(obs_id, {}).items() if k != "obs_subject_id"
-                }
-                affine = (affines or {}).get((subject, obs_id))
-                writer.write_volume(data, obs_id, subject, affine=affine, **attrs)
-        return cls(writer.uri)
+        """Create a collection from arrays keyed by (subject id, volume id).
+
+        `obs` has the columns ``obs_subject_id`` and ``obs_id``, and any others to keep.
+        """
+        from radiobject.writers import write_arrays
+
+        write_arrays(uri, volumes, name, affines or {}, obs)
+        return cls(uri)
 
     def __repr__(self) -> str:
         shape = self.shape

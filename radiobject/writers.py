@@ -208,17 +208,22 @@ class VolumeCollectionWriter:
         tx = self._open_transaction()
         self._check(np.shape(data), attrs)
         self._claim(obs_id)
-        record = write_new_volume(
-            self.uri,
-            tx.timestamp,
-            np.asarray(data),
-            obs_id=obs_id,
-            obs_subject_id=obs_subject_id,
-            affine=affine,
-            columns=attrs,
-            metadata=metadata,
-            rescale=rescale,
-        )
+        try:
+            record = write_new_volume(
+                self.uri,
+                tx.timestamp,
+                np.asarray(data),
+                obs_id=obs_id,
+                obs_subject_id=obs_subject_id,
+                affine=affine,
+                columns=attrs,
+                metadata=metadata,
+                rescale=rescale,
+            )
+        except BaseException:
+            with self._guard:
+                self._ids.discard(obs_id)
+            raise
         self.add_records([record])
 
     def write_batch(self, batch: Iterable[tuple[np.ndarray, str, str, Mapping[str, Any]]]) -> None:
@@ -271,6 +276,32 @@ class VolumeCollectionWriter:
         if self._tx is not None:
             stored.append_records(self.uri, self._records, self._tx.clock)
         self._records = []
+
+
+def write_arrays(
+    uri: str,
+    volumes: Mapping[tuple[str, str], np.ndarray],
+    name: str | None,
+    affines: Mapping[tuple[str, str], npt.ArrayLike],
+    obs: pd.DataFrame | None,
+) -> None:
+    """Do what `VolumeCollection.from_numpy` says.
+
+    Raises
+    ------
+    AlignmentError
+        If `obs` has a row that no volume belongs to.
+    """
+    keys = [layout.SUBJECT_ID, layout.OBS_ID]
+    rows = {} if obs is None else obs.set_index(keys).to_dict(orient="index")
+    unknown = [key for key in rows if key not in volumes]
+    if unknown:
+        raise AlignmentError(f"obs has rows without a volume: {shortened(unknown)}")
+    with VolumeCollectionWriter(uri, name=name) as writer:
+        for (subject, obs_id), data in volumes.items():
+            attrs = {str(k): v for k, v in rows.get((subject, obs_id), {}).items()}
+            affine = affines.get((subject, obs_id))
+            writer.write_volume(data, obs_id, subject, affine=affine, **attrs)
 
 
 class RadiObjectWriter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from radiobject.ctx import WriteConfig
-from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError
+from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
 from radiobject.storage import commit, files, groups, layout, volume_rows
 from radiobject.storage.commit import Clock
 from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.splits import subject_splits
 from radiobject.storage.table import (
     BLOB,
     TEXT,
@@ -31,11 +33,16 @@ INDEX_KEY = "array_name"
 INDEX_COLUMN = "tile_index"
 _INDEX_TILE_ROWS = 64
 _WHOLE_INDEX_ROWS = 4096
-"""Selections up to this size carry their tile indexes along; larger ones fetch them on demand."""
+"""Selections up to this size carry their tile indexes along, about 3 KB a volume; of larger ones
+each worker reads a volume's index from its array on first touch."""
+_INDEX_BLOCK = 64
+"""In a larger collection, one access fetches the tile indexes of so many neighbours."""
 
 
 class CollectionStore:
     """A collection as it was at a committed state.
+
+    `has_geometry` tells that its table has the system columns, from which text forms are made.
 
     Parameters
     ----------
@@ -45,12 +52,25 @@ class CollectionStore:
         The head to read at.
     name : str, optional
         What it is called.
+    newest : bool
+        Whether this is the newest state, which can be changed.
     """
 
-    def __init__(self, uri: str, timestamp: int, name: str | None = None) -> None:
+    has_geometry = True
+
+    def __init__(
+        self, uri: str, timestamp: int, name: str | None = None, *, newest: bool = True
+    ) -> None:
         self.uri = uri
         self.timestamp = timestamp
         self.name = name
+        self._newest = newest
+        self._packed: dict[str, bytes | None] = {}
+
+    def refuse_change(self, verb: str) -> None:
+        """Raise a `ViewError` unless this is the newest state."""
+        if not self._newest:
+            raise ViewError(f"{verb} needs the newest state, {self.uri} was opened at an older one")
 
     @property
     def obs(self) -> Table:
@@ -74,22 +94,39 @@ class CollectionStore:
         keys, columns = self.obs.schema()
         return {**dict.fromkeys(keys, TEXT), **columns}
 
+    def subject_splits(self) -> dict[str, str]:
+        """Return the part of each subject in the stored split of the owning data set."""
+        root = commit.owner_of(self.uri)
+        if root == self.uri:
+            return {}
+        return subject_splits(Table(layout.join(root, layout.OBS_META), self.timestamp))
+
     def read(self, columns: Sequence[str] = (), condition: str | None = None) -> dict[str, Column]:
         """Return the key columns and `columns` of every volume, or of those that match."""
         return self.obs.read(columns, condition=condition)
 
     def locators(self, rows: npt.NDArray[np.intp]) -> list[VolumeLocator]:
         """Return where the voxels of `rows` are, with tile indexes unless they are very many."""
-        packed = self._tile_indexes(rows) if len(rows) <= _WHOLE_INDEX_ROWS else {}
-        arrays = self.rows.arrays
+        if len(rows) <= _WHOLE_INDEX_ROWS:
+            self._fetch_indexes(rows)
+        arrays, packed = self.rows.arrays, self._packed
         return [self.rows.locator(row, packed.get(arrays[row])) for row in rows.tolist()]
 
-    def _tile_indexes(self, rows: npt.NDArray[np.intp]) -> dict[str, bytes]:
+    def _fetch_indexes(self, rows: npt.NDArray[np.intp]) -> None:
+        """Have the tile indexes of `rows` at hand, by at most one read of their table."""
+        arrays = self.rows.arrays
+        if all(array in self._packed for array in arrays[rows]):
+            return
+        wanted: list[str] | None = None
+        if len(arrays) > _WHOLE_INDEX_ROWS:
+            self._packed = {}
+            first = int(rows.min())
+            block = np.arange(first, min(first + _INDEX_BLOCK, len(arrays)), dtype=np.intp)
+            wanted = sorted(set(arrays[np.union1d(rows, block)]))
         table = Table(layout.join(self.uri, layout.TILE_INDEX), self.timestamp)
-        everything = 2 * len(rows) > len(self.rows)
-        wanted = None if everything else sorted({str(self.rows.arrays[row]) for row in rows})
         found = table.read([INDEX_COLUMN], keys=wanted)
-        return dict(zip(found[INDEX_KEY].values, found[INDEX_COLUMN].values, strict=True))
+        self._packed.update(dict.fromkeys(arrays if wanted is None else wanted))
+        self._packed.update(zip(found[INDEX_KEY].values, found[INDEX_COLUMN].values, strict=True))
 
 
 def create_collection(
@@ -202,12 +239,16 @@ def add_missing_columns(table: Table, rows: Mapping[str, Sequence[Any]], clock: 
     for name in new:
         check_column_name(name, keys)
     if new:
-        table.evolve(add=new, timestamp=clock.tick())
+        table.evolve(add=new, tick=clock.tick)
 
 
 def inferred_dtype(values: Sequence[Any], name: str) -> np.dtype:
     """Return the stored type for values of one column, None among them meaning missing."""
-    kinds = {np.asarray(value).dtype.kind for value in values if value is not None}
+    kinds = {
+        "M" if isinstance(value, datetime) else np.asarray(value).dtype.kind
+        for value in values
+        if value is not None
+    }
     if kinds <= {"b"}:
         return np.dtype(bool)
     if kinds <= {"i", "u"}:
@@ -238,12 +279,15 @@ def open_collection(uri: str, at: Any = None) -> CollectionStore:
         root = layout.normalise_uri(layout.resolve(uri, str(owner)))
         location = f"{layout.COLLECTIONS}/{layout.base_name(uri)}"
         if groups.read_metadata(root) is not None:
-            state = commit.read_head(root).at(at)
+            head = commit.read_head(root)
+            state = head.at(at)
             for name, place in state.collections.items():
                 if place in (location, uri):
-                    return CollectionStore(uri, state.timestamp, name)
+                    newest = state is head.last
+                    return CollectionStore(uri, state.timestamp, name, newest=newest)
             raise StoreNotFoundError(f"no committed state of {root} has the collection at {uri}")
     head = commit.read_head(uri)
     if head.kind != commit.COLLECTION:
         raise StorageError(f"{uri} is a {head.kind}, not a collection; open it with RadiObject")
-    return CollectionStore(uri, head.at(at).timestamp, head.name)
+    state = head.at(at)
+    return CollectionStore(uri, state.timestamp, head.name, newest=state is head.last)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from radiobject.exceptions import StorageError, StoreExistsError, StoreNotFoundError
-from radiobject.storage import files, groups, layout, recovery
+from radiobject.storage import compaction, files, groups, layout, recovery
 from radiobject.storage.lock import acquire
 
 ROOT = "radiobject"
@@ -175,16 +175,26 @@ def group_description(kind: str, *, name: str | None = None, owner: str | None =
     return {key: value for key, value in described.items() if value is not None}
 
 
-def write_head(uri: str, commit: Commit) -> None:
-    """Record `commit` and make it the head: the one write that publishes everything before it."""
-    record = json.dumps(asdict(commit), separators=(",", ":"))
-    values = {_HEAD: commit.timestamp, _commit_key(commit): record}
+def write_head(uri: str, commit: Commit, forget: Sequence[Commit] = ()) -> None:
+    """Record `commit` and make it the head: the one write that publishes everything before it.
+
+    The states `forget` leave the history in that same write.
+    """
+    values: dict[str, Any] = {_commit_key(old): None for old in forget}
+    values[_HEAD] = commit.timestamp
+    values[_commit_key(commit)] = json.dumps(asdict(commit), separators=(",", ":"))
     groups.write_metadata(uri, values, commit.timestamp)
 
 
-def forget_commits(uri: str, commits: tuple[Commit, ...], timestamp: int) -> None:
-    """Drop old states from the history."""
-    groups.write_metadata(uri, {_commit_key(commit): None for commit in commits}, timestamp)
+def withdraw(uri: str) -> None:
+    """Make the data set at `uri` an unfinished one, which is not opened and may be removed."""
+    head = int((groups.read_metadata(uri) or {}).get(_HEAD, 0))
+    groups.write_metadata(uri, {_HEAD: 0}, Clock(head).tick())
+
+
+def is_ours(metadata: Mapping[str, Any]) -> bool:
+    """Tell whether a group with this metadata is a data set of ours, finished or not."""
+    return _VERSION in metadata
 
 
 @dataclass
@@ -199,6 +209,7 @@ class Transaction:
     clock: Clock
     head: Head | None
     last: Commit | None = None
+    n_commits: int = 0
     _emptied: bool = False
 
     @property
@@ -228,7 +239,12 @@ class Transaction:
         return self.last.n_subjects, self.last.n_volumes
 
     def commit(
-        self, *, collections: Mapping[str, str] | None = None, n_subjects: int, n_volumes: int
+        self,
+        *,
+        collections: Mapping[str, str] | None = None,
+        n_subjects: int,
+        n_volumes: int,
+        forget: Sequence[Commit] = (),
     ) -> Commit:
         """Publish everything written so far; what follows belongs to the next commit."""
         self.last = Commit(
@@ -239,9 +255,17 @@ class Transaction:
             n_subjects=n_subjects,
             n_volumes=n_volumes,
         )
-        write_head(self.uri, self.last)
+        write_head(self.uri, self.last, forget)
+        self.n_commits += 1
         self._emptied = False
         return self.last
+
+    def compact_when_due(self) -> None:
+        """Merge small files if enough commits have passed; everything must be committed."""
+        before = len(self.head.commits) if self.head is not None else 0
+        rounds = compaction.COMMITS_PER_ROUND
+        if self.last is not None and before // rounds != (before + self.n_commits) // rounds:
+            compaction.compact(self.uri, self.last.collections)
 
 
 @contextmanager
@@ -267,6 +291,7 @@ def transaction(uri: str, operation: str, *, break_lock: bool = False) -> Iterat
             recovery.roll_back(uri, opened.rollback_point, opened.locations)
             finished = True
             raise
+        opened.compact_when_due()
         finished = True
     finally:
         lock.release() if finished else lock.abandon()
@@ -305,6 +330,7 @@ def creation(
                 recovery.roll_back(uri, opened.rollback_point, opened.locations)
             finished = True
             raise
+        opened.compact_when_due()
         finished = True
     finally:
         lock.release() if finished else lock.abandon()
@@ -354,6 +380,17 @@ def _what_lies_at(uri: str) -> str:
     if kind is not None:
         return f"a TileDB {kind} lies"
     return "other files lie" if files.is_something(uri) else "nothing lies"
+
+
+def owner_of(collection_uri: str) -> str:
+    """Return the data set whose lock and head guard the collection: its owner, or itself."""
+    metadata = groups.read_metadata(collection_uri) or {}
+    owner = metadata.get(OWNER)
+    if owner:
+        root = layout.resolve(collection_uri, str(owner))
+        if groups.read_metadata(root) is not None:
+            return root
+    return collection_uri
 
 
 def _commit_key(commit: Commit) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError
+from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
 from radiobject.storage import commit, files, groups, layout
 from radiobject.storage.collection import CollectionStore, add_missing_columns
 from radiobject.storage.commit import Clock, Head, Transaction
+from radiobject.storage.commit import owner_of as owner_of
+from radiobject.storage.splits import subject_splits
 from radiobject.storage.table import TEXT, Table, create_table
 
 META_KEYS = (layout.SUBJECT_ID,)
@@ -61,16 +63,24 @@ class DatasetStore:
         """Row of each subject id."""
         return {subject: row for row, subject in enumerate(self.subject_ids)}
 
+    @cached_property
+    def splits(self) -> dict[str, str]:
+        """Part of each subject in the stored split; empty if there is none."""
+        return subject_splits(self.obs_meta)
+
     def collection(self, name: str) -> CollectionStore:
         """Return the collection called `name`, opened once; KeyError if there is none."""
         if name not in self._collections:
             uri = layout.located(self.uri, self.state.collections[name])
-            self._collections[name] = CollectionStore(uri, self.state.timestamp, name)
+            self._collections[name] = CollectionStore(
+                uri, self.state.timestamp, name, newest=self.state is self.head.last
+            )
         return self._collections[name]
 
-    def n_volumes(self) -> int:
-        """Return how many volumes the collections have together."""
-        return sum(len(self.collection(name).rows) for name in self.names)
+    def refuse_change(self, verb: str) -> None:
+        """Raise a `ViewError` unless this is the newest state."""
+        if self.state is not self.head.last:
+            raise ViewError(f"{verb} needs the newest state, {self.uri} was opened at an older one")
 
 
 def open_dataset(uri: str, at: Any = None) -> DatasetStore:
@@ -172,14 +182,3 @@ def new_collection_location(tx: Transaction, name: str) -> str:
         for folder in files.list_folder(layout.join(tx.uri, layout.COLLECTIONS))
     }
     return f"{layout.COLLECTIONS}/{layout.collection_directory(name, taken)}"
-
-
-def owner_of(collection_uri: str) -> str:
-    """Return the data set whose lock and head guard the collection: its owner, or itself."""
-    metadata = groups.read_metadata(collection_uri) or {}
-    owner = metadata.get(commit.OWNER)
-    if owner:
-        root = layout.resolve(collection_uri, str(owner))
-        if groups.read_metadata(root) is not None:
-            return root
-    return collection_uri

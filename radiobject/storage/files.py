@@ -65,6 +65,19 @@ def remove_folder_if_empty(uri: str) -> None:
         os.rmdir(uri)
 
 
+def remove_uncommitted(uri: str) -> int:
+    """Remove fragments of the array at `uri` that have no commit marker: no reader sees them."""
+    markers = list_folder(layout.join(uri, "__commits"))
+    fragments = list_folder(layout.join(uri, "__fragments"))
+    if any(marker.endswith(".con") for marker in markers):
+        return 0
+    committed = {layout.base_name(marker).rpartition(".")[0] for marker in markers}
+    unseen = [entry for entry in fragments if layout.base_name(entry) not in committed]
+    for entry in unseen:
+        remove(entry)
+    return len(unseen)
+
+
 def remove_after(uri: str, timestamp: int) -> int:
     """Remove what was written to the array or group at `uri` after `timestamp`.
 

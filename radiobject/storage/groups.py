@@ -51,12 +51,6 @@ def add_members(uri: str, names: list[str], timestamp: int) -> None:
             group.add(name, name=name, relative=True)
 
 
-def member_uris(uri: str) -> dict[str, str]:
-    """Return name and URI of each member of the group at `uri`."""
-    with tiledb.Group(uri, "r", config=_config(_FOREVER), ctx=get_tiledb_ctx()) as group:
-        return {member.name: member.uri for member in group}
-
-
 def _config(timestamp_end: int) -> tiledb.Config:
     config = get_radiobject_config().to_tiledb_config()
     config["sm.group.timestamp_end"] = str(timestamp_end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from itertools import chain, count
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -141,8 +142,14 @@ def array_timestamp(name: str) -> int | None:
 
 
 def collection_directory(name: str, taken: Iterable[str] = ()) -> str:
-    """Return the directory for collection `name`: the name itself where it is a plain free word."""
+    """Return a free directory for collection `name`: the name itself where it is a plain word.
+
+    A directory that an older state reads is never used again, so a name that was given up and
+    given anew gets another one.
+    """
     folded = {directory.casefold() for directory in taken}
     if _PLAIN.fullmatch(name) and name.casefold() not in folded:
         return name
-    return safe_name(name)
+    escaped = safe_name(name)
+    numbered = (f"{escaped}.{number}" for number in count(2))
+    return next(d for d in chain([escaped], numbered) if d.casefold() not in folded)

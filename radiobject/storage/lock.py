@@ -125,29 +125,41 @@ _held_guard = threading.Lock()
 
 class _LocalLock:
     def __init__(self, root: str, operation: str) -> None:
-        import fcntl
-
         self._path = Path(os.path.realpath(layout.join(root, layout.LOCK)))
         self._key = str(self._path)
         self._claim_in_process(operation)
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._path, flags, 0o600)
-        except OSError as error:
+            self._fd = self._open(root)
+        except BaseException:
             self._forget()
-            raise StorageError(
-                f"cannot write to {root}: {error.strerror}; check the folder's permissions"
-            ) from error
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = LockRecord.parse(os.pread(self._fd, 4096, 0))
-            os.close(self._fd)
-            self._forget()
-            who = holder.describe() if holder else "another process"
-            raise LockError(f"{root} is being written by {who}; {_ADVICE}") from None
+            raise
         self.abandoned = os.fstat(self._fd).st_size > 0
         self._write(LockRecord.mine(operation).dump())
+
+    def _open(self, root: str) -> int:
+        """Open and lock the file that is at the path now, not one that was removed meanwhile."""
+        import fcntl
+
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        while True:
+            try:
+                fd = os.open(self._path, flags, 0o600)
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write to {root}: {error.strerror}; check the folder's permissions"
+                ) from error
+            try:
+                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(fd), os.stat(self._path, follow_symlinks=False)):
+                    return fd
+            except FileNotFoundError:
+                pass
+            except OSError:
+                holder = LockRecord.parse(os.pread(fd, 4096, 0))
+                os.close(fd)
+                who = holder.describe() if holder else "another process"
+                raise LockError(f"{root} is being written by {who}; {_ADVICE}") from None
+            os.close(fd)
 
     def _claim_in_process(self, operation: str) -> None:
         # A record lock belongs to the process: a second one in it would be granted.
@@ -164,8 +176,9 @@ class _LocalLock:
             _held.pop(self._key, None)
 
     def _write(self, raw: bytes) -> None:
-        os.ftruncate(self._fd, 0)
+        # Never empty in between: what a dead writer left is known by a record being there.
         os.pwrite(self._fd, raw, 0)
+        os.ftruncate(self._fd, len(raw))
 
     def release(self) -> None:
         self._write(b"")
@@ -203,8 +216,9 @@ class _ObjectLock:
         except FileNotFoundError:
             raise LockError(f"{self._root} was just released by its writer; try again") from None
         holder = LockRecord.parse(raw)
-        if holder is not None and not break_lock and not holder.is_dead():
-            raise LockError(f"{self._root} is being written by {holder.describe()}; {_ADVICE}")
+        if not break_lock and (holder is None or not holder.is_dead()):
+            who = holder.describe() if holder else "a writer of another version"
+            raise LockError(f"{self._root} is being written by {who}; {_ADVICE}")
         try:
             self._store.put(layout.LOCK, record.dump(), mode={"e_tag": etag})
         except BaseError as error:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from radiobject.storage import commit, files, handles, layout
+from radiobject.storage import compaction, files, layout, reader
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Commit, Head, Transaction
-from radiobject.storage.table import Table
-
-_TABLES = (layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX)
 
 
 def vacuum(tx: Transaction, keep: int) -> dict[str, int]:
     """Keep the last `keep` states of a data set and remove what no kept state reads.
 
-    The history is shortened first: a crash later leaves files that nothing refers to, which the
-    next vacuum removes, and never a state without its files.
+    The history is shortened first, by a commit of its own: a crash later leaves files that nothing
+    refers to, which the next vacuum removes, and never a state without its files.
 
     Returns
     -------
@@ -33,16 +30,23 @@ def vacuum(tx: Transaction, keep: int) -> dict[str, int]:
     if tx.head is None:
         return {"states": 0, "collections": 0, "volumes": 0}
     kept, gone = tx.head.commits[-keep:], tx.head.commits[:-keep]
+    last = kept[-1]
     if gone:
-        commit.forget_commits(tx.uri, gone, tx.clock.tick())
+        tx.commit(
+            collections=last.collections,
+            n_subjects=last.n_subjects,
+            n_volumes=last.n_volumes,
+            forget=gone,
+        )
     places = {place for state in kept for place in state.collections.values()}
     removed = {"states": len(gone), "collections": 0, "volumes": 0}
     for folder in _dropped_collections(tx.head, gone, places):
         files.remove(layout.join(tx.uri, folder))
         removed["collections"] += 1
     for place in sorted(places):
-        removed["volumes"] += _vacuum_collection(layout.located(tx.uri, place), kept)
-    Table(layout.join(tx.uri, layout.OBS_META)).consolidate()
+        users = tuple(state for state in kept if place in state.collections.values())
+        removed["volumes"] += _vacuum_collection(layout.located(tx.uri, place), users)
+    compaction.compact(tx.uri, last.collections, force=True)
     return removed
 
 
@@ -59,11 +63,7 @@ def _vacuum_collection(uri: str, kept: tuple[Commit, ...]) -> int:
     for volume in files.list_folder(layout.join(uri, layout.VOLUMES)):
         name = layout.base_name(volume)
         if name not in needed and layout.array_timestamp(name) is not None:
-            handles.forget(volume)
+            reader.forget(volume)
             files.remove(volume)
             removed += 1
-    for table in _TABLES:
-        location = layout.join(uri, table)
-        if files.list_folder(location):
-            Table(location).consolidate()
     return removed

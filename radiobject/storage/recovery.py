@@ -21,8 +21,7 @@ def roll_back(uri: str, timestamp: int, locations: set[str]) -> None:
         Where the committed states have their collections; a folder that no state knows goes
         whole, unless it is a collection that was committed on its own.
     """
-    files.remove_after(uri, timestamp)
-    _roll_back_tables(uri, timestamp)
+    roll_back_collection(uri, timestamp)
     for location in locations:
         if "://" not in location and not location.startswith("/"):
             roll_back_collection(layout.join(uri, location), timestamp)
@@ -33,7 +32,7 @@ def roll_back(uri: str, timestamp: int, locations: set[str]) -> None:
 
 
 def roll_back_collection(uri: str, timestamp: int) -> None:
-    """Bring a collection's tables and volumes back to their state at `timestamp`."""
+    """Bring a group's metadata, tables and volumes back to their state at `timestamp`."""
     files.remove_after(uri, timestamp)
     _roll_back_tables(uri, timestamp)
     for volume in files.list_folder(layout.join(uri, layout.VOLUMES)):
@@ -58,7 +57,12 @@ def remove_unfinished(uri: str) -> None:
 
 def _roll_back_tables(uri: str, timestamp: int) -> None:
     for name in (layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX):
-        files.remove_after(layout.join(uri, name), timestamp)
+        table = layout.join(uri, name)
+        files.remove_after(table, timestamp)
+        files.remove_uncommitted(table)
+        if not files.list_folder(layout.join(table, "__schema")):
+            # A table that the dead writer began; what is left of it is no array.
+            files.remove(table)
 
 
 def _is_standalone(uri: str) -> bool:

@@ -6,7 +6,7 @@ import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.storage import commit, files, groups, handles, layout
+from radiobject.storage import commit, files, groups, layout, reader
 from radiobject.storage.lock import acquire
 
 
@@ -35,16 +35,26 @@ def delete_tiledb_uri(uri: str, ctx: tiledb.Ctx | None = None) -> None:
         raise StoreNotFoundError(f"nothing to delete at {location}: no TileDB object lies there")
     if kind == "array":
         _require_standalone_volume(location)
+        reader.forget(location)
+        files.remove(location)
     else:
-        metadata = groups.read_metadata(location) or {}
-        head = commit.parse_head(location, metadata)
-        if head.owner:
-            raise StorageError(
-                f"{location} belongs to a data set; delete its volumes or subjects there"
-            )
-        acquire(location, "delete").release()
-    handles.forget(location)
-    files.remove(location)
+        _delete_group(location)
+
+
+def _delete_group(uri: str) -> None:
+    metadata = groups.read_metadata(uri) or {}
+    if not commit.is_ours(metadata):
+        commit.parse_head(uri, metadata)
+    if metadata.get(commit.OWNER):
+        raise StorageError(f"{uri} belongs to a data set; delete its volumes or subjects there")
+    lock = acquire(uri, "delete")
+    try:
+        # Half a deletion is an unfinished data set: not opened, and deleted by the next try.
+        commit.withdraw(uri)
+        reader.forget(uri)
+        files.remove(uri)
+    finally:
+        lock.abandon()
 
 
 def _require_standalone_volume(uri: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,11 @@ class Column:
         """Return the chosen rows, in that order."""
         valid = None if self.valid is None else self.valid[rows]
         return Column(self.values[rows], valid)
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Which values are there."""
+        return np.ones(len(self.values), dtype=bool) if self.valid is None else self.valid
 
     def filled(self, missing: Any) -> np.ndarray:
         """Return the values with `missing` where there is none."""
@@ -202,16 +207,30 @@ class Table:
         return Table(self.uri).schema()
 
     def evolve(
-        self, *, add: Mapping[str, np.dtype] | None = None, drop: Sequence[str] = (), timestamp: int
+        self,
+        *,
+        add: Mapping[str, np.dtype] | None = None,
+        drop: Sequence[str] = (),
+        tick: Callable[[], int],
     ) -> None:
-        """Add or drop value columns from `timestamp` on; older states keep what they had."""
+        """Add or drop value columns from the next tick on; older states keep what they had."""
         evolution = tiledb.ArraySchemaEvolution(ctx=get_tiledb_ctx())
         for name, dtype in (add or {}).items():
             evolution.add_attribute(_attribute(name, dtype))
         for name in drop:
             evolution.drop_attribute(name)
-        evolution.timestamp(timestamp)
+        evolution.timestamp(tick())
         evolution.array_evolve(self.uri)
+        if add:
+            self._forget_values(list(add), tick)
+
+    def _forget_values(self, names: Sequence[str], tick: Callable[[], int]) -> None:
+        # A column that was dropped and added again would show the values it had before.
+        latest = Table(self.uri)
+        if any(bool(latest.read([name])[name].present.any()) for name in names):
+            rows = latest.read(list(latest.schema()[1]))
+            kept = {n: column.to_list() for n, column in rows.items() if n not in names}
+            latest.write(kept, tick())
 
     def delete(self, condition: str, timestamp: int) -> None:
         """Delete the rows for which the query condition holds, from `timestamp` on."""
@@ -228,15 +247,42 @@ class Table:
     def consolidate(self, *, force: bool = False) -> bool:
         """Merge many small fragments into one, keeping every row's timestamp.
 
-        Old states stay readable. Returns whether there were enough of them, or `force`.
+        Old states stay readable. What was merged is removed by the next call, so that whoever
+        listed the fragments a moment ago still finds them; with `force` at once. Returns whether
+        anything was merged.
         """
-        fragments = files.list_folder(layout.join(self.uri, "__fragments"))
-        if not force and len(fragments) <= _MAX_FRAGMENTS:
+        limit = 1 if force else _MAX_FRAGMENTS
+        if len(files.list_folder(layout.join(self.uri, "__fragments"))) <= limit:
             return False
         ctx = get_tiledb_ctx()
-        tiledb.consolidate(self.uri, ctx=ctx)
         tiledb.vacuum(self.uri, ctx=ctx)
+        names = self._mergeable(ctx)
+        if len(names) <= limit:
+            return False
+        tiledb.consolidate(self.uri, ctx=ctx, fragment_uris=names)
+        if force:
+            tiledb.vacuum(self.uri, ctx=ctx)
         return True
+
+    def _mergeable(self, ctx: tiledb.Ctx) -> list[str]:
+        """Return the newest fragments that have no column but those of the schema now.
+
+        Merging writes the columns of the newest schema alone: a column that was dropped would be
+        lost to the older states that still have it.
+        """
+        fragments = tiledb.array_fragments(self.uri, ctx=ctx)
+        now = self.schema_now()[1].items()
+        whole: dict[str, bool] = {}
+        names: list[str] = []
+        described = (fragments.timestamp_range, fragments.uri, fragments.array_schema_name)
+        for _, uri, schema in sorted(zip(*described, strict=True), reverse=True):
+            if schema not in whole:
+                made = int(schema.split("_")[2])
+                whole[schema] = Table(self.uri, made).schema()[1].items() <= now
+            if not whole[schema]:
+                break
+            names.append(layout.base_name(uri))
+        return names[::-1]
 
 
 def _attribute(name: str, dtype: np.dtype) -> tiledb.Attr:

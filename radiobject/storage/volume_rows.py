@@ -127,6 +127,11 @@ class VolumeRows:
             rescales=np.stack(rescales, axis=1),
         )
 
+    @property
+    def keys(self) -> dict[str, np.ndarray]:
+        """The key columns of the table, whole."""
+        return {layout.SUBJECT_ID: self.subject_ids, layout.OBS_ID: self.obs_ids}
+
     def __len__(self) -> int:
         return len(self.obs_ids)
 
