@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     one = command("range", _range, "measure every commit of a range, resumable")
     one.add_argument("commits", help="for instance main~10..main")
-    one.add_argument("--quick", action="store_true", help="only the suites of the gate")
+    one.add_argument("--quick", action="store_true", help="fewer suites: a minute or two a commit")
 
     command("site", _site, "publish the pages, readable without a connection")
 

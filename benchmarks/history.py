@@ -16,10 +16,10 @@ from benchmarks.errors import BenchmarkError
 ROOT = _BENCHMARKS_DIR.parent
 # What `make bench` adds to the history: exact figures always, one throughput line per loader too
 # when there is time for it.
-_QUICK_SUITES = "bench_import|bench_counters"
-_SUITES = _QUICK_SUITES + "|bench_loaders.Throughput"
-# Recent enough to show a step; few enough for an afternoon.
-_GATE_SUITES = _SUITES + "|bench_reads"
+_QUICK_SUITES = "bench_import.ImportedModules|bench_counters"
+_SUITES = "bench_import|bench_counters|bench_loaders.Throughput"
+# What a quick range measures: a minute or two for each commit.
+_RANGE_SUITES = _SUITES + "|bench_reads"
 
 
 def run_asv(arguments: Sequence[str], *, quiet: bool = False) -> int:
@@ -139,7 +139,7 @@ def record_range(commits: str, *, quick: bool) -> int:
     print(f"{len(hashes)} commits; those with results are passed over")
     code = run_asv(
         ["run", f"--machine={machine}", "--skip-existing-successful", "--interleave-rounds",
-         "--bench", _GATE_SUITES if quick else ".", commits],
+         "--bench", _RANGE_SUITES if quick else ".", commits],
     )  # fmt: skip
     if not measured_commits() & set(hashes):
         raise BenchmarkError(f"asv measured no commit of {commits!r} (its exit code was {code})")
