@@ -26,6 +26,9 @@ COSINE_TOLERANCE = 1e-3
 DETERMINANT_RANGE = (1e-6, 1e6)
 """Plausible volumes of one voxel in mm^3; outside it the header is damaged."""
 
+MAX_SPACING_MM = 1e6
+"""A form with larger voxels is damaged."""
+
 _LETTERS = ("LR", "PA", "IS")
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
 
@@ -215,8 +218,11 @@ def _qform(header: Any) -> Any:
 def _invertible(matrix: NDArray[np.floating]) -> bool:
     if not np.isfinite(matrix).all():
         return False
-    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
-    return bool(spacing.all()) and np.linalg.matrix_rank(matrix[:3, :3] / spacing) == 3
+    with np.errstate(over="ignore"):
+        spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    if not spacing.all() or spacing.max() > MAX_SPACING_MM:
+        return False
+    return bool(np.linalg.matrix_rank(matrix[:3, :3] / spacing) == 3)
 
 
 def _in_mm(matrix: NDArray[np.floating], header: Any) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -114,7 +115,7 @@ def load_dicom_seg(
         described = {number: _segment(seg.get_segment_description(number)) for number in numbers}
     except IngestError:
         raise
-    except (*PARSE_ERRORS, RuntimeError) as error:
+    except (*PARSE_ERRORS, RuntimeError, sqlite3.Error) as error:  # highdicom keeps frames in SQL
         raise IngestError(f"{name}: cannot be read as one label volume ({error})") from error
     data, affine = _along_normal(volume.array, volume.affine)
     if reference is not None:

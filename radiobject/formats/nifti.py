@@ -127,13 +127,10 @@ def _image(
     metadata |= {f"nifti_{name}": header[name] for name in _HEADER_METADATA}
     metadata |= {"nifti_version": layout.version, "nifti_fields": layout.kept_fields()}
     metadata |= rescale_metadata(rescale)
-    warnings = () if layout.source != "identity" else (_NO_ORIENTATION.format(layout.name),)
-    return LoadedImage(data, affine, columns, metadata, rescale, warnings)
+    return LoadedImage(data, affine, columns, metadata, rescale, layout.warnings())
 
 
 _HEADER_METADATA = ("sform_code", "qform_code", "scl_slope", "scl_inter", "xyzt_units")
-
-_NO_ORIENTATION = "{}: neither sform nor qform; left and right are assumed, not known"
 
 
 def _kept_text(layout: NiftiLayout, keep: Sequence[str]) -> dict[str, Scalar]:

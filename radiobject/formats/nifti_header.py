@@ -14,7 +14,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from radiobject.exceptions import IngestError
+from radiobject.exceptions import IngestError, ShapeError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive
 from radiobject.formats.gzip_stream import GZIP_MAGIC, gunzip_head
 from radiobject.imaging_metadata import NiftiMetadata
@@ -22,6 +22,9 @@ from radiobject.orientation import OrientationSource, affine_to_list, axis_codes
 
 _LOG = logging.getLogger(__name__)
 _HOPELESS = 40
+
+FORMS_TOLERANCE_MM = 0.1
+"""A qform that puts a voxel farther than this from where the sform does is worth a warning."""
 
 HEADER_BYTES = 540
 """A NIfTI-2 header; a NIfTI-1 header has 348."""
@@ -116,6 +119,31 @@ class NiftiLayout:
             source_path=self.name,
         )
 
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is doubtful about where the voxels are, a sentence each."""
+        sform, qform = int(self.header["sform_code"]), int(self.header["qform_code"])
+        found = []
+        if self.source == "identity":
+            found.append("neither sform nor qform; left and right are assumed, not known")
+        elif self.source == "nifti_qform" and sform > 0:
+            found.append("its sform has a code but cannot be inverted; the qform is used")
+        elif self.source == "nifti_sform" and sform == qform:
+            apart = self._qform_distance()
+            if apart > FORMS_TOLERANCE_MM:
+                found.append(f"sform and qform are {apart:.3g} mm apart; the sform is used")
+        return tuple(f"{self.name}: {text}" for text in found)
+
+    def _qform_distance(self) -> float:
+        """Return how far the qform puts a corner voxel from its place by the sform, in mm."""
+        bare = self.header.copy()
+        bare["sform_code"] = 0
+        other, source = nifti_geometry(bare)
+        if source != "nifti_qform":
+            return 0.0
+        last = np.array(self.shape[:3]) - 1
+        corners = np.array([[*(np.array(i) * last), 1] for i in np.ndindex(2, 2, 2)])
+        return float(np.linalg.norm(corners @ (other - self.affine).T, axis=1).max())
+
     def kept_fields(self) -> str:
         """Return the header's numbers as JSON, for an export that restores them."""
         fields: dict[str, Any] = {
@@ -193,9 +221,17 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
     smallest = 0 if paired else kind.template_dtype.itemsize
     if not smallest <= offset <= limits.max_bytes:
         raise IngestError(f"{path.name}: vox_offset {stated:g} is not behind the header")
-    affine, source = nifti_geometry(header)
-    axis_codes(affine)
+    affine, source = _geometry(path.name, header)
     return NiftiLayout(path.name, header, version, shape, dtype, offset, affine, source)
+
+
+def _geometry(name: str, header: Any) -> tuple[NDArray[np.float64], OrientationSource]:
+    affine, source = nifti_geometry(header)
+    try:
+        axis_codes(affine)
+    except ShapeError as error:
+        raise IngestError(f"{name}: its header places voxels nowhere: {error}") from error
+    return affine, source
 
 
 def read_header(path: Path, limits: Limits = DEFAULT_LIMITS) -> NiftiLayout:

@@ -292,6 +292,27 @@ def test_a_file_without_orientation_is_loaded_with_a_warning(tmp_path: Path) -> 
     np.testing.assert_array_equal(loaded.affine, nib.load(path).affine)
 
 
+def test_doubtful_geometry_is_loaded_with_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", coordinates((3, 4, 5)))
+    assert load_nifti(path).warnings == ()
+    other = AFFINE + np.array([[0, 0, 0, 3.0], [0] * 4, [0] * 4, [0] * 4])
+    img = nib.Nifti1Image(coordinates((3, 4, 5)), AFFINE)
+    img.header.set_sform(AFFINE, code=1)
+    img.header.set_qform(other, code=1)
+    nib.save(img, path)
+    assert load_nifti(path).warnings == (
+        "a.nii: sform and qform are 3 mm apart; the sform is used",
+    )
+    img.header["sform_code"] = 4
+    nib.save(img, path)
+    assert load_nifti(path).warnings == (), "two codes, two spaces: no doubt"
+    patched(path, srow_x=[0, 0, 0, 0])
+    assert "cannot be inverted; the qform is used" in load_nifti(path).warnings[0]
+    patched(path, sform_code=0, qform_code=0, pixdim=[1, np.inf, 1, 1, 1, 1, 1, 1])
+    with pytest.raises(IngestError, match="places voxels nowhere"):
+        load_nifti(path)
+
+
 def test_no_text_of_the_header_and_no_folder_is_kept_unasked(tmp_path: Path) -> None:
     folder = tmp_path / "Doe_Jane"
     folder.mkdir()
