@@ -184,7 +184,7 @@ def _verified(uri: str, index: TileIndex, files: ArrayFiles) -> TileIndex:
         stored = content[int(index.offsets[number]) : int(index.offsets[number + 1])]
         zero = index.minimum.dtype.kind == "f" and index.minimum[number] == index.maximum[number]
         if zero or not checked:
-            voxels = inside_tile(index, int(number), stored, f"volume at {uri!r}")
+            voxels = inside_tile(index, int(number), stored, repr(uri))
             if not matches_statistics(index, int(number), voxels):
                 raise IntegrityError(
                     f"tile {number} of {uri!r} contradicts its stored minimum, maximum or sum"

@@ -88,6 +88,26 @@ class TileIndex:
         """Decodes the volume's tiles."""
         return TileDecoder(self.filters, self.numpy_dtype, math.prod(self.tiling.extents))
 
+    @cached_property
+    def plane_cells(self) -> int:
+        """Voxels of a tile with the same first index."""
+        return math.prod(self.tiling.extents[1:])
+
+    @cached_property
+    def rows_shape(self) -> tuple[int, ...]:
+        """Shape of some rows of a tile, -1 standing for their number."""
+        return (-1, *self.tiling.extents[1:])
+
+    @cached_property
+    def offset_list(self) -> list[int]:
+        """`offsets` as Python integers, which are faster to take one by one."""
+        return self.offsets.tolist()
+
+    @cached_property
+    def checksum_list(self) -> list[int] | None:
+        """`checksums` as Python integers."""
+        return None if self.checksums is None else self.checksums.tolist()
+
     @property
     def tile_bytes(self) -> int:
         """Decoded bytes of a whole tile."""

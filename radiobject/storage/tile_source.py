@@ -42,7 +42,7 @@ class LocalTiles:
 
     def __init__(self, path: Path, index: TileIndex) -> None:
         self._path = path
-        self._offsets = index.offsets
+        self._offsets = index.offset_list
         self._size = index.file_size
         self._map = map_file(self._path)
         self._check_size()
@@ -59,7 +59,7 @@ class LocalTiles:
         pieces: list[Buffer] = []
         amount = 0
         for number in numbers:
-            start, stop = int(self._offsets[number]), int(self._offsets[number + 1])
+            start, stop = self._offsets[number], self._offsets[number + 1]
             pieces.append(self._content[start:stop])
             amount += stop - start
         stats.count(bytes_read=amount)
@@ -79,13 +79,13 @@ class RemoteTiles:
     def __init__(self, uri: str, index: TileIndex) -> None:
         self._files = RemoteFiles(uri)
         self._name = index.path
-        self._offsets = index.offsets
+        self._offsets = index.offset_list
         stats.count(index_opens=1)
 
     def fetch(self, numbers: Sequence[int]) -> list[Buffer]:
         """Return the tiles, with those that lie close together asked for in one request."""
-        starts = [int(self._offsets[n]) for n in numbers]
-        stops = [int(self._offsets[n + 1]) for n in numbers]
+        starts = [self._offsets[n] for n in numbers]
+        stops = [self._offsets[n + 1] for n in numbers]
         merged = coalesce(starts, stops, gap=REMOTE_GAP_BYTES, limit=REMOTE_RANGE_BYTES)
         answers = self._files.ranges(
             self._name, [r.start for r in merged], [r.stop for r in merged]

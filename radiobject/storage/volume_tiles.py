@@ -10,7 +10,7 @@ import numpy as np
 from radiobject.exceptions import IntegrityError
 from radiobject.plan.box import Box
 from radiobject.plan.rescale import Rescale
-from radiobject.plan.tiling import parts_of
+from radiobject.plan.tiling import TilePart, parts_of
 from radiobject.storage import stats
 from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import Buffer
@@ -137,10 +137,11 @@ class VolumeTiles:
     def _assemble(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> None:
         """Deliver a box tile by tile, without adding to the cache."""
         image = self._image
-        parts, numbers = [], []
+        parts: list[TilePart] = []
+        numbers: list[int] = []
         constant = cached = 0
         for part in parts_of(box, self._extents):
-            position, in_tile, in_box = part
+            position, _, in_box = part
             if self._constant[position]:
                 value = self.index.minimum[self._numbers[position]]
                 deliver(value, out[in_box], rescale)
@@ -152,19 +153,28 @@ class VolumeTiles:
                 deliver(image.voxels[source], out[in_box], rescale)
                 cached += 1
             else:
-                parts.append((in_tile, in_box))
+                parts.append(part)
                 numbers.append(int(self._numbers[position]))
-        for number, (in_tile, in_box), stored in zip(
-            numbers, parts, self._fetch(numbers), strict=True
-        ):
-            rows = self._decode(number, stored, in_tile[0])
-            deliver(rows[:, *in_tile[1:]], out[in_box], rescale)
+        if numbers:
+            self._deliver_decoded(numbers, parts, out, rescale)
         stats.count(
             tiles_decoded=len(numbers),
             tiles_constant=constant,
             tiles_cached=cached,
             bytes_decoded=len(numbers) * self.index.tile_bytes,
         )
+
+    def _deliver_decoded(
+        self, numbers: list[int], parts: list[TilePart], out: np.ndarray, rescale: Rescale | None
+    ) -> None:
+        plain = rescale is None and out.dtype == self.dtype
+        for number, part, stored in zip(numbers, parts, self._fetch(numbers), strict=True):
+            rows = self._decode(number, stored, part.in_tile[0])
+            voxels = rows[(slice(None), *part.in_tile[1:])]
+            if plain:
+                out[part.in_box] = voxels
+            else:
+                deliver(voxels, out[part.in_box], rescale)
 
     def _source(self) -> TileSource:
         return pool.source(self.uri, self.index)
@@ -173,19 +183,15 @@ class VolumeTiles:
         return self._source().fetch(numbers) if numbers else []
 
     def _decode(self, number: int, stored: Buffer, rows: slice) -> np.ndarray:
-        """Return part of a checked tile, valid until this thread decodes again."""
+        """Return some rows of a checked tile, valid until this thread decodes again."""
         index = self.index
-        if index.checksums is not None:
-            if crc32(stored) != index.checksums[number]:
-                self._damaged(number, "its checksum is not the one that was written")
-        elif not matches_statistics(
-            index, number, inside_tile(index, number, stored, self._what())
-        ):
-            self._damaged(number, "minimum, maximum or sum are not those that were written")
-        return decode_rows(index, number, stored, rows, self._what())
-
-    def _what(self) -> str:
-        return f"volume {self.label}"
+        if index.checksum_list is None:
+            voxels = inside_tile(index, number, stored, self.label)
+            if not matches_statistics(index, number, voxels):
+                self._damaged(number, "minimum, maximum or sum are not those that were written")
+        elif crc32(stored) != index.checksum_list[number]:
+            self._damaged(number, "its checksum is not the one that was written")
+        return decode_rows(index, number, stored, rows, self.label)
 
     def _damaged(self, number: int, why: str) -> NoReturn:
         raise IntegrityError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from radiobject.exceptions import IntegrityError
@@ -30,11 +28,11 @@ def decode_rows(
     try:
         if index.cell_order == "F":
             return index.decoder.decode(stored).reshape(extents[::-1]).T[rows]
-        plane = math.prod(extents[1:])
+        plane = index.plane_cells
         flat = index.decoder.decode(stored, rows.start * plane, rows.stop * plane)
     except IntegrityError as error:
-        raise IntegrityError(f"tile {number} of {label} {error}") from error
-    return flat.reshape(-1, *extents[1:])
+        raise IntegrityError(f"tile {number} of volume {label} {error}") from error
+    return flat.reshape(index.rows_shape)
 
 
 def inside_tile(index: TileIndex, number: int, stored: Buffer, label: str) -> np.ndarray:
