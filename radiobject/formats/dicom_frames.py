@@ -27,7 +27,7 @@ from radiobject.formats.dicom_header import (
     pixel_format,
 )
 from radiobject.formats.dicom_mosaic import CSA_TAGS, Window, mosaic_tiles
-from radiobject.formats.discovery import has_dicom_preamble
+from radiobject.formats.discovery import DICOM_HEAD_BYTES, starts_like_dicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.privacy import ALLOWED_KEYWORDS
 
@@ -104,12 +104,14 @@ def read_frames(
     RefusedFileError
         If it is damaged, no image, or has no place in the patient; the message says which.
     """
-    if not has_dicom_preamble(path) and not path.name.lower().endswith((".dcm", ".ima")):
-        raise NotDicomError("not a DICOM file")
     tags: list[Any] = [*_TAGS, *CSA_TAGS, *ALLOWED_KEYWORDS, *keep]
     series, description = "", ""
     try:
         with path.open("rb") as stream:
+            preamble = starts_like_dicom(stream.read(DICOM_HEAD_BYTES))
+            if not preamble and not path.name.lower().endswith((".dcm", ".ima")):
+                raise NotDicomError("not a DICOM file")
+            stream.seek(0)
             dataset = pydicom.dcmread(
                 stream, stop_before_pixels=True, specific_tags=tags, force=True
             )

@@ -18,7 +18,9 @@ SubjectIdFn = Callable[[Path], str]
 ImageSource = PathLike | Sequence[tuple[PathLike, str]]
 
 _LOG = logging.getLogger(__name__)
-_DICOM_PREAMBLE_BYTES = 128
+DICOM_HEAD_BYTES = 132
+"""A preamble of 128 bytes and the word DICM."""
+
 _GLOB_CHARACTERS = frozenset("*?[")
 
 
@@ -56,11 +58,16 @@ def nifti_stem(path: Path) -> str:
     return name
 
 
+def starts_like_dicom(head: bytes) -> bool:
+    """Tell whether the first `DICOM_HEAD_BYTES` of a file are those of a DICOM file."""
+    return head[DICOM_HEAD_BYTES - 4 : DICOM_HEAD_BYTES] == b"DICM"
+
+
 def has_dicom_preamble(path: Path) -> bool:
     """Tell whether a file starts like a DICOM file, whatever its name."""
     try:
         with path.open("rb") as stream:
-            return stream.read(_DICOM_PREAMBLE_BYTES + 4)[_DICOM_PREAMBLE_BYTES:] == b"DICM"
+            return starts_like_dicom(stream.read(DICOM_HEAD_BYTES))
     except OSError:
         return False
 
