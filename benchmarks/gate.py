@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,8 @@ def export_library(commit: str, folder: Path) -> Path:
 class Worker:
     """The process of one side."""
 
-    def __init__(self, library: Path, cohort_root: Path, environment: dict[str, str]) -> None:
+    def __init__(self, library: Path, environment: dict[str, str]) -> None:
+        self._library = library
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.gate_worker"],
             cwd=library,
@@ -107,11 +108,14 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
-        home = library / "stores"
+
+    def begin(self, cohort_root: Path) -> None:
+        """Name the data, and make sure that the exported library is the one that answers."""
+        home = self._library / "stores"
         home.mkdir(exist_ok=True)
         self.ask("begin", str(cohort_root), str(home))
         measured = Path(self.ask("where")["library"])
-        if measured.resolve() != (library / "radiobject").resolve():
+        if measured.resolve() != (self._library / "radiobject").resolve():
             raise BenchmarkError(f"the gate would measure {measured}, not the exported commit")
 
     def ask(self, what: str, *arguments: Any) -> dict[str, Any]:
@@ -135,7 +139,8 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         if self._process.stdin:
-            self._process.stdin.close()
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
         try:
             self._process.wait(15)
         except subprocess.TimeoutExpired:
@@ -170,8 +175,9 @@ def measure(
         sides = {}
         for side, library in libraries.items():
             extra = (head_environment or {}) if side == "head" else {}
-            sides[side] = Worker(library, cohort_root, extra)
+            sides[side] = Worker(library, extra)
             stack.callback(sides[side].close)
+            sides[side].begin(cohort_root)
         wanted = names or GATE
         for name in track(wanted, "comparing", total=len(wanted)):
             ready = {side: worker.ask("prepare", name) for side, worker in sides.items()}

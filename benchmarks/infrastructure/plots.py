@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 _INCH_PER_BAR = 0.42
 _WIDE_RANGE = 50.0
+_TITLE_POINTS = 10
 
 
 def plot_bar_comparison(
@@ -51,7 +52,7 @@ def plot_bar_comparison(
         ylabel = f"{ylabel} (logarithmic)"
     axes.margins(x=0.15)
     axes.set_xlabel(ylabel)
-    axes.set_title(title)
+    figure.suptitle(title, fontsize=_TITLE_POINTS)
     return _save(figure, output_path)
 
 
@@ -80,7 +81,7 @@ def plot_heatmap(
         colour = "white" if value < middle else "black"
         axes.text(column, row, _short(value), ha="center", va="center", color=colour)
     figure.colorbar(image, ax=axes, label=unit)
-    axes.set_title(title)
+    figure.suptitle(title, fontsize=_TITLE_POINTS)
     return _save(figure, output_path)
 
 
@@ -110,11 +111,11 @@ def plot_speedup_ratio(
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.set_xlabel(f"times {baseline} (logarithmic)")
-    axes.set_title(title)
+    figure.suptitle(title, fontsize=_TITLE_POINTS)
     return _save(figure, output_path)
 
 
-def _figure(width: float, height: float) -> tuple[object, Axes]:
+def _figure(width: float, height: float) -> tuple[Any, Axes]:
     # The object interface: no window system is asked for, and a notebook's backend is left alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -130,8 +131,8 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _save(figure: object, output_path: str | Path) -> Path:
+def _save(figure: Any, output_path: str | Path) -> Path:
     path = Path(output_path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)  # type: ignore[attr-defined]
+    figure.savefig(path, dpi=150)
     return path
