@@ -27,6 +27,9 @@ SPACING_TOLERANCE = 0.01
 SPACING_WARNING = 0.05
 """Up to this relative deviation slices are accepted with a warning; beyond it they are not."""
 
+ROUNDING_MM = 0.1
+"""Error of a gap whose positions were written with one decimal; worth no more than a warning."""
+
 MISSING_RATIO = 1.5
 """A gap over this many times the median gap means that slices are missing."""
 
@@ -179,11 +182,11 @@ def _check_gaps(gaps: NDArray[np.float64], order: NDArray[np.intp]) -> tuple[str
             f"a gap of {gaps[widest]:.3f} mm behind slice {widest + 1} of {len(gaps) + 1}, where "
             f"the spacing is {median:.3f} mm: about {missing} slices are missing"
         )
-    uneven = float(np.abs(gaps - mean).max()) / mean
+    uneven_mm = float(np.abs(gaps - mean).max())
     text = f"slice gaps run from {gaps.min():.3f} to {gaps.max():.3f} mm around {mean:.3f} mm"
-    if uneven > SPACING_WARNING:
+    if uneven_mm > max(SPACING_WARNING * mean, ROUNDING_MM):
         raise IngestError(f"{text}: not evenly spaced; resample the series to an even grid first")
-    return (f"{text}; an even spacing is stored",) if uneven > SPACING_TOLERANCE else ()
+    return (f"{text}; an even spacing is stored",) if uneven_mm > SPACING_TOLERANCE * mean else ()
 
 
 def _check_line(
@@ -202,9 +205,10 @@ def _check_line(
             f"slice {worst + 1} of {len(points)} is {sideways[worst]:.2f} mm beside the line "
             "through the others: the slices do not form one grid"
         )
-    cosine = min(float(step @ normal) / float(np.linalg.norm(step)), 1.0)
-    tilt = math.degrees(math.acos(cosine))
-    if tilt <= TILT_TOLERANCE_DEG:
+    along = float(step @ normal)
+    drift_mm = float(np.linalg.norm(step - along * normal))
+    tilt = math.degrees(math.atan2(drift_mm, along))
+    if tilt <= TILT_TOLERANCE_DEG or drift_mm * (len(points) - 1) <= LATERAL_TOLERANCE_MM:
         return ()
     if not allow_tilt:
         raise IngestError(

@@ -80,3 +80,18 @@ def test_spacing_and_positions_that_are_none() -> None:
         stack_slices(np.zeros((1, 3)), axial, (0, 1))
     with pytest.raises(IngestError, match="three finite numbers"):
         stack_slices(np.full((2, 3), np.nan), axial, (1, 1))
+
+
+@pytest.mark.parametrize("step", [0.3, 0.625, 1.25, 3.0])
+@pytest.mark.parametrize("decimals", [1, 2, 3])
+def test_rounded_positions_are_accepted(step: float, decimals: int) -> None:
+    axial = (1, 0, 0, 0, 1, 0)
+    positions = np.array([[0, 0, round(step * s, decimals)] for s in range(60)])
+    stack = stack_slices(positions, axial, (1, 1))
+    assert stack.order == tuple(range(60))
+    assert stack.affine[2, 2] == pytest.approx(step, abs=0.1 / 59)
+
+
+def test_two_slices_rounded_sideways_are_no_tilt() -> None:
+    positions = np.array([[0, 0, 0], [0.02, 0, 1.0]])
+    assert not stack_slices(positions, (1, 0, 0, 0, 1, 0), (1, 1)).warnings
