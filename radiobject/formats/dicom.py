@@ -272,8 +272,8 @@ def _without_damage(
         return outcome
     return RefusedSeries(
         outcome.frames,
-        f"{len(damaged)} more files of the series cannot be read ({damaged[0]} first): "
-        "it is not whole",
+        f"the series is not whole: {len(damaged)} of its files cannot be read, such as "
+        f"{damaged[0]}",
     )
 
 

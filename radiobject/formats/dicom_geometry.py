@@ -180,7 +180,7 @@ def _check_gaps(gaps: NDArray[np.float64], order: NDArray[np.intp]) -> tuple[str
         missing = sum(round(float(gap) / median) - 1 for gap in gaps)
         raise IngestError(
             f"a gap of {gaps[widest]:.3f} mm behind slice {widest + 1} of {len(gaps) + 1}, where "
-            f"the spacing is {median:.3f} mm: about {missing} slices are missing"
+            f"the spacing is {median:.3f} mm: {missing} missing in all"
         )
     uneven_mm = float(np.abs(gaps - mean).max())
     text = f"slice gaps run from {gaps.min():.3f} to {gaps.max():.3f} mm around {mean:.3f} mm"

@@ -205,7 +205,7 @@ def refused(folder: Path, **options: object) -> str:
 def test_missing_slice(tmp_path: Path) -> None:
     write_series(tmp_path, slices=8)[3].unlink()
     assert "gap of 6.000 mm behind slice 3 of 7" in refused(tmp_path)
-    assert "about 1 slices are missing" in refused(tmp_path)
+    assert "1 missing in all" in refused(tmp_path)
 
 
 def test_duplicate_slice(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_a_series_whose_last_file_is_damaged_is_not_taken_for_whole(tmp_path: Pa
     report, found = scan_dicom(tmp_path)
     assert not found
     reasons = [line.reasons[0] for line in report.lines]
-    assert "1 more files of the series cannot be read (IM0004.dcm first)" in reasons[1]
+    assert "not whole: 1 of its files cannot be read, such as IM0004.dcm" in reasons[1]
     with pytest.raises(IngestError, match="not one volume"):
         load_folder(tmp_path)
 
