@@ -15,22 +15,15 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import numpy as np
 
-from radiobject.storage.memory import free_bytes
+from radiobject.storage.processes import pid_namespace, start_time
 
-_PATIENCE_S = 2.0
-
-NAME = "radiobject-tiles-1"
-NAME_VARIABLE = "RADIOBJECT_CACHE"
 MAGIC = 0x31454C49544F4452
 VIRTUAL_BYTES = 1 << 42
 PROCESSES = 256
@@ -69,8 +62,26 @@ _VOLUME_AT = _PROCESS_AT + _round_up(PROCESSES * _PROCESS.itemsize)
 _DATA_AT = _VOLUME_AT + _round_up(VOLUMES * _VOLUME.itemsize)
 
 
-class ArenaUnavailableError(OSError):
-    """There is no shared memory to be had; reading goes on without the cache."""
+def format_arena(fd: int, default_budget: int) -> None:
+    """Make an empty arena of a new memory file."""
+    os.ftruncate(fd, VIRTUAL_BYTES)
+    # Nobody can cut it short, so a page that was allocated stays readable.
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    os.posix_fallocate(fd, 0, _VOLUME_AT)
+    header = np.zeros(1, _HEADER)
+    header["namespace"], header["next"] = pid_namespace(), _DATA_AT
+    header["default_budget"] = default_budget
+    header["magic"] = MAGIC
+    os.pwrite(fd, header.tobytes(), 0)
+
+
+def is_arena(fd: int) -> bool:
+    """Tell whether a memory file is an arena of this user, with process ids that mean the same."""
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_size != VIRTUAL_BYTES:
+        return False
+    header = np.frombuffer(os.pread(fd, _HEADER.itemsize, 0), _HEADER)[0]
+    return int(header["magic"]) == MAGIC and int(header["namespace"]) == pid_namespace()
 
 
 class Arena:
@@ -87,12 +98,14 @@ class Arena:
         self._processes = np.frombuffer(self._map, _PROCESS, PROCESSES, _PROCESS_AT)
         self._volumes = np.frombuffer(self._map, _VOLUME, VOLUMES, _VOLUME_AT)
         self._thread_lock = threading.RLock()
+        self._depth = 0
         self._slot: int | None = None
         self._users: Counter[int] = Counter()
 
     def renew_in_child(self) -> None:
         """Give a forked child its own lock and, on first use, its own place."""
         self._thread_lock = threading.RLock()
+        self._depth = 0
         self._slot = None
         self._users.clear()
 
@@ -100,11 +113,16 @@ class Arena:
     def locked(self) -> Iterator[None]:
         """Exclude every other thread and process that would change the tables."""
         with self._thread_lock:
-            fcntl.lockf(self.fd, fcntl.LOCK_EX)
+            # A volume can be released by a finalizer while its thread is in here.
+            if not self._depth:
+                fcntl.lockf(self.fd, fcntl.LOCK_EX)
+            self._depth += 1
             try:
                 yield
             finally:
-                fcntl.lockf(self.fd, fcntl.LOCK_UN)
+                self._depth -= 1
+                if not self._depth:
+                    fcntl.lockf(self.fd, fcntl.LOCK_UN)
 
     @property
     def charged(self) -> int:
@@ -275,116 +293,3 @@ class Arena:
             places += [p for p in range(first, last) if self._volumes[p]["state"] == _USED]
             position = hole
         return sorted(set(places))
-
-
-def start_time(pid: int) -> int:
-    """Return when process `pid` started, in clock ticks since boot, or 0 if there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    fields = stat.rpartition(b")")[2].split()
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
-
-
-def arena_name() -> str:
-    """Return the name that processes must have in common to share an arena."""
-    suffix = os.environ.get(NAME_VARIABLE, "")
-    return f"{NAME}-{suffix}" if suffix else NAME
-
-
-def _namespace() -> int:
-    return os.stat("/proc/self/ns/pid").st_ino
-
-
-def find_shared() -> int | None:
-    """Open the arena that a process of this user holds; None if there is none."""
-    for process in os.listdir("/proc"):
-        if process.isdigit():
-            fd = _arena_of(f"/proc/{process}/fd")
-            if fd is not None:
-                return fd
-    return None
-
-
-def _arena_of(folder: str) -> int | None:
-    prefix = f"/memfd:{arena_name()} "
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return None  # another user's process, or one that has just ended
-    for name in names:
-        with suppress(OSError):
-            if not os.readlink(f"{folder}/{name}").startswith(prefix):
-                continue
-            fd = os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC)
-            if _is_ours(fd):
-                return fd
-            os.close(fd)
-    return None
-
-
-def _is_ours(fd: int) -> bool:
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_size != VIRTUAL_BYTES:
-        return False
-    header = np.frombuffer(os.pread(fd, _HEADER.itemsize, 0), _HEADER)[0]
-    return int(header["magic"]) == MAGIC and int(header["namespace"]) == _namespace()
-
-
-def create_shared() -> int:
-    """Make a new arena that other processes of this user can find."""
-    fd = os.memfd_create(arena_name(), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.fchmod(fd, 0o600)
-    os.ftruncate(fd, VIRTUAL_BYTES)
-    # Nobody can cut it short, so a page that was allocated stays readable.
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    os.posix_fallocate(fd, 0, _VOLUME_AT)
-    header = np.zeros(1, _HEADER)
-    header["namespace"], header["next"] = _namespace(), _DATA_AT
-    header["default_budget"] = free_bytes() // 4
-    header["magic"] = MAGIC
-    os.pwrite(fd, header.tobytes(), 0)
-    return fd
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Let only one process of the machine look for an arena and make one.
-
-    The lock is on a folder that always exists, so that none has to be left behind. Should
-    somebody hold it for long, two arenas may arise: each is right, and memory is spent twice.
-    """
-    folder = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        patience = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < patience:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.005)
-        yield
-    finally:
-        os.close(fd)
-
-
-def open_arena() -> Arena:
-    """Return the user's arena on this machine, made now if there is none.
-
-    Raises
-    ------
-    ArenaUnavailableError
-        Where there are no memory files or no memory, or ``RADIOBJECT_CACHE=off`` forbids them.
-    """
-    if os.environ.get(NAME_VARIABLE) == "off":
-        raise ArenaUnavailableError(f"{NAME_VARIABLE} is off")
-    if not hasattr(os, "memfd_create"):
-        raise ArenaUnavailableError("this system has no memory files to share")
-    try:
-        with _one_at_a_time():
-            fd = find_shared()
-            return Arena(create_shared() if fd is None else fd)
-    except (OSError, ValueError) as error:
-        raise ArenaUnavailableError(f"no shared memory for decoded tiles: {error}") from error

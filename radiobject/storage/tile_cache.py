@@ -56,6 +56,11 @@ def detach() -> None:
         _arena, _unavailable, _full_until = None, False, 0.0
 
 
+def is_full() -> bool:
+    """Tell whether the cache had no room within the last second."""
+    return bool(_full_until) and time.monotonic() < _full_until
+
+
 def _refuse() -> bool:
     """Note that the cache is full, so that for a second no read spends time on asking again."""
     global _full_until
@@ -137,8 +142,6 @@ class VolumeImage:
         constant : ndarray of bool, shape of the grid
             Tiles that are not charged.
         """
-        if _full_until and time.monotonic() < _full_until:
-            return False
         budget = budget_bytes(self._arena)
         with self._arena.locked():
             new = [p for p in positions if not constant[p] and not self._charged[p]]

@@ -16,7 +16,7 @@ from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import Buffer
 from radiobject.storage.deliver import deliver
 from radiobject.storage.handles import is_remote
-from radiobject.storage.tile_cache import VolumeImage, open_image
+from radiobject.storage.tile_cache import VolumeImage, is_full, open_image
 from radiobject.storage.tile_index import TileIndex
 from radiobject.storage.tile_source import TileSource, pool
 from radiobject.storage.voxel_check import decode_rows, inside_tile, matches_statistics
@@ -110,6 +110,8 @@ class VolumeTiles:
 
     def _complete_cover(self, cover: tuple[slice, ...], image: VolumeImage) -> bool:
         """Bring every tile of `cover` into the cache; False if there is no room."""
+        if is_full():
+            return False
         missing = image.ready[cover] == 0
         first = [s.start for s in cover]
         positions = [tuple(map(int, p)) for p in np.argwhere(missing) + first]
