@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("commits", help="for instance main~10..main")
     one.add_argument("--quick", action="store_true", help="fewer suites: a minute or two a commit")
 
+    command("keep", _keep, "copy asv's results to docs/history, to be committed")
+
     command("site", _site, "publish the pages, readable without a connection")
 
     one = command("readme", _readme, "fill README's performance section from a saved ranking")
@@ -193,6 +195,12 @@ def _range(given: argparse.Namespace) -> int:
     from benchmarks.history import record_range
 
     return record_range(given.commits, quick=given.quick)
+
+
+def _keep(given: argparse.Namespace) -> None:
+    from benchmarks.history import keep_results
+
+    print(keep_results())
 
 
 def _site(given: argparse.Namespace) -> None:

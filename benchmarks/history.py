@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from benchmarks.environment import current_commit, describe_machine, git, uncomm
 from benchmarks.errors import BenchmarkError
 
 ROOT = _BENCHMARKS_DIR.parent
+KEPT = ROOT / "docs" / "history"
 # What `make bench` adds to the history: exact figures always, one throughput line per loader too
 # when there is time for it.
 _QUICK_SUITES = "bench_import.ImportedModules|bench_counters"
@@ -146,10 +149,37 @@ def record_range(commits: str, *, quick: bool) -> int:
     return code
 
 
+def keep_results() -> Path:
+    """Copy the stored results of asv's own environments to the folder that is committed.
+
+    Results of ``--python=same`` stay behind: they are named after a path of this machine.
+    """
+    stored = ROOT / ".asv" / "results"
+    files = [path for path in stored.glob("*/*.json") if not _is_local(path)]
+    if not any(path.name != "machine.json" for path in files):
+        raise BenchmarkError("asv has no results to keep; `make range RANGE=a..b` makes some")
+    for path in [*files, stored / "benchmarks.json"]:
+        target = KEPT / path.relative_to(stored)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return KEPT
+
+
+def bring_kept() -> None:
+    """Lay the committed results beside those of this machine, replacing none."""
+    for path in sorted(KEPT.rglob("*.json")):
+        target = ROOT / ".asv" / "results" / path.relative_to(KEPT)
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _is_local(path: Path) -> bool:
+    return "-existing-" in path.name
+
+
 def measured_commits() -> set[str]:
     """Return the commits that have stored results."""
-    import json
-
     found = set()
     for path in (ROOT / ".asv" / "results").glob("*/*-*.json"):
         if path.name != "benchmarks.json":

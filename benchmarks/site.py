@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.environment import current_commit
 from benchmarks.errors import BenchmarkError
 from benchmarks.front_page import front_page
-from benchmarks.history import ROOT, require_history, run_asv
+from benchmarks.history import ROOT, bring_kept, require_history, run_asv
 
 HTML = ROOT / ".asv" / "html"
 SCRIPTS = ROOT / ".asv" / "scripts"
@@ -66,6 +66,7 @@ def publish() -> Path:
         Without history or results, or if asv cannot publish.
     """
     require_history(clean=False)
+    bring_kept()
     if not (ROOT / ".asv" / "results" / "benchmarks.json").is_file():
         raise BenchmarkError("no results to publish; `make bench` or `make range` makes some")
     if run_asv(["publish", "--no-pull"], quiet=True):
