@@ -14,7 +14,7 @@ from pathlib import Path
 
 from radiobject.exceptions import IntegrityError
 from radiobject.storage import stats
-from radiobject.storage.arena import start_time
+from radiobject.storage.processes import start_time
 from radiobject.storage.remote import RemoteFiles
 from radiobject.storage.tile_index import TileIndex
 

@@ -18,7 +18,8 @@ import numpy as np
 from radiobject.ctx import get_radiobject_config
 from radiobject.plan.tiling import Tiling
 from radiobject.storage import stats
-from radiobject.storage.arena import PAGE, Arena, ArenaUnavailableError, open_arena
+from radiobject.storage.arena import PAGE, Arena
+from radiobject.storage.arena_discovery import ArenaUnavailableError, open_arena
 
 _lock = threading.Lock()
 _arena: Arena | None = None

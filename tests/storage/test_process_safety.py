@@ -14,7 +14,7 @@ import tiledb
 import worker_reads
 
 from radiobject.plan.box import Box
-from radiobject.storage import arena, handles, reader, tile_cache, writer
+from radiobject.storage import arena_discovery, handles, reader, tile_cache, writer
 from radiobject.storage.locator import VolumeLocator
 
 # Forking beside running threads is what these tests are about.
@@ -147,7 +147,7 @@ def test_nothing_is_left_after_kill(tmp_path, monkeypatch):
         [sys.executable, worker_reads.__file__, uri], stdout=subprocess.PIPE, text=True
     )
     assert int(child.stdout.readline()) == data.nbytes
-    found = arena.find_shared()
+    found = arena_discovery.find_shared()
     assert found is not None
     status = os.fstat(found)
     assert status.st_mode & 0o777 == 0o600
@@ -157,7 +157,7 @@ def test_nothing_is_left_after_kill(tmp_path, monkeypatch):
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    assert arena.find_shared() is None
+    assert arena_discovery.find_shared() is None
     assert before == {folder: set(os.listdir(folder)) for folder in before}
 
 
