@@ -25,6 +25,7 @@ from radiobject.plan.labels import LabelSummary
 from radiobject.plan.padding import Padding
 from radiobject.plan.patches import check_patch_size, padding_of, patch_affines, uniform_starts
 from radiobject.plan.philox import philox
+from radiobject.storage.handles import is_remote
 from radiobject.storage.reader import ReadRequest, read_batch
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -162,6 +163,13 @@ class StoredDataset(Dataset):
         return self._table.subject_ids
 
     @property
+    def is_remote(self) -> bool:
+        """Whether voxels come from an object store."""
+        return any(
+            is_remote(channel.locators[0].uri) for f in self.fields for channel in f.channels
+        )
+
+    @property
     def is_uniform(self) -> bool:
         """Whether all samples have one shape."""
         return self._side is not None or len(np.unique(self._shapes, axis=0)) == 1
@@ -213,7 +221,18 @@ class StoredDataset(Dataset):
         sample = which % max(len(self), 1)
         volume = self.volumes_of(sample)
         member = sample - self._first[volume]
-        return SamplePlan(epoch, which, volume, member, self._starts(which, volume, member, epoch))
+        starts = self._starts(which, volume, member, epoch)
+        shapes = self._shapes[volume]
+        side = shapes if self._side is None else np.array(self._side)
+        return SamplePlan(
+            epoch,
+            which,
+            volume,
+            member,
+            starts,
+            padding_of(starts, shapes, side),
+            patch_affines(self._table.affines[volume], starts),
+        )
 
     def _starts(
         self, index: NDArray[np.int64], volume: NDArray[np.int64], member: NDArray, epoch: int
@@ -281,6 +300,10 @@ class StoredDataset(Dataset):
 
     def fill(self, plan: SamplePlan, arrays: Arrays) -> None:
         """Read the voxels of a batch into `arrays`, shaped as `layout` says."""
+        read_batch(self.requests(plan, arrays))
+
+    def requests(self, plan: SamplePlan, arrays: Arrays) -> list[ReadRequest]:
+        """Return the reads that fill `arrays`."""
         side = self.side_of(plan)
         starts, rows = plan.start.tolist(), plan.volume.tolist()
         stops = (plan.start + np.array(side)).tolist()
@@ -292,12 +315,9 @@ class StoredDataset(Dataset):
             for i, row in enumerate(rows):
                 box = Box(tuple(starts[i][:axes]), tuple(stops[i][:axes]))
                 for c, table in enumerate(field.channels):
-                    requests.append(
-                        ReadRequest(
-                            table.locators[row], box, out[i, c], field.pad, table.rescales[row]
-                        )
-                    )
-        read_batch(requests)
+                    locator, rescale = table.locators[row], table.rescales[row]
+                    requests.append(ReadRequest(locator, box, out[i, c], field.pad, rescale))
+        return requests
 
     def describe(self, plan: SamplePlan) -> dict[str, Any]:
         """Return what accompanies the voxels of a batch: ids, positions, affines, labels."""
@@ -310,8 +330,8 @@ class StoredDataset(Dataset):
         elif self._slice_axis is not None:
             about["slice_idx"] = plan.member
         if self._side is not None:
-            about["padding"] = padding_of(plan.start, self._shapes[rows], self._side)[:, :3]
-        about["affine"] = patch_affines(self._table.affines[rows], plan.start)
+            about["padding"] = plan.padding[:, :3]
+        about["affine"] = plan.affine
         about["obs_id"] = [self._table.obs_ids[v] for v in rows]
         about["obs_subject_id"] = [self._table.subject_ids[v] for v in rows]
         if isinstance(self._labels, torch.Tensor):

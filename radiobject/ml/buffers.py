@@ -11,6 +11,7 @@ import math
 import mmap
 import weakref
 from collections import deque
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -95,10 +96,19 @@ class PrivateBuffers:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = mmap.mmap(-1, self._nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            memory = _anonymous(self._nbytes)
         return lend(memory, 0, self._nbytes, self._give_back, memory)
 
     def _give_back(self, memory: mmap.mmap) -> None:
         # Called by the garbage collector, in any thread: a deque needs no lock.
         if len(self._free) < self._keep:
             self._free.append(memory)
+
+
+def _anonymous(nbytes: int) -> mmap.mmap:
+    """Map private memory, in huge pages where the system has them: a batch spans thousands."""
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory

@@ -23,6 +23,10 @@ class SamplePlan:
         Number of the patch or slice within its volume and epoch.
     start : ndarray of int64, shape (n, d)
         First voxel of each box; negative where the volume is padded.
+    padding : ndarray of int64, shape (n, d, 2)
+        Voxels of padding before and after each axis.
+    affine : ndarray of float64, shape (n, 4, 4)
+        Voxel index of the box to RAS+ mm.
     """
 
     epoch: int
@@ -30,6 +34,8 @@ class SamplePlan:
     volume: NDArray[np.int64]
     member: NDArray[np.int64]
     start: NDArray[np.int64]
+    padding: NDArray[np.int64]
+    affine: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -42,4 +48,6 @@ class SamplePlan:
             self.volume[first:last],
             self.member[first:last],
             self.start[first:last],
+            self.padding[first:last],
+            self.affine[first:last],
         )
