@@ -130,4 +130,6 @@ def _hint(share: float, counted: Counter[str], workers: int, transform: bool) ->
             f"only {share:.0%} of tiles came from the cache: raise "
             "ReadConfig.tile_cache_size_mb, or give volumes_per_block"
         )
-    return "reading is as fast as it gets here: use larger batches of work per step, or less of it"
+    if workers == 0:
+        return "the tiles are cached and one thread copies as fast as it can: num_workers adds more"
+    return "the tiles are cached and the workers copy as fast as they can: add workers, or cores"
