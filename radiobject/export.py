@@ -188,6 +188,7 @@ def _write_tables(
         described = {"Name": "Export from RadiObject", "BIDSVersion": _BIDS_VERSION}
         _write_whole(root / "dataset_description.json", json.dumps(described, indent=2) + "\n")
         subjects.insert(0, "participant_id", [f"sub-{labels[s]}" for s in subjects.iloc[:, 0]])
+        subjects = subjects.rename(columns={layout.SUBJECT_ID: "radiobject_subject_id"})
     _write_whole(root / "participants.tsv", _as_tsv(subjects))
     tables = []
     for name, stems in names.items():

@@ -230,6 +230,10 @@ def plan_bids(
     text = tuple(name for name in keep if name in TEXT_FIELDS)
     sidecar = [name for name in keep if name not in TEXT_FIELDS]
     index = index_bids(root, keep=sidecar, derivatives=derivatives)
+    if layout.SUBJECT_ID in index.participants.columns[1:]:
+        raise SchemaError(
+            f"participants.tsv: the column {layout.SUBJECT_ID!r} would be there twice; rename it"
+        )
     names = _distinct_ids(index.collections)
     planned = tuple(
         PlannedImage(collection, image.path, image.subject_id, obs_id, image.columns, text)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
+import dicom_builder
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -18,9 +18,6 @@ from radiobject.formats.report import Verdict
 from radiobject.ingest import IngestOptions
 from radiobject.ingest_plan import join_plans, plan_bids, plan_dicoms, plan_niftis
 from radiobject.planned_ingest import ingest_plan
-
-sys.path.insert(0, str(Path(__file__).parent / "formats"))
-import dicom_builder
 
 KEY = b"sixteen bytes or more of a key"
 REPORT = IngestOptions(on_error="report")

@@ -1,0 +1,23 @@
+"""The command line's way in: ``radiobject`` and ``python -m radiobject``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+
+def main() -> None:
+    """Run the command line; see `radiobject.cli`."""
+    if importlib.util.find_spec("typer") is None:
+        print(
+            "radiobject: the command line needs typer: pip install 'radiobject[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(1)
+    from radiobject.cli.app import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from radiobject.cli import changing, exporting, ingesting, inspecting, measuring, viewing
+from radiobject.cli.reporting import ExitCode, settings
+
+_CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 done in part (inputs were
+refused); 5 the data set is damaged or inconsistent; 6 another writer holds it; 130 interrupted."""
+
+app = typer.Typer(
+    name="radiobject",
+    help="Radiology volumes in TileDB: ingest, look at, check, export.",
+    epilog=_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown" if sys.stdout.isatty() else None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from radiobject import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def before(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and end.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no notes, no warnings.")
+    ] = False,
+) -> None:
+    """Radiology volumes in TileDB: ingest, look at, check, export."""
+    settings.debug, settings.quiet = debug, quiet
+
+
+for group in (ingesting, inspecting, exporting, changing, viewing, measuring):
+    group.register(app)
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    try:
+        app(prog_name="radiobject")
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.INTERRUPTED)

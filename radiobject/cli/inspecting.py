@@ -1,0 +1,216 @@
+"""`info`, `ls`, `history` and `validate`: what a data set holds, and whether it is whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from radiobject.cli.options import AsJson, At, Filter, Subjects, Uri, opened, selected
+from radiobject.cli.reporting import (
+    ExitCode,
+    emit,
+    note,
+    reported,
+    settings,
+    size_text,
+    table,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radiobject.radi_object import RadiObject
+    from radiobject.volume_collection import VolumeCollection
+
+_HIDDEN = ("obs_ids",)
+_LISTED = (
+    "obs_id", "obs_subject_id", "dim_x", "dim_y", "dim_z", "dim_t", "spacing_x", "spacing_y",
+    "spacing_z", "axcodes",
+)  # fmt: skip
+
+
+@reported
+def info(
+    uri: Uri,
+    phi: Annotated[
+        bool, typer.Option("--phi", help="List the fields that can point to a person.")
+    ] = False,
+    at: At = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a data set holds, and how large it is."""
+    radi = opened(uri, at)
+    if phi:
+        _show_phi(radi)
+        return
+    described = _described(radi)
+    if as_json:
+        emit(described)
+        return
+    print(f"{radi!r}")
+    print(f"at {radi.uri}, {described['commits']} commits, last {described['last_commit']}")
+    rows = [
+        {
+            "collection": c["name"],
+            "volumes": c["volumes"],
+            "shape": "x".join(map(str, c["shape"])) if c["shape"] else "various",
+            "types": ", ".join(c["types"]),
+            "voxels": size_text(c["voxel_bytes"]),
+            "stored": "" if c["stored_bytes"] is None else size_text(c["stored_bytes"]),
+            "labels": "indexed" if c["label_index"] else "",
+        }
+        for c in described["collections"]
+    ]
+    table(rows)
+    print("subjects' columns: " + ", ".join(described["subject_columns"]))
+
+
+def _show_phi(radi: RadiObject) -> None:
+    from radiobject.identifying import identifying_fields
+
+    found = [vars(field) for field in identifying_fields(radi)]
+    if settings.json:
+        emit({"uri": radi.uri, "identifying_fields": found})
+        return
+    table(found, ["place", "name", "values", "why"])
+    note(
+        f"{len(found)} fields by name; ids, file names and free text cannot be judged by name, "
+        "look at them with `radiobject ls`"
+    )
+
+
+def _described(radi: RadiObject) -> dict[str, Any]:
+    history = radi.history()
+    return {
+        "uri": radi.uri,
+        "subjects": len(radi),
+        "volumes": sum(len(radi.collection(name)) for name in radi.collection_names),
+        "commits": len(history),
+        "last_commit": history["written"].iloc[-1],
+        "head": int(history["timestamp"].iloc[-1]),
+        "subject_columns": [c for c in radi.obs_meta.columns if c not in _HIDDEN],
+        "collections": [_collection(radi.collection(name)) for name in radi.collection_names],
+    }
+
+
+def _collection(collection: VolumeCollection) -> dict[str, Any]:
+    from radiobject.storage.groups import object_kind
+    from radiobject.storage.label_index import label_index_uri
+    from radiobject.storage.tile_index import TileIndex
+
+    locators = collection.locators()
+    sizes = [
+        TileIndex.unpack(locator.index).file_size
+        for locator in locators
+        if locator.index is not None
+    ]
+    return {
+        "name": collection.name,
+        "volumes": len(collection),
+        "shape": collection.shape,
+        "types": sorted({locator.dtype for locator in locators}),
+        "voxel_bytes": sum(_n_bytes(locator.shape, locator.dtype) for locator in locators),
+        "stored_bytes": sum(sizes) if len(sizes) == len(locators) else None,
+        "label_index": object_kind(label_index_uri(collection.uri)) is not None,
+        "columns": list(collection.obs.columns),
+    }
+
+
+def _n_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    import math
+
+    import numpy as np
+
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+@reported
+def ls(
+    uri: Uri,
+    collection: Annotated[
+        str | None, typer.Argument(help="List its volumes instead of the subjects.")
+    ] = None,
+    filter_by: Filter = None,
+    subject: Subjects = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPR", help="Volumes, such as 'spacing_z < 2'.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="At most so many rows.")] = None,
+    all_columns: Annotated[bool, typer.Option("--long", "-l", help="Every column.")] = False,
+    at: At = None,
+    as_json: AsJson = False,
+) -> None:
+    """List subjects, or the volumes of a collection."""
+    radi = selected(uri, at=at, filter_by=filter_by, subjects=subject)
+    if collection is None:
+        if where:
+            raise typer.BadParameter("--where is about volumes; name a collection too")
+        chosen = radi if limit is None else radi.head(limit)
+        frame = chosen.obs_meta.read()
+        frame.insert(1, "volumes", [len(ids) for ids in map(_ids, frame["obs_ids"])])
+        frame = frame.drop(columns=["obs_ids"])
+    else:
+        volumes = radi.collection(collection)
+        volumes = volumes.filter(where) if where else volumes
+        frame = (volumes if limit is None else volumes.head(limit)).to_obs()
+        wanted = frame.columns if all_columns or as_json else [c for c in _LISTED if c in frame]
+        frame = frame[list(wanted)]
+    _show(frame, as_json)
+
+
+def _show(frame: pd.DataFrame, as_json: bool) -> None:
+    names = [str(name) for name in frame.columns]
+    rows = [dict(zip(names, row, strict=True)) for row in frame.itertuples(index=False, name=None)]
+    emit(rows) if as_json else table(rows, names)
+
+
+def _ids(text: str) -> list[str]:
+    import json
+
+    return json.loads(text or "[]")
+
+
+@reported
+def history(uri: Uri, as_json: AsJson = False) -> None:
+    """List the committed states, oldest first; each timestamp opens with --at."""
+    frame = opened(uri).history()
+    names = ["timestamp", "written", "operation", "n_subjects", "n_volumes", "collections"]
+    _show(frame[names], as_json)
+
+
+@reported
+def validate(
+    uri: Uri,
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Decode every voxel too; slow, and thorough.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check that rows, ids and stored volumes agree; exit code 5 if they do not."""
+    from radiobject.exceptions import AlignmentError, IntegrityError
+
+    radi = opened(uri)
+    problem: str | None = None
+    try:
+        radi.validate(checksums=checksums)
+    except (AlignmentError, IntegrityError) as error:
+        problem = str(error)
+    volumes = sum(len(radi.collection(name)) for name in radi.collection_names)
+    if as_json:
+        emit({"uri": radi.uri, "valid": problem is None, "problem": problem, "volumes": volumes})
+    elif problem is None:
+        what = "rows, ids and every voxel" if checksums else "rows and ids"
+        print(f"valid: {what} of {len(radi)} subjects and {volumes} volumes")
+    else:
+        print(f"not valid: {problem}")
+    if problem is not None:
+        raise typer.Exit(ExitCode.INVALID)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(epilog="Examples: radiobject info brains; radiobject info brains --phi")(info)
+    app.command(epilog="Example: radiobject ls brains T1w --filter 'age > 40' --json")(ls)
+    app.command(epilog="Example: radiobject history brains")(history)
+    app.command(epilog="Example: radiobject validate brains --checksums")(validate)

@@ -1,0 +1,172 @@
+"""What commands print and how they end: text or JSON, one line per error, exit codes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from radiobject.jsonable import plain
+
+P = ParamSpec("P")
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    PARTLY = 4
+    INVALID = 5
+    LOCKED = 6
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+
+
+@dataclass
+class Settings:
+    """What the options before the command say."""
+
+    debug: bool = False
+    quiet: bool = False
+    json: bool = False
+
+
+settings = Settings()
+
+
+def out() -> Console:
+    """Return the console of results; without colours unless it is a terminal."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def err() -> Console:
+    """Return the console of messages."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Print a message beside the results, unless quiet."""
+    if not settings.quiet:
+        err().print(Text(message))
+
+
+def show_progress() -> bool:
+    """Tell whether progress is shown: on a terminal, and neither quiet nor JSON."""
+    return sys.stderr.isatty() and not settings.quiet and not settings.json
+
+
+def emit(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Print rows as a table on a terminal, and as tab-separated lines with a head in a pipe."""
+    names = list(columns or (rows[0] if rows else ()))
+    texts = [[as_text(row.get(name)) for name in names] for row in rows]
+    if not sys.stdout.isatty():
+        for cells in [names, *texts] if names else []:
+            print("\t".join(_one_line(cell) for cell in cells))
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        numeric = all(isinstance(row.get(name), int | float) for row in rows)
+        shown.add_column(name, justify="right" if numeric and rows else "left", overflow="fold")
+    for cells in texts:
+        shown.add_row(*(Text(cell) for cell in cells))
+    out().print(shown)
+
+
+def as_text(value: Any) -> str:
+    """Return a cell of a table."""
+    flat = plain(value)
+    if flat is None:
+        return ""
+    if isinstance(flat, float):
+        return f"{flat:.6g}"
+    return flat if isinstance(flat, str) else json.dumps(flat, ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\t", " ").replace("\r", " ").replace("\n", " ")
+
+
+def size_text(n_bytes: float) -> str:
+    """Return a number of bytes as people read it: "17.9 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000 or unit == "GB":
+            break
+        n_bytes /= 1000
+    return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+
+
+def reported(command: Callable[P, None]) -> Callable[P, None]:
+    """Make a command end with one line and an exit code where it raises an error."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        settings.json = bool(kwargs.get("as_json", False))
+        from radiobject.exceptions import RadiObjectError
+
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _show_warning
+                command(*args, **kwargs)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            note("interrupted; the last committed state is kept")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except BrokenPipeError:
+            # What reads our output has gone: say nothing more, not even when Python flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.PIPE_CLOSED) from None
+        except (RadiObjectError, OSError, ValueError, KeyError, ImportError) as error:
+            if settings.debug:
+                traceback.print_exc()
+            _report(error)
+            raise typer.Exit(exit_code(error)) from None
+
+    return run
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """Return the code a command ends with after `error`."""
+    from radiobject.exceptions import IntegrityError, LockError
+
+    if isinstance(error, LockError):
+        return ExitCode.LOCKED
+    if isinstance(error, IntegrityError):
+        return ExitCode.INVALID
+    if isinstance(error, FileNotFoundError | KeyError):
+        return ExitCode.NOT_FOUND
+    return ExitCode.FAILED
+
+
+def _report(error: BaseException) -> None:
+    # A KeyError's text is the repr of its message.
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if settings.json:
+        record = {"error": {"type": type(error).__name__, "message": message}}
+        print(json.dumps(record, ensure_ascii=False), file=sys.stderr)
+    else:
+        err().print(Text.assemble(("error: ", "bold red"), message or type(error).__name__))
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    if not settings.quiet and not settings.json:
+        err().print(Text.assemble(("warning: ", "yellow"), str(message)))

@@ -1,0 +1,144 @@
+"""What ``[NAME=]SOURCE`` on a command line means, and the tables and keys beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from radiobject.cli.reporting import note
+from radiobject.exceptions import ConfigurationError, IngestError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from radiobject.formats.discovery import ImageSource
+    from radiobject.ingest_plan import IngestPlan
+
+_NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
+_BIDS_MARKS = ("dataset_description.json", "participants.tsv")
+_SUBJECT_COLUMNS = ("obs_subject_id", "participant_id", "subject_id", "subject")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source of images.
+
+    Parameters
+    ----------
+    name : str, optional
+        The collection asked for.
+    place : str
+        A path, a glob, or ``@`` and the path of a list.
+    kind : {"nifti", "dicom", "bids"}
+        What it holds.
+    """
+
+    name: str | None
+    place: str
+    kind: str
+
+
+def parse_source(text: str, kind: str = "auto") -> Source:
+    """Return what a command line's ``[NAME=]SOURCE`` means.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing lies there.
+    IngestError
+        If it is not known what lies there.
+    """
+    match = None if Path(text).exists() else _NAMED.fullmatch(text)
+    name, place = (match[1], match[2]) if match else (None, text)
+    return Source(name, place, _kind_of(place) if kind == "auto" else kind)
+
+
+def _kind_of(place: str) -> str:
+    from radiobject.formats.discovery import detect_format
+
+    folder = Path(place)
+    if folder.is_dir() and any((folder / mark).is_file() for mark in _BIDS_MARKS):
+        return "bids"
+    if place.startswith("@"):
+        return detect_format(read_list(Path(place[1:]))).value
+    return detect_format(place).value
+
+
+def plan_of(
+    source: Source, *, keep: Sequence[str], subject_pattern: str | None, subject_from: str
+) -> IngestPlan:
+    """Return the plan to ingest one source."""
+    from radiobject.ingest_plan import plan_bids, plan_dicoms, plan_niftis
+
+    if source.kind == "bids":
+        if source.name is not None:
+            raise ConfigurationError(
+                f"{source.name}={source.place}: a BIDS folder names its collections itself"
+            )
+        return plan_bids(source.place, keep=keep)
+    if source.kind == "dicom":
+        return plan_dicoms(source.place, source.name, subject_from=subject_from, keep=keep)
+    images: ImageSource = source.place
+    if source.place.startswith("@"):
+        images = read_list(Path(source.place[1:]))
+    name = source.name or _folder_name(source.place)
+    return plan_niftis({name: images}, subject_pattern=subject_pattern, keep=keep)
+
+
+def _folder_name(place: str) -> str:
+    folder = Path(place)
+    if not folder.is_dir():
+        raise ConfigurationError(f"name the collection of {place!r}: NAME={place}")
+    return folder.resolve().name
+
+
+def read_list(path: Path) -> list[tuple[Path, str]]:
+    """Return (image, subject id) of every row of a table; paths are relative to the table."""
+    table = _read_table(path)
+    subject = _subject_column(table, path)
+    if "path" not in table:
+        raise IngestError(f"{path.name}: a list needs the column 'path', got {list(table.columns)}")
+    return [
+        (path.parent / image, str(owner))
+        for image, owner in zip(table["path"], table[subject], strict=True)
+    ]
+
+
+def read_subjects(path: Path) -> pd.DataFrame:
+    """Return a table of subjects with its id column called ``obs_subject_id``."""
+    table = _read_table(path)
+    return table.rename(columns={_subject_column(table, path): "obs_subject_id"})
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+    if not path.is_file():
+        raise FileNotFoundError(f"no table at {path}")
+    text = dict.fromkeys(_SUBJECT_COLUMNS, "str")
+    try:
+        return pd.read_csv(path, sep=separator, dtype=text, na_values=["n/a"])
+    except ValueError as error:
+        raise IngestError(f"{path.name}: damaged table ({error})") from error
+
+
+def _subject_column(table: pd.DataFrame, path: Path) -> str:
+    for name in _SUBJECT_COLUMNS:
+        if name in table.columns:
+            return name
+    raise IngestError(
+        f"{path.name}: no column of subjects; call it one of {', '.join(_SUBJECT_COLUMNS)}"
+    )
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key in a file, without the line's end; others who can read it are a warning."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no key file at {path}")
+    if path.stat().st_mode & 0o077:
+        note(f"warning: others can read the key file {path.name}; chmod 600 {path.name}")
+    return path.read_bytes().rstrip(b"\r\n")

@@ -1,0 +1,32 @@
+"""Values of tables and metadata as JSON has them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON has it: NaN is null, a NumPy number a number, a path a string."""
+    match value:
+        case None | bool() | int() | str() if not isinstance(value, Enum):
+            return value
+        case Mapping():
+            return {str(key): plain(item) for key, item in value.items()}
+        case Enum():
+            return value.value
+        case float():
+            return value if math.isfinite(value) else None
+        case datetime() | date():
+            return value.isoformat()
+        case Path():
+            return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, Iterable):
+        return [plain(item) for item in value]
+    return None if value != value else str(value)  # NaT and NA differ from themselves

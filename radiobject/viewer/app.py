@@ -1,0 +1,109 @@
+"""The pages and answers of the viewer, as a Starlette application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from radiobject.exceptions import RadiObjectError
+from radiobject.radi_object import RadiObject
+from radiobject.viewer.catalog import Catalog
+from radiobject.viewer.guard import App, Guard
+from radiobject.viewer.planes import read_plane
+from radiobject.viewer.tiles import touched_tiles
+
+STATIC = Path(__file__).parent / "static"
+
+
+def create_app(radi: RadiObject, token: str, hosts: list[str]) -> App:
+    """Return the guarded application that shows `radi`.
+
+    Parameters
+    ----------
+    radi : RadiObject
+        The data set, or a selection of it.
+    token : str
+        The secret that begins every path.
+    hosts : list of str
+        Accepted Host headers, such as "127.0.0.1:8000".
+    """
+    catalog = Catalog(radi)
+
+    def overview(request: Request) -> Any:
+        return catalog.overview()
+
+    def subjects(request: Request) -> Any:
+        given = request.query_params
+        return catalog.subjects(
+            expression=given.get("filter", ""),
+            text=given.get("text", ""),
+            offset=max(0, int(given.get("offset", 0))),
+            limit=min(1000, max(1, int(given.get("limit", 200)))),
+        )
+
+    def subject(request: Request) -> Any:
+        return catalog.subject(request.query_params["id"])
+
+    def volume(request: Request) -> Any:
+        return catalog.volume(*_named(request))
+
+    def plane(request: Request) -> Any:
+        given = request.query_params
+        place = catalog.locate(*_named(request))
+        voxels = read_plane(place, int(given["axis"]), int(given["index"]), int(given.get("t", 0)))
+        little = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
+        shape = ",".join(map(str, voxels.shape))
+        headers = {"X-Dtype": voxels.dtype.name, "X-Shape": shape}
+        return Response(little.tobytes(), media_type="application/octet-stream", headers=headers)
+
+    def tiles(request: Request) -> Any:
+        given = request.query_params
+        centre, size = (_three(given[name]) for name in ("centre", "size"))
+        return touched_tiles(catalog.locate(*_named(request)), centre, size, int(given.get("t", 0)))
+
+    answers = (overview, subjects, subject, volume, plane, tiles)
+    routes = [
+        Route("/", lambda _: FileResponse(STATIC / "index.html")),
+        Mount("/static", StaticFiles(directory=STATIC)),
+        *(Route(f"/api/{answer.__name__}", _answering(answer)) for answer in answers),
+    ]
+    return Guard(Starlette(routes=routes), token, hosts)
+
+
+def _named(request: Request) -> tuple[str, str]:
+    return request.query_params["collection"], request.query_params["volume"]
+
+
+def _three(text: str) -> list[int]:
+    values = [int(part) for part in text.split(",")]
+    if len(values) != 3:
+        raise ValueError(f"expected three numbers, got {text!r}")
+    return values
+
+
+def _answering(answer: Callable[[Request], Any]) -> Callable[[Request], Response]:
+    """Make an answer a response, and an error of ours a message with a status."""
+
+    def respond(request: Request) -> Response:
+        try:
+            found = answer(request)
+        except KeyError as error:
+            return _error(404, str(error.args[0]))
+        except RadiObjectError as error:
+            return _error(400 if isinstance(error, ValueError) else 500, str(error))
+        except ValueError as error:
+            return _error(400, str(error))
+        return found if isinstance(found, Response) else JSONResponse(found)
+
+    return respond
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    return JSONResponse({"error": message}, status_code=status)

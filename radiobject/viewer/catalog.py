@@ -1,0 +1,136 @@
+"""What the page shows of a data set beside voxels: subjects, rows, and volumes described."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from radiobject.jsonable import plain
+from radiobject.orientation import axis_codes, spacing_mm
+from radiobject.storage.layout import base_name
+from radiobject.viewer.planes import plane_views, wire_dtype
+from radiobject.viewer.tiles import tile_index_of
+
+if TYPE_CHECKING:
+    from radiobject.radi_object import RadiObject
+    from radiobject.storage.locator import VolumeLocator
+    from radiobject.volume_collection import VolumeCollection
+
+_SAME_PLACE_MM = 1e-3
+_LABEL_KINDS = "biu"
+
+
+class Catalog:
+    """Answers about one data set, as it was when it was opened.
+
+    Parameters
+    ----------
+    radi : RadiObject
+        The data set, or a selection of it.
+    """
+
+    def __init__(self, radi: RadiObject) -> None:
+        self._radi = radi
+
+    def overview(self) -> dict[str, Any]:
+        """Return name, size and columns of the data set."""
+        radi = self._radi
+        return {
+            "name": base_name(radi._uri),
+            "subjects": len(radi),
+            "collections": [
+                {"name": name, "volumes": len(radi.collection(name))}
+                for name in radi.collection_names
+            ],
+            "columns": [name for name in radi.obs_meta.columns if name != "obs_ids"],
+        }
+
+    def subjects(
+        self, *, expression: str = "", text: str = "", offset: int = 0, limit: int = 200
+    ) -> dict[str, Any]:
+        """Return a page of the subjects that match a filter expression and hold `text`.
+
+        Raises
+        ------
+        ValueError
+            If the expression is not one.
+        """
+        chosen = self._radi.filter(expression) if expression.strip() else self._radi
+        wanted = text.strip().casefold()
+        ids = [i for i in chosen.obs_subject_ids if wanted in i.casefold()]
+        return {"total": len(ids), "offset": offset, "ids": ids[offset : offset + limit]}
+
+    def subject(self, subject_id: str) -> dict[str, Any]:
+        """Return a subject's row and volumes; KeyError if unknown."""
+        one = self._radi.loc[[subject_id]]
+        row = one.obs_meta.read().iloc[0].drop("obs_ids", errors="ignore")
+        volumes = [
+            {"collection": name, "obs_id": obs_id}
+            for name in one.collection_names
+            for obs_id in one.collection(name).obs_ids
+        ]
+        return {"id": subject_id, "row": plain(row.to_dict()), "volumes": volumes}
+
+    def locate(self, collection: str, obs_id: str) -> VolumeLocator:
+        """Return where a volume's voxels are; KeyError if there is none of that name."""
+        return self._radi.collection(collection).locate(obs_id)
+
+    def volume(self, collection: str, obs_id: str) -> dict[str, Any]:
+        """Return all that the page needs to show a volume; KeyError if there is none."""
+        volumes = self._radi.collection(collection)
+        one = cast("VolumeCollection", volumes.loc[[obs_id]])
+        locator = one.locators()[0]
+        affine = one.affines()[0]
+        row = one.to_obs().iloc[0].drop(["affine_json"], errors="ignore")
+        return {
+            "collection": collection,
+            "obs_id": obs_id,
+            "subject": one.subject_ids[0],
+            "shape": locator.shape,
+            "dtype": locator.dtype,
+            "wire": wire_dtype(locator).name,
+            "spacing": spacing_mm(affine),
+            "axcodes": "".join(axis_codes(affine)),
+            "affine": affine.tolist(),
+            "planes": [asdict(view) for view in plane_views(locator.shape, affine)],
+            "row": plain(row.to_dict()),
+            "tiling": _tiling(locator),
+            "overlays": self._overlays(one.subject_ids[0], locator, affine),
+        }
+
+    def _overlays(
+        self, subject: str, locator: VolumeLocator, affine: np.ndarray
+    ) -> list[dict[str, Any]]:
+        """Return the subject's integer volumes on the same grid."""
+        found = []
+        one = self._radi.loc[[subject]]
+        for name in one.collection_names:
+            volumes = one.collection(name)
+            for other, place in zip(volumes.locators(), volumes.affines(), strict=True):
+                same = other.shape[:3] == locator.shape[:3] and np.allclose(
+                    place, affine, rtol=0, atol=_SAME_PLACE_MM
+                )
+                if same and other.uri != locator.uri and _may_be_labels(other):
+                    found.append({"collection": name, "obs_id": other.obs_id})
+        return found
+
+
+def _may_be_labels(locator: VolumeLocator) -> bool:
+    return locator.rescale is None and locator.numpy_dtype.kind in _LABEL_KINDS
+
+
+def _tiling(locator: VolumeLocator) -> dict[str, Any] | None:
+    index = tile_index_of(locator)
+    if index is None:
+        return None
+    return {
+        "extents": index.tiling.extents,
+        "n_tiles": index.tiling.count,
+        "n_constant": int(np.count_nonzero(index.constant)),
+        "filters": index.filters,
+        "compressed_bytes": index.file_size,
+        "minimum": plain(index.minimum.min()) if index.minimum.size else None,
+        "maximum": plain(index.maximum.max()) if index.maximum.size else None,
+    }
