@@ -50,9 +50,9 @@ class Preset:
     n_subjects: int = 20
     patch_size: tuple[int, int, int] = (64, 64, 64)
     batch_size: int = 4
-    rounds: int = 5
+    rounds: int = 4
     batches: int = 200
-    budget_s: float = 2.0
+    budget_s: float = 1.5
 
 
 PRESETS = {

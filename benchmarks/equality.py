@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.boxes import slices
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.measure import endless
-from benchmarks.loaders import Loader
+from benchmarks.loader import Loader
 
 
 @dataclass(frozen=True)

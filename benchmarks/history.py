@@ -17,12 +17,12 @@ from benchmarks.errors import BenchmarkError
 
 ROOT = _BENCHMARKS_DIR.parent
 KEPT = ROOT / "docs" / "history"
-# What `make bench` adds to the history: exact figures always, one throughput line per loader too
-# when there is time for it.
+# What `make bench` adds to the history: exact figures always, one line per loader too when there
+# is time for it.
 _QUICK_SUITES = "bench_import.ImportedModules|bench_counters"
-_SUITES = "bench_import|bench_counters|bench_loaders.Throughput"
+_SUITES = f"{_QUICK_SUITES}|bench_loaders.Throughput.track_samples"
 # What a quick range measures: a minute or two for each commit.
-_RANGE_SUITES = _SUITES + "|bench_reads"
+_RANGE_SUITES = f"{_SUITES}|bench_reads.Boxes"
 
 
 def run_asv(arguments: Sequence[str], *, quiet: bool = False) -> int:

@@ -7,7 +7,6 @@ say so in `boxes`, and `benchmarks.equality` compares every voxel before anythin
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -16,63 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.boxes import Box, Task, box_loader, slices
-from benchmarks.forms import COLLECTION, make_form, volume_path
-
-
-class Loader:
-    """One way to feed random patches of a cohort to a training loop.
-
-    Attributes
-    ----------
-    label
-        What tables call it.
-    needs
-        Distributions that must be importable.
-    warm
-        What is held warm while steady state is measured.
-    gives_boxes
-        Whether the loader reads the task's own boxes (else it draws its own positions).
-    """
-
-    label: ClassVar[str]
-    framework: ClassVar[str]
-    storage: ClassVar[str]
-    scenario: ClassVar[str] = "local"
-    needs: ClassVar[tuple[str, ...]] = ("torch",)
-    warm: ClassVar[str] = "page cache"
-    gives_boxes: ClassVar[bool] = False
-    read_calls: ClassVar[bool] = True  # False: memory-mapped, read calls would tell nothing
-    cycle: int = 1  # batches after which the loader's work repeats; a round holds whole cycles
-
-    def __init__(self, task: Task) -> None:
-        task.check()
-        self.task = task
-
-    @classmethod
-    def missing(cls) -> str | None:
-        """Return why this loader cannot run here, or None."""
-        absent = [name for name in cls.needs if importlib.util.find_spec(name) is None]
-        return f"not installed: {', '.join(absent)}" if absent else None
-
-    def prepare(self) -> None:
-        """Write what this loader reads, if it is not there; not part of any measurement."""
-
-    def open(self) -> Any:
-        """Return an iterable of batches; each iteration is one epoch."""
-        raise NotImplementedError
-
-    def voxels(self, batch: Any) -> np.ndarray:
-        """Return the patches of a batch, shape (B, X, Y, Z)."""
-        return np.asarray(batch["image"])[:, 0]
-
-    def boxes(self, batch: Any) -> list[Box]:
-        """Return where each patch of a batch came from."""
-        return batch["boxes"]
-
-    def read_bytes(self) -> int | None:
-        """Return the bytes read so far that read calls do not show, or None if not counted."""
-        return None
+from benchmarks.boxes import Box, slices
+from benchmarks.forms import COLLECTION, make_form
+from benchmarks.loader import BoxLoader, Loader
 
 
 class RadiObjectLocal(Loader):
@@ -89,6 +34,9 @@ class RadiObjectLocal(Loader):
         """Return the local store, written if it is not there."""
         task = self.task
         return make_form(task.cohort, self.storage, task.patch_size, task.home)
+
+    def files(self) -> list[Path]:
+        return [self.store / "collections" / COLLECTION]
 
     def prepare(self) -> None:
         _ = self.store
@@ -318,33 +266,6 @@ class TorchioQueue(TorchioDataset):
         )
 
 
-class BoxLoader(Loader):
-    """A format's own reader, given the task's boxes and filling one buffer per batch."""
-
-    gives_boxes = True
-
-    def prepare(self) -> None:
-        make_form(self.task.cohort, self.storage, self.task.patch_size)
-
-    def open(self) -> Any:
-        self._volumes = self.volumes()
-        return box_loader(self.task, self)
-
-    def paths(self) -> list[Path]:
-        """Return each volume's file or folder."""
-        folder = make_form(self.task.cohort, self.storage, self.task.patch_size)
-        return [volume_path(folder, s, self.storage) for s in self.task.cohort.subjects]
-
-    def volumes(self) -> list[Any]:
-        """Return one opened array per volume."""
-        raise NotImplementedError
-
-    def read(self, boxes: Sequence[Box], out: np.ndarray) -> None:
-        """Copy the boxes into `out`, shape (B, 1, X, Y, Z)."""
-        for target, (volume, start) in zip(out, boxes, strict=True):
-            target[0] = self._volumes[volume][slices(start, target.shape[1:])]
-
-
 class RamCopy(BoxLoader):
     """The physical limit: boxes copied out of arrays in memory."""
 
@@ -356,6 +277,9 @@ class RamCopy(BoxLoader):
 
     def prepare(self) -> None:
         return
+
+    def files(self) -> list[Path]:
+        return Loader.files(self)
 
     def volumes(self) -> list[Any]:
         return self.task.cohort.volumes()
@@ -370,7 +294,7 @@ class NpyMemmap(BoxLoader):
     read_calls = False
 
     def volumes(self) -> list[Any]:
-        return [np.load(path, mmap_mode="r") for path in self.paths()]
+        return [np.load(path, mmap_mode="r") for path in self.files()]
 
 
 class NiiMemmap(BoxLoader):
@@ -385,7 +309,7 @@ class NiiMemmap(BoxLoader):
     def volumes(self) -> list[Any]:
         import nibabel as nib
 
-        return [np.asanyarray(nib.load(path).dataobj) for path in self.paths()]
+        return [np.asanyarray(nib.load(path).dataobj) for path in self.files()]
 
 
 class Blosc2(BoxLoader):
@@ -403,7 +327,7 @@ class Blosc2(BoxLoader):
         # One thread decodes, as nnU-Net sets it: its parallelism is in the loader's workers.
         return [
             blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
-            for path in self.paths()
+            for path in self.files()
         ]
 
 
@@ -426,7 +350,7 @@ class ZarrPython(BoxLoader):
     def volumes(self) -> list[Any]:
         import zarr
 
-        return [zarr.open_array(str(path), mode="r") for path in self.paths()]
+        return [zarr.open_array(str(path), mode="r") for path in self.files()]
 
 
 class ZarrSharded(ZarrPython):
@@ -457,7 +381,7 @@ class Tensorstore(BoxLoader):
                 context=context,
                 recheck_cached_data="open",
             ).result()
-            for path in self.paths()
+            for path in self.files()
         ]
 
     def read(self, boxes: Sequence[Box], out: np.ndarray) -> None:

@@ -21,6 +21,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.progress import track
 
 _ANSWER_TIMEOUT_S = 300.0
+_WARM_UP_S = 3.0
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Row:
         Median over the rounds.
     rounds
         Samples per second of each round; index i was measured just after index i of the others.
+    disk_mib
+        What one volume takes on disk, as this loader reads it.
     bytes_per_sample
         Bytes read from files, steady state; None where mapped memory makes them uncountable.
     ratio
@@ -56,6 +59,7 @@ class Row:
     first_batch_ms: float = 0.0
     cpu_ms_per_sample: float = 0.0
     resident_mib: float = 0.0
+    disk_mib: float = 0.0
     bytes_per_sample: float | None = None
     ratio: float | None = None
     sha256: str = ""
@@ -242,8 +246,9 @@ class _Session:
         touch(next(self._batches))
         first_batch_ms = (time.perf_counter() - begin) * 1e3
         per_epoch = len(self._loader.task.boxes()) // self._loader.task.batch_size
-        measure_batches(self._batches, 2 * per_epoch, 1, budget_s=5.0)
+        measure_batches(self._batches, 2 * per_epoch, 1, budget_s=_WARM_UP_S)
         return {
+            "disk_mib": self._loader.disk_bytes() / len(self._loader.task.cohort.subjects) / 2**20,
             "sha256": equality.sha256,
             "patches_compared": equality.patches,
             "given_boxes": equality.given_boxes,

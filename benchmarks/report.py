@@ -24,7 +24,7 @@ BEGIN = "<!-- performance:begin -->"
 END = "<!-- performance:end -->"
 _COLUMNS = (
     "loader", "samples/s", "x best rival", "batch p50 ms", "p95 ms", "first ms", "CPU ms/sample",
-    "resident MiB", "KiB read/sample", "steady state from",
+    "resident MiB", "disk MiB/vol.", "KiB read/sample", "steady state from",
 )  # fmt: skip
 
 
@@ -147,6 +147,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{row['first_batch_ms']:.0f}",
         f"{row['cpu_ms_per_sample']:.2f}",
         f"{row['resident_mib']:.0f}",
+        f"{row['disk_mib']:.2f}",
         "mapped" if read is None else f"{read / 1024:.0f}",
         row["warm"],
     ]  # fmt: skip
