@@ -114,7 +114,7 @@ def record_current(*, quick: bool) -> Path | None:
     suites = _QUICK_SUITES if quick else _SUITES
     code = run_asv(
         ["run", "--python=same", f"--set-commit-hash={commit}", f"--machine={machine}",
-         "--bench", suites, "--show-stderr"],
+         "--bench", suites],
     )  # fmt: skip
     if code:
         raise BenchmarkError(f"asv run ended with code {code}; its message is above")
