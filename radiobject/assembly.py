@@ -36,10 +36,15 @@ def write_selection(
     with RadiObjectWriter(uri) as writer:
         if len(rows):
             writer.write_obs_meta(rows)
+        taken: list[str] = []
         for name in once.collection_names:
             target = writer.add_collection(name)
             jobs = pipeline.jobs_of(once.collection(name))
-            pipeline.stream_into(target, jobs, (), executor=executor, progress=progress)
+            ids = pipeline.new_ids(jobs, name, taken)
+            taken += ids
+            pipeline.stream_into(
+                target, jobs, (), obs_ids=ids, executor=executor, progress=progress
+            )
     return RadiObject(uri)
 
 
@@ -130,8 +135,10 @@ def _bring_in(tx: Transaction, name: str, vc: VolumeCollection) -> str:
     if layout.parent(vc.uri) == folder and not vc.is_view:
         head = commit.read_head(vc.uri)
         if head.owner is None:
-            # The commit must be later than the collection's rows, or they stay invisible.
-            tx.clock.now = max(tx.clock.now, head.last.timestamp)
+            # Its own lock rolls back what a dead writer left, which this commit would publish.
+            with commit.transaction(vc.uri, "link"):
+                # The commit must be later than the collection's rows, or they stay invisible.
+                tx.clock.now = max(tx.clock.now, commit.read_head(vc.uri).last.timestamp)
             described = {commit.NAME: name, commit.OWNER: "../.."}
             groups.write_metadata(vc.uri, described, tx.clock.tick())
             return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"

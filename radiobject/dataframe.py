@@ -24,6 +24,7 @@ from radiobject.storage.table import (
     check_column_name,
     create_table,
     storable_dtype,
+    stored_key,
 )
 
 INDEX_COLUMNS = (layout.SUBJECT_ID, layout.OBS_ID)
@@ -182,14 +183,18 @@ class Dataframe:
 
     def matching(self, expression: str) -> Positions:
         """Return the positions, in the whole table, of this dataframe's rows that match."""
-        keys = dict.fromkeys(self.index_columns, TEXT)
-        condition = compile_filter(expression, {**keys, **self._schema[1]})
+        condition = self._condition(expression)
         table = self._table.read(condition=condition)
         found = {name: table[name].values for name in self.index_columns}
         positions = positions_of_keys(self._keys, found)
         if self._rows is None:
             return positions
         return self._rows[np.isin(self._rows, positions)]
+
+    def _condition(self, expression: str) -> str:
+        keys = dict.fromkeys(self.index_columns, TEXT)
+        stored = dict.fromkeys(self.index_columns, stored_key)
+        return compile_filter(expression, {**keys, **self._schema[1]}, stored)
 
     def add_column(self, name: str, dtype: Any, fill: Any = None) -> None:
         """Add a column; with `fill`, every row gets that value, else it is missing.
@@ -291,8 +296,7 @@ class Dataframe:
                 f"the rows of {self.uri} belong to a data set; delete subjects or volumes with "
                 "RadiObject.delete or VolumeCollection.delete"
             )
-        keys = dict.fromkeys(self.index_columns, TEXT)
-        condition = compile_filter(cond, {**keys, **self._schema[1]})
+        condition = self._condition(cond)
         with self._commit("delete") as (table, clock):
             table.delete(condition, clock.tick())
 

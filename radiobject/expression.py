@@ -13,7 +13,8 @@ from __future__ import annotations
 import ast
 import keyword
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ class _Rejected(Exception):
     pass
 
 
-def compile_filter(expression: str, columns: Mapping[str, np.dtype]) -> str:
+def compile_filter(
+    expression: str,
+    columns: Mapping[str, np.dtype],
+    stored: Mapping[str, Callable[[str], str]] | None = None,
+) -> str:
     """Return the TileDB query condition of a filter expression.
 
     Parameters
@@ -37,6 +42,8 @@ def compile_filter(expression: str, columns: Mapping[str, np.dtype]) -> str:
         As described in this module.
     columns
         Type of every column that may be named; ``<U0`` for text.
+    stored
+        How the text of a column is stored, where it is not stored as it is.
 
     Raises
     ------
@@ -50,8 +57,8 @@ def compile_filter(expression: str, columns: Mapping[str, np.dtype]) -> str:
         if len(expression) > _MAX_LENGTH:
             raise _Rejected(f"it has {len(expression)} characters, more than {_MAX_LENGTH}")
         tree = ast.parse(expression.strip(), mode="eval")
-        return _Compiler(columns).condition(tree.body, negated=False)
-    except (SyntaxError, RecursionError, MemoryError) as error:
+        return _Compiler(columns, stored or {}).condition(tree.body, negated=False)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or "it is nested too deeply"
     except _Rejected as error:
         reason = str(error)
@@ -60,8 +67,11 @@ def compile_filter(expression: str, columns: Mapping[str, np.dtype]) -> str:
 
 
 class _Compiler:
-    def __init__(self, columns: Mapping[str, np.dtype]) -> None:
+    def __init__(
+        self, columns: Mapping[str, np.dtype], stored: Mapping[str, Callable[[str], str]]
+    ) -> None:
         self._columns = columns
+        self._stored = stored
 
     def condition(self, node: ast.expr, negated: bool) -> str:
         match node:
@@ -163,7 +173,9 @@ class _Compiler:
         if dtype.kind in "US":
             if not isinstance(value, str):
                 raise _Rejected(f"column {name!r} is text, quote the value {value!r}")
-            return value
+            if "\0" in value or _is_broken(value):
+                raise _Rejected(f"{value!r} is no text that a column can hold")
+            return self._stored[name](value) if name in self._stored else value
         if isinstance(value, str):
             if dtype.kind == "M":
                 return _time(name, value)
@@ -177,7 +189,7 @@ class _Compiler:
                 return _NEVER
             limits = np.iinfo(dtype)
             return int(value) if limits.min <= value <= limits.max else _NEVER
-        if math.isinf(value):
+        if abs(value) > sys.float_info.max:
             raise _Rejected("an infinite number cannot be compared with; use a finite one")
         return float(value)
 
@@ -207,6 +219,14 @@ class _Compiler:
 
 
 _NEVER = object()
+
+
+def _is_broken(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _is_column(node: ast.expr) -> bool:

@@ -1,29 +1,21 @@
 """From files to stored volumes: all of them in one commit, or none.
 
-With ``on_error="report"`` what can be read is kept, what cannot is reported, and work is committed
-in batches, so that an interrupted ingest of many scans goes on where it stopped.
+With ``on_error="report"`` what can be read is kept and what cannot is reported. With
+``exists="resume"`` work is committed in batches, so that an interrupted ingest of many scans goes
+on where it stopped.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from radiobject import parallel
-from radiobject.ctx import WriteConfig, get_radiobject_config
-from radiobject.exceptions import (
-    AlignmentError,
-    RadiObjectError,
-    SchemaError,
-    ShapeError,
-)
+from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.formats.discovery import (
     ImageFormat,
     ImageSource,
@@ -34,20 +26,17 @@ from radiobject.formats.discovery import (
     resolve_image_source,
     resolve_nifti_source,
 )
-from radiobject.formats.image import LoadedImage
-from radiobject.formats.report import IngestReport, ReportLine, Verdict
+from radiobject.formats.report import IngestReport
 from radiobject.frames import frame_rows, frame_schema
 from radiobject.indexing import shortened
+from radiobject.ingest_run import IngestOptions, IngestRun, IngestTask, Pairs, plan_tasks
 from radiobject.storage import collection as stored
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.commit import Transaction
-from radiobject.storage.label_index import build_label_index, fingerprint, write_label_rows
-from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
-from radiobject.volume import reorient_target
-from radiobject.writers import COMPUTED_COLUMNS, write_new_volume
+from radiobject.storage.volume_rows import SYSTEM_COLUMNS
+from radiobject.writers import COMPUTED_COLUMNS
 
 if TYPE_CHECKING:
-    from radiobject.plan.labels import LabelSummary
     from radiobject.radi_object import RadiObject
     from radiobject.volume_collection import VolumeCollection
 
@@ -64,52 +53,6 @@ __all__ = [
     "resolve_nifti_source",
 ]
 
-Pairs = Sequence[tuple[str | Path, str]]
-_BATCH = 256
-
-
-@dataclass(frozen=True)
-class IngestOptions:
-    """How files become volumes.
-
-    Parameters
-    ----------
-    reorient : bool, optional
-        Reorient voxels to the canonical axes; None follows `OrientationConfig`.
-    exists : {"raise", "resume", "replace"}
-        What to do when the data set exists: refuse; add what is missing; or make the new content
-        its newest state (older ones stay readable until `vacuum`).
-    on_error : {"raise", "report"}
-        Whether one file that cannot be read undoes everything, or is reported and left out.
-    labels : sequence of str
-        Collections that hold label masks, to be indexed for foreground sampling.
-    patch_size : sequence of int, optional
-        Patch that training will read; tiles are fitted to it.
-    keep_fields : sequence of str
-        Header fields to keep beside those on the allow-list; they may identify a patient.
-    progress : bool
-        Show a progress bar on a terminal.
-    executor : concurrent.futures.Executor, optional
-        Where files are read and written; threads by default.
-    """
-
-    reorient: bool | None = None
-    exists: str = "raise"
-    on_error: str = "raise"
-    labels: Sequence[str] = ()
-    patch_size: Sequence[int] | None = None
-    keep_fields: Sequence[str] = ()
-    progress: bool = False
-    executor: Executor | None = field(default=None, compare=False)
-
-    def __post_init__(self) -> None:
-        for name, known in (
-            ("exists", ("raise", "resume", "replace")),
-            ("on_error", ("raise", "report")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
-
 
 @dataclass(frozen=True)
 class IngestOutcome:
@@ -117,194 +60,6 @@ class IngestOutcome:
 
     radi: RadiObject
     report: IngestReport
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One image to become one volume; travels to worker processes."""
-
-    collection: str
-    uri: str
-    path: Path
-    format: ImageFormat
-    obs_subject_id: str
-    obs_id: str
-    reorient: str | None
-    config: WriteConfig
-    options: IngestOptions
-    columns: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A volume that was written, or why it was not."""
-
-    task: _Task
-    record: VolumeRecord | None = None
-    summary: LabelSummary | None = None
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
-
-
-# Work on one image
-
-
-def _load(task: _Task) -> LoadedImage:
-    if task.format is ImageFormat.NIFTI:
-        from radiobject.formats.nifti import load_nifti
-
-        return load_nifti(task.path, reorient=task.reorient, keep=task.options.keep_fields)
-    from radiobject.formats.dicom import load_folder
-
-    return load_folder(task.path, reorient=task.reorient, keep=task.options.keep_fields)
-
-
-def _ingest_one(timestamp: int, task: _Task) -> _Done:
-    try:
-        image = _load(task)
-        record = write_new_volume(
-            task.uri,
-            timestamp,
-            image.data,
-            obs_id=task.obs_id,
-            obs_subject_id=task.obs_subject_id,
-            affine=image.affine,
-            columns={**image.columns, **task.columns},
-            metadata=image.metadata,
-            rescale=image.rescale,
-            config=task.config,
-            patch_size=task.options.patch_size,
-        )
-        summary = None
-        if task.collection in task.options.labels:
-            summary = build_label_index(image.data)
-    except (RadiObjectError, OSError, TypeError) as error:
-        if task.options.on_error == "raise":
-            raise
-        return _Done(task, error=f"{type(error).__name__}: {error}")
-    return _Done(task, record, summary, image.warnings)
-
-
-def _tasks(
-    name: str, uri: str, pairs: Pairs, kind: ImageFormat, existing: Iterable[str],
-    options: IngestOptions, columns: Sequence[Mapping[str, Any]] | None = None,
-) -> list[_Task]:  # fmt: skip
-    from radiobject.volume_collection import generate_obs_id
-
-    taken = set(existing)
-    resumed = options.exists == "resume"
-    count: dict[str, int] = {}
-    tasks: list[_Task] = []
-    settings = get_radiobject_config().write
-    for number, (path, subject) in enumerate(pairs):
-        row = dict(columns[number]) if columns else {}
-        obs_id = row.pop(layout.OBS_ID, None)
-        while obs_id is None:
-            acquisition = count.get(subject, 0)
-            count[subject] = acquisition + 1
-            candidate = generate_obs_id(subject, name, acquisition or None)
-            if resumed or candidate not in taken:
-                obs_id = candidate
-        if obs_id in taken:
-            continue
-        taken.add(obs_id)
-        target = reorient_target(options.reorient)
-        tasks.append(
-            _Task(name, uri, Path(path), kind, subject, obs_id, target, settings, options, row)
-        )
-    return tasks
-
-
-# Work on many
-
-
-@dataclass
-class _Run:
-    """Tasks of one ingest, committed together or in batches."""
-
-    tx: Transaction
-    options: IngestOptions
-    places: Mapping[str, str]
-    uniform: Mapping[str, tuple[int, ...] | None]
-    owned: bool
-    report: IngestReport = field(default_factory=IngestReport)
-    subjects: int = 0
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def execute(self, tasks: Sequence[_Task]) -> None:
-        batches = (
-            [tasks[i : i + _BATCH] for i in range(0, len(tasks), _BATCH)]
-            if self.options.on_error == "report"
-            else [tasks]
-        )
-        work = (self._batch(batch) for batch in batches if batch)
-        total = len(tasks)
-        flat = (done for batch in work for done in batch)
-        shown = self.options.progress
-        for _ in parallel.progress_bar(flat, total, "ingesting", show=shown):
-            pass
-        if not tasks or self.tx.last is None or self.subjects:
-            self._publish(0)
-
-    def _batch(self, tasks: Sequence[_Task]) -> Iterator[_Done]:
-        work = partial(_ingest_one, self.tx.clock.tick())
-        finished: list[_Done] = []
-        for done in parallel.run(work, tasks, executor=self.options.executor):
-            self.report.extend([_line(done)])
-            if done.record is not None:
-                self._check_shape(done)
-                finished.append(done)
-            yield done
-        self._append(finished)
-        self._publish(len(finished))
-
-    def _check_shape(self, done: _Done) -> None:
-        name = done.task.collection
-        if name not in self.uniform or done.record is None:
-            return
-        shape = done.record.locator.shape
-        expected = self.shapes.setdefault(name, self.uniform[name] or shape)
-        if shape != expected:
-            raise ShapeError(
-                f"Dimension mismatch: {done.task.path.name} has shape {shape}, collection "
-                f"{name!r} has {expected}"
-            )
-
-    def _append(self, finished: Sequence[_Done]) -> None:
-        by_uri: dict[str, list[_Done]] = {}
-        for done in finished:
-            by_uri.setdefault(done.task.uri, []).append(done)
-        pairs: list[tuple[str, str]] = []
-        for uri, group in by_uri.items():
-            records = [done.record for done in group if done.record is not None]
-            stored.append_records(uri, records, self.tx.clock)
-            pairs += [(record.obs_subject_id, record.obs_id) for record in records]
-            labels = {
-                done.record.obs_id: (fingerprint(done.record.locator), done.summary)
-                for done in group
-                if done.record is not None and done.summary is not None
-            }
-            write_label_rows(uri, labels, self.tx.clock.tick())
-        if self.owned:
-            dataset.change_obs_ids(self.tx, added=pairs)
-
-    def _publish(self, volumes: int) -> None:
-        dataset.publish(self.tx, collections=self.places, subjects=self.subjects, volumes=volumes)
-        self.subjects = 0
-
-
-def _line(done: _Done) -> ReportLine:
-    name = f"{done.task.collection}/{done.task.path.name}"
-    if done.record is None:
-        return ReportLine(name, Verdict.REFUSED, (done.error or "",))
-    verdict = Verdict.WARNED if done.warnings else Verdict.ACCEPTED
-    spacing = tuple(float(done.record.columns[f"spacing_{axis}"]) for axis in "xyz")
-    return ReportLine(
-        name, verdict, done.warnings, shape=done.record.locator.shape, spacing_mm=spacing
-    )
-
-
-# Data sets
 
 
 def ingest_images(
@@ -353,6 +108,7 @@ def ingest_images(
 
     settings = options or IngestOptions()
     sources = _resolve(images, format_hint)
+    _check_labels(settings, sources)
     if validate_alignment:
         _check_same_subjects(sources)
     meta = _subjects_table(sources, obs_meta)
@@ -389,6 +145,14 @@ def _resolve(images: Mapping[str, ImageSource], format_hint: Any) -> _Sources:
         pairs, kind = resolve_image_source(source, hint)
         resolved[name] = (pairs, kind)
     return resolved
+
+
+def _check_labels(options: IngestOptions, sources: _Sources) -> None:
+    unknown = sorted(set(options.labels) - set(sources))
+    if unknown:
+        raise AlignmentError(
+            f"labels names the collection {unknown[0]!r}, the images have {list(sources)}"
+        )
 
 
 def _subject_sets(sources: _Sources) -> dict[str, list[str]]:
@@ -451,12 +215,15 @@ def _run(
 ) -> IngestReport:
     if len(meta):
         dataset.add_subjects(tx.uri, frame_rows(meta), tx.clock)
-    tasks: list[_Task] = []
+    tasks: list[IngestTask] = []
     for name, (pairs, kind) in sources.items():
         uri = layout.located(tx.uri, places[name])
-        tasks += _tasks(name, uri, pairs, kind, existing.get(name, ()), options)
+        elsewhere = {i for other, ids in existing.items() if other != name for i in ids}
+        elsewhere |= {task.obs_id for task in tasks}
+        own = existing.get(name, ())
+        tasks += plan_tasks(name, uri, pairs, kind, own, options, elsewhere=elsewhere)
     uniform = {n: shapes.get(n) for n, (_, k) in sources.items() if k is ImageFormat.DICOM}
-    run = _Run(tx, options, places, uniform, owned=True, subjects=len(meta))
+    run = IngestRun(tx, options, places, uniform, owned=True, subjects=len(meta))
     run.execute(tasks)
     return run.report
 
@@ -477,14 +244,11 @@ def _append(
     with commit.transaction(radi._uri, "append") as tx:
         store = dataset.DatasetStore(tx.uri)
         places = dict(store.state.collections)
-        existing: dict[str, Sequence[str]] = {}
-        shapes: dict[str, tuple[int, ...] | None] = {}
+        stored_rows = {name: store.collection(name).rows for name in places}
+        existing = {name: rows.obs_ids.tolist() for name, rows in stored_rows.items()}
+        shapes = {name: rows.shape(0) if len(rows) else None for name, rows in stored_rows.items()}
         for name in sources:
-            if name in places:
-                rows = store.collection(name).rows
-                existing[name] = rows.obs_ids.tolist()
-                shapes[name] = rows.shape(0) if len(rows) else None
-            else:
+            if name not in places:
                 places[name] = dataset.new_collection_location(tx, name)
                 uri = layout.join(tx.uri, places[name])
                 stored.create_collection(uri, tx.clock, name=name, owner="../..")
@@ -541,9 +305,6 @@ def append_images(
     return _append(radi, sources, _subjects_table({}, obs_meta), settings)
 
 
-# Collections of their own
-
-
 def create_collection(
     uri: str,
     pairs: Pairs,
@@ -580,8 +341,8 @@ def create_collection(
     with commit.creation(location, commit.COLLECTION, "ingest", name=label) as tx:
         stored.create_tables(location, tx.clock)
         uniform: dict[str, tuple[int, ...] | None] = {label: None} if validate_dimensions else {}
-        run = _Run(tx, settings, {}, uniform, owned=False)
-        run.execute(_tasks(label, location, checked, kind, (), settings, rows))
+        run = IngestRun(tx, settings, {}, uniform, owned=False)
+        run.execute(plan_tasks(label, location, checked, kind, (), settings, rows))
     return VolumeCollection(location)
 
 
@@ -629,6 +390,13 @@ def append_to_collection(
         shape = collection.shape
         places = tx.last.collections if tx.last is not None else {}
         uniform: dict[str, tuple[int, ...] | None] = {name: shape} if shape is not None else {}
-        run = _Run(tx, settings, places, uniform, owned=owner != collection.uri)
-        run.execute(_tasks(name, collection.uri, pairs, kind, collection.obs_ids, settings))
+        run = IngestRun(tx, settings, places, uniform, owned=owner != collection.uri)
+        ids = dataset.volume_ids(tx)
+        elsewhere = {i for place, found in ids.items() if place != collection.uri for i in found}
+        run.execute(
+            plan_tasks(
+                name, collection.uri, pairs, kind, collection.obs_ids, settings,
+                elsewhere=elsewhere,
+            )
+        )  # fmt: skip
     return run.report

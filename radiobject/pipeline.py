@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -113,11 +113,9 @@ def in_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def write_transformed(
-    uri: str, timestamp: int, name: str, acquisition: int | None, job: VolumeJob, done: Transformed
+    uri: str, timestamp: int, obs_id: str, job: VolumeJob, done: Transformed
 ) -> VolumeRecord:
     """Write a transformed volume with the geometry and the columns of its source."""
-    from radiobject.volume_collection import generate_obs_id
-
     data = np.asarray(done.value)
     updates = dict(done.updates)
     affine = updates.pop(AFFINE_UPDATE, None)
@@ -133,7 +131,7 @@ def write_transformed(
         uri,
         timestamp,
         data,
-        obs_id=generate_obs_id(subject, name, acquisition),
+        obs_id=obs_id,
         obs_subject_id=subject,
         affine=job.affine if affine is None else np.asarray(affine, dtype=np.float64),
         columns=own_columns(job.row) | updates,
@@ -160,11 +158,10 @@ def _read_and_write(
     fns: Sequence[Callable[..., Any]],
     uri: str,
     timestamp: int,
-    name: str,
-    numbered: tuple[VolumeJob, int | None],
+    named: tuple[VolumeJob, str],
 ) -> VolumeRecord:
-    job, acquisition = numbered
-    return write_transformed(uri, timestamp, name, acquisition, job, transform_job(fns, job))
+    job, obs_id = named
+    return write_transformed(uri, timestamp, obs_id, job, transform_job(fns, job))
 
 
 def stream_into(
@@ -172,26 +169,64 @@ def stream_into(
     jobs: Sequence[VolumeJob],
     fns: Sequence[Callable[..., Any]],
     *,
+    obs_ids: Sequence[str] | None = None,
     executor: Executor | None = None,
     progress: bool = False,
 ) -> None:
-    """Transform and write volumes where they are read, holding one per worker."""
-    work = partial(_read_and_write, tuple(fns), writer.uri, writer.timestamp, writer.name)
-    records = parallel.run(work, numbered(jobs), executor=executor)
+    """Transform and write volumes where they are read, holding one per worker.
+
+    Without `obs_ids`, each volume's id is made from its subject and the writer's name.
+    """
+    names = new_ids(jobs, writer.name) if obs_ids is None else obs_ids
+    work = partial(_read_and_write, tuple(fns), writer.uri, writer.timestamp)
+    records = parallel.run(work, list(zip(jobs, names, strict=True)), executor=executor)
     for record in parallel.progress_bar(records, len(jobs), "writing", show=progress):
         writer.add_records([record])
 
 
-def numbered(jobs: Sequence[VolumeJob]) -> list[tuple[VolumeJob, int | None]]:
-    """Return each job with its acquisition number: None for a subject's first, then 1, 2, ..."""
-    seen: dict[str, int] = {}
-    pairs: list[tuple[VolumeJob, int | None]] = []
-    for job in jobs:
-        subject = str(job.row[layout.SUBJECT_ID])
-        count = seen.get(subject, 0)
-        seen[subject] = count + 1
-        pairs.append((job, count or None))
-    return pairs
+def new_ids(jobs: Sequence[VolumeJob], name: str, taken: Collection[str] = ()) -> list[str]:
+    """Return an id for each job's volume in collection `name`, none of them twice or in `taken`."""
+    ids = FreeIds(name, taken)
+    return [ids.next(str(job.row[layout.SUBJECT_ID])) for job in jobs]
+
+
+class FreeIds:
+    """Ids of new volumes of a collection: a subject's further scans are numbered on.
+
+    Parameters
+    ----------
+    name : str
+        The collection.
+    taken : collection of str
+        Ids that no new volume may have.
+    """
+
+    def __init__(self, name: str, taken: Collection[str] = ()) -> None:
+        self._name = name
+        self._taken = set(taken)
+        self._count: dict[str, int] = {}
+
+    def next(self, subject: str) -> str:
+        """Return the next free id for a scan of `subject`."""
+        while True:
+            acquisition = self._count.get(subject, 0)
+            self._count[subject] = acquisition + 1
+            found = generate_obs_id(subject, self._name, acquisition or None)
+            if found not in self._taken:
+                self._taken.add(found)
+                return found
+
+    def take(self, obs_id: str) -> None:
+        """Let no later volume have `obs_id`."""
+        self._taken.add(obs_id)
+
+
+def generate_obs_id(
+    obs_subject_id: str, collection_name: str, acquisition_index: int | None = None
+) -> str:
+    """Return the id of a subject's volume in a collection; later scans carry their number."""
+    base = f"{obs_subject_id}_{collection_name}"
+    return base if acquisition_index is None else f"{base}_acq-{acquisition_index}"
 
 
 def run_jobs(

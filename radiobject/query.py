@@ -108,11 +108,10 @@ class EagerQuery:
         label = name or layout.base_name(layout.normalise_uri(uri))
         with VolumeCollectionWriter(uri, name=label) as writer:
             done = (Transformed(v, u) for v, u in zip(self._results, self._updates, strict=True))
-            jobs = pipeline.numbered(pipeline.jobs_of(self._source))
-            for (job, acquisition), item in zip(jobs, done, strict=True):
-                record = pipeline.write_transformed(
-                    writer.uri, writer.timestamp, label, acquisition, job, item
-                )
+            jobs = pipeline.jobs_of(self._source)
+            names = pipeline.new_ids(jobs, label)
+            for job, obs_id, item in zip(jobs, names, done, strict=True):
+                record = pipeline.write_transformed(writer.uri, writer.timestamp, obs_id, job, item)
                 writer.add_records([record])
         return VolumeCollection(writer.uri)
 

@@ -21,6 +21,7 @@ from radiobject.exceptions import ViewError
 from radiobject.frames import GEOMETRY_TEXTS
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Index, Positions, positions_of_groups
+from radiobject.pipeline import generate_obs_id as generate_obs_id
 from radiobject.query import EagerQuery, LazyQuery
 from radiobject.storage import collection as stored
 from radiobject.storage import commit, dataset, layout
@@ -34,14 +35,6 @@ if TYPE_CHECKING:
     from radiobject.ml import VolumeCollectionDataset
 
 Source = str | Path | VolumeLocator
-
-
-def generate_obs_id(
-    obs_subject_id: str, collection_name: str, acquisition_index: int | None = None
-) -> str:
-    """Return the id of a subject's volume in a collection; later scans carry their number."""
-    base = f"{obs_subject_id}_{collection_name}"
-    return base if acquisition_index is None else f"{base}_acq-{acquisition_index}"
 
 
 class VolumeCollection:

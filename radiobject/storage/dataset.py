@@ -157,6 +157,16 @@ def change_obs_ids(
     table.write(rows, tx.clock.tick())
 
 
+def volume_ids(tx: Transaction) -> dict[str, list[str]]:
+    """Return the volume ids of each collection of the last state, by the collection's URI."""
+    places = tx.last.collections.values() if tx.last is not None else ()
+    found = {}
+    for place in places:
+        uri = layout.located(tx.uri, place)
+        found[uri] = CollectionStore(uri, tx.rollback_point).read()[layout.OBS_ID].values.tolist()
+    return found
+
+
 def publish(
     tx: Transaction,
     *,

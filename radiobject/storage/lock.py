@@ -133,8 +133,12 @@ class _LocalLock:
         except BaseException:
             self._forget()
             raise
-        self.abandoned = os.fstat(self._fd).st_size > 0
-        self._write(LockRecord.mine(operation).dump())
+        try:
+            self.abandoned = os.fstat(self._fd).st_size > 0
+            self._write(LockRecord.mine(operation).dump())
+        except BaseException:
+            self.abandon()
+            raise
 
     def _open(self, root: str) -> int:
         """Open and lock the file that is at the path now, not one that was removed meanwhile."""
@@ -181,8 +185,10 @@ class _LocalLock:
         os.ftruncate(self._fd, len(raw))
 
     def release(self) -> None:
-        self._write(b"")
-        self.abandon()
+        try:
+            self._write(b"")
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         os.close(self._fd)

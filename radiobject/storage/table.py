@@ -24,6 +24,7 @@ _TIME = np.dtype("datetime64[ns]")
 _TILE_ROWS = 10_000
 _MAX_FRAGMENTS = 24
 _FOREVER = 2**63 - 1
+_ESCAPE = "\x7f"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,27 @@ def check_column_name(name: object, keys: Iterable[str]) -> None:
         raise SchemaError(f"column {name!r} conflicts with index column of the same name")
 
 
+def stored_key(key: str) -> str:
+    """Return a key as it is stored: in ASCII, and in the order of the keys themselves.
+
+    TileDB compares the bytes of a string dimension as signed numbers in one place and as unsigned
+    ones in another, so that rows with other bytes are found twice or not at all. Each byte of
+    UTF-8 above 0x7e becomes 0x7f and two hexadecimal digits; plain ASCII stays as it is.
+    """
+    if key.isascii() and _ESCAPE not in key:
+        return key
+    return "".join(chr(byte) if byte < 0x7F else f"{_ESCAPE}{byte:02x}" for byte in key.encode())
+
+
+def _key_of(stored: bytes) -> str:
+    parts = stored.split(_ESCAPE.encode())
+    if len(parts) == 1:
+        return stored.decode()
+    return b"".join(
+        [parts[0], *(bytes.fromhex(part[:2].decode()) + part[2:] for part in parts[1:])]
+    ).decode()
+
+
 class Table:
     """A stored table as it was at `timestamp`, or as it is now.
 
@@ -176,12 +198,13 @@ class Table:
             if keys is None:
                 found = query[:]
             else:
-                found = query.multi_index[[key.encode() for key in keys]] if keys else {}
+                wanted = [stored_key(key).encode() for key in keys]
+                found = query.multi_index[wanted] if wanted else {}
             empty = np.empty(0, dtype=object)
-            table = {name: _text_column(found.get(name, empty)) for name in names}
+            table = {name: _key_column(found.get(name, empty)) for name in names}
             for name in columns:
                 table[name] = _value_column(found.get(name, empty), array.attr(name).dtype)
-        return _ordered(table, names)
+        return table
 
     def write(self, rows: Mapping[str, Sequence[Any] | np.ndarray], timestamp: int) -> None:
         """Insert rows, or replace those with the same keys; columns not given become missing."""
@@ -194,7 +217,7 @@ class Table:
             query.layout = lt.LayoutType.UNORDERED
             alive: list[Any] = []
             for name in keys:
-                _set_variable(query, name, list(rows[name]), None, alive)
+                _set_variable(query, name, [stored_key(k) for k in rows[name]], None, alive)
             for name, dtype in columns.items():
                 given = rows.get(name)
                 values = [None] * count if given is None else given
@@ -241,7 +264,7 @@ class Table:
         """Delete the rows whose key column `key` has one of `values`."""
         batch = 1000
         for first in range(0, len(values), batch):
-            wanted = list(values[first : first + batch])
+            wanted = [stored_key(value) for value in values[first : first + batch]]
             self.delete(f"{key} in {wanted!r}", timestamp)
 
     def consolidate(self, *, force: bool = False) -> bool:
@@ -301,9 +324,9 @@ def _column_dtype(attribute: tiledb.Attr) -> np.dtype:
     return BLOB if dtype.kind in "SV" else dtype
 
 
-def _text_column(found: np.ndarray) -> Column:
+def _key_column(found: np.ndarray) -> Column:
     values = np.empty(len(found), dtype=object)
-    values[:] = [item.decode() if isinstance(item, bytes) else str(item) for item in found]
+    values[:] = [_key_of(item) if isinstance(item, bytes) else str(item) for item in found]
     return Column(values)
 
 
@@ -319,16 +342,6 @@ def _value_column(found: np.ndarray, dtype: np.dtype) -> Column:
     if dtype.kind == "M":
         values = values.astype("int64", copy=False).view(_TIME)
     return Column(np.asarray(values), valid)
-
-
-def _ordered(table: dict[str, Column], keys: Sequence[str]) -> dict[str, Column]:
-    # TileDB compares the bytes of an id as signed numbers, so ids that are not ASCII come first.
-    columns = [table[key].values for key in keys]
-    if all(item.isascii() for column in columns for item in column):
-        return table
-    order = sorted(range(len(columns[0])), key=lambda row: tuple(c[row] for c in columns))
-    rows = np.asarray(order, dtype=np.intp)
-    return {name: column.take(rows) for name, column in table.items()}
 
 
 def _set_attribute(
