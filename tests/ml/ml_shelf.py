@@ -69,8 +69,8 @@ def affine_of(number):
     return matrix
 
 
-def store(folder, name, arrays, subjects, **more):
-    uri = str(folder / name)
+def store(folder, name, arrays, subjects, root=None, **more):
+    uri = f"{root or folder}/{name}"
     locators = []
     for i, (subject, data) in enumerate(zip(subjects, arrays, strict=True)):
         locator = write_volume(f"{uri}_v{i}", data)

@@ -262,3 +262,71 @@ def test_blocks(shelf):
         volumes_per_block=2,
     )
     assert all(len(set(b["idx"].tolist())) <= 2 for b in loader)
+
+
+def test_volumes_with_time(tmp_path):
+    from ml_shelf import affine_of, make_mask, make_shelf, store
+
+    from radiobject.ml import create_segmentation_dataloader
+
+    bold = make_shelf(tmp_path, [(20, 18, 16, 3), (20, 18, 24, 3)], name="bold", dtype=np.float32)
+    options = {"batch_size": 2, "num_workers": 0}
+    batch = next(iter(create_training_dataloader(bold, patch_size=(8, 8, 8), **options)))
+    assert batch["image"].shape == (2, 1, 8, 8, 8, 3)
+    for k in range(2):
+        start = [int(axis[k]) for axis in batch["patch_start"]]
+        assert len(start) == 3
+        check_patch(batch["image"][k, ..., 2] / 4 - 0.5, int(batch["idx"][k]), start)
+    batch = next(iter(create_training_dataloader(bold, patch_size=(8, 8, 8, 2), **options)))
+    assert batch["image"].shape == (2, 1, 8, 8, 8, 2)
+    assert len(batch["patch_start"]) == 4
+    masks = store(
+        tmp_path,
+        "seg",
+        [make_mask(1, (20, 18, 16)), make_mask(1, (20, 18, 24))],
+        bold.subject_ids,
+        affines=[affine_of(0), affine_of(1)],
+    )
+    loader = create_segmentation_dataloader(
+        bold, masks, patch_size=(8, 8, 8), foreground_sampling=True, **options
+    )
+    for batch in loader:
+        assert batch["image"].shape == (2, 1, 8, 8, 8, 3)
+        assert batch["mask"].shape == (2, 1, 8, 8, 8)
+        assert batch["mask"].any()
+    with pytest.raises(ShapeError, match="time"):
+        create_training_dataloader({"a": bold, "b": masks}, **options)
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "symmetric", "wrap"])
+def test_padding_modes(mixed, mode):
+    loader = create_validation_dataloader(
+        mixed, batch_size=1, patch_size=(24, 24, 24), num_workers=0, pad_mode=mode
+    )
+    small = list(loader)[2]
+    before = small["padding"][0, :, 0].tolist()
+    inside = small["image"][0, 0].numpy()[before[0] : before[0] + 10, before[1] : before[1] + 9, :]
+    wide = [(a, b) for a, b in small["padding"][0].tolist()]
+    assert np.array_equal(np.pad(inside, wide, mode=mode), small["image"][0, 0].numpy())
+
+
+def test_a_stored_rescale_is_applied(shelf):
+    from dataclasses import replace
+
+    scaled = shelf.pick(range(6))
+    scaled._locators = [replace(loc, rescale=(0.5, -3.0)) for loc in scaled._locators]
+    options = {"batch_size": 6, "patch_size": PATCH, "num_workers": 0}
+    (plain,) = create_training_dataloader(shelf, **options)
+    for dtype in ("float32", None):
+        (batch,) = create_training_dataloader(scaled, dtype=dtype, **options)
+        assert batch["image"].dtype == torch.float32
+        assert torch.allclose(batch["image"], plain["image"] * 0.5 - 3)
+
+
+def test_slices_of_mixed_shapes_with_a_size(mixed):
+    loader = create_validation_dataloader(
+        mixed, batch_size=4, patch_size=(24, 24), num_workers=0, slice_orientation="axial"
+    )
+    assert {tuple(b["image"].shape[1:]) for b in loader} == {(1, 24, 24)}
+    with pytest.raises(ShapeError, match="two sides"):
+        create_validation_dataloader(mixed, num_workers=0, slice_orientation="axial")

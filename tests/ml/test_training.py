@@ -90,7 +90,7 @@ def from_monai(subjects):
     keys = ["image", "mask"]
     transform = Compose(
         [
-            LoadImaged(keys),
+            LoadImaged(keys, reader="NibabelReader"),
             EnsureChannelFirstd(keys),
             RandSpatialCropd(keys, PATCH, random_size=False),
         ]
