@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from typing import Any
 
@@ -131,7 +132,8 @@ class Progress:
     def _order(self) -> str:
         sampler = self._sampler
         if sampler.volume_weights is not None:
-            return f"weighted {[float(w) for w in sampler.volume_weights]}"
+            weights = np.asarray(sampler.volume_weights, dtype="<f8")
+            return f"weighted {hashlib.sha256(weights.tobytes()).hexdigest()[:16]}"
         if not sampler.shuffle:
             return "in order"
         return f"blocks of {sampler.volumes_per_block}" if sampler.volumes_per_block else "shuffled"

@@ -134,3 +134,52 @@ def test_slots_of_an_abandoned_epoch_come_back(shelf):
     del batch
     assert len([None for _ in loader]) == 18
     assert ring.free_slots == ring.slots
+
+
+def test_workers_start_while_another_loader_reads_ahead(shelf):
+    training = create_training_dataloader(
+        shelf, num_workers=0, **(OPTIONS | {"patches_per_volume": 400})
+    )
+    reading = iter(training)
+    reference = create_training_dataloader(shelf, num_workers=0, receipt=True, **OPTIONS)
+    for _ in reference:
+        pass
+    for _ in range(8):
+        for _ in range(20):
+            next(reading)
+        validation = create_training_dataloader(
+            shelf,
+            num_workers=2,
+            multiprocessing_context="fork",
+            receipt=True,
+            timeout=60,
+            **OPTIONS,
+        )
+        for _ in validation:
+            next(reading)
+        assert validation.receipt() == reference.receipt()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_100_000_patches_leave_memory_flat(shelf, workers):
+    import psutil
+
+    loader = create_training_dataloader(
+        shelf,
+        batch_size=50,
+        patch_size=(16, 16, 16),
+        num_workers=workers,
+        patches_per_volume=20_000 // 6,
+    )
+
+    def resident():
+        here = psutil.Process()
+        return sum(p.memory_full_info().pss for p in [here, *here.children(recursive=True)])
+
+    sizes = []
+    for _ in range(6):
+        for batch in loader:
+            assert len(batch["image"]) == 50
+        sizes.append(resident())
+    assert max(sizes[1:]) - sizes[0] < 20 << 20
