@@ -13,7 +13,10 @@ from radiobject.cli.options import AsJson, Collections, Uri, selected
 from radiobject.cli.reporting import emit, reported, size_text
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from radiobject.storage.locator import VolumeLocator
+    from radiobject.storage.reader import ReadRequest
 
 
 @dataclass(frozen=True)
@@ -94,36 +97,42 @@ def measure(
     """
     import numpy as np
 
-    from radiobject.plan.box import Box
     from radiobject.stats import TileDBStats
-    from radiobject.storage.reader import ReadRequest, read_batch
+    from radiobject.storage.reader import read_batch
 
     fitting = [
-        loc for loc in locators if all(n >= s for n, s in zip(loc.shape, size, strict=False))
+        locator
+        for locator in locators
+        if all(n >= s for n, s in zip(locator.shape, size, strict=False))
     ]
     if not fitting:
         raise ValueError(
             f"no volume is as large as the patch {size}; the largest of {len(locators)} is "
-            f"{max((loc.shape for loc in locators), default='none')}"
+            f"{max((locator.shape for locator in locators), default='none')}"
         )
     rng = np.random.default_rng(seed)
-    dtype = fitting[0].numpy_dtype
-    buffer = np.empty((batch_size, *size), dtype)
+    buffer = np.empty((batch_size, *size), fitting[0].numpy_dtype)
     seconds = []
     with TileDBStats() as stats:
         for _ in range(-(-samples // batch_size)):
-            requests = []
-            for out in buffer:
-                locator = fitting[rng.integers(len(fitting))]
-                sides = (*size, 1)[: len(locator.shape)]
-                corner = [
-                    rng.integers(n - s + 1) for n, s in zip(locator.shape, sides, strict=True)
-                ]
-                requests.append(ReadRequest(locator, Box.at(corner, sides), out.reshape(sides)))
+            requests = [_random_request(rng, fitting, out) for out in buffer]
             start = time.perf_counter()
             read_batch(requests)
             seconds.append(time.perf_counter() - start)
     return Measured(seconds, batch_size, buffer[0].nbytes, stats.all_counters())
+
+
+def _random_request(
+    rng: np.random.Generator, locators: list[VolumeLocator], out: np.ndarray
+) -> ReadRequest:
+    """Return the request for a patch of the shape of `out`, anywhere in any volume."""
+    from radiobject.plan.box import Box
+    from radiobject.storage.reader import ReadRequest
+
+    locator = locators[rng.integers(len(locators))]
+    sides = (*out.shape, 1)[: len(locator.shape)]
+    corner = [int(rng.integers(n - side + 1)) for n, side in zip(locator.shape, sides, strict=True)]
+    return ReadRequest(locator, Box.at(corner, sides), out.reshape(sides))
 
 
 def register(app: typer.Typer) -> None:

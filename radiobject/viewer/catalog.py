@@ -9,6 +9,7 @@ import numpy as np
 
 from radiobject.jsonable import plain
 from radiobject.orientation import axis_codes, spacing_mm
+from radiobject.plan.labels import MAX_CLASSES
 from radiobject.storage.layout import base_name
 from radiobject.viewer.planes import plane_views, wire_dtype
 from radiobject.viewer.tiles import tile_index_of
@@ -103,7 +104,7 @@ class Catalog:
     def _overlays(
         self, subject: str, locator: VolumeLocator, affine: np.ndarray
     ) -> list[dict[str, Any]]:
-        """Return the subject's integer volumes on the same grid."""
+        """Return the subject's label masks on the same grid."""
         found = []
         one = self._radi.loc[[subject]]
         for name in one.collection_names:
@@ -118,7 +119,14 @@ class Catalog:
 
 
 def _may_be_labels(locator: VolumeLocator) -> bool:
-    return locator.rescale is None and locator.numpy_dtype.kind in _LABEL_KINDS
+    """Tell whether a volume can be a label mask: 3-D, small numbers, none negative."""
+    stored = locator.numpy_dtype
+    if locator.rescale is not None or stored.kind not in _LABEL_KINDS or len(locator.shape) != 3:
+        return False
+    if stored.itemsize == 1 and stored.kind != "i":
+        return True
+    index = tile_index_of(locator)
+    return index is not None and index.minimum.min() >= 0 and index.maximum.max() <= MAX_CLASSES
 
 
 def _tiling(locator: VolumeLocator) -> dict[str, Any] | None:
