@@ -21,6 +21,7 @@ from radiobject.indexing import Index, Positions
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.commit import Clock
 from radiobject.storage.dataset import DatasetStore
+from radiobject.storage.legacy import LegacyDatasetStore
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
 
@@ -53,7 +54,7 @@ class RadiObject:
         self._names: tuple[str, ...] | None = None
 
     @cached_property
-    def _store(self) -> DatasetStore:
+    def _store(self) -> DatasetStore | LegacyDatasetStore:
         return dataset.open_dataset(self._uri, self._at)
 
     @cached_property
@@ -433,6 +434,20 @@ class RadiObject:
         from radiobject.assembly import write_selection
 
         return write_selection(self, uri, executor=executor, progress=progress)
+
+    def upgrade(
+        self, uri: str, *, executor: Executor | None = None, progress: bool = False
+    ) -> RadiObject:
+        """Write a data set of 0.1.x anew at `uri`, with its ids, and leave it as it is.
+
+        Raises
+        ------
+        StorageError
+            If the data set has this version's layout already.
+        """
+        from radiobject.upgrade import upgrade_dataset
+
+        return upgrade_dataset(self, uri, executor=executor, progress=progress)
 
     @classmethod
     def from_images(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -14,10 +15,16 @@ from radiobject.storage import dataset, files, layout, reader
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.dataset import DatasetStore
 from radiobject.storage.description import describe_volume
+from radiobject.storage.legacy import LegacyCollectionStore, LegacyDatasetStore
 
 
 def validate_collection(store: CollectionStore, *, checksums: bool = False) -> None:
-    """Raise an `AlignmentError` unless every row has its volume and ids are unique."""
+    """Raise an `AlignmentError` unless every row has its volume and ids are unique.
+
+    A sound collection of 0.1.x passes, with a warning that says what its layout lacks.
+    """
+    if isinstance(store, LegacyCollectionStore):
+        _validate_legacy_arrays(store)
     rows = store.rows
     repeated = [obs_id for obs_id, n in Counter(rows.obs_ids.tolist()).items() if n > 1]
     if repeated:
@@ -50,7 +57,24 @@ def _validate_volume(store: CollectionStore, row: int, checksums: bool) -> None:
         reader.read_into(locator, Box.whole(locator.shape), out)
 
 
-def validate_dataset(store: DatasetStore, *, checksums: bool = False) -> None:
+def _validate_legacy_arrays(store: LegacyCollectionStore) -> None:
+    nameless = [array.uri for array in store.arrays if array.obs_id is None]
+    if nameless:
+        raise AlignmentError(f"arrays without an obs_id in their metadata: {shortened(nameless)}")
+    listed = set(store.rows.obs_ids)
+    extra = [array.obs_id for array in store.arrays if array.obs_id not in listed]
+    if extra:
+        raise AlignmentError(f"{store.uri} has volumes without a row: {shortened(extra)}")
+    bare = [array.obs_id for array in store.arrays if array.affine is None]
+    without = f"; no affine for {shortened(bare)}" if bare else ""
+    warnings.warn(
+        f"{store.uri} has the layout of RadiObject 0.1: no commits, no tile index, geometry as "
+        f"text only{without}; RadiObject.upgrade(new_uri) writes the new form",
+        stacklevel=3,
+    )
+
+
+def validate_dataset(store: DatasetStore | LegacyDatasetStore, *, checksums: bool = False) -> None:
     """Raise an `AlignmentError` unless subjects, ids and all collections agree."""
     expected: dict[str, list[str]] = {subject: [] for subject in store.subject_ids}
     seen: dict[str, str] = {}
@@ -70,10 +94,24 @@ def validate_dataset(store: DatasetStore, *, checksums: bool = False) -> None:
                 )
             seen[obs_id] = name
             expected[subject].append(obs_id)
-    _validate_obs_ids(store, expected)
+    if isinstance(store, DatasetStore):
+        _validate_counts(store, len(seen))
+    if dataset.OBS_IDS in store.obs_meta.schema()[1]:
+        _validate_obs_ids(store, expected)
 
 
-def _validate_obs_ids(store: DatasetStore, expected: dict[str, list[str]]) -> None:
+def _validate_counts(store: DatasetStore, n_volumes: int) -> None:
+    found, committed = (len(store.subject_ids), n_volumes), store.state
+    if found != (committed.n_subjects, committed.n_volumes):
+        raise AlignmentError(
+            f"{store.uri} was committed with {committed.n_subjects} subjects and "
+            f"{committed.n_volumes} volumes, found {found[0]} and {found[1]}"
+        )
+
+
+def _validate_obs_ids(
+    store: DatasetStore | LegacyDatasetStore, expected: dict[str, list[str]]
+) -> None:
     table = store.obs_meta.read([dataset.OBS_IDS])
     listed = table[dataset.OBS_IDS].to_list()
     for subject, text in zip(table[layout.SUBJECT_ID].values, listed, strict=True):

@@ -23,7 +23,6 @@ from radiobject.indexers import ILoc, Loc, first_positions, last_positions, list
 from radiobject.indexing import Index, Positions, positions_of_groups
 from radiobject.pipeline import generate_obs_id as generate_obs_id
 from radiobject.query import EagerQuery, LazyQuery
-from radiobject.storage import collection as stored
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Clock
@@ -68,7 +67,7 @@ class VolumeCollection:
 
     @cached_property
     def _store(self) -> CollectionStore:
-        return stored.open_collection(self.uri)
+        return dataset.open_collection(self.uri)
 
     @property
     def _all(self) -> VolumeRows:

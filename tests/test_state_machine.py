@@ -46,7 +46,8 @@ class Store(RuleBasedStateMachine):
 
     @initialize(first=st.sampled_from(SUBJECTS), code=st.sampled_from(CODES))
     def create(self, first, code):
-        self.folder = Path(tempfile.mkdtemp())
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        self.folder = Path(tempfile.mkdtemp(dir=memory))
         self.uri = str(self.folder / "store")
         RadiObject.from_images(
             self.uri,

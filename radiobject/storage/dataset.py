@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
-from radiobject.storage import commit, files, groups, layout
+from radiobject.storage import collection, commit, files, groups, layout, legacy
 from radiobject.storage.collection import CollectionStore, add_missing_columns
 from radiobject.storage.commit import Clock, Head, Transaction
 from radiobject.storage.commit import owner_of as owner_of
@@ -83,9 +83,20 @@ class DatasetStore:
             raise ViewError(f"{verb} needs the newest state, {self.uri} was opened at an older one")
 
 
-def open_dataset(uri: str, at: Any = None) -> DatasetStore:
+def open_dataset(uri: str, at: Any = None) -> DatasetStore | legacy.LegacyDatasetStore:
     """Open the data set at `uri`; see `radiobject.storage.commit.read_head` for the errors."""
+    metadata = groups.read_metadata(uri)
+    if metadata is not None and not commit.is_ours(metadata) and legacy.is_legacy_dataset(uri):
+        return legacy.LegacyDatasetStore(uri, at)
     return DatasetStore(uri, at)
+
+
+def open_collection(uri: str, at: Any = None) -> CollectionStore:
+    """Open the collection at `uri`, of this version or of 0.1.x."""
+    metadata = groups.read_metadata(uri)
+    if metadata is not None and not commit.is_ours(metadata) and legacy.is_legacy_collection(uri):
+        return legacy.LegacyCollectionStore(uri)
+    return collection.open_collection(uri, at)
 
 
 def is_dataset(uri: str) -> bool:

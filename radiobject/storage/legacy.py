@@ -1,0 +1,212 @@
+"""Data sets written by the published 0.1.x, read as they are.
+
+Their arrays are numbered in the order of writing, which is not the order of the rows: a volume is
+found by the id in its own array's metadata. They have no commits and no tile index, and are never
+changed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radiobject.ctx import get_radiobject_config
+from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError
+from radiobject.storage import commit, files, groups, layout
+from radiobject.storage.collection import CollectionStore
+from radiobject.storage.commit import Commit, Head
+from radiobject.storage.description import VolumeDescription, describe_volume
+from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.table import BLOB, TEXT, Column, Table
+from radiobject.storage.volume_rows import VolumeRows
+
+WRITTEN_BY = "0.1"
+_ABSENT = "absent"
+
+
+class LegacyTable(Table):
+    """A table of 0.1.x, whose text columns may be bytes."""
+
+    def schema(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
+        """Return the key columns, and the value columns with their types."""
+        keys, columns = super().schema()
+        return keys, {name: TEXT if d == BLOB else d for name, d in columns.items()}
+
+    def read(
+        self,
+        columns: Sequence[str] = (),
+        *,
+        condition: str | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> dict[str, Column]:
+        """Return the key columns and `columns`; see `Table.read`."""
+        table = super().read(columns, condition=condition, keys=keys)
+        return {name: _as_text(column) for name, column in table.items()}
+
+
+def _as_text(column: Column) -> Column:
+    if not any(isinstance(value, bytes) for value in column.values):
+        return column
+    values = np.empty(len(column.values), dtype=object)
+    values[:] = [v.decode() if isinstance(v, bytes) else v for v in column.values]
+    return Column(values, column.valid)
+
+
+class LegacyCollectionStore(CollectionStore):
+    """A collection of 0.1.x; its rows come from one look at every array, taken once."""
+
+    has_geometry = False
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri, 0, layout.base_name(uri))
+
+    @property
+    def obs(self) -> Table:
+        """The table of volumes."""
+        return LegacyTable(layout.join(self.uri, layout.OBS))
+
+    @cached_property
+    def arrays(self) -> list[VolumeDescription]:
+        """What each array says of itself, in the order of their names."""
+        found = files.list_folder(layout.join(self.uri, layout.VOLUMES))
+        places = [place for place in found if not layout.base_name(place).startswith("__")]
+        with ThreadPoolExecutor(get_radiobject_config().read.max_workers) as threads:
+            return list(threads.map(describe_volume, places))
+
+    @cached_property
+    def rows(self) -> VolumeRows:
+        """The volumes in the order of the table.
+
+        Raises
+        ------
+        AlignmentError
+            If two arrays have the same id.
+        """
+        by_id: dict[str, VolumeDescription] = {}
+        for array in self.arrays:
+            if array.obs_id is not None and by_id.setdefault(array.obs_id, array) is not array:
+                raise AlignmentError(
+                    f"{array.uri} and {by_id[array.obs_id].uri} both say they are "
+                    f"{array.obs_id!r}; remove the one that is wrong"
+                )
+        table = self.obs.read()
+        ids = table[layout.OBS_ID].values
+        found = [by_id.get(obs_id) for obs_id in ids]
+        eye = np.eye(4)
+        return VolumeRows(
+            folder=layout.join(self.uri, layout.VOLUMES),
+            subject_ids=table[layout.SUBJECT_ID].values,
+            obs_ids=ids,
+            arrays=_objects([_ABSENT if a is None else layout.base_name(a.uri) for a in found]),
+            dtypes=_objects(["uint8" if a is None else a.dtype.name for a in found]),
+            shapes=np.asarray([_sides(array) for array in found], np.int64).reshape(-1, 4),
+            affines=np.asarray(
+                [eye if a is None or a.affine is None else a.affine for a in found]
+            ).reshape(-1, 4, 4),
+            rescales=np.full((len(found), 2), np.nan),
+        )
+
+    def locators(self, rows: npt.NDArray[np.intp]) -> list[VolumeLocator]:
+        """Return where the voxels of `rows` are.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If one of them has no array.
+        """
+        absent = self.rows.obs_ids[rows][self.rows.arrays[rows] == _ABSENT]
+        if len(absent):
+            raise StoreNotFoundError(f"{self.uri} has no volume for its row {absent[0]!r}")
+        return super().locators(rows)
+
+    def refuse_change(self, verb: str) -> None:
+        """Raise a `StorageError`: old stores are read only."""
+        _refuse(self.uri, verb)
+
+    def subject_splits(self) -> dict[str, str]:
+        """Return an empty mapping: 0.1.x stored no split."""
+        return {}
+
+    def _fetch_indexes(self, rows: npt.NDArray[np.intp]) -> None:
+        """Do nothing: the reader takes the tile index from the array."""
+
+
+class LegacyDatasetStore:
+    """A data set of 0.1.x, in the form of `radiobject.storage.dataset.DatasetStore`."""
+
+    splits: dict[str, str] = {}  # noqa: RUF012  (never changed: there is none)
+
+    def __init__(self, uri: str, at: Any = None) -> None:
+        if at is not None:
+            raise StorageError(f"{uri} was written by RadiObject 0.1, which kept no older states")
+        self.uri = uri
+        found = files.list_folder(layout.join(uri, layout.COLLECTIONS))
+        folders = [folder for folder in found if groups.object_kind(folder) == "group"]
+        self._collections = {layout.base_name(f): LegacyCollectionStore(f) for f in folders}
+        places = {n: layout.join(layout.COLLECTIONS, n) for n in self._collections}
+        self.state = Commit(0, f"written by radiobject {WRITTEN_BY}", "", places)
+        self.head = Head(uri, commit.ROOT, None, None, (self.state,))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the collections, sorted."""
+        return tuple(sorted(self._collections))
+
+    @property
+    def obs_meta(self) -> Table:
+        """The table of subjects."""
+        return LegacyTable(layout.join(self.uri, layout.OBS_META))
+
+    @cached_property
+    def subject_ids(self) -> np.ndarray:
+        """Subject ids in the order of their rows."""
+        return self.obs_meta.read()[layout.SUBJECT_ID].values
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Row of each subject id."""
+        return {subject: row for row, subject in enumerate(self.subject_ids)}
+
+    def collection(self, name: str) -> LegacyCollectionStore:
+        """Return the collection called `name`; KeyError if there is none."""
+        return self._collections[name]
+
+    def refuse_change(self, verb: str) -> None:
+        """Raise a `StorageError`: old stores are read only."""
+        _refuse(self.uri, verb)
+
+
+def _objects(values: list[str]) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def _sides(array: VolumeDescription | None) -> tuple[int, ...]:
+    if array is None:
+        return (0, 0, 0, 0)
+    return array.shape if len(array.shape) == 4 else (*array.shape, 0)
+
+
+def _refuse(uri: str, verb: str) -> None:
+    raise StorageError(
+        f"{verb}: {uri} was written by RadiObject {WRITTEN_BY} and is only read here; write the "
+        "new form with RadiObject.upgrade(new_uri), which leaves this one as it is"
+    )
+
+
+def is_legacy_dataset(uri: str) -> bool:
+    """Tell whether the group at `uri` has the layout of a 0.1.x data set."""
+    parts = {layout.OBS_META: "array", layout.COLLECTIONS: "group"}
+    return all(groups.object_kind(layout.join(uri, name)) == kind for name, kind in parts.items())
+
+
+def is_legacy_collection(uri: str) -> bool:
+    """Tell whether the group at `uri` has the layout of a 0.1.x collection."""
+    parts = {layout.OBS: "array", layout.VOLUMES: "group"}
+    return all(groups.object_kind(layout.join(uri, name)) == kind for name, kind in parts.items())
