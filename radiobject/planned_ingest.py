@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, cast
 
 from radiobject import parallel
-from radiobject.ctx import WriteConfig, get_radiobject_config
+from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import AlignmentError, IngestError, RadiObjectError
 from radiobject.formats.dicom_series import DicomSeries
+from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.guards import DEFAULT_LIMITS
 from radiobject.formats.image import LoadedImage
 from radiobject.formats.nifti_header import located
@@ -21,47 +21,29 @@ from radiobject.formats.privacy import column_name
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.formats.source import SourceFile, read_file
 from radiobject.frames import frame_rows, frame_schema
-from radiobject.ingest import IngestOptions, IngestOutcome
+from radiobject.ingest import IngestOutcome
 from radiobject.ingest_plan import IngestPlan, PlannedImage
+from radiobject.ingest_run import IngestedVolume, IngestOptions, IngestRun, IngestTask
+from radiobject.orientation import spacing_mm
+from radiobject.pipeline import FreeIds
 from radiobject.storage import collection as stored
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.commit import Transaction
-from radiobject.storage.label_index import build_label_index, fingerprint, write_label_rows
-from radiobject.storage.volume_rows import VolumeRecord
+from radiobject.storage.label_index import build_label_index
 from radiobject.volume import reorient_target
 from radiobject.writers import write_new_volume
 
-if TYPE_CHECKING:
-    from radiobject.plan.labels import LabelSummary
-
-_BATCH = 256
 _DIGEST = "source_sha256"
 _FILE_NAME_COLUMNS = ("source_path", "source_name")
 
 
 @dataclass(frozen=True)
-class _Task:
+class _PlannedTask(IngestTask):
     """A planned image with everything that a worker needs to write it."""
 
-    image: PlannedImage
-    obs_id: str
-    uri: str
-    reorient: str | None
-    config: WriteConfig
-    patch_size: Sequence[int] | None
-    is_label: bool
-    pseudonymous: bool
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A volume that was written, or why it was not."""
-
-    task: _Task
-    record: VolumeRecord | None = None
-    summary: LabelSummary | None = None
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
+    source: Path | DicomSeries = Path()
+    keep: tuple[str, ...] = ()
+    pseudonymous: bool = False
 
 
 def ingest_plan(
@@ -196,9 +178,9 @@ def _add(
         dataset.add_subjects(tx.uri, frame_rows(new), tx.clock)
     resumed = options.exists == "resume" and not number
     tasks = _tasks(tx, plan, options, places, list(_identified(plan.images, before, resumed)))
-    run = _Run(tx, options, places, IngestReport([*plan.report.lines], {**plan.report.skipped}))
-    if tasks or len(new) or places != before.places or present is None:
-        run.execute(tasks, len(new))
+    report = IngestReport([*plan.report.lines], {**plan.report.skipped})
+    run = _PlannedRun(tx, options, places, {}, owned=True, report=report, subjects=len(new))
+    run.execute(tasks)
     return run.report
 
 
@@ -208,19 +190,24 @@ def _tasks(
     options: IngestOptions,
     places: Mapping[str, str],
     images: Sequence[tuple[PlannedImage, str]],
-) -> list[_Task]:
-    target = reorient_target(options.reorient)
-    labels = plan.labels | set(options.labels)
-    settings = get_radiobject_config().write
+) -> list[IngestTask]:
+    config = get_radiobject_config().write
+    labels = (*options.labels, *plan.labels)
+    travelling = replace(options, executor=None, labels=labels)
     return [
-        _Task(
-            image=image,
-            obs_id=obs_id,
+        _PlannedTask(
+            collection=image.collection,
             uri=layout.located(tx.uri, places[image.collection]),
-            reorient=target,
-            config=settings,
-            patch_size=options.patch_size,
-            is_label=image.collection in labels,
+            path=image.source if isinstance(image.source, Path) else image.source.files[0],
+            format=ImageFormat.NIFTI if isinstance(image.source, Path) else ImageFormat.DICOM,
+            obs_subject_id=image.obs_subject_id,
+            obs_id=obs_id,
+            reorient=reorient_target(options.reorient),
+            config=config,
+            options=travelling,
+            columns=image.columns,
+            source=image.source,
+            keep=image.keep,
             pseudonymous=plan.pseudonymous,
         )
         for image, obs_id in images
@@ -239,6 +226,7 @@ def _identified(
     """
     planned = Counter((image.obs_subject_id, image.collection) for image in images)
     used = {image.obs_id for image in images if image.obs_id is not None} | set(present.taken)
+    free = {name: FreeIds(name, used) for name in {image.collection for image in images}}
     there = {key: Counter(digests) for key, digests in present.digests.items()} if resumed else {}
     given: set[str] = set()
     for image in images:
@@ -257,8 +245,7 @@ def _identified(
         if is_there:
             continue
         if obs_id is None:
-            obs_id = _free_id(key, used)
-            used.add(obs_id)
+            obs_id = free[image.collection].next(image.obs_subject_id)
         elif obs_id in given or obs_id in present.taken:
             where = present.taken.get(obs_id, image.collection)
             raise AlignmentError(
@@ -269,13 +256,6 @@ def _identified(
         yield image, obs_id
 
 
-def _free_id(key: tuple[str, str], used: Collection[str]) -> str:
-    from radiobject.volume_collection import generate_obs_id
-
-    candidates = (generate_obs_id(*key, number or None) for number in itertools.count())
-    return next(candidate for candidate in candidates if candidate not in used)
-
-
 def _digest(source: Path | DicomSeries) -> str:
     """Return the SHA-256 that the obs table has for a volume from this source."""
     paths = dict.fromkeys(located(source)) if isinstance(source, Path) else source.files
@@ -283,102 +263,68 @@ def _digest(source: Path | DicomSeries) -> str:
     return (parts[0] if len(parts) == 1 else SourceFile.of_many("", parts)).sha256
 
 
-def _load(task: _Task) -> LoadedImage:
-    source, keep = task.image.source, task.image.keep
-    if isinstance(source, Path):
+def _load(task: _PlannedTask) -> LoadedImage:
+    if isinstance(task.source, Path):
         from radiobject.formats.nifti import load_nifti
 
-        return load_nifti(source, reorient=task.reorient, keep=keep)
+        return load_nifti(task.source, reorient=task.reorient, keep=task.keep)
     from radiobject.formats.dicom import load_series
 
-    image = load_series(source, reorient=task.reorient)
+    image = load_series(task.source, reorient=task.reorient)
     # PatientID may have been read just to tell subjects apart: that is no wish to store it.
-    unwanted = {column_name("PatientID")} - {column_name(name) for name in keep}
+    unwanted = {column_name("PatientID")} - {column_name(name) for name in task.keep}
     columns = {name: value for name, value in image.columns.items() if name not in unwanted}
     return replace(image, columns=columns)
 
 
-def _ingest_one(timestamp: int, on_error: str, task: _Task) -> _Done:
+def _ingest_planned(timestamp: int, task: _PlannedTask) -> IngestedVolume:
+    """Read one planned image and write its volume, wherever this runs."""
     try:
         image = _load(task)
-        columns = {**image.columns, **task.image.columns}
+        columns = {**image.columns, **task.columns}
         if task.pseudonymous:
             columns |= dict.fromkeys(_FILE_NAME_COLUMNS, "")
+        labels = task.collection in task.options.labels
+        summary = build_label_index(image.data) if labels else None
         record = write_new_volume(
             task.uri,
             timestamp,
             image.data,
             obs_id=task.obs_id,
-            obs_subject_id=task.image.obs_subject_id,
+            obs_subject_id=task.obs_subject_id,
             affine=image.affine,
             columns=columns,
             metadata=image.metadata,
             rescale=image.rescale,
             config=task.config,
-            patch_size=task.patch_size,
+            patch_size=task.options.patch_size,
         )
-        summary = build_label_index(image.data) if task.is_label else None
     except (RadiObjectError, OSError, TypeError) as error:
-        if on_error == "raise":
+        if task.options.on_error == "raise":
             raise
-        return _Done(task, error=f"{type(error).__name__}: {error}")
-    return _Done(task, record, summary, image.warnings)
+        return IngestedVolume(task, error=f"{type(error).__name__}: {error}")
+    return IngestedVolume(task, record, summary, image.warnings)
 
 
-@dataclass
-class _Run:
-    """Tasks of one ingest, committed together or in batches."""
+class _PlannedRun(IngestRun):
+    """A run over planned images: reading one, and its line of the report, are the plan's."""
 
-    tx: Transaction
-    options: IngestOptions
-    places: Mapping[str, str]
-    report: IngestReport = field(default_factory=IngestReport)
-    subjects: int = 0
-
-    def execute(self, tasks: Sequence[_Task], subjects: int) -> None:
-        """Write the tasks' volumes; with ``on_error="report"``, commit after every batch."""
-        self.subjects = subjects
-        size = _BATCH if self.options.on_error == "report" else max(1, len(tasks))
-        batches = [tasks[i : i + size] for i in range(0, len(tasks), size)] or [()]
-        done = (done for batch in batches for done in self._batch(batch))
-        shown = self.options.progress
-        for _ in parallel.progress_bar(done, len(tasks), "ingesting", show=shown):
-            pass
-
-    def _batch(self, tasks: Sequence[_Task]) -> Iterator[_Done]:
-        work = partial(_ingest_one, self.tx.clock.tick(), self.options.on_error)
-        finished: list[_Done] = []
+    def _batch(self, tasks: Sequence[IngestTask]) -> Iterator[IngestedVolume]:
+        work: Any = partial(_ingest_planned, self.tx.clock.tick())
+        finished: list[IngestedVolume] = []
         for done in parallel.run(work, tasks, executor=self.options.executor):
             self.report.extend([_line(done)])
             finished += [done] if done.record is not None else []
             yield done
-        self._append(finished)
-        counts = {"subjects": self.subjects, "volumes": len(finished)}
-        dataset.publish(self.tx, collections=self.places, **counts)
-        self.subjects = 0
-
-    def _append(self, finished: Sequence[_Done]) -> None:
-        by_uri: dict[str, list[tuple[VolumeRecord, LabelSummary | None]]] = {}
-        for done in finished:
-            if done.record is not None:
-                by_uri.setdefault(done.task.uri, []).append((done.record, done.summary))
-        pairs: list[tuple[str, str]] = []
-        for uri, group in by_uri.items():
-            stored.append_records(uri, [record for record, _ in group], self.tx.clock)
-            pairs += [(record.obs_subject_id, record.obs_id) for record, _ in group]
-            labels = {
-                record.obs_id: (fingerprint(record.locator), summary)
-                for record, summary in group
-                if summary is not None
-            }
-            write_label_rows(uri, labels, self.tx.clock.tick())
-        dataset.change_obs_ids(self.tx, added=pairs)
+        if finished:
+            self._append(finished)
+            self._publish(len(finished))
 
 
-def _line(done: _Done) -> ReportLine:
-    source = done.task.image.source
+def _line(done: IngestedVolume) -> ReportLine:
+    source = cast("_PlannedTask", done.task).source
     if isinstance(source, Path):
-        line = ReportLine(f"{done.task.image.collection}/{source.name}", Verdict.ACCEPTED)
+        line = ReportLine(f"{done.task.collection}/{source.name}", Verdict.ACCEPTED)
     else:
         line = ReportLine(
             source.folder or source.files[0].name,
@@ -388,11 +334,10 @@ def _line(done: _Done) -> ReportLine:
         )
     if done.record is None:
         return replace(line, verdict=Verdict.REFUSED, reasons=(done.error or "",))
-    spacing = tuple(float(done.record.columns[f"spacing_{axis}"]) for axis in "xyz")
     return replace(
         line,
         verdict=Verdict.WARNED if done.warnings else Verdict.ACCEPTED,
         reasons=done.warnings,
         shape=done.record.locator.shape,
-        spacing_mm=spacing,
+        spacing_mm=spacing_mm(done.record.affine),
     )

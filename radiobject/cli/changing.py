@@ -123,7 +123,7 @@ def upgrade(
 ) -> None:
     """Write a data set of radiobject 0.1.x in this version's layout; the old one is kept."""
     radi = opened(uri)
-    radi.upgrade(target)  # type: ignore[operator]
+    radi.upgrade(target)
     done = opened(target)
     emit({"uri": uri, "target": done.uri}) if as_json else print(f"{done!r} at {done.uri}")
 

@@ -238,6 +238,12 @@ def test_validate_says_what_is_wrong_with_code_5(store: Path) -> None:
     assert not radiobject("validate", store, "--json").json["valid"]
 
 
+def test_upgrade_is_for_old_data_sets(store: Path, tmp_path: Path) -> None:
+    done = radiobject("upgrade", store, tmp_path / "new")
+    assert done.code == 1
+    assert "layout of this version already" in done.err
+
+
 def test_index_labels_counts_classes(store: Path) -> None:
     rows = radiobject("index-labels", store, "mask", "--json").json["collections"]
     assert rows == [{"collection": "mask", "volumes": 3, "voxels": {"1": 18, "2": 18, "3": 18}}]
