@@ -39,5 +39,12 @@ def fill_and_wait(uri):
     time.sleep(60)
 
 
+def fill_without_end(locators):
+    """Bring tiles of many volumes into the cache, again and again, until killed."""
+    while True:
+        for locator in locators:
+            wrong_and_counted(locator, time.monotonic_ns() % 1000, 20)
+
+
 if __name__ == "__main__":
     fill_and_wait(sys.argv[1])
