@@ -6,8 +6,7 @@ import json
 import math
 import struct
 import zlib
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import zstandard
@@ -73,40 +72,34 @@ class TileIndex:
     constant: np.ndarray
     checksums: np.ndarray | None = None
 
+    # What every read needs, made at once: `functools.cached_property` takes a lock of the whole
+    # process, and a child forked while another thread holds it waits for ever.
+    numpy_dtype: np.dtype = field(init=False, repr=False)
+    decoder: TileDecoder = field(init=False, repr=False)
+    plane_cells: int = field(init=False, repr=False)
+    rows_shape: tuple[int, ...] = field(init=False, repr=False)
+    offset_list: list[int] = field(init=False, repr=False)
+    checksum_list: list[int] | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        extents = self.tiling.extents
+        dtype = np.dtype(self.dtype)
+        made = {
+            "numpy_dtype": dtype,
+            "decoder": TileDecoder(self.filters, dtype, math.prod(extents)),
+            "plane_cells": math.prod(extents[1:]),
+            "rows_shape": (-1, *extents[1:]),
+            # Python integers are faster to take one by one.
+            "offset_list": self.offsets.tolist(),
+            "checksum_list": None if self.checksums is None else self.checksums.tolist(),
+        }
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
+
     @property
     def file_size(self) -> int:
         """Bytes of the tile file."""
-        return int(self.offsets[-1])
-
-    @cached_property
-    def numpy_dtype(self) -> np.dtype:
-        """The stored type."""
-        return np.dtype(self.dtype)
-
-    @cached_property
-    def decoder(self) -> TileDecoder:
-        """Decodes the volume's tiles."""
-        return TileDecoder(self.filters, self.numpy_dtype, math.prod(self.tiling.extents))
-
-    @cached_property
-    def plane_cells(self) -> int:
-        """Voxels of a tile with the same first index."""
-        return math.prod(self.tiling.extents[1:])
-
-    @cached_property
-    def rows_shape(self) -> tuple[int, ...]:
-        """Shape of some rows of a tile, -1 standing for their number."""
-        return (-1, *self.tiling.extents[1:])
-
-    @cached_property
-    def offset_list(self) -> list[int]:
-        """`offsets` as Python integers, which are faster to take one by one."""
-        return self.offsets.tolist()
-
-    @cached_property
-    def checksum_list(self) -> list[int] | None:
-        """`checksums` as Python integers."""
-        return None if self.checksums is None else self.checksums.tolist()
+        return self.offset_list[-1]
 
     @property
     def tile_bytes(self) -> int:

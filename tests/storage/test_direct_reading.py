@@ -1,5 +1,7 @@
 """Any box of any stored array equals NumPy's, bit for bit, and libtiledb's own answer."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import tiledb
@@ -227,3 +229,25 @@ def test_a_volume_that_vanished(volume):
     reader.close_all()
     with pytest.raises(StorageError):
         read(locator, Box.at((0, 0, 0), (5, 5, 5)))
+
+
+@pytest.mark.parametrize("budget_mb", [10, 500])
+def test_threads_share_volumes_and_cache(tmp_path, budget_mb):
+    configure(read=ReadConfig(tile_cache_size_mb=budget_mb))
+    volumes = []
+    for i in range(3):
+        data = coded((70, 60, 50), "int16") + i
+        volumes.append((data, writer.write_volume(str(tmp_path / str(i)), data)))
+
+    def wrong(seed):
+        rng = np.random.default_rng(seed)
+        count = 0
+        for _ in range(150):
+            data, locator = volumes[rng.integers(3)]
+            start = [int(rng.integers(0, n - 20)) for n in data.shape]
+            box = Box.at(start, (20, 20, 20))
+            count += not np.array_equal(read(locator, box), data[box.slices])
+        return count
+
+    with ThreadPoolExecutor(6) as threads:
+        assert sum(threads.map(wrong, range(6))) == 0

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -159,6 +160,23 @@ def test_nothing_is_left_after_kill(tmp_path, monkeypatch):
     child.stdout.close()
     assert arena_discovery.find_shared() is None
     assert before == {folder: set(os.listdir(folder)) for folder in before}
+
+
+def test_killed_while_filling(tmp_path):
+    """Whatever a killed worker left half-done, the next reader gets the right voxels."""
+    shape = (70, 60, 50)
+    data = (np.arange(np.prod(shape)) % 30011).reshape(shape).astype(np.int16)
+    locators = [writer.write_volume(str(tmp_path / str(i)), data) for i in range(12)]
+    context = multiprocessing.get_context("fork")
+    for attempt in range(6):
+        child = context.Process(target=worker_reads.fill_without_end, args=(locators,))
+        child.start()
+        time.sleep(0.03 * (attempt + 1))
+        child.kill()
+        child.join()
+    for locator in locators:
+        wrong, _ = worker_reads.wrong_and_counted(locator, 0, 30)
+        assert wrong == 0
 
 
 def test_locators_pickle_and_handles_do_not(locator):
