@@ -12,13 +12,15 @@ from radiobject.volume_collection import VolumeCollection
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:NvImgCodecPydicomReader"
+    ),
 ]
 
 PATCH, BATCH, STEPS = (32, 32, 32), 4, 120
 GREY_MATTER = 2
-LEARNT = 0.6
-"""Dice of grey matter on subjects that were not trained on; an untrained network has about 0.2."""
+LEARNT = 0.7
+"""Dice of grey matter on subjects that were not trained on; an untrained network has 0.15."""
 
 
 @pytest.fixture(scope="module")
