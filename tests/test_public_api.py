@@ -1,0 +1,93 @@
+"""The import lines that users write, and what they must not drag in."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import radiobject
+
+TOP_LEVEL = """
+RadiObject Volume VolumeCollection Dataframe Index align
+configure get_radiobject_config reset_radiobject_config get_tiledb_ctx get_tiledb_config
+WriteConfig ReadConfig TileConfig CompressionConfig OrientationConfig S3Config
+ImageFormat SliceOrientation Compressor EagerQuery LazyQuery
+TransformFn BatchTransformFn AttrValue LabelSource TileDBStats CacheStats S3Stats
+uri_exists delete_tiledb_uri
+RadiObjectError ShapeError AlignmentError StorageError ConfigurationError SchemaError IngestError
+ViewError
+""".split()  # noqa: SIM905
+
+BY_MODULE = {
+    "radiobject.exceptions": "RadiObjectError ShapeError AlignmentError StorageError "
+    "ConfigurationError SchemaError IngestError ViewError",
+    "radiobject.ctx": "RadiObjectConfig TileConfig CompressionConfig OrientationConfig WriteConfig "
+    "ReadConfig S3Config SliceOrientation Compressor configure get_radiobject_config "
+    "reset_radiobject_config get_tiledb_ctx get_tiledb_config",
+    "radiobject.indexing": "Index align",
+    "radiobject.dataframe": "Dataframe INDEX_COLUMNS",
+    "radiobject.volume": "Volume VOXELS_ATTR",
+    "radiobject.volume_collection": "VolumeCollection generate_obs_id",
+    "radiobject.radi_object": "RadiObject",
+    "radiobject.query": "EagerQuery LazyQuery",
+    "radiobject._types": "TransformFn BatchTransformFn AttrValue LabelSource "
+    "normalize_transform_result",
+    "radiobject.writers": "VolumeCollectionWriter RadiObjectWriter",
+    "radiobject.ingest": "ImageFormat NiftiSource detect_format discover_nifti_pairs "
+    "resolve_nifti_source resolve_dicom_source resolve_image_source",
+    "radiobject.imaging_metadata": "KNOWN_SERIES_TYPES infer_series_type NiftiMetadata "
+    "DicomMetadata extract_nifti_metadata extract_dicom_metadata",
+    "radiobject.orientation": "OrientationInfo is_orientation_valid detect_nifti_orientation "
+    "detect_dicom_orientation reorient_to_canonical orientation_info_to_metadata "
+    "metadata_to_orientation_info",
+    "radiobject.parallel": "WriteResult ctx_for_threads ctx_for_process map_on_threads",
+    "radiobject.stats": "TileDBStats CacheStats S3Stats",
+    "radiobject.ml": "Compose DatasetConfig LabelSource LoadingMode SegmentationDataset "
+    "VolumeCollectionDataset VolumeCollectionSubjectsDataset create_training_dataloader "
+    "create_validation_dataloader create_inference_dataloader create_segmentation_dataloader",
+    "radiobject.ml.distributed": "create_distributed_dataloader set_epoch",
+    "radiobject.ml.utils": "load_labels validate_collection_alignment validate_uniform_shapes "
+    "collect_volume_shapes worker_init_fn LabelSource",
+    "radiobject.ml.config": "SLICE_DIM SLICE_METHODS slice_dim_index",
+}
+
+HEAVY = ("torch", "monai", "torchio", "matplotlib", "boto3", "pydicom", "highdicom", "obstore")
+
+
+def test_top_level_names_are_all_there_and_no_others():
+    assert sorted(radiobject.__all__) == sorted(TOP_LEVEL)
+    assert all(hasattr(radiobject, name) for name in TOP_LEVEL)
+    assert radiobject.__version__
+
+
+@pytest.mark.parametrize("module", BY_MODULE)
+def test_documented_imports(module):
+    found = importlib.import_module(module)
+    missing = [name for name in BY_MODULE[module].split() if not hasattr(found, name)]
+    assert missing == []
+
+
+def test_importing_is_light():
+    code = (
+        "import sys, time; before = set(sys.modules); start = time.perf_counter();"
+        "import radiobject; took = time.perf_counter() - start;"
+        f"print([m for m in {HEAVY} if m in sys.modules]); print(took)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy, took = done.stdout.splitlines()
+    assert heavy == "[]"
+    # pandas, TileDB and pydantic take about a second on a quiet machine; torch alone takes more.
+    assert float(took) < 15
+
+
+def test_errors_are_also_the_nearest_built_in_ones():
+    bases = {
+        "ShapeError": ValueError, "AlignmentError": ValueError, "StorageError": RuntimeError,
+        "ConfigurationError": ValueError, "SchemaError": ValueError, "IngestError": ValueError,
+        "ViewError": TypeError,
+    }  # fmt: skip
+    for name, base in bases.items():
+        error = getattr(radiobject, name)
+        assert issubclass(error, base)
+        assert issubclass(error, radiobject.RadiObjectError)
