@@ -12,6 +12,9 @@ import torch
 from radiobject._types import LabelSource
 from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.ml.source import VolumeSource
+from radiobject.radi_object import RadiObject
+from radiobject.storage.dataset import owner_of
+from radiobject.storage.groups import object_kind
 
 _OBS, _SUBJECT = "obs_id", "obs_subject_id"
 _SHOWN = 10
@@ -78,13 +81,24 @@ def _column(source: VolumeSource, name: str) -> Mapping[str, Any]:
     obs = source.to_obs()
     if name in obs.columns:
         return dict(zip(obs[_OBS].astype(str), obs[name], strict=True))
-    subjects = source.subject_rows() if hasattr(source, "subject_rows") else None
+    subjects = _subject_rows(source)
     if subjects is not None and name in subjects.columns:
         return dict(zip(subjects[_SUBJECT].astype(str), subjects[name], strict=True))
     known = [c for c in obs.columns if c not in (_OBS, _SUBJECT)]
     if subjects is not None:
         known += [c for c in subjects.columns if c != _SUBJECT]
     raise SchemaError(f"Label column {name!r} not found; columns are {known}")
+
+
+def _subject_rows(source: VolumeSource) -> pd.DataFrame | None:
+    """Return the table of subjects of the data set that a collection belongs to, if to any."""
+    if hasattr(source, "subject_rows"):
+        rows: pd.DataFrame = source.subject_rows()
+        return rows
+    if source.uri is None or object_kind(source.uri) is None:
+        return None
+    owner = owner_of(source.uri)
+    return None if owner == source.uri else RadiObject(owner).obs_meta.read()
 
 
 def _keyed(labels: pd.DataFrame | Mapping[str, Any]) -> Mapping[str, Any]:
