@@ -57,9 +57,13 @@ class OpenArray:
 class Session:
     """One libtiledb context, the arrays open in it, and the number of queries it has served."""
 
-    def __init__(self, *, remote: bool) -> None:
+    def __init__(self, kind: str) -> None:
         settings = get_radiobject_config().to_tiledb_config()
-        if not remote:
+        if kind == "write":
+            # One volume per thread of the caller: threads below that cost a quarter more CPU.
+            settings["sm.compute_concurrency_level"] = "1"
+            settings["sm.io_concurrency_level"] = "1"
+        elif kind == "local":
             # The defaults merge far-apart tiles into one read: good over a network, waste on disk.
             settings["vfs.min_batch_size"] = "0"
             settings["vfs.min_batch_gap"] = "0"
@@ -116,20 +120,29 @@ def _open(uri: str, ctx: tiledb.Ctx) -> OpenArray:
     )
 
 
-_sessions: dict[bool, Session] = {}
+_sessions: dict[str, Session] = {}
 _lock = threading.Lock()
 
 
 def session(*, remote: bool) -> Session:
     """Return the session that serves the next query, counting that query."""
+    return _serve("remote" if remote else "local")
+
+
+def writing_ctx() -> tiledb.Ctx:
+    """Return the context in which volumes are written; the caller keeps it while it writes."""
+    return _serve("write").ctx
+
+
+def _serve(kind: str) -> Session:
     with _lock:
-        current = _sessions.get(remote)
+        current = _sessions.get(kind)
         if (
             current is None
             or current.queries >= QUERIES_PER_CONTEXT
             or current.generation != config_generation()
         ):
-            current = _sessions[remote] = Session(remote=remote)
+            current = _sessions[kind] = Session(kind)
         current.queries += 1
         return current
 

@@ -9,14 +9,14 @@ import numpy as np
 import tiledb
 import tiledb.libtiledb as lt
 
-from radiobject.ctx import WriteConfig, get_radiobject_config, get_tiledb_ctx
+from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
 from radiobject.plan.tiling import Tiling, extents_for_patch
 from radiobject.storage import reader, stats
 from radiobject.storage.blocked_copy import c_ordered
 from radiobject.storage.filter_trial import choose_filters
 from radiobject.storage.fragment import UnsupportedArrayError
-from radiobject.storage.handles import is_remote
+from radiobject.storage.handles import is_remote, writing_ctx
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.tile_index import TileIndex, build_tile_index
 
@@ -70,7 +70,7 @@ def write_volume(
     voxels = storable(data)
     settings = config if config is not None else get_radiobject_config().write
     tiling = Tiling(voxels.shape, tile_extents(voxels.shape, settings, patch_size))
-    ctx = get_tiledb_ctx()
+    ctx = writing_ctx()
     filters = choose_filters(voxels, tiling, settings.compression).filters(ctx)
     reader.forget(uri)
     _create(uri, _schema(voxels.dtype, tiling, filters, ctx), ctx)
