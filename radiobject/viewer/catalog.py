@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _SAME_PLACE_MM = 1e-3
 _LABEL_KINDS = "biu"
+_KEPT_LOCATORS = 1024
 
 
 class Catalog:
@@ -34,6 +36,8 @@ class Catalog:
 
     def __init__(self, radi: RadiObject) -> None:
         self._radi = radi
+        # A slice must not read the table again to find its volume.
+        self._located = lru_cache(_KEPT_LOCATORS)(self._locate)
 
     def overview(self) -> dict[str, Any]:
         """Return name, size and columns of the data set."""
@@ -76,13 +80,16 @@ class Catalog:
 
     def locate(self, collection: str, obs_id: str) -> VolumeLocator:
         """Return where a volume's voxels are; KeyError if there is none of that name."""
+        return self._located(collection, obs_id)
+
+    def _locate(self, collection: str, obs_id: str) -> VolumeLocator:
         return self._radi.collection(collection).locate(obs_id)
 
     def volume(self, collection: str, obs_id: str) -> dict[str, Any]:
         """Return all that the page needs to show a volume; KeyError if there is none."""
         volumes = self._radi.collection(collection)
         one = cast("VolumeCollection", volumes.loc[[obs_id]])
-        locator = one.locators()[0]
+        locator = self.locate(collection, obs_id)
         affine = one.affines()[0]
         row = one.to_obs().iloc[0].drop(["affine_json"], errors="ignore")
         return {

@@ -12,7 +12,7 @@ const $ = (id) => document.getElementById(id);
 const state = {
   ids: [], total: 0, subject: null, volume: null, cursor: [0, 0, 0], t: 0,
   low: 0, high: 1, automatic: true, overlay: null, labelsOn: true, tilesOn: false, tiles: null,
-  crosshair: true, active: "axial", asked: 0,
+  crosshair: true, active: "axial", asked: 0, askedVolume: 0, askedTiles: 0, began: 0,
 };
 let boxes = [];
 
@@ -85,9 +85,8 @@ function fillRows(list, values) {
 
 async function showVolume(collection, obsId) {
   const began = performance.now();
-  const asked = (state.askedVolume = (state.askedVolume ?? 0) + 1);
+  const asked = ++state.askedVolume;
   const before = state.volume;
-  // The planes of a volume of the same shape are asked for beside its description.
   const volume = await json("volume", { collection, volume: obsId });
   if (asked !== state.askedVolume) return;
   const same = before && before.shape.join() === volume.shape.join();
@@ -96,18 +95,21 @@ async function showVolume(collection, obsId) {
   if (!same) state.cursor = volume.shape.slice(0, 3).map((n) => n >> 1);
   state.t = Math.min(state.t, (volume.shape[3] ?? 1) - 1);
   state.tiles = null;
+  // All planes are on their way while the panel is filled.
   for (const view of volume.planes) boxes.find((b) => b.view.name === view.name).use(view, volume.shape);
   for (const button of $("volumes").children) {
     button.setAttribute("aria-pressed", String(button.dataset.volume === obsId && button.dataset.collection === collection));
   }
+  for (const box of boxes) currentPlane(box, volume);
   fillVolumePanel(volume);
   chooseOverlay(volume);
   if (!same || !sameKind) state.automatic = true;
   if (state.automatic) await windowFromPlanes();
+  state.began = began;
   await draw();
+  if (asked !== state.askedVolume) return;
   document.body.dataset.volume = obsId;
-  document.body.dataset.firstMs = (performance.now() - began).toFixed(1);
-  $("status").textContent = `${obsId}: three planes in ${document.body.dataset.firstMs} ms`;
+  $("status").textContent = `${obsId}: first plane after ${document.body.dataset.firstMs} ms, all and labels after ${(performance.now() - began).toFixed(0)} ms`;
   document.body.dataset.ready = String(asked);
 }
 
@@ -158,8 +160,8 @@ function chooseOverlay(volume) {
 
 async function windowFromPlanes() {
   const samples = [];
-  for (const box of boxes) {
-    const { data } = await currentPlane(box, state.volume);
+  const { volume } = state;
+  for (const { data } of await Promise.all(boxes.map((box) => currentPlane(box, volume)))) {
     const step = Math.max(1, Math.floor(data.length / 20000));
     for (let i = 0; i < data.length; i += step) if (Number.isFinite(data[i])) samples.push(data[i]);
   }
@@ -211,17 +213,22 @@ async function draw() {
     boxes.map(async (box) => {
       const index = state.cursor[box.view.axis];
       const wish = (box.wish = (box.wish ?? 0) + 1);
-      const [voxels, labels] = await Promise.all([
-        currentPlane(box, volume),
-        overlay ? plane(overlay, box.view.axis, index, 0) : null,
-      ]);
-      if (wish !== box.wish || volume !== state.volume) return;
+      const late = () => wish !== box.wish || volume !== state.volume;
+      const coming = overlay ? plane(overlay, box.view.axis, index, 0) : null;
+      const voxels = await currentPlane(box, volume);
+      if (late()) return;
       box.paint(voxels, state.low, state.high);
-      for (const value of box.paintLabels(labels, $("opacity").value / 100)) seen.add(value);
       box.title.textContent = `${box.view.name}  ${index + 1} / ${volume.shape[box.view.axis]}`;
-      box.element.dataset.index = index;
       box.element.classList.toggle("active", box.view.name === state.active);
       box.voxels = voxels;
+      if (state.began) {
+        document.body.dataset.firstMs = (performance.now() - state.began).toFixed(0);
+        state.began = 0;
+      }
+      const labels = await coming;
+      if (late()) return;
+      for (const value of box.paintLabels(labels, $("opacity").value / 100)) seen.add(value);
+      box.element.dataset.index = index;
     }),
   );
   drawMarks();
@@ -279,7 +286,7 @@ function showLegend(seen) {
 // Tiles
 
 async function askTiles() {
-  const asked = (state.askedTiles = (state.askedTiles ?? 0) + 1);
+  const asked = ++state.askedTiles;
   const side = Math.max(1, Math.floor($("patch").value) || 1);
   const { collection, obs_id: volume } = state.volume;
   try {
