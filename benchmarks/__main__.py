@@ -212,8 +212,7 @@ def _site(given: argparse.Namespace) -> None:
 def _readme(given: argparse.Namespace) -> None:
     from benchmarks import report
 
-    summary = report.load_summary(given.results)
-    report.fill_section(given.document, report.as_markdown(summary))
+    report.fill_section(given.document, report.load_summary(given.results))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from benchmarks.ranking import Row, as_table
 
 BEGIN = "<!-- performance:begin -->"
 END = "<!-- performance:end -->"
+KEPT = "docs/ranking.json"
 _COLUMNS = (
     "loader", "samples/s", "x best rival", "batch p50 ms", "p95 ms", "first ms", "CPU ms/sample",
     "resident MiB", "disk MiB/vol.", "KiB read/sample", "steady state from",
@@ -224,8 +225,11 @@ def as_markdown(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fill_section(document: Path, section: str) -> None:
-    """Put `section` between the two marker comments of a Markdown file.
+def fill_section(document: Path, summary: dict[str, Any]) -> None:
+    """Put the ranking between the two marker comments of a Markdown file.
+
+    The summary itself is kept as ``docs/ranking.json`` beside the file, so that every figure in
+    it can be traced.
 
     Raises
     ------
@@ -239,4 +243,8 @@ def fill_section(document: Path, section: str) -> None:
     begin, end = content.find(BEGIN), content.find(END)
     if begin < 0 or end < begin:
         raise BenchmarkError(f"{document}: lacks the lines {BEGIN} and {END}")
+    kept = document.parent / KEPT
+    kept.parent.mkdir(exist_ok=True)
+    _replace(kept, json.dumps(summary, indent=1) + "\n")
+    section = as_markdown(summary)
     _replace(document, f"{content[: begin + len(BEGIN)]}\n{section}\n{content[end:]}")
