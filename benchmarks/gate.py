@@ -2,7 +2,8 @@
 
 Both commits run at the same time, each in a process of its own with its own library on its path,
 on the same Python and the same files. Samples are taken in turn, and each pair gives one ratio.
-Times are processor seconds, which neighbours disturb least, except where a call mostly waits.
+Times are processor seconds of all threads: on a machine that others use too, wall seconds say
+more about them. What waits for a network is left to the counters, and to asv's `bench_s3`.
 """
 
 from __future__ import annotations
@@ -198,20 +199,15 @@ def measure(
 
 
 def _times(name: str, sides: dict[str, Worker], pairs: int, calls: int) -> list[Finding]:
-    taken: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-    verdict, used, clock = None, taken, ""
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    verdict, used = None, {}
     # What is unknown after the first pairs gets as many again, once.
     while verdict is None or (verdict.word == "unknown" and len(taken["head"]) < 2 * pairs):
         _take_pairs(name, sides, pairs, calls, taken)
-        cpu, wall = (
-            {side: [sample[which] / calls for sample in taken[side]] for side in taken}
-            for which in ("cpu", "wall")
-        )
-        waits = sum(wall["head"]) > 2 * sum(cpu["head"]) or min(cpu["base"] + cpu["head"]) <= 0
-        used, clock = (wall, "wall s") if waits else (cpu, "CPU s")
+        used = {side: [seconds / calls for seconds in taken[side]] for side in taken}
         verdict = compare(used["base"], used["head"])
-    middle = {side: sorted(values)[len(values) // 2] for side, values in used.items()}
-    return [Finding(name, clock, verdict, middle["base"], middle["head"])]
+    middle = {side: statistics.median(values) for side, values in used.items()}
+    return [Finding(name, "CPU s", verdict, middle["base"], middle["head"])]
 
 
 def _take_pairs(
@@ -219,20 +215,18 @@ def _take_pairs(
     sides: dict[str, Worker],
     pairs: int,
     calls: int,
-    taken: dict[str, list[dict[str, float]]],
+    taken: dict[str, list[float]],
 ) -> None:
     for number in range(pairs):
         # Who goes first alternates: what the first leaves in the processor's caches, the second
         # finds.
         order = list(sides.items()) if number % 2 else list(sides.items())[::-1]
-        repeats: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        repeats: dict[str, list[float]] = {side: [] for side in sides}
         for _ in range(_REPEATS):
             for side, worker in order:
-                repeats[side].append(worker.ask("sample", name, calls))
+                repeats[side].append(worker.ask("sample", name, calls)["cpu"])
         for side, samples in repeats.items():
-            taken[side].append(
-                {which: statistics.median(s[which] for s in samples) for which in ("cpu", "wall")}
-            )
+            taken[side].append(statistics.median(samples))
 
 
 def _counts(name: str, sides: dict[str, Worker]) -> list[Finding]:
