@@ -124,10 +124,15 @@ class _Compiler:
         exact = [value for value in values if value is not _NEVER]
         if not exact:
             return self._always(name) if negated else self._never(name)
-        if self._columns[name].kind in "fb":
-            sign, word = ("!=", " and ") if negated else ("==", " or ")
-            return "(" + word.join(f"{_quoted(name)} {sign} {v!r}" for v in exact) + ")"
-        return f"{_quoted(name)} {'not in' if negated else 'in'} {exact!r}"
+        # TileDB has lists of text and of integers from zero on; the rest is compared one by one.
+        unlisted = self._columns[name].kind in _NO_LISTS
+        alone = [v for v in exact if unlisted or (not isinstance(v, str) and v < 0)]
+        listed = [v for v in exact if v not in alone]
+        sign, word = ("!=", " and ") if negated else ("==", " or ")
+        parts = [f"{_quoted(name)} {sign} {value!r}" for value in alone]
+        if listed:
+            parts.append(f"{_quoted(name)} {'not in' if negated else 'in'} {listed!r}")
+        return parts[0] if len(parts) == 1 else "(" + word.join(parts) + ")"
 
     def _compare(self, name: str, sign: str, value: Any) -> str:
         if value is None:
@@ -219,6 +224,8 @@ class _Compiler:
 
 
 _NEVER = object()
+_NO_LISTS = "fbM"
+"""Kinds of columns for which TileDB has no lists."""
 
 
 def _is_broken(value: str) -> bool:

@@ -347,19 +347,16 @@ def remove_leftovers(uri: str) -> None:
 def refuse_existing(uri: str) -> None:
     """Raise a `StoreExistsError` unless `uri` is free or holds an unfinished creation."""
     metadata = groups.read_metadata(uri)
-    if metadata is not None:
+    if metadata is not None and is_ours(metadata):
         try:
             head = parse_head(uri, metadata)
         except StoreNotFoundError:
-            if _VERSION in metadata:
-                return
-        else:
-            raise StoreExistsError(
-                f"{uri} already exists: a {head.kind} with {head.last.n_volumes} volumes; open or "
-                "append to it, pass exists='resume' or 'replace' where offered, or choose another "
-                "URI"
-            )
-    elif _only_our_leftovers(uri):
+            return
+        raise StoreExistsError(
+            f"{uri} already exists: a {head.kind} with {head.last.n_volumes} volumes; open or "
+            "append to it, pass exists='resume' or 'replace' where offered, or choose another URI"
+        )
+    if _only_our_leftovers(uri):
         return
     raise StoreExistsError(
         f"{uri} already exists and is not a RadiObject data set: {_what_lies_at(uri)} there; "
@@ -368,11 +365,12 @@ def refuse_existing(uri: str) -> None:
 
 
 def _only_our_leftovers(uri: str) -> bool:
-    ours = {layout.LOCK, layout.OBS_META, layout.OBS, layout.COLLECTIONS, "__meta", "__group"}
     names = {layout.base_name(entry) for entry in files.list_folder(uri)}
-    if not names and files.is_something(uri):
-        return False
-    return names <= ours and (layout.LOCK in names or names <= {layout.COLLECTIONS})
+    if not names:
+        return not files.is_something(uri)
+    # Only a creation of ours leaves the lock; collections may be there to be linked.
+    ours = {layout.LOCK, layout.COLLECTIONS, *recovery.PARTS}
+    return names <= ours and (layout.LOCK in names or names == {layout.COLLECTIONS})
 
 
 def _what_lies_at(uri: str) -> str:

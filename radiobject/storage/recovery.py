@@ -7,6 +7,12 @@ from radiobject.storage import files, groups, layout
 STANDALONE = "standalone"
 """Metadata key of a collection that was committed on its own, before any owner linked it."""
 
+PARTS = (
+    layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX, layout.VOLUMES,
+    "__tiledb_group.tdb", "__group", "__meta",
+)  # fmt: skip
+"""What a data set's folder holds beside its collections and its lock; what says so comes last."""
+
 
 def roll_back(uri: str, timestamp: int, locations: set[str]) -> None:
     """Bring the data set at `uri` back to its state at `timestamp`.
@@ -43,15 +49,11 @@ def roll_back_collection(uri: str, timestamp: int) -> None:
 
 def remove_unfinished(uri: str) -> None:
     """Remove a data set that never had a head, and nothing else that lies in its folder."""
-    ours = (
-        "__group", "__meta", "__tiledb_group.tdb",
-        layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX, layout.VOLUMES,
-    )  # fmt: skip
     for folder in files.list_folder(layout.join(uri, layout.COLLECTIONS)):
         if not _is_standalone(folder):
             files.remove(folder)
     files.remove_folder_if_empty(layout.join(uri, layout.COLLECTIONS))
-    for name in ours:
+    for name in PARTS:
         files.remove(layout.join(uri, name))
 
 

@@ -384,7 +384,7 @@ def _fixed(
         data = np.ascontiguousarray(listed, dtype=dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"column {name!r} cannot hold its values as {dtype}: {error}") from error
-    exact = dtype.kind in "iub" or not typed
+    exact = dtype.kind in "iub" or (dtype.kind == "f" and not typed)
     wrong = np.flatnonzero(data != listed) if exact else np.empty(0, dtype=np.intp)
     if wrong.size and not (dtype.kind == "f" and np.allclose(data, listed.astype(float))):
         raise SchemaError(
