@@ -175,7 +175,9 @@ def bring_kept() -> None:
 
 
 def _is_local(path: Path) -> bool:
-    return "-existing-" in path.name
+    if path.name == "machine.json":
+        return False
+    return json.loads(path.read_text()).get("env_name", "").startswith("existing")
 
 
 def measured_commits() -> set[str]:

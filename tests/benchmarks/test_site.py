@@ -80,7 +80,7 @@ def test_results_come_back_by_parameter_and_in_order_of_commits(tmp_path: Path) 
 def test_the_front_page_needs_nothing_else_and_escapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.front_page.load_summary", lambda: SUMMARY)
+    monkeypatch.setattr("benchmarks.front_page.load_summary", lambda path: SUMMARY)
     _store(tmp_path, "b" * 8, 2000, [30.0, 10.0, 90.0])
     page = front_page(tmp_path, "d" * 40)
     assert not re.search(r'(src|href)="(https?:)?//', page)
@@ -95,6 +95,7 @@ def test_the_front_page_without_results_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.report.RESULTS_DIR", tmp_path)
+    monkeypatch.setattr("benchmarks.front_page._BENCHMARKS_DIR", tmp_path / "benchmarks")
     page = front_page(tmp_path, None)
     assert "No ranking yet" in page
     assert "make range" in page
