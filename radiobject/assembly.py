@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from radiobject import pipeline
@@ -76,9 +76,9 @@ def create_from_collections(
         places: dict[str, str] = {}
         pairs: list[tuple[str, str]] = []
         for name, vc in given.items():
-            places[name] = _bring_in(tx, name, vc)
+            places[name] = _bring_in(tx, name, vc, [obs_id for _, obs_id in pairs])
             pairs += volumes_of(layout.located(location, places[name]), tx.timestamp)
-        _refuse_repeats(pairs)
+        _refuse_repeats([obs_id for _, obs_id in pairs])
         dataset.change_obs_ids(tx, added=pairs)
         dataset.publish(tx, collections=places, subjects=len(rows), volumes=len(pairs))
     return RadiObject(location)
@@ -95,9 +95,10 @@ def add_collection(radi: RadiObject, name: str, vc: VolumeCollection) -> None:
             raise AlignmentError(
                 f"subjects without a row in obs_meta: {shortened(unknown)}; append them first"
             )
-        places = {**radi._store.state.collections, name: _bring_in(tx, name, vc)}
-        pairs = volumes_of(layout.located(tx.uri, places[name]), tx.timestamp)
-        _refuse_repeats([*pairs, *((s, i) for s, i in _known_volumes(radi))])
+        place = _bring_in(tx, name, vc, radi.all_obs_ids)
+        places = {**radi._store.state.collections, name: place}
+        pairs = volumes_of(layout.located(tx.uri, place), tx.timestamp)
+        _refuse_repeats([*radi.all_obs_ids, *(obs_id for _, obs_id in pairs)])
         dataset.change_obs_ids(tx, added=pairs)
         dataset.publish(tx, collections=places, volumes=len(pairs))
 
@@ -109,19 +110,8 @@ def volumes_of(uri: str, timestamp: int) -> list[tuple[str, str]]:
     return list(zip(*columns, strict=True))
 
 
-def _known_volumes(radi: RadiObject) -> list[tuple[str, str]]:
-    return [
-        (subject, obs_id)
-        for name in radi.collection_names
-        for subject, obs_id in zip(
-            radi.collection(name).subject_ids, radi.collection(name).obs_ids, strict=True
-        )
-    ]
-
-
-def _refuse_repeats(pairs: list[tuple[str, str]]) -> None:
-    ids, counts = np.unique(np.asarray([obs_id for _, obs_id in pairs], str), return_counts=True)
-    repeated = ids[counts > 1].tolist()
+def _refuse_repeats(obs_ids: Sequence[str]) -> None:
+    repeated = [obs_id for obs_id, count in Counter(obs_ids).items() if count > 1]
     if repeated:
         raise AlignmentError(
             f"volume ids used by two collections: {shortened(repeated)}; "
@@ -129,20 +119,22 @@ def _refuse_repeats(pairs: list[tuple[str, str]]) -> None:
         )
 
 
-def _bring_in(tx: Transaction, name: str, vc: VolumeCollection) -> str:
-    """Link a collection that lies below the data set, or copy it there; return its place."""
-    folder = layout.join(tx.uri, layout.COLLECTIONS)
-    if layout.parent(vc.uri) == folder and not vc.is_view:
-        head = commit.read_head(vc.uri)
-        if head.owner is None:
-            # Its own lock rolls back what a dead writer left, which this commit would publish.
-            with commit.transaction(vc.uri, "link"):
-                # The commit must be later than the collection's rows, or they stay invisible.
-                tx.clock.now = max(tx.clock.now, commit.read_head(vc.uri).last.timestamp)
-            described = {commit.NAME: name, commit.OWNER: "../.."}
-            groups.write_metadata(vc.uri, described, tx.clock.tick())
-            return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"
+def _bring_in(tx: Transaction, name: str, vc: VolumeCollection, taken: Sequence[str]) -> str:
+    """Link a collection that lies below the data set, or copy it there; return its place.
+
+    A copy's volumes get ids of their own, none of them in `taken`.
+    """
+    below = layout.parent(vc.uri) == layout.join(tx.uri, layout.COLLECTIONS)
+    if below and not vc.is_view and commit.OWNER not in (groups.read_metadata(vc.uri) or {}):
+        # Its own lock rolls back what a dead writer left, which this commit would publish.
+        with commit.transaction(vc.uri, "link"):
+            # The commit must be later than the collection's rows, or they stay invisible.
+            tx.clock.now = max(tx.clock.now, commit.read_head(vc.uri).last.timestamp)
+        described = {commit.NAME: name, commit.OWNER: "../.."}
+        groups.write_metadata(vc.uri, described, tx.clock.tick())
+        return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"
     place = dataset.new_collection_location(tx, name)
     with VolumeCollectionWriter(layout.join(tx.uri, place), name=name).within(tx) as writer:
-        pipeline.stream_into(writer, pipeline.jobs_of(vc), ())
+        jobs = pipeline.jobs_of(vc)
+        pipeline.stream_into(writer, jobs, (), obs_ids=pipeline.new_ids(jobs, name, taken))
     return place

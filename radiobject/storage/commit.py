@@ -340,7 +340,7 @@ def creation(
 
 def remove_leftovers(uri: str) -> None:
     """Remove the lock file and the folder of a data set that is gone."""
-    files.remove(layout.join(uri, layout.LOCK))
+    files.remove(layout.join(uri, layout.OWN_FOLDER))
     files.remove_folder_if_empty(uri)
 
 
@@ -369,8 +369,8 @@ def _only_our_leftovers(uri: str) -> bool:
     if not names:
         return not files.is_something(uri)
     # Only a creation of ours leaves the lock; collections may be there to be linked.
-    ours = {layout.LOCK, layout.COLLECTIONS, *recovery.PARTS}
-    return names <= ours and (layout.LOCK in names or names == {layout.COLLECTIONS})
+    ours = {layout.OWN_FOLDER, layout.COLLECTIONS, *recovery.PARTS}
+    return names <= ours and (layout.OWN_FOLDER in names or names == {layout.COLLECTIONS})
 
 
 def _what_lies_at(uri: str) -> str:

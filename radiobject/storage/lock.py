@@ -125,9 +125,9 @@ _held_guard = threading.Lock()
 
 class _LocalLock:
     def __init__(self, root: str, operation: str) -> None:
-        self._path = Path(os.path.realpath(layout.join(root, layout.LOCK)))
+        self._path = Path(os.path.realpath(root)) / layout.LOCK
         self._key = str(self._path)
-        self._claim_in_process(operation)
+        self._claim_in_process(root, operation)
         try:
             self._fd = self._open(root)
         except BaseException:
@@ -147,6 +147,7 @@ class _LocalLock:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         while True:
             try:
+                self._path.parent.mkdir(exist_ok=True)
                 fd = os.open(self._path, flags, 0o600)
             except OSError as error:
                 raise StorageError(
@@ -165,13 +166,13 @@ class _LocalLock:
                 raise LockError(f"{root} is being written by {who}; {_ADVICE}") from None
             os.close(fd)
 
-    def _claim_in_process(self, operation: str) -> None:
+    def _claim_in_process(self, root: str, operation: str) -> None:
         # A record lock belongs to the process: a second one in it would be granted.
         with _held_guard:
             if _held.get(self._key) == os.getpid():
                 raise LockError(
-                    f"{self._path.parent} is being written by this process already, so it cannot "
-                    f"start {operation}; finish the open writer first"
+                    f"{root} is being written by this process already, so it cannot start "
+                    f"{operation}; finish the open writer first"
                 )
             _held[self._key] = os.getpid()
 
