@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import dicom_builder
@@ -205,6 +207,20 @@ def test_patient_ids_become_subjects_on_request_and_nothing_else(
     assert {image.obs_subject_id for image in named.images} == {"MRN77"}
     with pytest.raises(ConfigurationError, match="subject_from"):
         plan_dicoms(dicom_tree, subject_from="PatientName")
+
+
+def test_worker_processes_can_do_the_work(dicom_tree: Path, bids: Path, tmp_path: Path) -> None:
+    plan = join_plans([plan_dicoms(dicom_tree), plan_bids(bids)])
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as executor:
+        options = IngestOptions(executor=executor)
+        radi = ingest_plan(str(tmp_path / "store"), plan, options).radi
+    radi.validate(checksums=True)
+    assert {name: len(radi.collection(name)) for name in radi.collection_names} == {
+        "CT": 2,
+        "T1w": 3,
+        "brain_mask": 1,
+    }
 
 
 def test_refused_series_are_in_the_report_or_stop_the_ingest(

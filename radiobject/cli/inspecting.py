@@ -63,7 +63,7 @@ def info(
         for c in described["collections"]
     ]
     table(rows)
-    print("subjects' columns: " + ", ".join(described["subject_columns"]))
+    print("subjects' columns: " + (", ".join(described["subject_columns"]) or "none"))
 
 
 def _show_phi(radi: RadiObject) -> None:

@@ -41,6 +41,7 @@ class Server:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((_LOOPBACK, self._port))
+            self._socket.listen()
         except OSError as error:
             self._socket.close()
             raise ConfigurationError(
