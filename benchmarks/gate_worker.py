@@ -7,6 +7,8 @@ from standard input and answers each with one line of JSON on standard output.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -60,9 +62,12 @@ class Side:
         return {counter: counters[counter] for counter in COUNTED if counter in counters}
 
     def resident(self) -> dict[str, float]:
-        """Return this process's memory in MiB."""
+        """Return this process's memory in MiB, without what its heap merely keeps for later."""
         from benchmarks.infrastructure.resources import resident_mib
 
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
         return {"mib": resident_mib()}
 
     def where(self) -> dict[str, str]:
