@@ -113,7 +113,12 @@ def in_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 def write_transformed(
-    uri: str, timestamp: int, obs_id: str, job: VolumeJob, done: Transformed
+    uri: str,
+    timestamp: int,
+    obs_id: str,
+    job: VolumeJob,
+    done: Transformed,
+    rescale: tuple[float, float] | None = None,
 ) -> VolumeRecord:
     """Write a transformed volume with the geometry and the columns of its source."""
     data = np.asarray(done.value)
@@ -136,6 +141,7 @@ def write_transformed(
         affine=job.affine if affine is None else np.asarray(affine, dtype=np.float64),
         columns=own_columns(job.row) | updates,
         metadata=_kept_metadata(job),
+        rescale=rescale,
     )
 
 
@@ -161,7 +167,11 @@ def _read_and_write(
     named: tuple[VolumeJob, str],
 ) -> VolumeRecord:
     job, obs_id = named
-    return write_transformed(uri, timestamp, obs_id, job, transform_job(fns, job))
+    if fns:
+        return write_transformed(uri, timestamp, obs_id, job, transform_job(fns, job))
+    # A plain copy keeps the stored values, and their rescale beside them.
+    stored = Transformed(job.volume.to_numpy(raw=True))
+    return write_transformed(uri, timestamp, obs_id, job, stored, job.locator.rescale)
 
 
 def stream_into(

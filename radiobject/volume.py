@@ -230,7 +230,7 @@ class Volume:
         ViewError
             If the volume belongs to a collection, whose table has its id.
         """
-        if self._owned:
+        if self._owned or description.is_part_of_collection(self.uri):
             raise ViewError(
                 f"volume {self.obs_id!r} belongs to a collection; its id is part of the table"
             )

@@ -13,7 +13,7 @@ import tiledb
 
 from radiobject.ctx import SliceOrientation, get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.storage import layout
+from radiobject.storage import groups, layout
 from radiobject.storage.locator import VolumeLocator
 
 RESCALE_KEYS = ("rescale_slope", "rescale_intercept")
@@ -93,6 +93,14 @@ def describe_volume(uri: str) -> VolumeDescription:
             extents=tuple(int(schema.domain.dim(i).tile) for i in range(schema.domain.ndim)),
             metadata=dict(array.meta),
         )
+
+
+def is_part_of_collection(uri: str) -> bool:
+    """Tell whether the array at `uri` lies among a collection's volumes."""
+    folder = layout.parent(uri)
+    if layout.base_name(folder) != layout.VOLUMES:
+        return False
+    return groups.read_metadata(layout.parent(folder)) is not None
 
 
 def write_array_metadata(uri: str, values: Mapping[str, str | int | float]) -> None:

@@ -6,7 +6,7 @@ import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.storage import commit, files, groups, layout, reader
+from radiobject.storage import commit, description, files, groups, layout, reader
 from radiobject.storage.lock import acquire
 
 
@@ -58,9 +58,7 @@ def _delete_group(uri: str) -> None:
 
 
 def _require_standalone_volume(uri: str) -> None:
-    if layout.base_name(layout.parent(uri)) == layout.VOLUMES and groups.read_metadata(
-        layout.parent(layout.parent(uri))
-    ):
+    if description.is_part_of_collection(uri):
         raise StorageError(f"{uri} belongs to a collection; delete it with its delete()")
     with tiledb.open(uri, "r", ctx=get_tiledb_ctx()) as array:
         if array.schema.sparse or not array.schema.has_attr(layout.VOXELS_ATTR):
