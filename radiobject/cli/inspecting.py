@@ -16,6 +16,7 @@ from radiobject.cli.reporting import (
     size_text,
     table,
 )
+from radiobject.jsonable import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from radiobject.volume_collection import VolumeCollection
 
 _HIDDEN = ("obs_ids",)
-_LISTED = (
-    "obs_id", "obs_subject_id", "dim_x", "dim_y", "dim_z", "dim_t", "spacing_x", "spacing_y",
-    "spacing_z", "axcodes",
-)  # fmt: skip
 
 
 @reported
@@ -82,13 +79,14 @@ def _show_phi(radi: RadiObject) -> None:
 
 def _described(radi: RadiObject) -> dict[str, Any]:
     history = radi.history()
+    last = history.iloc[-1] if len(history) else {"written": None, "timestamp": None}
     return {
         "uri": radi.uri,
         "subjects": len(radi),
         "volumes": sum(len(radi.collection(name)) for name in radi.collection_names),
         "commits": len(history),
-        "last_commit": history["written"].iloc[-1],
-        "head": int(history["timestamp"].iloc[-1]),
+        "last_commit": last["written"],
+        "head": plain(last["timestamp"]),
         "subject_columns": [c for c in radi.obs_meta.columns if c not in _HIDDEN],
         "collections": [_collection(radi.collection(name)) for name in radi.collection_names],
     }
@@ -154,9 +152,18 @@ def ls(
         volumes = radi.collection(collection)
         volumes = volumes.filter(where) if where else volumes
         frame = (volumes if limit is None else volumes.head(limit)).to_obs()
-        wanted = frame.columns if all_columns or as_json else [c for c in _LISTED if c in frame]
-        frame = frame[list(wanted)]
+        frame = frame if all_columns or as_json else _narrow(frame)
     _show(frame, as_json)
+
+
+def _narrow(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return what fits a terminal: ids, shape, spacing and axes."""
+    sides = frame[["dim_x", "dim_y", "dim_z", "dim_t"]].to_numpy().tolist()
+    steps = frame[["spacing_x", "spacing_y", "spacing_z"]].to_numpy().tolist()
+    shape = ["x".join(str(n) for n in row[: 3 + bool(row[3])]) for row in sides]
+    spacing = ["x".join(f"{step:.3g}" for step in row) for row in steps]
+    narrow = frame[["obs_id", "obs_subject_id"]].assign(shape=shape, spacing_mm=spacing)
+    return narrow.assign(axes=frame["axcodes"])
 
 
 def _show(frame: pd.DataFrame, as_json: bool) -> None:

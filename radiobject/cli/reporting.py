@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -21,6 +22,8 @@ from rich.text import Text
 from radiobject.jsonable import plain
 
 P = ParamSpec("P")
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class ExitCode(IntEnum):
@@ -62,7 +65,12 @@ def err() -> Console:
 def note(message: str) -> None:
     """Print a message beside the results, unless quiet."""
     if not settings.quiet:
-        err().print(Text(message))
+        err().print(Text(visible(message)))
+
+
+def visible(text: str) -> str:
+    """Return `text` with control characters spelt out: an id must not steer the terminal."""
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def show_progress() -> bool:
@@ -99,7 +107,7 @@ def as_text(value: Any) -> str:
         return ""
     if isinstance(flat, float):
         return f"{flat:.6g}"
-    return flat if isinstance(flat, str) else json.dumps(flat, ensure_ascii=False)
+    return visible(flat) if isinstance(flat, str) else json.dumps(flat, ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:
@@ -164,9 +172,10 @@ def _report(error: BaseException) -> None:
         record = {"error": {"type": type(error).__name__, "message": message}}
         print(json.dumps(record, ensure_ascii=False), file=sys.stderr)
     else:
-        err().print(Text.assemble(("error: ", "bold red"), message or type(error).__name__))
+        said = visible(message) or type(error).__name__
+        err().print(Text.assemble(("error: ", "bold red"), said))
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     if not settings.quiet and not settings.json:
-        err().print(Text.assemble(("warning: ", "yellow"), str(message)))
+        err().print(Text.assemble(("warning: ", "yellow"), visible(str(message))))

@@ -72,8 +72,12 @@ def test_info_and_ls_speak_text_and_json(made: Path) -> None:
     subjects = radiobject("ls", made, "--filter", "age > 35", "--json").json
     assert [(row["obs_subject_id"], row["age"]) for row in subjects] == [("s1", 40), ("s2", 50)]
     volumes = radiobject("ls", made, "CT", "-f", "age > 45").out.splitlines()
-    assert volumes[0].split("\t")[:3] == ["obs_id", "obs_subject_id", "dim_x"]
-    assert [line.split("\t")[0] for line in volumes[1:]] == ["s2_CT"]
+    assert volumes[0].split("\t") == ["obs_id", "obs_subject_id", "shape", "spacing_mm", "axes"]
+    assert [line.split("\t") for line in volumes[1:]] == [
+        ["s2_CT", "s2", "12x10x8", "2x2x3", "RAS"]
+    ]
+    long = radiobject("ls", made, "CT", "--long").out.splitlines()[0].split("\t")
+    assert {"dim_x", "source_sha256"} <= set(long)
     assert radiobject("ls", made, "CT", "--where", "dim_x > 12", "--json").json == []
     assert radiobject("ls", made, "--limit", "1", "--json").json[0]["volumes"] == 2
 
@@ -262,6 +266,16 @@ def test_bench_read_counts_and_times(made: Path) -> None:
         assert figures["p50_ms"] <= figures["p95_ms"]
     assert radiobject("bench-read", made, "--patch-size", "99").code == 1
     assert radiobject("bench-read", made, "--patch-size", "no").code == 2
+
+
+def test_an_id_cannot_steer_the_terminal(cohort: Path, tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text(f"path,subject\n{cohort}/image/s0.nii.gz,\x1b[2Jgone\n")
+    assert radiobject("ingest", tmp_path / "store", f"CT=@{table}").code == 0
+    for words in (("ls", tmp_path / "store"), ("ls", tmp_path / "store", "CT")):
+        out = radiobject(*words).out
+        assert "\x1b" not in out
+        assert "\\x1b[2Jgone" in out
 
 
 def test_help_has_examples_and_needs_no_store() -> None:
