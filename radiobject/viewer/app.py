@@ -59,8 +59,7 @@ def create_app(radi: RadiObject, token: str, hosts: list[str]) -> App:
         place = catalog.locate(*_named(request))
         voxels = read_plane(place, int(given["axis"]), int(given["index"]), int(given.get("t", 0)))
         little = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
-        shape = ",".join(map(str, voxels.shape))
-        headers = {"X-Dtype": voxels.dtype.name, "X-Shape": shape}
+        headers = {"X-Dtype": voxels.dtype.name, "X-Shape": ",".join(map(str, voxels.shape))}
         return Response(little.tobytes(), media_type="application/octet-stream", headers=headers)
 
     def tiles(request: Request) -> Any:
