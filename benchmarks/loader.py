@@ -81,13 +81,24 @@ class BoxLoader(Loader):
     """A format's own reader, given the task's boxes and filling one buffer per batch."""
 
     gives_boxes = True
+    _volumes: list[Any] | None = None
 
     def prepare(self) -> None:
         make_form(self.task.cohort, self.storage, self.task.patch_size)
 
     def open(self) -> Any:
-        self._volumes = self.volumes()
+        self._volumes = None
         return box_loader(self.task, self)
+
+    @property
+    def opened(self) -> list[Any]:
+        """Return the volumes, opened by the process that reads: handles do not travel."""
+        if self._volumes is None:
+            self._volumes = self.volumes()
+        return self._volumes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_volumes": None}
 
     def files(self) -> list[Path]:
         folder = make_form(self.task.cohort, self.storage, self.task.patch_size)
@@ -100,4 +111,4 @@ class BoxLoader(Loader):
     def read(self, boxes: Sequence[Box], out: np.ndarray) -> None:
         """Copy the boxes into `out`, shape (B, 1, X, Y, Z)."""
         for target, (volume, start) in zip(out, boxes, strict=True):
-            target[0] = self._volumes[volume][slices(start, target.shape[1:])]
+            target[0] = self.opened[volume][slices(start, target.shape[1:])]

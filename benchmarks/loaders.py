@@ -386,7 +386,7 @@ class Tensorstore(BoxLoader):
 
     def read(self, boxes: Sequence[Box], out: np.ndarray) -> None:
         pending = [
-            self._volumes[volume][slices(start, target.shape[1:])].read()
+            self.opened[volume][slices(start, target.shape[1:])].read()
             for target, (volume, start) in zip(out, boxes, strict=True)
         ]
         for target, future in zip(out, pending, strict=True):

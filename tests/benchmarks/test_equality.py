@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_every_rival_delivers_equal_voxels(cohort: Cohort, tmp_path: Path) -> No
     assert all(int(row[1]) >= 8 for row in told)
     digests = {row[3] for row in told if row[2] == "True"}
     assert len(digests) == 1
+
+
+def test_readers_travel_to_workers_without_their_handles(cohort: Cohort, home: Path) -> None:
+    loader = NpyMemmap(Task(cohort, (16, 12, 20), batch_size=2))
+    loader.prepare()
+    prove_equal(loader, 1)
+    copy = pickle.loads(pickle.dumps(loader))
+    assert copy._volumes is None
+    assert prove_equal(copy, 1) == prove_equal(loader, 1)
 
 
 class _OneVoxelOff(RamCopy):
