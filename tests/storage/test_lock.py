@@ -1,0 +1,178 @@
+# ruff: noqa: PT012  (what raises is the whole `with` block)
+"""One writer at a time, on a folder and on an object store; the dead are told from the living."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from radiobject import RadiObject, VolumeCollection
+from radiobject.exceptions import LockError, StorageError
+from radiobject.storage import commit, layout, lock
+from radiobject.writers import VolumeCollectionWriter
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def hold(uri, held, let_go):
+    with commit.transaction(uri, "a long ingest"):
+        held.set()
+        let_go.wait(60)
+
+
+def write_volume(uri):
+    with VolumeCollectionWriter(uri) as writer:
+        writer.write_volume(np.full((2, 2, 2), 7, np.int16), "i", "s")
+    return VolumeCollection(writer.uri)
+
+
+@pytest.fixture
+def local(tmp_path):
+    return write_volume(tmp_path / "c")
+
+
+def holder(uri):
+    held, let_go = CONTEXT.Event(), CONTEXT.Event()
+    process = CONTEXT.Process(target=hold, args=(uri, held, let_go))
+    process.start()
+    assert held.wait(60)
+    return process, let_go
+
+
+def test_a_second_writer_is_told_who_holds_it(local):
+    process, let_go = holder(local.uri)
+    try:
+        with pytest.raises(LockError) as caught:
+            local.delete("i")
+        said = str(caught.value)
+        for part in (str(process.pid), socket.gethostname(), "a long ingest", "break_lock=True"):
+            assert part in said
+        assert VolumeCollection(local.uri).obs_ids == ["i"]
+    finally:
+        let_go.set()
+        process.join()
+    local.delete("i")
+    assert len(local) == 0
+
+
+def test_a_dead_holders_lock_is_taken_and_its_rows_rolled_back(local):
+    process, _ = holder(local.uri)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    local.obs.add_column("age", int, fill=3)
+    assert VolumeCollection(local.uri).obs.read(["age"])["age"].tolist() == [3]
+
+
+def test_the_lock_is_readable_by_its_owner_alone_and_empty_after(local):
+    place = f"{local.uri}/{layout.LOCK}"
+    assert stat.S_IMODE(os.stat(place).st_mode) == 0o600
+    assert os.path.getsize(place) == 0
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(local, tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    os.unlink(f"{local.uri}/{layout.LOCK}")
+    os.symlink(tmp_path / "victim", f"{local.uri}/{layout.LOCK}")
+    with pytest.raises(StorageError):
+        local.delete("i")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_of_many_writers_at_once_one_works(local):
+    code = (
+        "import sys, time; from radiobject.storage import commit; from radiobject import *;"
+        "from radiobject.exceptions import LockError\n"
+        "try:\n"
+        "    with commit.transaction(sys.argv[1], 'race'): time.sleep(1.5); print('worked')\n"
+        "except LockError: print('refused')"
+    )
+    command = [sys.executable, "-c", code, local.uri]
+    racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate()[0].strip() for process in racing]
+    assert "worked" in said
+    assert set(said) <= {"worked", "refused"}
+
+
+# On an object store
+
+
+@pytest.fixture
+def remote(s3_bucket):
+    return write_volume(f"s3://{s3_bucket}/c")
+
+
+def record(**changes):
+    mine = lock.LockRecord.mine("an ingest").dump()
+    return json.dumps(json.loads(mine) | changes).encode()
+
+
+def put(uri, raw):
+    lock._object_store(uri).put(layout.LOCK, raw)
+
+
+@pytest.mark.s3
+def test_two_writers_on_s3(remote):
+    with commit.transaction(remote.uri, "a long ingest"), pytest.raises(LockError, match="ingest"):
+        remote.delete("i")
+    remote.delete("i")
+    assert len(VolumeCollection(remote.uri)) == 0
+
+
+@pytest.mark.s3
+def test_a_dead_holder_on_this_machine_is_taken_over_on_s3(remote):
+    put(remote.uri, record(pid=2**22 - 1, process_started=1.0))
+    remote.delete("i")
+    assert VolumeCollection(remote.uri).obs_ids == []
+
+
+@pytest.mark.s3
+def test_another_machines_lock_is_broken_only_when_told(remote):
+    put(remote.uri, record(host="elsewhere", acquired=time.time() - 3600))
+    with pytest.raises(LockError, match=r"'elsewhere', an ingest, for 36\d\d s"):
+        remote.delete("i")
+    put(remote.uri, b"not a record of this version")
+    with pytest.raises(LockError, match="another version"):
+        remote.delete("i")
+    with commit.transaction(remote.uri, "repair", break_lock=True):
+        pass
+    remote.delete("i")
+
+
+@pytest.mark.s3
+def test_repair_breaks_the_lock_of_a_data_set(s3_bucket):
+    from stores import check_volume, make_dataset
+
+    uri = f"s3://{s3_bucket}/data set"
+    make_dataset(uri)
+    radi = RadiObject(uri)
+    put(uri, record(host="elsewhere"))
+    with pytest.raises(LockError):
+        radi.delete("a")
+    radi.repair(break_lock=True)
+    radi.delete("a")
+    radi.rename_collection("CT", "MR")
+    radi.validate(checksums=True)
+    check_volume(RadiObject(uri).MR["b_CT"], "b")
+    assert radi.vacuum()["volumes"] == 2
+    radi.validate()
+    copied = radi.write(f"s3://{s3_bucket}/copy")
+    check_volume(copied.MR["b_MR"], "b")
+
+
+@pytest.mark.s3
+def test_a_failed_creation_leaves_nothing_on_s3(s3_bucket):
+    from radiobject.storage import files
+
+    writer = VolumeCollectionWriter(f"s3://{s3_bucket}/failed")
+    with pytest.raises(ZeroDivisionError), writer:
+        writer.write_volume(np.zeros((2, 2, 2)), "i", "s")
+        raise ZeroDivisionError
+    assert files.list_folder(f"s3://{s3_bucket}/failed") == []

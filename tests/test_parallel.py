@@ -1,0 +1,154 @@
+"""Jobs on threads, processes and Dask: ordered, bounded, and nothing lost when a worker dies."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+import nibabel as nib
+import numpy as np
+import pytest
+from stores import affine, check_volume, make_dataset, voxels
+
+from radiobject import RadiObject, VolumeCollection
+from radiobject.parallel import ctx_for_process, ctx_for_threads, map_on_threads, run
+
+
+def add_one(volume, row):
+    return volume + 1, {"where": os.getpid()}
+
+
+def die_on_c(volume, row):
+    if row["obs_subject_id"] == "c":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return volume
+
+
+@pytest.fixture
+def radi(tmp_path):
+    make_dataset(tmp_path / "store")
+    return RadiObject(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scans")
+    for subject in "abcd":
+        nib.save(
+            nib.Nifti1Image(voxels(subject, dtype=np.int16), affine(subject)),
+            folder / f"{subject}.nii",
+        )
+    return folder
+
+
+def test_results_are_in_order_and_errors_propagate():
+    def slow(n):
+        time.sleep(0.002 * (5 - n % 5))
+        return n * n
+
+    assert map_on_threads(slow, range(20), max_workers=4) == [n * n for n in range(20)]
+
+    def fail(n):
+        if n == 3:
+            raise KeyError(n)
+        return n
+
+    with pytest.raises(KeyError):
+        map_on_threads(fail, range(100))
+    assert map_on_threads(fail, []) == []
+
+
+def test_few_jobs_are_started_ahead_of_what_is_taken():
+    started, guard = [], threading.Lock()
+
+    def note(n):
+        with guard:
+            started.append(n)
+        return n
+
+    results = run(note, range(1000), max_workers=2)
+    assert next(results) == 0
+    time.sleep(0.05)
+    assert len(started) <= 8
+    results.close()
+
+
+def test_contexts():
+    shared = ctx_for_threads()
+    assert ctx_for_threads(shared) is shared
+    assert ctx_for_process(shared) is not shared
+    assert ctx_for_process().config()["sm.compute_concurrency_level"] == "4"
+
+
+@pytest.fixture
+def processes():
+    with ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def dask_executor():
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    client = distributed.Client(cluster)
+    yield client.get_executor()
+    client.close()
+    cluster.close()
+
+
+@pytest.fixture(params=["threads", "processes", "dask"])
+def executor(request):
+    if request.param == "threads":
+        return None
+    return request.getfixturevalue("processes" if request.param == "processes" else "dask_executor")
+
+
+@pytest.mark.filterwarnings("default")
+def test_every_verb_on_every_executor(radi, scans, tmp_path, executor):
+    mapped = radi.CT.map(add_one, executor=executor)
+    np.testing.assert_array_equal(mapped[0], voxels("a") + 1)
+    elsewhere = set(mapped.to_dataframe()["where"]) != {os.getpid()}
+    assert elsewhere == (executor is not None)
+
+    written = radi.CT.lazy().map(add_one).write(str(tmp_path / "lazy"), executor=executor)
+    assert [int(v[0, 0, 0]) for v in written] == [1001, 2001, 3001, 4001]
+    written.validate(checksums=True)
+
+    copied = radi.write(str(tmp_path / "copy"), executor=executor)
+    check_volume(copied.seg["d_seg"], "d", "seg")
+    copied.validate(checksums=True)
+
+    images = {"CT": [(scans / f"{s}.nii", s) for s in "dbca"]}
+    made = RadiObject.from_images(str(tmp_path / "made"), images, executor=executor)
+    check_volume(made.CT["b_CT"], "b")
+    made.CT.append(niftis=[(scans / "a.nii", "a")], executor=executor)
+    check_volume(made.CT["a_CT_acq-1"], "a")
+    made.validate(checksums=True)
+    assert radi.CT.map_batches(lambda_free_batch, 2, executor=executor)[3] == 4000
+
+
+def lambda_free_batch(batch):
+    return [int(volume[0, 0, 0]) for volume, _ in batch]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_worker_that_dies_loses_nothing_committed(radi, tmp_path):
+    before = radi.history()
+    with (
+        ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as pool,
+        pytest.raises(BrokenProcessPool),
+    ):
+        radi.CT.lazy().map(die_on_c).write(f"{radi.uri}-out", executor=pool)
+    assert not os.path.exists(f"{radi.uri}-out")
+    again = RadiObject(radi.uri)
+    again.validate(checksums=True)
+    assert again.history().equals(before)
+    with ProcessPoolExecutor(2, mp_context=get_context("forkserver")) as pool:
+        assert (
+            len(VolumeCollection(radi.CT.uri).lazy().write(f"{radi.uri}-out", executor=pool)) == 4
+        )
