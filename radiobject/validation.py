@@ -10,7 +10,6 @@ import numpy as np
 
 from radiobject.exceptions import AlignmentError
 from radiobject.indexing import shortened
-from radiobject.plan.box import Box
 from radiobject.storage import dataset, files, layout, reader
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.dataset import DatasetStore
@@ -52,9 +51,7 @@ def _validate_volume(store: CollectionStore, row: int, checksums: bool) -> None:
             f"{found.obs_id!r}, {found.shape}, {found.dtype}"
         )
     if checksums:
-        # Decoding compares each tile with the sum, minimum and maximum written with it.
-        out = np.empty(locator.shape, dtype=locator.numpy_dtype)
-        reader.read_into(locator, Box.whole(locator.shape), out)
+        reader.verify(locator)
 
 
 def _validate_legacy_arrays(store: LegacyCollectionStore) -> None:

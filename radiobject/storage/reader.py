@@ -30,6 +30,7 @@ __all__ = [
     "forget",
     "read_batch",
     "read_into",
+    "verify",
 ]
 
 MAX_PARALLEL_READS = 16
@@ -188,6 +189,22 @@ def _read_inside(
     scratch = np.empty(box.shape, stored)
     handles.query_into(locator.uri, box, scratch)
     deliver(scratch, out, rescale)
+
+
+def verify(locator: VolumeLocator) -> None:
+    """Decode a volume's stored bytes, whatever is cached of it, and check every tile.
+
+    Raises
+    ------
+    StorageError, IntegrityError, StoreNotFoundError
+        If a tile cannot be read or is not the one that was written.
+    """
+    volume = volume_tiles(locator)
+    if volume is not None:
+        volume.verify()
+        return
+    whole = Box.whole(locator.shape)
+    handles.query_into(locator.uri, whole, np.empty(whole.shape, locator.numpy_dtype))
 
 
 def forget(uri: str) -> None:

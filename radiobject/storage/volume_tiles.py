@@ -21,6 +21,8 @@ from radiobject.storage.tile_index import TileIndex
 from radiobject.storage.tile_source import TileSource, pool
 from radiobject.storage.voxel_check import decode_rows, inside_tile, matches_statistics
 
+_VERIFY_TILES = 64
+
 
 class VolumeTiles:
     """One volume, ready to be read through its tile index.
@@ -178,6 +180,22 @@ class VolumeTiles:
             else:
                 deliver(voxels, out[part.in_box], rescale)
 
+    def verify(self) -> None:
+        """Fetch and decode every tile, cached and constant ones too, and check each.
+
+        Raises
+        ------
+        IntegrityError, StorageError
+            For the first tile that is not what was written or cannot be fetched.
+        """
+        for first in range(0, self.index.tiling.count, _VERIFY_TILES):
+            numbers = list(range(first, min(first + _VERIFY_TILES, self.index.tiling.count)))
+            for number, stored in zip(numbers, self._fetch(numbers), strict=True):
+                if self.index.constant[number]:
+                    self._check_statistics(number, stored)
+                else:
+                    self._decode(number, stored, slice(0, self._extents[0]))
+
     def _source(self) -> TileSource:
         return pool.source(self.uri, self.index)
 
@@ -188,12 +206,15 @@ class VolumeTiles:
         """Return some rows of a checked tile, valid until this thread decodes again."""
         index = self.index
         if index.checksum_list is None:
-            voxels = inside_tile(index, number, stored, self.label)
-            if not matches_statistics(index, number, voxels):
-                self._damaged(number, "minimum, maximum or sum are not those that were written")
+            self._check_statistics(number, stored)
         elif crc32(stored) != index.checksum_list[number]:
             self._damaged(number, "its checksum is not the one that was written")
         return decode_rows(index, number, stored, rows, self.label)
+
+    def _check_statistics(self, number: int, stored: Buffer) -> None:
+        voxels = inside_tile(self.index, number, stored, self.label)
+        if not matches_statistics(self.index, number, voxels):
+            self._damaged(number, "minimum, maximum or sum are not those that were written")
 
     def _damaged(self, number: int, why: str) -> NoReturn:
         raise IntegrityError(
