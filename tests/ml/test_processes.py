@@ -16,9 +16,7 @@ OPTIONS = {"batch_size": 2, "patch_size": (16, 16, 16), "patches_per_volume": 6}
 
 
 def shared_memory():
-    return {
-        p.name for p in Path("/dev/shm").iterdir() if p.name.startswith(("torch", "psm", "sem"))
-    }
+    return {p.name for p in Path("/dev/shm").iterdir() if p.name.startswith(("torch", "psm"))}
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
