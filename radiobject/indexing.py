@@ -196,24 +196,28 @@ def positions_of_keys(keys: Mapping[str, np.ndarray], found: Mapping[str, np.nda
     return np.flatnonzero(rows.isin(pd.MultiIndex.from_arrays([found[n] for n in names])))
 
 
-def positions_of_groups(labels: Sequence[str], wanted: Sequence[str]) -> Positions:
-    """Return the positions of each label of `wanted` in turn: all of the first, of the next, ...
+class Groups:
+    """Rows grouped by a label, to be asked for many times.
 
     Parameters
     ----------
     labels : sequence of str
         Label of each row.
-    wanted : sequence of str
-        Labels in the order asked, with repeats; unknown ones have no rows.
     """
-    codes, known = pd.factorize(np.asarray(labels, dtype=object))
-    order = np.argsort(codes, kind="stable")
-    bounds = np.searchsorted(codes[order], np.arange(len(known) + 1))
-    groups = pd.Index(known).get_indexer(pd.Index(np.asarray(wanted, dtype=object)))
-    groups = groups[groups >= 0]
-    counts = bounds[groups + 1] - bounds[groups]
-    first = np.repeat(bounds[groups] - np.cumsum(counts) + counts, counts)
-    return order[first + np.arange(counts.sum())].astype(np.intp)
+
+    def __init__(self, labels: Sequence[str] | np.ndarray) -> None:
+        codes, known = pd.factorize(np.asarray(labels, dtype=object))
+        self._order = np.argsort(codes, kind="stable")
+        self._bounds = np.searchsorted(codes[self._order], np.arange(len(known) + 1))
+        self._known = pd.Index(known)
+
+    def positions(self, wanted: Sequence[str]) -> Positions:
+        """Return all rows of the first label, then all of the next; unknown labels have none."""
+        groups = self._known.get_indexer(pd.Index(np.asarray(wanted, dtype=object)))
+        groups = groups[groups >= 0]
+        counts = self._bounds[groups + 1] - self._bounds[groups]
+        first = np.repeat(self._bounds[groups] - np.cumsum(counts) + counts, counts)
+        return self._order[first + np.arange(counts.sum())].astype(np.intp)
 
 
 def _position(position: int, length: int) -> int:

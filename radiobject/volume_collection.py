@@ -20,7 +20,7 @@ from radiobject.dataframe import Belonging, Dataframe
 from radiobject.exceptions import ViewError
 from radiobject.frames import GEOMETRY_TEXTS
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
-from radiobject.indexing import Index, Positions, positions_of_groups
+from radiobject.indexing import Groups, Index, Positions
 from radiobject.pipeline import generate_obs_id as generate_obs_id
 from radiobject.query import EagerQuery, LazyQuery
 from radiobject.storage import commit, dataset, layout
@@ -216,7 +216,8 @@ class VolumeCollection:
 
     def of_subjects(self, subjects: Sequence[str]) -> VolumeCollection:
         """Return the volumes of `subjects`, in the order of the subjects given."""
-        return self._view(positions_of_groups(self.subject_ids, subjects))
+        groups = self._store.subjects if self._rows is None else Groups(self.subject_ids)
+        return self._view(groups.positions(subjects))
 
     def sel(self, *, subject: str | Sequence[str]) -> Volume | VolumeCollection:
         """Return a subject's volume if it has exactly one, else a view; KeyError if unknown."""

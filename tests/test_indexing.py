@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from radiobject import Index, align
 from radiobject.indexers import first_positions, last_positions, sampled
-from radiobject.indexing import positions_of, positions_of_groups, positions_of_keys
+from radiobject.indexing import Groups, positions_of, positions_of_keys
 
 KEYS = st.lists(st.sampled_from("abcdef"), unique=True)
 
@@ -113,7 +113,7 @@ def test_sample_is_without_replacement_capped_and_reproducible():
 )
 def test_groups_come_in_the_order_asked_with_repeats(labels, wanted):
     expected = [i for w in wanted for i, label in enumerate(labels) if label == w]
-    assert positions_of_groups(labels, wanted).tolist() == expected
+    assert Groups(labels).positions(wanted).tolist() == expected
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), unique=True), st.data())

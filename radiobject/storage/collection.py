@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from radiobject.ctx import WriteConfig
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
+from radiobject.indexing import Groups
 from radiobject.storage import commit, files, groups, layout, volume_rows
 from radiobject.storage.commit import Clock
 from radiobject.storage.locator import VolumeLocator
@@ -87,6 +88,11 @@ class CollectionStore:
     def position(self) -> dict[str, int]:
         """Row of each volume id."""
         return {obs_id: row for row, obs_id in enumerate(self.rows.obs_ids)}
+
+    @cached_property
+    def subjects(self) -> Groups:
+        """The volumes of each subject."""
+        return Groups(self.rows.subject_ids)
 
     @cached_property
     def columns(self) -> dict[str, np.dtype]:
