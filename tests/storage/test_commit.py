@@ -1,0 +1,173 @@
+"""Names, clocks, heads and tables below the nouns."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radiobject.exceptions import SchemaError, StorageError
+from radiobject.storage import commit, files, layout
+from radiobject.storage.commit import Clock, Commit, Head
+from radiobject.storage.table import BLOB, TEXT, Table, create_table, stored_key
+
+IDS = st.text(min_size=1, max_size=60).filter(lambda t: "\0" not in t and _encodable(t))
+
+
+def _encodable(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@given(IDS, IDS)
+def test_names_are_safe_bounded_and_different(first, second):
+    for identifier in (first, second):
+        name = layout.array_name(layout.checked_id(identifier, "id"), 0x1F)
+        assert len(name) < 120
+        assert os.sep not in name
+        assert not name.startswith(".")
+        assert layout.array_timestamp(name) == 0x1F
+    same = layout.safe_name(first).casefold() == layout.safe_name(second).casefold()
+    assert same == (first == second)
+
+
+@given(st.lists(IDS, max_size=6, unique_by=str.casefold), IDS)
+def test_a_collections_directory_is_always_free(taken, name):
+    directories = []
+    for earlier in [*taken, name, name, name]:
+        directories.append(layout.collection_directory(earlier, directories))
+    assert len({d.casefold() for d in directories}) == len(directories)
+    assert not [d for d in directories if "/" in d or d.startswith(".")]
+
+
+@given(IDS, IDS)
+def test_keys_are_stored_in_ascii_and_in_order(first, second):
+    a, b = stored_key(first), stored_key(second)
+    assert a.isascii()
+    assert (a < b) == (first < second)
+    assert (a == b) == (first == second)
+
+
+@pytest.mark.parametrize(
+    ("given_uri", "expected"),
+    [
+        ("s3://bucket/a/", "s3://bucket/a"),
+        ("/x/y/", "/x/y"),
+        ("file:///x/y", "/x/y"),
+        ("~/x", os.path.expanduser("~/x")),
+        ("x", os.path.abspath("x")),
+    ],
+)
+def test_uris(given_uri, expected):
+    assert layout.normalise_uri(given_uri) == expected
+
+
+@pytest.mark.parametrize(("bad", "error"), [("", ValueError), (" ", ValueError), (3, TypeError)])
+def test_impossible_uris(bad, error):
+    with pytest.raises(error):
+        layout.normalise_uri(bad)
+
+
+def test_a_clock_only_rises():
+    clock = Clock(after=int(time.time() * 1000) + 10**9)
+    ticks = [clock.now, *(clock.tick() for _ in range(50))]
+    assert ticks == sorted(set(ticks))
+    assert ticks[0] > time.time() * 1000 + 9 * 10**8
+    assert Clock().now > int(time.time() * 1000) - 1000
+
+
+def test_states_by_timestamp_time_and_count():
+    now = datetime.now(UTC)
+    stamps = [int((now + timedelta(hours=h)).timestamp() * 1000) for h in range(3)]
+    head = Head("u", commit.ROOT, None, None, tuple(Commit(s, "", "") for s in stamps))
+    assert head.at(None) is head.at(-1) is head.last
+    assert head.at(-3).timestamp == stamps[0]
+    assert head.at(stamps[1]).timestamp == stamps[1]
+    assert head.at(stamps[1] + 5).timestamp == stamps[1]
+    assert head.at(now + timedelta(minutes=90)).timestamp == stamps[1]
+    for wrong in (-4, stamps[0] - 1, now - timedelta(days=1)):
+        with pytest.raises(StorageError, match="no commit at"):
+            head.at(wrong)
+
+
+@pytest.fixture
+def table(tmp_path):
+    uri = str(tmp_path / "t")
+    create_table(uri, ["k"], {"n": np.dtype(np.int16), "s": TEXT, "raw": BLOB})
+    return Table(uri)
+
+
+def rows(*keys, n=1):
+    return {"k": list(keys), "n": [n] * len(keys), "s": list(keys), "raw": [b"\0\xff"] * len(keys)}
+
+
+def test_a_row_written_twice_is_one_row_for_any_key(table):
+    keys = ["a", "é", "../x", "日本", "\x7f", "Z"]
+    table.write(rows(*keys), 10)
+    table.write(rows(*keys, n=2), 20)
+    for when, value in ((10, 1), (15, 1), (20, 2)):
+        found = Table(table.uri, when).read(["n", "raw"])
+        assert found["k"].values.tolist() == sorted(keys)
+        assert found["n"].to_list() == [value] * len(keys)
+        assert found["raw"].to_list() == [b"\0\xff"] * len(keys)
+    assert Table(table.uri, 9).read()["k"].values.tolist() == []
+    assert table.read(["n"], keys=["日本", "a"])["k"].values.tolist() == ["a", "日本"]
+    table.delete_keys("k", ["é", "a"], 30)
+    assert table.read()["k"].values.tolist() == sorted(set(keys) - {"é", "a"})
+    assert len(Table(table.uri, 29).read()["k"].values) == len(keys)
+
+
+def test_merging_keeps_every_state_and_every_dropped_column(table):
+    clock = Clock()
+    start = clock.now
+
+    def seen():
+        states = []
+        for when in range(start, clock.now + 1):
+            then = Table(table.uri, when)
+            names = then.schema()[1]
+            states.append({n: c.to_list() for n, c in then.read(list(names)).items()})
+        return states
+
+    for turn in range(9):
+        table.write(rows(*"abc"[: 1 + turn % 3], n=turn), clock.tick())
+    table.evolve(drop=["n"], tick=clock.tick)
+    for _ in range(6):
+        table.write({k: v for k, v in rows("a", "z").items() if k != "n"}, clock.tick())
+    table.delete_keys("k", ["z"], clock.tick())
+    table.evolve(add={"n": np.dtype(np.int16)}, tick=clock.tick)
+    assert table.read(["n"])["n"].to_list() == [None] * 3
+    for turn in range(5):
+        table.write(rows("b", n=turn), clock.tick())
+    before = seen()
+    assert [8, 8, 8] in [state.get("n") for state in before]
+    assert table.consolidate(force=True)
+    assert seen() == before
+    assert not table.consolidate()
+
+
+def test_values_that_do_not_fit_are_refused(table):
+    for wrong in (2**20, 1.5, "x"):
+        with pytest.raises(SchemaError, match="'n'"):
+            table.write(rows("a") | {"n": [wrong]}, 10)
+    with pytest.raises(SchemaError, match="holds strings"):
+        table.write(rows("a") | {"s": [3]}, 10)
+    assert table.read()["k"].values.tolist() == []
+
+
+def test_links_are_removed_and_not_followed(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x")
+    (tmp_path / "in").mkdir()
+    os.symlink(tmp_path / "out", tmp_path / "in" / "link")
+    files.remove(str(tmp_path / "in"))
+    os.symlink(tmp_path / "out", tmp_path / "link")
+    files.remove(str(tmp_path / "link"))
+    assert (tmp_path / "out" / "precious").read_text() == "x"
+    assert sorted(os.listdir(tmp_path)) == ["out"]
