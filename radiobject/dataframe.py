@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from radiobject.exceptions import AlignmentError, SchemaError, ViewError
 from radiobject.expression import compile_filter
 from radiobject.frames import ComputedColumn, frame_rows, frame_schema, plain_rows, to_series
 from radiobject.indexing import Positions, positions_of_keys, shortened
+from radiobject.lazy import lazy_property
 from radiobject.storage import layout
 from radiobject.storage.commit import Clock
 from radiobject.storage.table import (
@@ -99,11 +99,11 @@ class Dataframe:
         """Whether only some rows were selected."""
         return self._rows is not None
 
-    @cached_property
+    @lazy_property
     def _schema(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
         return self._table.schema()
 
-    @cached_property
+    @lazy_property
     def _keys(self) -> Keys:
         if self._belonging is not None:
             return self._belonging.keys()

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from radiobject.dataframe import Belonging, Dataframe
 from radiobject.exceptions import ViewError
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Index, Positions
+from radiobject.lazy import lazy_property
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.commit import Clock
 from radiobject.storage.dataset import DatasetStore
@@ -53,17 +53,17 @@ class RadiObject:
         self._rows: Positions | None = None
         self._names: tuple[str, ...] | None = None
 
-    @cached_property
+    @lazy_property
     def _store(self) -> DatasetStore | LegacyDatasetStore:
         return dataset.open_dataset(self._uri, self._at)
 
-    @cached_property
+    @lazy_property
     def _positions(self) -> Positions:
         if self._rows is not None:
             return self._rows
         return np.arange(len(self._store.subject_ids), dtype=np.intp)
 
-    @cached_property
+    @lazy_property
     def _opened(self) -> dict[str, VolumeCollection]:
         return {}
 
@@ -183,7 +183,7 @@ class RadiObject:
         """Subjects by position; always a view."""
         return ILoc(len(self), self._one, self._view)
 
-    @cached_property
+    @lazy_property
     def _position(self) -> Mapping[str, int]:
         if self._rows is None:
             return self._store.position

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import tiledb
 from radiobject.ctx import SliceOrientation, get_radiobject_config
 from radiobject.exceptions import BoundsError, ShapeError, StoreNotFoundError, ViewError
 from radiobject.formats.image import LoadedImage, geometry_columns
+from radiobject.lazy import lazy_property
 from radiobject.orientation import OrientationInfo, metadata_to_orientation_info
 from radiobject.plan.numpy_index import box_of_index
 from radiobject.plan.rescale import Rescale
@@ -52,16 +52,16 @@ class Volume:
         volume._owned = True
         return volume
 
-    @cached_property
+    @lazy_property
     def _description(self) -> description.VolumeDescription:
         return description.describe_volume(self.uri)
 
-    @cached_property
+    @lazy_property
     def locator(self) -> VolumeLocator:
         """Where the voxels are; what a worker process is given."""
         return self._description.locator()
 
-    @cached_property
+    @lazy_property
     def affine(self) -> npt.NDArray[np.float64]:
         """Voxel index to RAS+ mm, shape (4, 4); the identity if the volume came without one."""
         found = self._description.affine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from radiobject.exceptions import ViewError
 from radiobject.frames import GEOMETRY_TEXTS
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Groups, Index, Positions
+from radiobject.lazy import lazy_property
 from radiobject.pipeline import generate_obs_id as generate_obs_id
 from radiobject.query import EagerQuery, LazyQuery
 from radiobject.storage import commit, dataset, layout
@@ -65,7 +66,7 @@ class VolumeCollection:
         found.__dict__["_store"] = store
         return found
 
-    @cached_property
+    @lazy_property
     def _store(self) -> CollectionStore:
         return dataset.open_collection(self.uri)
 
@@ -73,7 +74,7 @@ class VolumeCollection:
     def _all(self) -> VolumeRows:
         return self._store.rows
 
-    @cached_property
+    @lazy_property
     def _positions(self) -> Positions:
         return np.arange(len(self._all), dtype=np.intp) if self._rows is None else self._rows
 
@@ -140,7 +141,7 @@ class VolumeCollection:
         """Index of the subjects in the order of their first volume."""
         return Index.build(dict.fromkeys(self.subject_ids), layout.SUBJECT_ID)
 
-    @cached_property
+    @lazy_property
     def _position(self) -> Mapping[str, int]:
         if self._rows is None:
             return self._store.position

@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "radiobject"
 
 FLOORS = (
-    ("words", ("ctx", "exceptions", "_types")),
+    ("words", ("ctx", "exceptions", "_types", "lazy")),
     ("values", ("orientation", "imaging_metadata", "indexing", "expression", "indexers")),
     ("plan", ("plan",)),
     ("storage", ("storage", "stats")),

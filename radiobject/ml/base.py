@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.lazy import lazy_property
 from radiobject.ml.batch import SampleList, batch_of, samples_of
 from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
 from radiobject.ml.plan import SamplePlan
@@ -181,7 +181,7 @@ class StoredDataset(Dataset):
             return None
         return tuple(int(n) for n in self._shapes[0])
 
-    @cached_property
+    @lazy_property
     def fingerprint(self) -> str:
         """What identifies the samples: volumes, fields and configuration."""
         digest = hashlib.sha256(repr(self.config).encode())

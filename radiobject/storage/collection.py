@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from radiobject.ctx import WriteConfig
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
 from radiobject.indexing import Groups
+from radiobject.lazy import lazy_property
 from radiobject.storage import commit, files, groups, layout, volume_rows
 from radiobject.storage.commit import Clock
 from radiobject.storage.locator import VolumeLocator
@@ -78,23 +78,23 @@ class CollectionStore:
         """The table of volumes at this state."""
         return Table(layout.join(self.uri, layout.OBS), self.timestamp)
 
-    @cached_property
+    @lazy_property
     def rows(self) -> VolumeRows:
         """The volumes; one table read, on first use."""
         table = self.obs.read(volume_rows.PLAN_COLUMNS)
         return VolumeRows.from_columns(layout.join(self.uri, layout.VOLUMES), table)
 
-    @cached_property
+    @lazy_property
     def position(self) -> dict[str, int]:
         """Row of each volume id."""
         return {obs_id: row for row, obs_id in enumerate(self.rows.obs_ids)}
 
-    @cached_property
+    @lazy_property
     def subjects(self) -> Groups:
         """The volumes of each subject."""
         return Groups(self.rows.subject_ids)
 
-    @cached_property
+    @lazy_property
     def columns(self) -> dict[str, np.dtype]:
         """Type of every stored column, the keys first."""
         keys, columns = self.obs.schema()

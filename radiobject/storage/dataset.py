@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
+from radiobject.lazy import lazy_property
 from radiobject.storage import collection, commit, files, groups, layout, legacy
 from radiobject.storage.collection import CollectionStore, add_missing_columns
 from radiobject.storage.commit import Clock, Head, Transaction
@@ -53,17 +53,17 @@ class DatasetStore:
         """The table of subjects at this state."""
         return Table(layout.join(self.uri, layout.OBS_META), self.state.timestamp)
 
-    @cached_property
+    @lazy_property
     def subject_ids(self) -> np.ndarray:
         """Subject ids in the order of their rows; one table read, on first use."""
         return self.obs_meta.read()[layout.SUBJECT_ID].values
 
-    @cached_property
+    @lazy_property
     def position(self) -> dict[str, int]:
         """Row of each subject id."""
         return {subject: row for row, subject in enumerate(self.subject_ids)}
 
-    @cached_property
+    @lazy_property
     def splits(self) -> dict[str, str]:
         """Part of each subject in the stored split; empty if there is none."""
         return subject_splits(self.obs_meta)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import tiledb
 
 from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
+from radiobject.exceptions import StorageError
 
 _FOREVER = 2**63 - 1
 
 
 def object_kind(uri: str) -> str | None:
-    """Return ``"group"`` or ``"array"`` for a TileDB object at `uri`, else None."""
-    return tiledb.object_type(uri, ctx=get_tiledb_ctx())
+    """Return ``"group"`` or ``"array"`` for a TileDB object at `uri`, else None.
+
+    Raises
+    ------
+    StorageError
+        If the place cannot be reached: no such bucket, no answer, no permission.
+    """
+    with _reaching(uri):
+        return tiledb.object_type(uri, ctx=get_tiledb_ctx())
 
 
 def read_metadata(uri: str) -> dict[str, Any] | None:
@@ -55,3 +64,16 @@ def _config(timestamp_end: int) -> tiledb.Config:
     config = get_radiobject_config().to_tiledb_config()
     config["sm.group.timestamp_end"] = str(timestamp_end)
     return config
+
+
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except tiledb.TileDBError as error:
+        # libtiledb puts request ids and headers in between; what happened is said at the end.
+        said = str(error).rsplit("] : ", 1)[-1].strip()
+        raise StorageError(
+            f"{uri} cannot be reached: {said}; check the bucket, the endpoint "
+            "(AWS_ENDPOINT_URL_S3), the region and the credentials"
+        ) from error

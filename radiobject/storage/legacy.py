@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError
+from radiobject.lazy import lazy_property
 from radiobject.storage import commit, files, groups, layout
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Commit, Head
@@ -70,7 +70,7 @@ class LegacyCollectionStore(CollectionStore):
         """The table of volumes."""
         return LegacyTable(layout.join(self.uri, layout.OBS))
 
-    @cached_property
+    @lazy_property
     def arrays(self) -> list[VolumeDescription]:
         """What each array says of itself, in the order of their names."""
         found = files.list_folder(layout.join(self.uri, layout.VOLUMES))
@@ -78,7 +78,7 @@ class LegacyCollectionStore(CollectionStore):
         with ThreadPoolExecutor(get_radiobject_config().read.max_workers) as threads:
             return list(threads.map(describe_volume, places))
 
-    @cached_property
+    @lazy_property
     def rows(self) -> VolumeRows:
         """The volumes in the order of the table.
 
@@ -162,12 +162,12 @@ class LegacyDatasetStore:
         """The table of subjects."""
         return LegacyTable(layout.join(self.uri, layout.OBS_META))
 
-    @cached_property
+    @lazy_property
     def subject_ids(self) -> np.ndarray:
         """Subject ids in the order of their rows."""
         return self.obs_meta.read()[layout.SUBJECT_ID].values
 
-    @cached_property
+    @lazy_property
     def position(self) -> dict[str, int]:
         """Row of each subject id."""
         return {subject: row for row, subject in enumerate(self.subject_ids)}
