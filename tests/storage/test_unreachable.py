@@ -8,7 +8,7 @@ from radiobject.exceptions import StorageError, StoreNotFoundError
 
 @pytest.mark.s3
 def test_a_bucket_that_is_not_there(s3_endpoint: str) -> None:
-    with pytest.raises(StorageError, match="s3://no-such-bucket/x cannot be reached.*exist"):
+    with pytest.raises(StorageError, match=r"s3://no-such-bucket/x cannot be reached.*exist"):
         len(RadiObject("s3://no-such-bucket/x"))
 
 
