@@ -1,7 +1,9 @@
 """From files to volumes: all or nothing, resumed, replaced, or reported file by file."""
 
-import errno
+import json
+import multiprocessing
 import os
+import signal
 from unittest import mock
 
 import nibabel as nib
@@ -195,18 +197,57 @@ def test_ids_stay_unique_over_collections_whatever_the_names(scans, tmp_path):
     assert len(copied.all_obs_ids) == 3
 
 
+def append_without_room(uri, image, said):
+    """Append in a process that can write no file over 16 KiB, as on a disk that is full."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
+    try:
+        RadiObject(uri).append({"CT": [(image, "a")]})
+    except StorageError as error:
+        said.put(str(error))
+    else:
+        said.put("it was written")
+
+
 def test_a_full_disk_leaves_the_state_as_it_was(scans, tmp_path):
     radi = RadiObject.from_images(str(tmp_path / "s"), {"CT": [(scans / "CT" / "a.nii.gz", "a")]})
-    full = OSError(errno.ENOSPC, "No space left on device")
-    with (
-        mock.patch("radiobject.storage.writer._write", side_effect=StorageError(str(full))),
-        pytest.raises(StorageError, match="No space left"),
-    ):
-        radi.append({"CT": [(scans / "CT" / "a.nii.gz", "a")]})
+    noise = np.random.default_rng(0).integers(-9999, 9999, (40, 40, 40)).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, np.eye(4)), tmp_path / "noise.nii")
+    context = multiprocessing.get_context("forkserver")
+    said = context.Queue()
+    arguments = (radi.uri, str(tmp_path / "noise.nii"), said)
+    process = context.Process(target=append_without_room, args=arguments)
+    process.start()
+    message = said.get(timeout=60)
+    process.join()
+    assert "cannot be written" in message
+    assert "File too large" in message
     assert len(os.listdir(f"{radi.CT.uri}/volumes")) == 1
     again = RadiObject(radi.uri)
     again.validate(checksums=True)
     assert len(again.history()) == 1
+
+
+def test_a_reoriented_scan_describes_the_stored_array(tmp_path):
+    data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    matrix = np.array([[0, 0, 3.0, 5], [-1.0, 0, 0, 7], [0, -2.0, 0, 9], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(data, matrix), tmp_path / "a.nii")
+    radi = RadiObject.from_images(
+        str(tmp_path / "s"), {"CT": [(tmp_path / "a.nii", "a")]}, reorient=True
+    )
+    expected = nib.as_closest_canonical(nib.load(tmp_path / "a.nii"))
+    volume, row = radi.CT[0], radi.CT.to_obs().iloc[0]
+    np.testing.assert_array_equal(volume.to_numpy(), np.asanyarray(expected.dataobj))
+    np.testing.assert_allclose(volume.affine, expected.affine)
+    assert row["axcodes"] == "RAS"
+    assert (row["dim_x"], row["dim_y"], row["dim_z"]) == expected.shape
+    np.testing.assert_allclose(
+        (row["spacing_x"], row["spacing_y"], row["spacing_z"]), expected.header.get_zooms()
+    )
+    np.testing.assert_allclose(json.loads(row["affine_json"]), expected.affine)
+    assert row["dimensions"] == str(expected.shape)
 
 
 def test_nothing_personal_is_stored_by_itself(tmp_path):

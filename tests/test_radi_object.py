@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -408,7 +409,20 @@ def test_delete_takes_only_what_is_ours(radi, tmp_path):
     assert (tmp_path / "outside" / "precious").read_text() == "x"
 
 
-def test_validate_finds_a_lost_volume_an_exchanged_one_and_a_flipped_bit(radi):
+def test_validate_finds_a_flipped_bit(radi):
+    folder = Path(radi.CT["b_CT"].uri)
+    tiles = max(folder.rglob("a0.tdb"), key=lambda path: path.stat().st_size)
+    raw = bytearray(tiles.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    tiles.write_bytes(raw)
+    fresh = RadiObject(radi.uri)
+    fresh.validate()
+    with pytest.raises(StorageError, match="b_CT"):
+        fresh.validate(checksums=True)
+    check_volume(fresh.CT["a_CT"], "a")
+
+
+def test_validate_finds_a_lost_volume_and_an_exchanged_one(radi):
     rows = radi.CT._all
     places = dict(zip(rows.obs_ids, rows.arrays, strict=True))
     folder = f"{radi.uri}/collections/CT/volumes"
