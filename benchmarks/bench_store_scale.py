@@ -6,6 +6,8 @@ data set anew, as a process that starts does.
 
 from pathlib import Path
 
+from benchmarks.suites import Fixture
+
 SIZES = (10, 1_000, 100_000)
 
 
@@ -40,19 +42,13 @@ def write_tables(uri, count):
         dataset.publish(tx, collections={"CT": place}, subjects=count, volumes=count)
 
 
-class StoreScale:
+class StoreScale(Fixture):
     """Opening and selecting; the tables are written once per commit and size."""
 
     params = SIZES
     param_names = ("volumes",)
-    version = "1"
-    number = 1
-    warmup_time = 0.0
-    rounds = 2
-    repeat = (4, 5, 20.0)
-    timeout = 300.0
 
-    def setup(self, volumes):
+    def setup(self, task, volumes):
         uri = Path.cwd() / f"tables-{volumes}"
         if not uri.exists():
             try:
@@ -69,23 +65,23 @@ class StoreScale:
 
         return RadiObject(self.uri)
 
-    def time_open_and_len(self, volumes):
+    def time_open_and_len(self, task, volumes):
         len(self._open())
 
-    def time_open_collection_and_len(self, volumes):
+    def time_open_collection_and_len(self, task, volumes):
         len(self._open().collection("CT"))
 
-    def time_filter(self, volumes):
+    def time_filter(self, task, volumes):
         len(self._open().filter("age > 40").collection("CT"))
 
-    def time_iloc_of_an_open_collection(self, volumes):
+    def time_iloc_of_an_open_collection(self, task, volumes):
         _ = self.collection.iloc[volumes // 2].shape
 
-    def time_loc_of_an_open_collection(self, volumes):
+    def time_loc_of_an_open_collection(self, task, volumes):
         _ = self.collection.loc[self.middle].shape
 
-    def time_locators(self, volumes):
+    def time_locators(self, task, volumes):
         self._open().collection("CT").locators()
 
-    def peakmem_open_filter_and_locate(self, volumes):
+    def peakmem_open_filter_and_locate(self, task, volumes):
         self._open().filter("age > 40").collection("CT").locators()
