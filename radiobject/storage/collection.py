@@ -94,6 +94,12 @@ class CollectionStore:
         """The volumes of each subject."""
         return Groups(self.rows.subject_ids)
 
+    @lazy_property
+    def columns(self) -> dict[str, np.dtype]:
+        """Type of every stored column, the keys first."""
+        keys, columns = self.obs.schema()
+        return {**dict.fromkeys(keys, TEXT), **columns}
+
     def subject_splits(self) -> dict[str, str]:
         """Return the part of each subject in the stored split of the owning data set."""
         root = commit.owner_of(self.uri)
