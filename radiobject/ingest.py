@@ -1,21 +1,21 @@
 """From files to stored volumes: all of them in one commit, or none.
 
-With ``on_error="report"`` what can be read is kept and what cannot is reported. With
-``exists="resume"`` work is committed in batches, so that an interrupted ingest of many scans goes
-on where it stopped.
+Every door makes a plan and hands it to one run. With ``on_error="report"`` what can be read is kept
+and what cannot is reported. With ``exists="resume"`` work is committed in batches, so that an
+interrupted ingest of many scans goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from radiobject.exceptions import AlignmentError, SchemaError
+from radiobject.exceptions import AlignmentError, IngestError, SchemaError
 from radiobject.formats.discovery import (
     ImageFormat,
     ImageSource,
@@ -27,12 +27,14 @@ from radiobject.formats.discovery import (
     resolve_nifti_source,
 )
 from radiobject.formats.report import IngestReport
-from radiobject.frames import frame_rows, frame_schema
+from radiobject.frames import frame_schema
 from radiobject.indexing import shortened
-from radiobject.ingest_run import IngestOptions, IngestRun, IngestTask, Pairs, plan_tasks
+from radiobject.ingest_plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
+from radiobject.ingest_run import IngestOptions, IngestRun
 from radiobject.storage import collection as stored
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.commit import Transaction
+from radiobject.storage.dataset import DatasetStore
 from radiobject.storage.volume_rows import SYSTEM_COLUMNS
 from radiobject.writers import COMPUTED_COLUMNS
 
@@ -48,10 +50,12 @@ __all__ = [
     "detect_format",
     "discover_nifti_pairs",
     "ingest_images",
+    "ingest_plan",
     "resolve_dicom_source",
     "resolve_image_source",
     "resolve_nifti_source",
 ]
+Pairs = Sequence[tuple[str | Path, str]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,90 @@ class IngestOutcome:
 
     radi: RadiObject
     report: IngestReport
+
+
+def ingest_plan(
+    uri: str, plan: IngestPlan, options: IngestOptions | None = None, *, append: bool = False
+) -> IngestOutcome:
+    """Store what a plan says.
+
+    Parameters
+    ----------
+    uri : str
+        Where the data set is or goes.
+    plan : IngestPlan
+        From `radiobject.ingest_plan`.
+    options : IngestOptions, optional
+        As for `ingest_images`; `keep_fields` is part of the plan instead.
+    append : bool
+        Add to an existing data set. A subject's further scans get the next free ids; with
+        ``exists="resume"``, those that are there are left out.
+
+    Returns
+    -------
+    IngestOutcome
+        The data set, and a line for every input: those of the plan, then those of the images.
+
+    Raises
+    ------
+    StoreExistsError, StoreNotFoundError
+        If the data set exists and `exists` is "raise", or does not and `append` is asked for.
+    AlignmentError
+        If a volume id is taken.
+    ShapeError
+        If a collection that must have one shape would have two.
+    IngestError
+        If the plan has no image, or any input cannot be read and `on_error` is "raise".
+    """
+    from radiobject.radi_object import RadiObject
+
+    settings = options or IngestOptions()
+    _refuse_unfit(plan, settings)
+    location = layout.normalise_uri(uri)
+    exists = settings.exists != "raise" and dataset.is_dataset(location)
+    if append or (exists and settings.exists == "resume"):
+        with commit.transaction(location, "append") as tx:
+            report = _run_on(DatasetStore(location), tx, plan, settings).execute()
+    elif exists:
+        with commit.transaction(location, "replace") as tx:
+            _empty(tx)
+            report = IngestRun(tx, plan, settings).execute()
+    else:
+        with commit.creation(location, commit.ROOT, "ingest") as tx:
+            schema = frame_schema(plan.subjects, dataset.META_KEYS)
+            dataset.create_obs_meta(location, schema, tx.clock)
+            report = IngestRun(tx, plan, settings).execute()
+    return IngestOutcome(RadiObject(location), report)
+
+
+def _refuse_unfit(plan: IngestPlan, options: IngestOptions) -> None:
+    if plan.report.refused and options.on_error == "raise":
+        raise IngestError(
+            f"{len(plan.report.refused)} inputs cannot become volumes\n{plan.report.to_table()}"
+        )
+    if not plan.images:
+        raise IngestError(f"nothing to ingest\n{plan.report.to_table()}")
+    unknown = sorted(set(options.labels) - set(plan.collections))
+    if unknown:
+        raise AlignmentError(
+            f"labels names the collection {unknown[0]!r}, the images have {list(plan.collections)}"
+        )
+
+
+def _empty(tx: Transaction) -> None:
+    """Begin a new state of the data set without anything in it; older ones keep theirs."""
+    before = DatasetStore(tx.uri)
+    before.obs_meta.delete_keys(layout.SUBJECT_ID, before.subject_ids.tolist(), tx.clock.tick())
+    tx.start_over()
+
+
+def _run_on(
+    before: DatasetStore, tx: Transaction, plan: IngestPlan, options: IngestOptions
+) -> IngestRun:
+    """Return the run that adds to a data set as it is."""
+    places = dict(before.state.collections)
+    stores = {name: before.collection(name) for name in before.names}
+    return IngestRun(tx, plan, options, places, stores, set(before.position), pending=False)
 
 
 def ingest_images(
@@ -101,72 +189,45 @@ def ingest_images(
         If a path does not exist.
     StoreExistsError
         If the data set exists and `exists` is "raise".
+    ShapeError
+        If the series of a DICOM collection differ in shape.
     IngestError
         If a file cannot be read and `on_error` is "raise"; nothing is left then.
     """
-    from radiobject.radi_object import RadiObject
-
     settings = options or IngestOptions()
-    sources = _resolve(images, format_hint)
-    _check_labels(settings, sources)
+    plan = _planned(images, format_hint, settings)
     if validate_alignment:
-        _check_same_subjects(sources)
-    meta = _subjects_table(sources, obs_meta)
-    location = layout.normalise_uri(uri)
-    exists = settings.exists != "raise" and dataset.is_dataset(location)
-    if exists and settings.exists == "resume":
-        outcome = _append(RadiObject(location), sources, meta, settings)
-    elif exists:
-        outcome = _replace(location, sources, meta, settings)
-    else:
-        with commit.creation(location, commit.ROOT, "ingest") as tx:
-            schema = frame_schema(meta, dataset.META_KEYS)
-            dataset.create_obs_meta(location, schema, tx.clock)
-            outcome = _fill(tx, sources, meta, settings)
-    if outcome.refused:
-        warnings.warn(
-            f"{len(outcome.refused)} of {len(outcome.lines)} images were refused, first "
-            f"{outcome.refused[0].source}: {outcome.refused[0].reasons[0]}",
-            stacklevel=2,
-        )
-    return IngestOutcome(RadiObject(location), outcome)
+        _check_same_subjects(plan, list(images))
+    if obs_meta is not None:
+        plan = plan.with_subjects(obs_meta)
+    outcome = ingest_plan(uri, plan, settings)
+    _warn_of_refused(outcome.report)
+    return outcome
 
 
-_Sources = Mapping[str, tuple[list[tuple[Path, str]], ImageFormat]]
-
-
-def _resolve(images: Mapping[str, ImageSource], format_hint: Any) -> _Sources:
+def _planned(
+    images: Mapping[str, ImageSource], format_hint: Any, options: IngestOptions
+) -> IngestPlan:
+    """Plan NIfTI files and DICOM folders of one series each; those of a collection are alike."""
     if not images:
         raise ValueError("images dict cannot be empty")
-    resolved = {}
+    planned: list[PlannedImage] = []
+    uniform: set[str] = set()
     for name, source in images.items():
         layout.checked_id(name, "a collection's name")
         hint = format_hint.get(name) if isinstance(format_hint, Mapping) else format_hint
         pairs, kind = resolve_image_source(source, hint)
-        resolved[name] = (pairs, kind)
-    return resolved
+        keep = kept_fields(kind, options.keep_fields)
+        planned += [PlannedImage(name, *pair, keep=keep, format=kind) for pair in pairs]
+        if kind is ImageFormat.DICOM:
+            uniform.add(name)
+    return IngestPlan(tuple(planned), uniform=frozenset(uniform))
 
 
-def _check_labels(options: IngestOptions, sources: _Sources) -> None:
-    unknown = sorted(set(options.labels) - set(sources))
-    if unknown:
-        raise AlignmentError(
-            f"labels names the collection {unknown[0]!r}, the images have {list(sources)}"
-        )
-
-
-def _subject_sets(sources: _Sources) -> dict[str, list[str]]:
-    return {
-        name: list(dict.fromkeys(subject for _, subject in pairs))
-        for name, (pairs, _) in sources.items()
-    }
-
-
-def _check_same_subjects(sources: _Sources) -> None:
-    sets = _subject_sets(sources)
-    first, *others = sets
+def _check_same_subjects(plan: IngestPlan, names: Sequence[str]) -> None:
+    first, *others = names
     for other in others:
-        different = sorted(set(sets[first]) ^ set(sets[other]))
+        different = sorted(plan.subjects_of(first) ^ plan.subjects_of(other))
         if different:
             raise AlignmentError(
                 f"Subject ID mismatch: {shortened(different)} in one of the collections "
@@ -174,86 +235,14 @@ def _check_same_subjects(sources: _Sources) -> None:
             )
 
 
-def _subjects_table(sources: _Sources, obs_meta: pd.DataFrame | None) -> pd.DataFrame:
-    subjects = list(dict.fromkeys(s for names in _subject_sets(sources).values() for s in names))
-    if obs_meta is None:
-        return pd.DataFrame({layout.SUBJECT_ID: sorted(subjects)})
-    if layout.SUBJECT_ID not in obs_meta.columns:
-        raise SchemaError(f"obs_meta must have the column {layout.SUBJECT_ID!r}")
-    rows = obs_meta.drop(columns=[dataset.OBS_IDS], errors="ignore")
-    repeated = rows[layout.SUBJECT_ID][rows[layout.SUBJECT_ID].duplicated()]
-    if len(repeated):
-        raise AlignmentError(f"obs_meta has several rows for subject {repeated.iloc[0]!r}")
-    missing = sorted(set(subjects) - set(rows[layout.SUBJECT_ID]))
-    if missing:
-        raise AlignmentError(
-            f"obs_subject_ids in images not found in obs_meta: {shortened(missing)}"
+def _warn_of_refused(report: IngestReport) -> None:
+    if report.refused:
+        first = report.refused[0]
+        warnings.warn(
+            f"{len(report.refused)} of {len(report.lines)} images were refused, first "
+            f"{first.source}: {first.reasons[0]}",
+            stacklevel=3,
         )
-    return rows
-
-
-def _fill(
-    tx: Transaction, sources: _Sources, meta: pd.DataFrame, options: IngestOptions
-) -> IngestReport:
-    """Put everything into the open commit of an empty data set."""
-    places: dict[str, str] = {}
-    for name in sources:
-        places[name] = dataset.new_collection_location(tx, name)
-        uri = layout.join(tx.uri, places[name])
-        stored.create_collection(uri, tx.clock, name=name, owner="../..")
-    return _run(tx, sources, meta, options, places, {}, dict.fromkeys(sources))
-
-
-def _run(
-    tx: Transaction,
-    sources: _Sources,
-    meta: pd.DataFrame,
-    options: IngestOptions,
-    places: Mapping[str, str],
-    existing: Mapping[str, Sequence[str]],
-    shapes: Mapping[str, tuple[int, ...] | None],
-) -> IngestReport:
-    if len(meta):
-        dataset.add_subjects(tx.uri, frame_rows(meta), tx.clock)
-    tasks: list[IngestTask] = []
-    for name, (pairs, kind) in sources.items():
-        uri = layout.located(tx.uri, places[name])
-        elsewhere = {i for other, ids in existing.items() if other != name for i in ids}
-        elsewhere |= {task.obs_id for task in tasks}
-        own = existing.get(name, ())
-        tasks += plan_tasks(name, uri, pairs, kind, own, options, elsewhere=elsewhere)
-    uniform = {n: shapes.get(n) for n, (_, k) in sources.items() if k is ImageFormat.DICOM}
-    run = IngestRun(tx, options, places, uniform, owned=True, subjects=len(meta))
-    run.execute(tasks)
-    return run.report
-
-
-def _replace(
-    uri: str, sources: _Sources, meta: pd.DataFrame, options: IngestOptions
-) -> IngestReport:
-    with commit.transaction(uri, "replace") as tx:
-        before = dataset.DatasetStore(uri)
-        before.obs_meta.delete_keys(layout.SUBJECT_ID, before.subject_ids.tolist(), tx.clock.tick())
-        tx.start_over()
-        return _fill(tx, sources, meta, options)
-
-
-def _append(
-    radi: RadiObject, sources: _Sources, meta: pd.DataFrame, options: IngestOptions
-) -> IngestReport:
-    with commit.transaction(radi._uri, "append") as tx:
-        store = dataset.DatasetStore(tx.uri)
-        places = dict(store.state.collections)
-        stored_rows = {name: store.collection(name).rows for name in places}
-        existing = {name: rows.obs_ids.tolist() for name, rows in stored_rows.items()}
-        shapes = {name: rows.shape(0) if len(rows) else None for name, rows in stored_rows.items()}
-        for name in sources:
-            if name not in places:
-                places[name] = dataset.new_collection_location(tx, name)
-                uri = layout.join(tx.uri, places[name])
-                stored.create_collection(uri, tx.clock, name=name, owner="../..")
-        new = meta[~meta[layout.SUBJECT_ID].isin(store.position)]
-        return _run(tx, sources, new, options, places, existing, shapes)
 
 
 def create_dataset(
@@ -287,22 +276,21 @@ def append_images(
 ) -> IngestReport:
     """Do what `RadiObject.append` says; `options` are those of `IngestOptions`."""
     settings = IngestOptions(reorient=reorient, **options)
-    sources = _resolve(images, format_hint)
-    known = set(radi.obs_subject_ids)
-    names = {s for subjects in _subject_sets(sources).values() for s in subjects}
-    new = sorted(names - known)
+    plan = _planned(images, format_hint, settings)
+    new = {image.obs_subject_id for image in plan.images} - set(radi.obs_subject_ids)
     if new and obs_meta is None:
         raise AlignmentError(
-            f"obs_meta required for new subjects: {shortened(new)}; pass one row for each"
+            f"obs_meta required for new subjects: {shortened(sorted(new))}; pass one row for each"
         )
-    if obs_meta is None:
-        return _append(radi, sources, pd.DataFrame({layout.SUBJECT_ID: []}), settings)
-    if layout.SUBJECT_ID not in obs_meta.columns:
-        raise SchemaError(f"obs_meta is missing the column {layout.SUBJECT_ID!r}")
-    missing = sorted(set(new) - set(obs_meta[layout.SUBJECT_ID]))
-    if missing:
-        raise AlignmentError(f"obs_meta has missing entries for subjects: {shortened(missing)}")
-    return _append(radi, sources, _subjects_table({}, obs_meta), settings)
+    if obs_meta is not None:
+        rows = checked_subjects(obs_meta)
+        missing = sorted(new - set(rows[layout.SUBJECT_ID]))
+        if missing:
+            raise AlignmentError(f"obs_meta has missing entries for subjects: {shortened(missing)}")
+        plan = replace(plan, subjects=rows)
+    report = ingest_plan(radi._uri, plan, settings, append=True).report
+    _warn_of_refused(report)
+    return report
 
 
 def create_collection(
@@ -330,43 +318,46 @@ def create_collection(
 
     if not pairs:
         raise ValueError(f"At least one {kind.value.replace('nifti', 'NIfTI')} is required")
-    checked, _ = resolve_image_source(pairs, kind)
-    unknown = sorted({s for _, s in checked} - set(valid_subject_ids or (s for _, s in checked)))
-    if unknown:
-        raise AlignmentError(f"Invalid obs_subject_ids: {shortened(unknown)}")
     location = layout.normalise_uri(uri)
     label = name or layout.base_name(location)
     settings = IngestOptions(reorient=reorient, **options)
-    rows = None if obs is None else _obs_rows(checked, obs)
+    plan = _planned({label: pairs}, kind, settings)
+    if valid_subject_ids:
+        unknown = sorted(plan.subjects_of(label) - set(valid_subject_ids))
+        if unknown:
+            raise AlignmentError(f"Invalid obs_subject_ids: {shortened(unknown)}")
+    if obs is not None:
+        plan = replace(plan, images=_with_rows(plan.images, obs))
+    plan = replace(plan, uniform=frozenset({label} if validate_dimensions else ()))
     with commit.creation(location, commit.COLLECTION, "ingest", name=label) as tx:
         stored.create_tables(location, tx.clock)
-        uniform: dict[str, tuple[int, ...] | None] = {label: None} if validate_dimensions else {}
-        run = IngestRun(tx, settings, {}, uniform, owned=False)
-        run.execute(plan_tasks(label, location, checked, kind, (), settings, rows))
+        report = IngestRun(tx, plan, settings, {label: location}, subjects=None).execute()
+    _warn_of_refused(report)
     return VolumeCollection(location)
 
 
-def _obs_rows(pairs: Pairs, obs: pd.DataFrame) -> list[dict[str, Any]]:
-    if len(obs) != len(pairs):
-        raise AlignmentError(f"obs length {len(obs)} does not match {len(pairs)} files")
+def _with_rows(images: Sequence[PlannedImage], obs: pd.DataFrame) -> tuple[PlannedImage, ...]:
+    """Return the images with the volume ids and columns of `obs`, which has a row for each."""
+    if len(obs) != len(images):
+        raise AlignmentError(f"obs length {len(obs)} does not match {len(images)} files")
     for name in (layout.OBS_ID, layout.SUBJECT_ID):
         if name not in obs.columns:
             raise SchemaError(f"obs must have the column {name!r}")
-    wrong = [
-        (given, expected)
-        for given, (_, expected) in zip(obs[layout.SUBJECT_ID], pairs, strict=True)
-        if given != expected
-    ]
-    if wrong:
-        raise AlignmentError(f"obs_subject_id mismatch: obs has {wrong[0][0]!r}, the files "
-                             f"{wrong[0][1]!r} in the same place")  # fmt: skip
+    for given, expected in zip(obs[layout.SUBJECT_ID], images, strict=True):
+        if given != (subject := expected.obs_subject_id):
+            raise AlignmentError(f"obs_subject_id mismatch: obs has {given!r}, the files "
+                                 f"{subject!r} in the same place")  # fmt: skip
     if obs[layout.OBS_ID].duplicated().any():
         raise AlignmentError("obs has the same obs_id twice")
     for name in obs.columns:
         if name in SYSTEM_COLUMNS or name in COMPUTED_COLUMNS:
             raise SchemaError(f"the obs column {name!r} would collide with one of the image's")
-    own = obs.drop(columns=[layout.SUBJECT_ID])
-    return [{str(k): v for k, v in row.items()} for row in own.to_dict(orient="records")]
+    own = obs.drop(columns=[layout.SUBJECT_ID, layout.OBS_ID])
+    rows = [{str(k): v for k, v in row.items()} for row in own.to_dict(orient="records")]
+    return tuple(
+        replace(image, obs_id=obs_id, columns=row)
+        for image, obs_id, row in zip(images, obs[layout.OBS_ID], rows, strict=True)
+    )
 
 
 def append_to_collection(
@@ -381,22 +372,28 @@ def append_to_collection(
     if niftis is not None and dicom_dirs is not None:
         raise ValueError("Cannot provide both niftis and dicom_dirs")
     kind = ImageFormat.DICOM if niftis is None else ImageFormat.NIFTI
-    pairs, _ = resolve_image_source(niftis if niftis is not None else dicom_dirs, kind)  # type: ignore[arg-type]
+    pairs: Any = dicom_dirs if niftis is None else niftis
     settings = IngestOptions(**options)
-    name = collection.name or layout.base_name(collection.uri)
     owner = dataset.owner_of(collection.uri)
-    with commit.transaction(owner, f"append to {name}") as tx:
+    label = collection.name or layout.base_name(collection.uri)
+    with commit.transaction(owner, f"append to {label}") as tx:
         collection._reopen()
-        shape = collection.shape
-        places = tx.last.collections if tx.last is not None else {}
-        uniform: dict[str, tuple[int, ...] | None] = {name: shape} if shape is not None else {}
-        run = IngestRun(tx, settings, places, uniform, owned=owner != collection.uri)
-        ids = dataset.volume_ids(tx)
-        elsewhere = {i for place, found in ids.items() if place != collection.uri for i in found}
-        run.execute(
-            plan_tasks(
-                name, collection.uri, pairs, kind, collection.obs_ids, settings,
-                elsewhere=elsewhere,
-            )
-        )  # fmt: skip
-    return run.report
+        name = collection.name or layout.base_name(collection.uri)
+        plan = _planned({name: pairs}, kind, settings)
+        # Of one shape it stays of one shape, whatever the format; with none or many, it may vary.
+        plan = replace(plan, uniform=frozenset({name} if collection.is_uniform else ()))
+        if owner == collection.uri:
+            places, stores = {name: collection.uri}, {name: collection._store}
+            run = IngestRun(tx, plan, settings, places, stores, subjects=None, pending=False)
+        else:
+            run = _run_on(DatasetStore(owner), tx, plan, settings)
+            _check_known_subjects(plan, run)
+        return run.execute()
+
+
+def _check_known_subjects(plan: IngestPlan, run: IngestRun) -> None:
+    unknown = sorted({image.obs_subject_id for image in plan.images} - (run.subjects or set()))
+    if unknown:
+        raise AlignmentError(
+            f"subject {unknown[0]!r} has no row in obs_meta; add it with RadiObject.append"
+        )

@@ -1,7 +1,7 @@
 """What an ingest will do, before it is done: which image becomes which volume of which subject.
 
 A plan is made from headers and names alone. It can be looked at, its ids can be replaced by keyed
-hashes, and `radiobject.planned_ingest.ingest_plan` carries it out.
+hashes, and `radiobject.ingest.ingest_plan` carries it out.
 """
 
 from __future__ import annotations
@@ -10,19 +10,24 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, SchemaError
-from radiobject.formats.bids import index_bids
-from radiobject.formats.dicom_series import DicomSeries
-from radiobject.formats.discovery import ImageSource, nifti_stem, resolve_nifti_source
-from radiobject.formats.nifti_header import TEXT_FIELDS
-from radiobject.formats.privacy import keyed_id
+from radiobject.formats.discovery import (
+    ImageFormat,
+    ImageSource,
+    nifti_stem,
+    resolve_nifti_source,
+)
+from radiobject.formats.privacy import check_keywords, keyed_id
 from radiobject.formats.report import IngestReport
 from radiobject.indexing import shortened
-from radiobject.storage import layout
+from radiobject.storage import dataset, layout
+
+if TYPE_CHECKING:
+    from radiobject.formats.dicom_series import DicomSeries
 
 _PATIENT_ID = "PatientID"
 SUBJECT_SOURCES = ("folder", _PATIENT_ID)
@@ -38,7 +43,7 @@ class PlannedImage:
     collection : str
         The collection it goes to.
     source : Path or DicomSeries
-        A NIfTI file, or the frames of a series.
+        A NIfTI file, a folder that holds one DICOM series, or the frames of a series.
     obs_subject_id : str
         Whose it is.
     obs_id : str, optional
@@ -47,6 +52,8 @@ class PlannedImage:
         Values of the obs table beside those that the image itself has.
     keep : tuple of str
         Header fields to keep beside those on the allow-list.
+    format : ImageFormat
+        How `source` is read.
     """
 
     collection: str
@@ -55,6 +62,7 @@ class PlannedImage:
     obs_id: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
+    format: ImageFormat = ImageFormat.NIFTI
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,12 @@ class IngestPlan:
     images : tuple of PlannedImage
         The volumes to be.
     subjects : DataFrame
-        Rows of obs_meta, with the column ``obs_subject_id``; every image's subject has one.
+        Rows of obs_meta that are stored whatever becomes of the images, with the column
+        ``obs_subject_id``. Any other subject gets its row with its first volume.
     labels : frozenset of str
         Collections of label images, to be indexed for foreground sampling.
+    uniform : frozenset of str
+        Collections whose volumes must all have one shape.
     report : IngestReport
         What was refused or skipped while planning.
     pseudonymous : bool
@@ -76,8 +87,11 @@ class IngestPlan:
     """
 
     images: tuple[PlannedImage, ...]
-    subjects: pd.DataFrame
+    subjects: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame({layout.SUBJECT_ID: []}, dtype="str")
+    )
     labels: frozenset[str] = frozenset()
+    uniform: frozenset[str] = frozenset()
     report: IngestReport = field(default_factory=IngestReport)
     pseudonymous: bool = False
 
@@ -85,6 +99,10 @@ class IngestPlan:
     def collections(self) -> tuple[str, ...]:
         """Names of the collections, in the order of their first image."""
         return tuple(dict.fromkeys(image.collection for image in self.images))
+
+    def subjects_of(self, collection: str) -> set[str]:
+        """Return the subjects that have an image for `collection`."""
+        return _subjects(image for image in self.images if image.collection == collection)
 
     def with_subjects(self, obs_meta: pd.DataFrame) -> IngestPlan:
         """Return the plan with columns and subjects from `obs_meta` added.
@@ -96,14 +114,7 @@ class IngestPlan:
         AlignmentError
             For a subject with two rows, or an image whose subject has none.
         """
-        if layout.SUBJECT_ID not in obs_meta.columns:
-            raise SchemaError(
-                f"obs_meta must have the column {layout.SUBJECT_ID!r}, got {list(obs_meta.columns)}"
-            )
-        given = obs_meta.astype({layout.SUBJECT_ID: "str"})
-        repeated = given[layout.SUBJECT_ID][given[layout.SUBJECT_ID].duplicated()]
-        if len(repeated):
-            raise AlignmentError(f"obs_meta has several rows for subject {repeated.iloc[0]!r}")
+        given = checked_subjects(obs_meta)
         missing = sorted(_subjects(self.images) - set(given[layout.SUBJECT_ID]))
         if missing:
             raise AlignmentError(
@@ -112,8 +123,9 @@ class IngestPlan:
         shared = set(given.columns) & set(self.subjects.columns) - {layout.SUBJECT_ID}
         if shared:
             raise SchemaError(f"column {sorted(shared)[0]!r} is in obs_meta and in the images")
-        joined = given.merge(self.subjects, how="outer", on=layout.SUBJECT_ID)
-        return replace(self, subjects=joined)
+        if len(self.subjects):
+            given = given.merge(self.subjects, how="outer", on=layout.SUBJECT_ID)
+        return replace(self, subjects=given)
 
     def with_keyed_ids(self, key: bytes) -> IngestPlan:
         """Return the plan with every subject's id replaced by a keyed hash.
@@ -126,22 +138,16 @@ class IngestPlan:
         ConfigurationError
             If the key has fewer than 16 bytes.
         """
-        hashed = {name: keyed_id(name, key) for name in self._all_subjects()}
+        everybody = _subjects(self.images) | set(self.subjects[layout.SUBJECT_ID])
+        hashed = {name: keyed_id(name, key) for name in everybody}
         images = tuple(
-            replace(
-                image,
-                obs_subject_id=hashed[image.obs_subject_id],
-                obs_id=_renamed(image, hashed[image.obs_subject_id]),
-            )
+            replace(image, obs_subject_id=name, obs_id=_renamed(image, name))
             for image in self.images
+            for name in [hashed[image.obs_subject_id]]
         )
-        subjects = self.subjects.assign(
-            **{layout.SUBJECT_ID: self.subjects[layout.SUBJECT_ID].map(hashed)}
-        )
+        ids = self.subjects[layout.SUBJECT_ID].map(hashed)
+        subjects = self.subjects.assign(**{layout.SUBJECT_ID: ids})
         return replace(self, images=images, subjects=subjects, pseudonymous=True)
-
-    def _all_subjects(self) -> set[str]:
-        return _subjects(self.images) | set(self.subjects[layout.SUBJECT_ID])
 
 
 def _subjects(images: Iterable[PlannedImage]) -> set[str]:
@@ -155,8 +161,42 @@ def _renamed(image: PlannedImage, subject: str) -> str | None:
     return subject + image.obs_id[len(image.obs_subject_id) :]
 
 
-def _table_of(images: Iterable[PlannedImage]) -> pd.DataFrame:
-    return pd.DataFrame({layout.SUBJECT_ID: sorted(_subjects(images))}, dtype="object")
+def checked_subjects(obs_meta: pd.DataFrame) -> pd.DataFrame:
+    """Return rows for obs_meta with text ids, and without the column that the store keeps itself.
+
+    Raises
+    ------
+    SchemaError
+        Without the column ``obs_subject_id``.
+    AlignmentError
+        For a subject with two rows.
+    """
+    if layout.SUBJECT_ID not in obs_meta.columns:
+        raise SchemaError(
+            f"obs_meta is missing the column {layout.SUBJECT_ID!r}, it has {list(obs_meta.columns)}"
+        )
+    given = obs_meta.astype({layout.SUBJECT_ID: "str"})
+    repeated = given[layout.SUBJECT_ID][given[layout.SUBJECT_ID].duplicated()]
+    if len(repeated):
+        raise AlignmentError(f"obs_meta has several rows for subject {repeated.iloc[0]!r}")
+    return given.drop(columns=[dataset.OBS_IDS], errors="ignore")
+
+
+def kept_fields(kind: ImageFormat, keep: Sequence[str]) -> tuple[str, ...]:
+    """Return those of `keep` that images of a format have; others may be for another source.
+
+    Raises
+    ------
+    ConfigurationError
+        If no format has a field of that name.
+    """
+    from radiobject.formats.nifti_header import TEXT_FIELDS
+
+    text = tuple(name for name in keep if name in TEXT_FIELDS)
+    keywords = tuple(name for name in keep if name not in TEXT_FIELDS)
+    if keywords:
+        check_keywords(keywords)
+    return text if kind is ImageFormat.NIFTI else keywords
 
 
 def plan_niftis(
@@ -175,24 +215,26 @@ def plan_niftis(
         Regular expression searched in the file name without its ending; the subject is its first
         group, or the whole match. Without it the subject is the whole name.
     keep : sequence of str
-        Text fields of the header to keep.
+        Text fields of the header to keep; DICOM keywords among them are for other sources.
 
     Raises
     ------
     ConfigurationError
-        If the pattern is not a regular expression.
+        If the pattern is not a regular expression, or a field is unknown.
     FileNotFoundError
         If a path does not exist or nothing matches.
     IngestError
         If a file's name does not match the pattern.
     """
     subject_of = _subject_finder(subject_pattern) if subject_pattern is not None else nifti_stem
-    planned = tuple(
-        PlannedImage(layout.checked_id(name, "a collection's name"), path, subject, keep=(*keep,))
-        for name, source in images.items()
-        for path, subject in resolve_nifti_source(source, subject_of)
+    kept = kept_fields(ImageFormat.NIFTI, keep)
+    return IngestPlan(
+        tuple(
+            PlannedImage(layout.checked_id(name, "a collection's name"), path, subject, keep=kept)
+            for name, source in images.items()
+            for path, subject in resolve_nifti_source(source, subject_of)
+        )
     )
-    return IngestPlan(planned, _table_of(planned))
 
 
 def _subject_finder(pattern: str) -> Any:
@@ -227,6 +269,9 @@ def plan_bids(
     derivatives : bool
         Take label images from ``derivatives/`` too.
     """
+    from radiobject.formats.bids import index_bids
+    from radiobject.formats.nifti_header import TEXT_FIELDS
+
     text = tuple(name for name in keep if name in TEXT_FIELDS)
     sidecar = [name for name in keep if name not in TEXT_FIELDS]
     index = index_bids(root, keep=sidecar, derivatives=derivatives)
@@ -241,7 +286,7 @@ def plan_bids(
         for image, obs_id in zip(images, names[collection], strict=True)
     )
     report = IngestReport(skipped=dict(index.skipped))
-    return IngestPlan(planned, index.participants, index.labels, report)
+    return IngestPlan(planned, index.participants, index.labels, report=report)
 
 
 def _distinct_ids(collections: Mapping[str, Sequence[Any]]) -> dict[str, list[str | None]]:
@@ -273,7 +318,7 @@ def plan_dicoms(
     subject_from : {"folder", "PatientID"}
         The subject is the first folder below `root`, or the header's PatientID.
     keep : sequence of str
-        DICOM keywords to keep as columns.
+        DICOM keywords to keep as columns; text fields of NIfTI among them are for other sources.
     allow_tilt : bool
         Accept a gantry tilt, with a sheared affine.
 
@@ -292,7 +337,8 @@ def plan_dicoms(
         raise ConfigurationError(
             f"subject_from must be one of {SUBJECT_SOURCES}, got {subject_from!r}"
         )
-    wanted = dict.fromkeys([*keep, *([_PATIENT_ID] if subject_from == _PATIENT_ID else [])])
+    kept = kept_fields(ImageFormat.DICOM, keep)
+    wanted = dict.fromkeys([*kept, *([_PATIENT_ID] if subject_from == _PATIENT_ID else [])])
     report, found = scan_dicom(root, keep=list(wanted), allow_tilt=allow_tilt)
     top = Path(root).name if isinstance(root, str | Path) else "dicom"
     planned = tuple(
@@ -300,12 +346,12 @@ def plan_dicoms(
             collection or str(series.fields["Modality"] or "unknown"),
             series,
             _patient_id(series) if subject_from == _PATIENT_ID else _top_folder(series, top),
-            keep=(*keep,),
+            keep=kept,
+            format=ImageFormat.DICOM,
         )
         for series in found
     )
-    refused = IngestReport(report.refused, dict(report.skipped))
-    return IngestPlan(planned, _table_of(planned), report=refused)
+    return IngestPlan(planned, report=IngestReport(report.refused, dict(report.skipped)))
 
 
 def _top_folder(series: DicomSeries, root: str) -> str:
@@ -336,8 +382,8 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
     for plan in plans:
         report.extend(plan.report.lines)
         report.skipped |= plan.report.skipped
-    tables = [plan.subjects.astype({layout.SUBJECT_ID: "str"}) for plan in plans]
-    subjects = pd.concat(tables, ignore_index=True)
+    tables = [plan.subjects for plan in plans if len(plan.subjects)] or [plans[0].subjects]
+    subjects = pd.concat(tables, ignore_index=True).astype({layout.SUBJECT_ID: "str"})
     merged = subjects.groupby(layout.SUBJECT_ID, sort=True).first().reset_index()
     distinct = subjects.groupby(layout.SUBJECT_ID).nunique()
     clashes = distinct.index[(distinct > 1).any(axis=1)]
@@ -347,6 +393,7 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
         tuple(image for plan in plans for image in plan.images),
         merged,
         frozenset().union(*(plan.labels for plan in plans)),
+        frozenset().union(*(plan.uniform for plan in plans)),
         report,
         any(plan.pseudonymous for plan in plans),
     )

@@ -1,23 +1,28 @@
-"""Images on their way into a store: the work on one, and the run over many."""
+"""Images on their way into a store: the work on one, and the run over a plan of many."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import RadiObjectError, ShapeError
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.image import LoadedImage
+from radiobject.formats.privacy import column_name
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
-from radiobject.pipeline import FreeIds
+from radiobject.frames import frame_rows
+from radiobject.ingest_ids import identified
+from radiobject.ingest_plan import IngestPlan, PlannedImage
+from radiobject.orientation import spacing_mm
 from radiobject.storage import collection as stored
-from radiobject.storage import dataset, layout
+from radiobject.storage import dataset, files, layout
+from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Transaction
 from radiobject.storage.label_index import build_label_index, fingerprint, write_label_rows
 from radiobject.storage.volume_rows import VolumeRecord
@@ -27,8 +32,8 @@ from radiobject.writers import write_new_volume
 if TYPE_CHECKING:
     from radiobject.plan.labels import LabelSummary
 
-Pairs = Sequence[tuple[str | Path, str]]
 _BATCH = 256
+_FILE_NAME_COLUMNS = ("source_path", "source_name")
 
 
 @dataclass(frozen=True)
@@ -77,182 +82,243 @@ class IngestOptions:
 
 @dataclass(frozen=True)
 class IngestTask:
-    """One image to become one volume; travels to worker processes."""
+    """A planned image with everything that a worker needs to write it."""
 
-    collection: str
+    image: PlannedImage
     uri: str
-    path: Path
-    format: ImageFormat
-    obs_subject_id: str
     obs_id: str
     reorient: str | None
     config: WriteConfig
     options: IngestOptions
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    pseudonymous: bool = False
 
 
 @dataclass(frozen=True)
 class IngestedVolume:
     """A volume that was written, or why it was not."""
 
-    task: IngestTask
+    image: PlannedImage
     record: VolumeRecord | None = None
     summary: LabelSummary | None = None
     warnings: tuple[str, ...] = ()
     error: str | None = None
 
 
-def _load(task: IngestTask) -> LoadedImage:
-    if task.format is ImageFormat.NIFTI:
+def _load(image: PlannedImage, reorient: str | None) -> LoadedImage:
+    if image.format is ImageFormat.NIFTI:
         from radiobject.formats.nifti import load_nifti
 
-        return load_nifti(task.path, reorient=task.reorient, keep=task.options.keep_fields)
-    from radiobject.formats.dicom import load_folder
+        return load_nifti(image.source, reorient=reorient, keep=image.keep)  # type: ignore[arg-type]
+    from radiobject.formats.dicom import load_folder, load_series
 
-    return load_folder(task.path, reorient=task.reorient, keep=task.options.keep_fields)
+    if isinstance(image.source, Path):
+        return load_folder(image.source, reorient=reorient, keep=image.keep)
+    loaded = load_series(image.source, reorient=reorient)
+    # PatientID may have been read just to tell subjects apart: that is no wish to store it.
+    unwanted = {column_name("PatientID")} - {column_name(name) for name in image.keep}
+    columns = {name: value for name, value in loaded.columns.items() if name not in unwanted}
+    return replace(loaded, columns=columns)
 
 
 def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
     """Read one image and write its volume, wherever this runs."""
+    image, options = task.image, task.options
     try:
-        image = _load(task)
-        labels = task.collection in task.options.labels
-        summary = build_label_index(image.data) if labels else None
+        loaded = _load(image, task.reorient)
+        columns = {**loaded.columns, **image.columns}
+        if task.pseudonymous:
+            columns |= dict.fromkeys(_FILE_NAME_COLUMNS, "")
+        summary = build_label_index(loaded.data) if image.collection in options.labels else None
         record = write_new_volume(
             task.uri,
             timestamp,
-            image.data,
+            loaded.data,
             obs_id=task.obs_id,
-            obs_subject_id=task.obs_subject_id,
-            affine=image.affine,
-            columns={**image.columns, **task.columns},
-            metadata=image.metadata,
-            rescale=image.rescale,
+            obs_subject_id=image.obs_subject_id,
+            affine=loaded.affine,
+            columns=columns,
+            metadata=loaded.metadata,
+            rescale=loaded.rescale,
             config=task.config,
-            patch_size=task.options.patch_size,
+            patch_size=options.patch_size,
         )
     except (RadiObjectError, OSError, TypeError) as error:
-        if task.options.on_error == "raise":
+        if options.on_error == "raise":
             raise
-        return IngestedVolume(task, error=f"{type(error).__name__}: {error}")
-    return IngestedVolume(task, record, summary, image.warnings)
-
-
-def plan_tasks(
-    name: str, uri: str, pairs: Pairs, kind: ImageFormat, existing: Iterable[str],
-    options: IngestOptions, columns: Sequence[Mapping[str, Any]] | None = None,
-    elsewhere: Collection[str] = (),
-) -> list[IngestTask]:  # fmt: skip
-    """Return what is to be done for `pairs`: a task for each that is not there already.
-
-    Parameters
-    ----------
-    existing
-        Ids in the collection. A resumed run leaves them out; any other numbers further scans on.
-    elsewhere
-        Ids in other collections, which no new volume gets.
-    columns
-        Per pair, an explicit ``obs_id`` and values of the obs columns.
-    """
-    own = set(existing)
-    resumed = options.exists == "resume"
-    ids = FreeIds(name, elsewhere if resumed else {*own, *elsewhere})
-    tasks: list[IngestTask] = []
-    settings = get_radiobject_config().write
-    target = reorient_target(options.reorient)
-    travelling = replace(options, executor=None)
-    for number, (path, subject) in enumerate(pairs):
-        row = dict(columns[number]) if columns else {}
-        obs_id = row.pop(layout.OBS_ID, None) or ids.next(subject)
-        if obs_id in own:
-            continue
-        place = (name, uri, Path(path), kind)
-        tasks.append(IngestTask(*place, subject, obs_id, target, settings, travelling, row))
-    return tasks
+        return IngestedVolume(image, error=f"{type(error).__name__}: {error}")
+    return IngestedVolume(image, record, summary, loaded.warnings)
 
 
 @dataclass
 class IngestRun:
-    """Tasks of one ingest, committed together or in batches."""
+    """A plan on its way into an open commit, all of it together or in batches.
+
+    Parameters
+    ----------
+    tx : Transaction
+        The open commit.
+    plan : IngestPlan
+        What to store.
+    options : IngestOptions
+        How.
+    places : dict of str to str
+        Where each collection is; those that are new are added with their first volume.
+    stores : mapping of str to CollectionStore
+        The collections as they were before.
+    subjects : set of str, optional
+        Subjects that have a row; None for a collection that no data set owns.
+    pending : bool
+        Whether something is to be committed even if no volume comes.
+    """
 
     tx: Transaction
+    plan: IngestPlan
     options: IngestOptions
-    places: Mapping[str, str]
-    uniform: Mapping[str, tuple[int, ...] | None]
-    owned: bool
-    report: IngestReport = field(default_factory=IngestReport)
-    subjects: int = 0
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    stores: Mapping[str, CollectionStore] = field(default_factory=dict)
+    subjects: set[str] | None = field(default_factory=set)
+    pending: bool = True
+    _made: dict[str, str] = field(default_factory=dict)
+    _new_subjects: int = 0
 
-    def execute(self, tasks: Sequence[IngestTask]) -> None:
-        """Do the tasks; commit what they gave, and subjects and collections that are new."""
+    def __post_init__(self) -> None:
+        self.report = IngestReport([*self.plan.report.lines], {**self.plan.report.skipped})
+        self._shapes = dict(_expected_shapes(self.plan, self.stores))
+
+    def execute(self) -> IngestReport:
+        """Store what the plan says, and return a line for every input."""
+        if self.subjects is not None:
+            rows = self.plan.subjects
+            self._add_subjects(frame_rows(rows[~rows[layout.SUBJECT_ID].isin(self.subjects)]))
+        tasks = self._tasks()
         # Only a run that may be taken up again commits part of its work.
         size = _BATCH if self.options.exists == "resume" else max(1, len(tasks))
         batches = [tasks[first : first + size] for first in range(0, len(tasks), size)]
-        work = (self._batch(batch) for batch in batches)
-        total = len(tasks)
-        flat = (done for batch in work for done in batch)
-        shown = self.options.progress
-        for _ in parallel.progress_bar(flat, total, "ingesting", show=shown):
+        work = (done for batch in batches for done in self._batch(batch))
+        for _ in parallel.progress_bar(work, len(tasks), "ingesting", show=self.options.progress):
             pass
-        before = self.tx.last
-        if before is None or self.subjects or dict(self.places) != before.collections:
+        for place in self._made.values():
+            # All of its images were refused.
+            files.remove(layout.located(self.tx.uri, place))
+        if self.pending:
             self._publish(0)
+        return self.report
+
+    def _tasks(self) -> list[IngestTask]:
+        resumed = self.options.exists == "resume"
+        images = list(identified(self.plan.images, self.stores, resumed=resumed))
+        for name in dict.fromkeys(image.collection for image, _ in images):
+            if name not in self.places:
+                self._made[name] = dataset.new_collection_location(self.tx, name)
+                location = layout.join(self.tx.uri, self._made[name])
+                stored.create_collection(location, self.tx.clock, name=name, owner="../..")
+        labels = (*self.options.labels, *self.plan.labels)
+        travelling = replace(self.options, executor=None, labels=labels)
+        target, config = reorient_target(self.options.reorient), get_radiobject_config().write
+        hidden = self.plan.pseudonymous
+        return [
+            IngestTask(
+                image, self._uri(image.collection), obs_id, target, config, travelling, hidden
+            )
+            for image, obs_id in images
+        ]
+
+    def _uri(self, name: str) -> str:
+        return layout.located(self.tx.uri, (self.places | self._made)[name])
 
     def _batch(self, tasks: Sequence[IngestTask]) -> Iterator[IngestedVolume]:
         work = partial(ingest_one, self.tx.clock.tick())
-        finished: list[IngestedVolume] = []
+        finished: list[tuple[IngestedVolume, VolumeRecord]] = []
         for done in parallel.run(work, tasks, executor=self.options.executor):
             self.report.extend([_line(done)])
             if done.record is not None:
-                self._check_shape(done)
-                finished.append(done)
+                self._check_shape(done.image, done.record)
+                finished.append((done, done.record))
             yield done
         if finished:
             self._append(finished)
             self._publish(len(finished))
 
-    def _check_shape(self, done: IngestedVolume) -> None:
-        name = done.task.collection
-        if name not in self.uniform or done.record is None:
+    def _check_shape(self, image: PlannedImage, record: VolumeRecord) -> None:
+        name, shape = image.collection, record.locator.shape
+        if name not in self._shapes:
             return
-        shape = done.record.locator.shape
-        expected = self.shapes.setdefault(name, self.uniform[name] or shape)
+        expected = self._shapes[name] = self._shapes[name] or shape
         if shape != expected:
             raise ShapeError(
-                f"Dimension mismatch: {done.task.path.name} has shape {shape}, collection "
-                f"{name!r} has {expected}"
+                f"Dimension mismatch: {_name(image)} has shape {shape}, collection {name!r} "
+                f"has {expected}"
             )
 
-    def _append(self, finished: Sequence[IngestedVolume]) -> None:
-        by_uri: dict[str, list[IngestedVolume]] = {}
-        for done in finished:
-            by_uri.setdefault(done.task.uri, []).append(done)
-        pairs: list[tuple[str, str]] = []
-        for uri, group in by_uri.items():
-            records = [done.record for done in group if done.record is not None]
-            stored.append_records(uri, records, self.tx.clock)
-            pairs += [(record.obs_subject_id, record.obs_id) for record in records]
+    def _append(self, finished: Sequence[tuple[IngestedVolume, VolumeRecord]]) -> None:
+        groups: dict[str, list[tuple[IngestedVolume, VolumeRecord]]] = {}
+        for done, record in finished:
+            groups.setdefault(done.image.collection, []).append((done, record))
+        for name, group in groups.items():
+            uri = self._uri(name)
+            stored.append_records(uri, [record for _, record in group], self.tx.clock)
             labels = {
-                done.record.obs_id: (fingerprint(done.record.locator), done.summary)
-                for done in group
-                if done.record is not None and done.summary is not None
+                record.obs_id: (fingerprint(record.locator), done.summary)
+                for done, record in group
+                if done.summary is not None
             }
             write_label_rows(uri, labels, self.tx.clock.tick())
-        if self.owned:
+            if name in self._made:
+                self.places[name] = self._made.pop(name)
+        if self.subjects is not None:
+            pairs = [(record.obs_subject_id, record.obs_id) for _, record in finished]
+            new = dict.fromkeys(subject for subject, _ in pairs if subject not in self.subjects)
+            self._add_subjects({layout.SUBJECT_ID: list(new)})
             dataset.change_obs_ids(self.tx, added=pairs)
 
+    def _add_subjects(self, rows: Mapping[str, list]) -> None:
+        new = rows[layout.SUBJECT_ID]
+        if new and self.subjects is not None:
+            dataset.add_subjects(self.tx.uri, rows, self.tx.clock)
+            self.subjects.update(new)
+            self._new_subjects += len(new)
+            self.pending = True
+
     def _publish(self, volumes: int) -> None:
-        dataset.publish(self.tx, collections=self.places, subjects=self.subjects, volumes=volumes)
-        self.subjects = 0
+        places = self.places if self.subjects is not None else None
+        dataset.publish(self.tx, collections=places, subjects=self._new_subjects, volumes=volumes)
+        self._new_subjects, self.pending = 0, False
+
+
+def _expected_shapes(
+    plan: IngestPlan, stores: Mapping[str, CollectionStore]
+) -> Iterator[tuple[str, tuple[int, ...] | None]]:
+    """Yield the collections that have one shape, with the shape if it is known by now."""
+    for name in plan.uniform:
+        rows = stores[name].rows if name in stores else None
+        if rows is None or not len(rows):
+            yield name, None
+        elif (rows.shapes == rows.shapes[0]).all():
+            yield name, rows.shape(0)
+
+
+def _name(image: PlannedImage) -> str:
+    source = image.source
+    return source.name if isinstance(source, Path) else source.folder or source.files[0].name
 
 
 def _line(done: IngestedVolume) -> ReportLine:
-    name = f"{done.task.collection}/{done.task.path.name}"
+    image = done.image
+    if isinstance(image.source, Path):
+        line = ReportLine(f"{image.collection}/{_name(image)}", Verdict.ACCEPTED)
+    else:
+        line = ReportLine(
+            _name(image),
+            Verdict.ACCEPTED,
+            files=len(image.source.files),
+            description=image.source.description,
+        )
     if done.record is None:
-        return ReportLine(name, Verdict.REFUSED, (done.error or "",))
-    verdict = Verdict.WARNED if done.warnings else Verdict.ACCEPTED
-    spacing = tuple(float(done.record.columns[f"spacing_{axis}"]) for axis in "xyz")
-    return ReportLine(
-        name, verdict, done.warnings, shape=done.record.locator.shape, spacing_mm=spacing
+        return replace(line, verdict=Verdict.REFUSED, reasons=(done.error or "",))
+    return replace(
+        line,
+        verdict=Verdict.WARNED if done.warnings else Verdict.ACCEPTED,
+        reasons=done.warnings,
+        shape=done.record.locator.shape,
+        spacing_mm=spacing_mm(done.record.affine),
     )

@@ -20,7 +20,7 @@ FLOORS = (
             "radi_object", "changes", "assembly", "upgrade",
         ),
     ),
-    ("verbs", ("ingest_run", "ingest", "ingest_plan", "planned_ingest", "identifying", "export")),
+    ("verbs", ("ingest", "ingest_ids", "ingest_plan", "ingest_run", "identifying", "export")),
     ("training", ("ml",)),
     ("doors", ("__init__", "__main__", "cli", "cli_values", "viewer")),
 )  # fmt: skip

@@ -10,8 +10,8 @@ import pandas as pd
 
 from radiobject import RadiObject
 from radiobject.identifying import identifying_fields
+from radiobject.ingest import ingest_plan
 from radiobject.ingest_plan import plan_dicoms
-from radiobject.planned_ingest import ingest_plan
 from radiobject.writers import RadiObjectWriter
 
 

@@ -252,7 +252,7 @@ def _carry_out(
     append: bool,
 ) -> None:
     from radiobject.cli.reporting import settings
-    from radiobject.planned_ingest import ingest_plan
+    from radiobject.ingest import ingest_plan
 
     plan = wish.plan(sources)
     with threads(workers) as executor:
