@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -501,3 +502,23 @@ def test_notebook_pictures_and_reprs(radi):
         assert "<script" not in page
     assert page.count("data:image/png;base64,") == 0
     assert radi.CT[0]._repr_html_().count("data:image/png;base64,") == 3
+
+
+def test_a_writer_whose_clock_is_behind_comes_after_all_the_same(tmp_path, monkeypatch):
+    ahead = time.time() + 7200
+    with monkeypatch.context() as patched:
+        patched.setattr("radiobject.storage.commit.time.time", lambda: ahead)
+        make_dataset(tmp_path / "store")
+    radi = RadiObject(str(tmp_path / "store"))
+    radi.CT.obs.add_column("grade", int, fill=1)
+    radi.delete("a")
+    radi.add_collection("again", radi.CT)
+    for grade in range(20):
+        rows = pd.DataFrame({"obs_subject_id": ["b"], "obs_id": ["b_CT"], "grade": [grade]})
+        radi.CT.obs.update(rows)
+    assert radi.history()["timestamp"].is_monotonic_increasing
+    assert RadiObject(radi.uri).CT.obs.read(["grade"])["grade"].tolist() == [19, 1, 1]
+    assert RadiObject(radi.uri, at=-2).CT.obs.read(["grade"])["grade"].tolist() == [18, 1, 1]
+    radi.vacuum()
+    radi.validate(checksums=True)
+    check_volume(RadiObject(radi.uri).again["d_again"], "d")

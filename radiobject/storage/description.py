@@ -15,6 +15,7 @@ from radiobject.ctx import SliceOrientation, get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.storage import groups, layout
 from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.table import FOREVER
 
 RESCALE_KEYS = ("rescale_slope", "rescale_intercept")
 AFFINE_KEY = "orientation_affine"
@@ -79,7 +80,8 @@ def describe_volume(uri: str) -> VolumeDescription:
     if found != "array":
         what = f"a TileDB {found} lies" if found else "nothing lies"
         raise StoreNotFoundError(f"no volume at {uri}: {what} there; check the URI")
-    with tiledb.open(uri, "r", ctx=ctx) as array:
+    # A volume never changes, and its writer's clock may be ahead of this machine's.
+    with tiledb.open(uri, "r", timestamp=(0, FOREVER), ctx=ctx) as array:
         schema = array.schema
         if schema.sparse or not schema.has_attr(layout.VOXELS_ATTR) or schema.domain.ndim < 3:
             raise StorageError(

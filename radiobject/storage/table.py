@@ -23,7 +23,8 @@ BLOB = np.dtype("S")
 _TIME = np.dtype("datetime64[ns]")
 _TILE_ROWS = 10_000
 _MAX_FRAGMENTS = 24
-_FOREVER = 2**63 - 1
+FOREVER = 2**63 - 1
+"""Timestamp that no write is later than, whatever the clock of the machine that wrote."""
 _ESCAPE = "\x7f"
 
 
@@ -162,7 +163,7 @@ class Table:
         ctx = get_tiledb_ctx()
         if mode != "r":
             return tiledb.open(self.uri, mode, timestamp=timestamp, ctx=ctx)
-        until = self.timestamp if self.timestamp is not None else _FOREVER
+        until = self.timestamp if self.timestamp is not None else FOREVER
         return tiledb.open(self.uri, "r", timestamp=(0, until), ctx=ctx)
 
     def schema(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
