@@ -32,7 +32,7 @@ class _Present:
     def of(cls, stores: Mapping[str, CollectionStore], *, resumed: bool) -> _Present:
         found = cls()
         for name, store in stores.items():
-            columns = [_DIGEST] if resumed and _DIGEST in store.obs.schema()[1] else []
+            columns = [_DIGEST] if resumed and _DIGEST in store.columns else []
             table = store.read(columns)
             ids, subjects = table[layout.OBS_ID].values, table[layout.SUBJECT_ID].values
             found.taken.update(dict.fromkeys(map(str, ids), name))
