@@ -33,12 +33,13 @@ def write_selection(
 
     once = radi if not radi.is_view else radi.loc[list(dict.fromkeys(radi.obs_subject_ids))]
     rows = once.obs_meta.read().drop(columns=[dataset.OBS_IDS])
-    with RadiObjectWriter(uri) as writer:
+    schema = {n: d for n, d in once.obs_meta.dtypes.items() if n != dataset.OBS_IDS}
+    with RadiObjectWriter(uri, schema) as writer:
         if len(rows):
             writer.write_obs_meta(rows)
         taken: list[str] = []
         for name in once.collection_names:
-            target = writer.add_collection(name)
+            target = writer.add_collection(name, None, pipeline.own_schema(once.collection(name)))
             jobs = pipeline.jobs_of(once.collection(name))
             ids = pipeline.new_ids(jobs, name, taken)
             taken += ids
@@ -134,7 +135,8 @@ def _bring_in(tx: Transaction, name: str, vc: VolumeCollection, taken: Sequence[
         groups.write_metadata(vc.uri, described, tx.clock.tick())
         return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"
     place = dataset.new_collection_location(tx, name)
-    with VolumeCollectionWriter(layout.join(tx.uri, place), name=name).within(tx) as writer:
+    uri, schema = layout.join(tx.uri, place), pipeline.own_schema(vc)
+    with VolumeCollectionWriter(uri, None, schema, name).within(tx) as writer:
         jobs = pipeline.jobs_of(vc)
         pipeline.stream_into(writer, jobs, (), obs_ids=pipeline.new_ids(jobs, name, taken))
     return place

@@ -145,6 +145,12 @@ def write_transformed(
     )
 
 
+def own_schema(collection: VolumeCollection) -> dict[str, np.dtype]:
+    """Return the columns that describe the scans of a collection, with their types."""
+    left_out = {*SYSTEM_COLUMNS, *COMPUTED_COLUMNS}
+    return {name: d for name, d in collection.obs.dtypes.items() if name not in left_out}
+
+
 def own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a row that describe the scan, without ids and geometry."""
     left_out = {*SYSTEM_COLUMNS, *COMPUTED_COLUMNS, layout.SUBJECT_ID, layout.OBS_ID}

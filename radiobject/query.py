@@ -285,7 +285,9 @@ class LazyQuery:
             label = getattr(self._fns[-1], "__name__", "mapped") if self._fns else "written"
             uri = f"{self._source.uri}_{label}"
         label = name or layout.base_name(layout.normalise_uri(uri))
-        with VolumeCollectionWriter(uri, name=label) as writer:
+        # A transform may give a column values of another type; a copy keeps the types.
+        schema = None if self._fns else pipeline.own_schema(self._source)
+        with VolumeCollectionWriter(uri, None, schema, label) as writer:
             jobs = pipeline.jobs_of(self._source)
             pipeline.stream_into(writer, jobs, self._fns, executor=executor, progress=progress)
         return VolumeCollection(writer.uri)

@@ -34,13 +34,14 @@ def upgrade_dataset(
     if not isinstance(radi._store, LegacyDatasetStore):
         raise StorageError(f"{radi._uri} has the layout of this version already")
     rows = radi.obs_meta.read().drop(columns=[dataset.OBS_IDS], errors="ignore")
-    with RadiObjectWriter(uri) as writer:
+    schema = {n: d for n, d in radi.obs_meta.dtypes.items() if n != dataset.OBS_IDS}
+    with RadiObjectWriter(uri, schema) as writer:
         if len(rows):
             writer.write_obs_meta(rows)
         for name in radi.collection_names:
             collection = radi.collection(name)
             pipeline.stream_into(
-                writer.add_collection(name),
+                writer.add_collection(name, None, pipeline.own_schema(collection)),
                 pipeline.jobs_of(collection),
                 (),
                 obs_ids=collection.obs_ids,

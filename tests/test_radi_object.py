@@ -78,6 +78,17 @@ def test_deleting_renaming_and_copying_keep_them_together(radi, tmp_path):
                                                        '["d_CT", "d_seg"]']  # fmt: skip
 
 
+def test_copies_keep_columns_without_values_and_the_types_of_all(radi, tmp_path):
+    radi.obs_meta.add_column("empty", float)
+    radi.CT.obs.add_column("small", np.int16, fill=3)
+    radi.CT.obs.add_column("none", bool)
+    for copied in (radi.write(str(tmp_path / "a")), radi.head(1).write(str(tmp_path / "b"))):
+        assert copied.obs_meta.dtypes == radi.obs_meta.dtypes
+        assert copied.CT.obs.dtypes == radi.CT.obs.dtypes
+        alone = copied.CT.write(str(tmp_path / f"alone{len(copied)}"))
+        assert alone.obs.dtypes == radi.CT.obs.dtypes
+
+
 def test_a_name_given_up_and_given_anew_never_overwrites(radi):
     for turn in range(4):
         radi.rename_collection("CT", f"old{turn}")
