@@ -64,7 +64,11 @@ class EagerQuery:
         executor: Executor | None = None,
         progress: bool = False,
     ) -> EagerQuery:
-        """Run `work` on the jobs of `source`, in its order; each gives one result or a list."""
+        """Run `work` on the jobs of `source`, in its order; each gives one result or a list.
+
+        The query keeps the state that was read: changes made later move none of its results.
+        """
+        source = source.copy()
         results = pipeline.run_jobs(
             work, items, executor=executor, progress=progress, description="transforming"
         )

@@ -66,6 +66,19 @@ def test_batches_see_whole_batches(collection):
         collection.map_batches(work, batch_size=0)
 
 
+def test_results_stay_with_their_ids_whatever_happens_to_the_collection(tmp_path):
+    make_dataset(tmp_path / "store")
+    collection = RadiObject(str(tmp_path / "store")).CT
+    query = collection.map(lambda volume, row: (volume + 1, {"was": row["obs_id"]}))
+    before = {i: collection.loc[i].to_numpy() for i in collection.obs_ids}
+    collection.delete(collection.obs_ids[:2])
+    written = query.map(lambda volume, row: volume).write(str(tmp_path / "later"))
+    rows = written.to_obs()
+    for obs_id, was in zip(rows["obs_id"], rows["was"], strict=True):
+        np.testing.assert_array_equal(written.loc[obs_id].to_numpy(), before[was] + 1)
+    assert sorted(rows["was"]) == sorted(before)
+
+
 def test_lazy_equals_eager_and_runs_only_when_asked(collection, tmp_path):
     seen = []
 

@@ -9,6 +9,7 @@ last writer died and that what it left must be rolled back.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -23,8 +24,12 @@ import psutil
 
 from radiobject.exceptions import LockError, StorageError
 from radiobject.storage import layout
+from radiobject.storage.processes import pid_namespace
 
 _ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
+_RECORD_BYTES = 4096
+_OPERATION_LENGTH = 200
+"""An operation may name a collection of any length; the record is read in one piece."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class LockRecord:
 
     host: str
     pid: int
+    pid_space: str
     process_started: float
     acquired: float
     token: str
@@ -45,10 +51,11 @@ class LockRecord:
         return cls(
             host=socket.gethostname(),
             pid=process.pid,
+            pid_space=_pid_space(),
             process_started=process.create_time(),
             acquired=time.time(),
             token=uuid.uuid4().hex,
-            operation=operation,
+            operation=operation[:_OPERATION_LENGTH],
         )
 
     @classmethod
@@ -65,8 +72,11 @@ class LockRecord:
         return json.dumps(asdict(self)).encode()
 
     def is_dead(self) -> bool:
-        """Tell whether the holder ran on this machine and does not any more."""
-        if self.host != socket.gethostname():
+        """Tell whether the holder ran on this machine and does not any more.
+
+        Only where process ids mean the same: two containers, or two machines, may have one name.
+        """
+        if (self.host, self.pid_space) != (socket.gethostname(), _pid_space()):
             return False
         try:
             started = psutil.Process(self.pid).create_time()
@@ -78,6 +88,14 @@ class LockRecord:
         """Return holder, host and age for an error message."""
         age = max(0.0, time.time() - self.acquired)
         return f"process {self.pid} on {self.host!r}, {self.operation}, for {age:.0f} s"
+
+
+def _pid_space() -> str:
+    """Return what processes share for which process ids mean the same, over all machines."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():
+        return f"{psutil.boot_time():.0f}"
+    return f"{boot.read_text().strip()}:{pid_namespace()}"
 
 
 class StoreLock(Protocol):
@@ -159,9 +177,11 @@ class _LocalLock:
                     return fd
             except FileNotFoundError:
                 pass
-            except OSError:
-                holder = LockRecord.parse(os.pread(fd, 4096, 0))
+            except OSError as error:
+                holder = LockRecord.parse(os.pread(fd, _RECORD_BYTES, 0))
                 os.close(fd)
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise StorageError(f"{root} cannot be locked: {error.strerror}") from error
                 who = holder.describe() if holder else "another process"
                 raise LockError(f"{root} is being written by {who}; {_ADVICE}") from None
             os.close(fd)

@@ -1,6 +1,8 @@
 """Names, clocks, heads and tables below the nouns."""
 
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -171,3 +173,19 @@ def test_links_are_removed_and_not_followed(tmp_path):
     files.remove(str(tmp_path / "link"))
     assert (tmp_path / "out" / "precious").read_text() == "x"
     assert sorted(os.listdir(tmp_path)) == ["out"]
+
+
+def test_merging_takes_memory_for_the_table_and_not_for_a_large_one(table):
+    """libtiledb's own default takes 1.7 GB to merge a few rows."""
+    code = (
+        "import resource, sys; from radiobject.storage.table import Table\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
+        "table = Table(sys.argv[1]); table.read(); before = peak()\n"
+        "assert table.consolidate(force=True); print(peak() - before)"
+    )
+    for number in range(3):
+        table.write({"k": [f"key {number}"]}, 100 + number)
+    command = [sys.executable, "-c", code, table.uri]
+    grown_mb = int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    assert grown_mb < 300
+    assert len(Table(table.uri).read()["k"].values) == 3

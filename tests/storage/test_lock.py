@@ -71,6 +71,23 @@ def test_a_dead_holders_lock_is_taken_and_its_rows_rolled_back(local):
     assert VolumeCollection(local.uri).obs.read(["age"])["age"].tolist() == [3]
 
 
+def test_a_holder_is_named_however_long_its_operation_is(local):
+    with commit.transaction(local.uri, f"rename CT to {'x' * 4000}"):
+        command = [sys.executable, "-c", "import sys; from radiobject import VolumeCollection;"
+                   "VolumeCollection(sys.argv[1]).delete('i')", local.uri]  # fmt: skip
+        said = subprocess.run(command, stderr=subprocess.PIPE, text=True).stderr
+    assert f"process {os.getpid()} on {socket.gethostname()!r}, rename CT to xxx" in said
+
+
+@pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"pid_space": "another boot:1"}])
+def test_only_where_process_ids_mean_the_same_is_a_holder_known_to_be_dead(other):
+    gone = {"pid": 2**22 - 1, "process_started": 1.0}
+    assert lock.LockRecord.parse(record(**gone)).is_dead()
+    assert not lock.LockRecord.parse(record(**gone, **other)).is_dead()
+    assert not lock.LockRecord.parse(record()).is_dead()
+    assert lock.LockRecord.parse(record(process_started=1.0)).is_dead()
+
+
 def test_the_lock_is_readable_by_its_owner_alone_and_empty_after(local):
     place = f"{local.uri}/{layout.LOCK}"
     assert stat.S_IMODE(os.stat(place).st_mode) == 0o600
