@@ -190,6 +190,8 @@ class StoredDataset(Dataset):
             for channel in field.channels:
                 digest.update("\x00".join(channel.obs_ids).encode())
                 digest.update(np.ascontiguousarray(channel.shapes).tobytes())
+                for regrid in channel.regrids or ():
+                    digest.update(b"" if regrid is None else regrid.matrix.tobytes())
         return digest.hexdigest()
 
     def volumes_of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -316,7 +318,10 @@ class StoredDataset(Dataset):
                 box = Box(tuple(starts[i][:axes]), tuple(stops[i][:axes]))
                 for c, table in enumerate(field.channels):
                     locator, rescale = table.locators[row], table.rescales[row]
-                    requests.append(ReadRequest(locator, box, out[i, c], field.pad, rescale))
+                    regrid = None if table.regrids is None else table.regrids[row]
+                    requests.append(
+                        ReadRequest(locator, box, out[i, c], field.pad, rescale, regrid)
+                    )
         return requests
 
     def describe(self, plan: SamplePlan) -> dict[str, Any]:

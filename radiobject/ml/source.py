@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.plan.regrid import Regrid
 from radiobject.plan.rescale import Rescale
 from radiobject.storage.locator import VolumeLocator
 
@@ -77,6 +78,8 @@ class VolumeTable:
     shapes : ndarray of int64, shape (n, 3 or 4)
     affines : ndarray of float64, shape (n, 4, 4)
     rescales : list of (Rescale or None), length n
+    regrids : list of (Regrid or None), length n, optional
+        How each volume is seen in another volume's grid; `shapes` and `affines` are then of that.
     """
 
     name: str
@@ -86,6 +89,7 @@ class VolumeTable:
     shapes: NDArray[np.int64]
     affines: NDArray[np.float64]
     rescales: list[Rescale | None]
+    regrids: list[Regrid | None] | None = None
 
     def __len__(self) -> int:
         return len(self.locators)

@@ -12,6 +12,7 @@ import numpy as np
 from radiobject.exceptions import BoundsError, ShapeError
 from radiobject.plan.box import Box
 from radiobject.plan.padding import Padding, padded_source
+from radiobject.plan.regrid import Regrid
 from radiobject.plan.rescale import Rescale
 from radiobject.storage import handles, open_volumes, stats
 from radiobject.storage.deliver import deliver, fill_outside
@@ -38,13 +39,18 @@ MAX_PARALLEL_READS = 16
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """One box of one volume, and the buffer that receives it; see `read_into`."""
+    """One box of one volume, and the buffer that receives it; see `read_into`.
+
+    With `regrid`, the box is one of another volume's grid, and the voxels are those of labels
+    resampled into it by nearest neighbour.
+    """
 
     locator: VolumeLocator
     box: Box
     out: np.ndarray
     pad: Padding | None = None
     rescale: Rescale | None = None
+    regrid: Regrid | None = None
 
 
 def read_into(
@@ -110,7 +116,7 @@ def read_batch(requests: Sequence[ReadRequest]) -> None:
 
 def _check(request: ReadRequest) -> bool:
     """Return whether the box lies inside the volume; raise if the request cannot be served."""
-    box, out, shape = request.box, request.out, request.locator.shape
+    box, out, shape = request.box, request.out, _shape_of(request)
     same, within = len(box.start) == len(shape) == out.ndim, True
     for start, stop, length, side in zip(box.start, box.stop, shape, out.shape, strict=False):
         same &= stop - start == side
@@ -122,15 +128,20 @@ def _check(request: ReadRequest) -> bool:
             f"box {box} leaves volume {request.locator.label} of shape {shape}; "
             "pass pad=Padding(...) or a smaller box"
         )
-    return within
+    return within and request.regrid is None
+
+
+def _shape_of(request: ReadRequest) -> tuple[int, ...]:
+    """Return the shape of the grid that the box lies in."""
+    return request.locator.shape if request.regrid is None else request.regrid.shape
 
 
 def _refuse(request: ReadRequest) -> NoReturn:
-    locator, box, out = request.locator, request.box, request.out
-    if box.ndim != len(locator.shape):
+    locator, box, out, shape = request.locator, request.box, request.out, _shape_of(request)
+    if box.ndim != len(shape):
         raise BoundsError(
-            f"box {box} has {box.ndim} axes, volume {locator.label} of shape {locator.shape} "
-            f"has {len(locator.shape)}"
+            f"box {box} has {box.ndim} axes, volume {locator.label} of shape {shape} "
+            f"has {len(shape)}"
         )
     if out.shape != box.shape:
         raise ShapeError(f"out has shape {out.shape}, expected {box.shape} for box {box}")
@@ -153,7 +164,9 @@ def _read_slow(requests: list[ReadRequest]) -> None:
 
 def _read_one(request: ReadRequest) -> None:
     locator, box, out = request.locator, request.box, request.out
-    if request.pad is None or box.within(locator.shape):
+    if request.regrid is not None:
+        _read_regridded(request, request.regrid)
+    elif request.pad is None or box.within(locator.shape):
         _read_inside(locator, box, out, request.rescale)
     elif request.pad.mode == "constant":
         inside = box.clip(locator.shape)
@@ -169,6 +182,21 @@ def _read_one(request: ReadRequest) -> None:
         scratch = np.empty(source.shape, locator.numpy_dtype)
         _read_inside(locator, source, scratch, None)
         deliver(scratch[np.ix_(*positions)], out, request.rescale)
+
+
+def _read_regridded(request: ReadRequest, regrid: Regrid) -> None:
+    box, out, pad = request.box, request.out, request.pad
+    if pad is not None and pad.mode == "constant":
+        inside = box.clip(regrid.shape)
+        if not inside.size:
+            out[...] = pad.value
+        else:
+            fill_outside(out, inside.shift([-a for a in box.start]), pad.value)
+    for part in regrid.parts(box, pad):
+        voxels = np.empty(part.source.shape, out.dtype)
+        if part.source.size:
+            _read_inside(request.locator, part.source, voxels, request.rescale)
+        regrid.gather(part, voxels, out)
 
 
 def _read_inside(
