@@ -6,11 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks import folders
 from benchmarks.anatomy import atlas_files
 from benchmarks.cohort import Cohort, CohortSpec, cohort_key, make_cohort
 from benchmarks.errors import BenchmarkError
-from benchmarks.folders import new_folder
 
 
 def test_image_and_label_share_grid_and_anatomy(cohort: Cohort) -> None:
@@ -79,39 +77,3 @@ def test_atlas_missing_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BenchmarkError, match="pip install nilearn"):
         atlas_files()
-
-
-def _fail_halfway(path: Path, error: Exception) -> None:
-    with new_folder(path) as building:
-        (building / "half").write_text("")
-        raise error
-
-
-def test_an_error_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        _fail_halfway(tmp_path / "made", ZeroDivisionError())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match="No space left on device; nothing of it was kept"):
-        _fail_halfway(tmp_path / "made", OSError(28, "No space left on device"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_processes_finish_the_same_folder(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "made") as building:
-        (building / "file").write_text("second")
-        with new_folder(tmp_path / "made") as other:
-            (other / "file").write_text("first")
-    assert (tmp_path / "made" / "file").read_text() == "first"
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(BenchmarkError, match="RADIOBJECT_BENCHMARK_DIR"),
-        folders.new_folder(tmp_path / "file" / "made"),
-    ):
-        pass
