@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.boxes import Box, slices
 from benchmarks.forms import COLLECTION, make_form
 from benchmarks.loader import BoxLoader, Loader
+from benchmarks.published import PublishedRadiObject
 
 
 class RadiObjectLocal(Loader):
@@ -91,7 +92,7 @@ class RadiObjectS3(RadiObjectLocal):
     label = "RadiObject (S3)"
     scenario = "s3"
     needs = ("torch", "obstore", "boto3")
-    warm = "mirror and decoded cache"
+    warm = "decoded cache"
 
     @classmethod
     def missing(cls) -> str | None:
@@ -405,6 +406,7 @@ LOADERS: dict[str, type[Loader]] = {
     "radiobject": RadiObjectLocal,
     "radiobject-s3": RadiObjectS3,
     "radiobject-axial": RadiObjectAxial,
+    "published": PublishedRadiObject,
     "monai-dataset": MonaiDataset,
     "monai-cache": MonaiCacheDataset,
     "monai-persistent": MonaiPersistentDataset,

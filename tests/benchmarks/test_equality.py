@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import published
 from benchmarks.boxes import Task
 from benchmarks.cohort import Cohort
 from benchmarks.equality import prove_equal
@@ -19,7 +20,9 @@ from benchmarks.forms import nnunet_blocks
 from benchmarks.loaders import LOADERS, NpyMemmap, RamCopy
 
 ROOT = Path(__file__).parents[2]
-RIVALS = [name for name, kind in LOADERS.items() if kind.framework != "RadiObject"]
+RIVALS = [
+    name for name, kind in LOADERS.items() if kind.framework != "RadiObject" and name != "published"
+]
 
 # The rivals warn on import about what is not installed: they run apart, where that is no error.
 _SCRIPT = """
@@ -53,6 +56,44 @@ def test_every_rival_delivers_equal_voxels(cohort: Cohort, tmp_path: Path) -> No
     assert all(int(row[1]) >= 8 for row in told)
     digests = {row[3] for row in told if row[2] == "True"}
     assert len(digests) == 1
+
+
+def test_the_published_package_is_measured_and_not_ours(cohort: Cohort, tmp_path: Path) -> None:
+    missing = LOADERS["published"].missing()
+    if missing is not None:
+        pytest.skip(missing)
+    script = _SCRIPT + "import radiobject\nprint('FROM', radiobject.__file__)\n"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(cohort.root), "published"],
+        cwd=ROOT,
+        env={**os.environ, "RADIOBJECT_BENCHMARK_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "EQUAL published 8 False" in done.stdout
+    assert f"FROM {published.FOLDER}" in done.stdout
+
+
+def test_a_process_that_imported_ours_cannot_measure_the_published_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import radiobject
+
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert LOADERS["published"].missing() is None
+    with pytest.raises(BenchmarkError, match=str(Path(radiobject.__file__).parent)):
+        published.activate()
+
+
+def test_without_the_published_package_its_line_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "FOLDER", tmp_path / "none")
+    told = LOADERS["published"].missing()
+    assert told == "not installed: `python -m benchmarks.published` fetches it"
 
 
 def test_readers_travel_to_workers_without_their_handles(cohort: Cohort, home: Path) -> None:
