@@ -212,7 +212,7 @@ def _site(given: argparse.Namespace) -> None:
 def _readme(given: argparse.Namespace) -> None:
     from benchmarks import report
 
-    report.fill_section(given.document, report.load_summary(given.results))
+    report.fill_document(given.document, report.load_summary(given.results))
 
 
 if __name__ == "__main__":

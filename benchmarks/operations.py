@@ -1,15 +1,17 @@
 """What RadiObject's users do, each as a call without arguments: asv times them, the gate too.
 
 An operation is prepared outside the clock and called inside it. Where the same work can start
-from several states, the state is part of the name: "cold" opens and decodes, "warm" has done the
-same before.
+from several states, the state is part of the name: "undecoded" finds the files in the page cache
+and nothing decoded; everything else has done the same before.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,8 +128,16 @@ def _first_batch(task: Task, argument: str) -> Operation:
 
 def _box(task: Task, argument: str) -> Operation:
     """Sixteen unaligned cubes of one size, read through the volumes' indexing."""
-    size = int(argument)
-    collection = _collection(task)
+    boxes = _boxes(task, _collection(task), int(argument))
+
+    def call() -> None:
+        for volume, box in boxes:
+            volume[box]
+
+    return call
+
+
+def _boxes(task: Task, collection: Any, size: int) -> list[tuple[Any, tuple[slice, ...]]]:
     volumes = [collection.iloc[n] for n in range(len(task.cohort.subjects))]
     rng = np.random.default_rng(task.seed)
     boxes = []
@@ -136,9 +146,54 @@ def _box(task: Task, argument: str) -> Operation:
         extent = np.minimum(size, volume.shape[:3])
         start = rng.integers(0, np.array(volume.shape[:3]) - extent + 1)
         boxes.append((volume, slices(start.tolist(), extent.tolist())))
+    return boxes
+
+
+def _undecoded(task: Task, argument: str) -> Operation:
+    """Sixteen cubes of volumes that are opened anew, with no decoded tile to be found."""
+    from radiobject.storage import reader, tile_cache
+
+    boxes = _boxes(task, _collection(task), int(argument))
+
+    def forget(name: str | None) -> None:
+        # Tiles decoded earlier stay where the other operations will find them.
+        if name is None:
+            os.environ.pop("RADIOBJECT_CACHE", None)
+        else:
+            os.environ["RADIOBJECT_CACHE"] = name
+        reader.close_all()
+        tile_cache.detach()
 
     def call() -> None:
-        for volume, box in boxes:
+        before = os.environ.get("RADIOBJECT_CACHE")
+        forget("off")
+        try:
+            for volume, box in boxes:
+                volume[box]
+        finally:
+            forget(before)
+
+    return call
+
+
+def _s3(task: Task, argument: str) -> Operation:
+    """Cubes of a store in a bucket: the first call opens it, each reads another half of them."""
+    from benchmarks.config import S3_BUCKET
+    from benchmarks.s3 import environment_endpoint, upload_folder
+    from radiobject import RadiObject
+
+    if environment_endpoint() is None:
+        raise NotImplementedError("no S3 server: moto is not installed")
+    # A name of its own: what another side read of equal bytes must not be found in the cache.
+    uri = f"s3://{S3_BUCKET}/gate/{uuid.uuid4()}"
+    upload_folder(Path(_store(task)), uri)
+    opened: list[tuple[Any, tuple[slice, ...]]] = []
+    halves = itertools.cycle([slice(0, None, 2), slice(1, None, 2)])
+
+    def call() -> None:
+        if not opened:
+            opened.extend(_boxes(task, RadiObject(uri).collection(COLLECTION), int(argument)))
+        for volume, box in opened[next(halves)]:
             volume[box]
 
     return call
@@ -218,6 +273,8 @@ _KINDS: dict[str, Callable[[Task, str], Operation]] = {
     "pairs": _pairs,
     "first-batch": _first_batch,
     "box": _box,
+    "undecoded": _undecoded,
+    "s3": _s3,
     "plane": _plane,
     "volume": _volume,
     "ingest": _ingest,
@@ -225,8 +282,14 @@ _KINDS: dict[str, Callable[[Task, str], Operation]] = {
     "select": _select,
 }
 
-# What the gate compares: the read path, warm and cold, the way in, and the tables.
+# What the gate compares: the read path with and without decoded tiles, the way in, the tables, and
+# the requests to an object store.
 GATE = (
-    "batches", "pairs", "first-batch", "box:64", "plane:axial", "volume", "ingest", "open",
-    "select",
+    "batches", "pairs", "first-batch", "box:64", "undecoded:64", "plane:axial", "volume", "ingest",
+    "open", "select", "s3:64",
 )  # fmt: skip
+
+
+def is_counted_only(name: str) -> bool:
+    """Tell whether an operation waits for a network: its requests say more than its seconds."""
+    return name.partition(":")[0] == "s3"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from benchmarks.environment import (
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.plots import plot_bar_comparison
 from benchmarks.ranking import Row, as_table
+from benchmarks.sections import fill_section, load_json, read_section, save_json
 
-BEGIN = "<!-- performance:begin -->"
-END = "<!-- performance:end -->"
+SECTION = "performance"
 KEPT = "docs/ranking.json"
 _COLUMNS = (
     "loader", "samples/s", "x best rival", "batch p50 ms", "p95 ms", "first ms", "CPU ms/sample",
@@ -65,7 +64,7 @@ def save(summary: dict[str, Any], name: str = "ranking") -> dict[str, Path]:
     paths = {"json": RESULTS_DIR / f"{name}.json", "csv": RESULTS_DIR / f"{name}.csv"}
     try:
         RESULTS_DIR.mkdir(parents=True, exist_ok=True)
-        _replace(paths["json"], json.dumps(summary, indent=1) + "\n")
+        save_json(paths["json"], summary)
         _write_csv(paths["csv"], summary)
     except OSError as error:
         raise BenchmarkError(
@@ -84,12 +83,6 @@ def save(summary: dict[str, Any], name: str = "ranking") -> dict[str, Path]:
         measured, title, "samples per second", FIGURES_DIR / f"{name}.png"
     )
     return paths
-
-
-def _replace(path: Path, content: str) -> None:
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(content)
-    beside.replace(path)
 
 
 def _write_csv(path: Path, summary: dict[str, Any]) -> None:
@@ -178,13 +171,9 @@ def load_summary(path: Path | None = None) -> dict[str, Any]:
         If there is none, or it is not a ranking.
     """
     source = path or RESULTS_DIR / "ranking.json"
-    try:
-        summary = json.loads(source.read_text())
-        summary["rows"], summary["task"]
-    except FileNotFoundError:
-        raise BenchmarkError(f"{source}: no ranking there; run `make bench` first") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(f"{source}: not a ranking ({error}); run `make bench`") from error
+    summary = load_json(source, "make bench")
+    if not {"rows", "task", "machine"} <= summary.keys():
+        raise BenchmarkError(f"{source}: not a ranking; run `make bench`")
     return summary
 
 
@@ -225,26 +214,16 @@ def as_markdown(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fill_section(document: Path, summary: dict[str, Any]) -> None:
-    """Put the ranking between the two marker comments of a Markdown file.
+def fill_document(document: Path, summary: dict[str, Any]) -> None:
+    """Put the ranking into a Markdown file's section, and keep it as ``docs/ranking.json``.
 
-    The summary itself is kept as ``docs/ranking.json`` beside the file, so that every figure in
-    it can be traced.
+    What is kept lies beside the file, so that every figure in it can be traced.
 
     Raises
     ------
     BenchmarkError
-        If the file or a marker is missing; the file is left as it was.
+        If the file or a marker is missing; nothing is written then.
     """
-    try:
-        content = document.read_text()
-    except FileNotFoundError:
-        raise BenchmarkError(f"{document}: no such file") from None
-    begin, end = content.find(BEGIN), content.find(END)
-    if begin < 0 or end < begin:
-        raise BenchmarkError(f"{document}: lacks the lines {BEGIN} and {END}")
-    kept = document.parent / KEPT
-    kept.parent.mkdir(exist_ok=True)
-    _replace(kept, json.dumps(summary, indent=1) + "\n")
-    section = as_markdown(summary)
-    _replace(document, f"{content[: begin + len(BEGIN)]}\n{section}\n{content[end:]}")
+    read_section(document, SECTION)
+    save_json(document.parent / KEPT, summary)
+    fill_section(document, SECTION, as_markdown(summary))

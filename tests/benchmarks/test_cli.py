@@ -12,7 +12,8 @@ from benchmarks import history, s3
 from benchmarks.__main__ import main
 from benchmarks.config import preset
 from benchmarks.errors import BenchmarkError
-from benchmarks.report import BEGIN, END
+from benchmarks.report import SECTION
+from benchmarks.sections import markers
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +135,9 @@ def test_readme_without_a_ranking(tmp_path: Path, capsys) -> None:
     assert "run `make bench` first" in _refused(["readme"], capsys)
     (tmp_path / "broken.json").write_text("{")
     told = _refused(["readme", "--results", str(tmp_path / "broken.json")], capsys)
+    assert "damaged" in told
+    (tmp_path / "other.json").write_text("{}")
+    told = _refused(["readme", "--results", str(tmp_path / "other.json")], capsys)
     assert "not a ranking" in told
 
 
@@ -157,7 +161,8 @@ def test_rank_writes_table_results_figure_and_readme(
     assert (tmp_path / "results" / "figures" / "ranking.png").is_file()
 
     document = tmp_path / "README.md"
-    document.write_text(f"before\n{BEGIN}\nstale figures\n{END}\nafter\n")
+    begin, end = markers(SECTION)
+    document.write_text(f"before\n{begin}\nstale figures\n{end}\nafter\n")
     readme = ["readme", "--document", str(document)]
     assert main(readme) == 0
     first = document.read_text()

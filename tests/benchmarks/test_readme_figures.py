@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.report import BEGIN, END, KEPT, as_markdown, load_summary
+from benchmarks.report import KEPT, SECTION, as_markdown, load_summary
+from benchmarks.sections import read_section
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_no_figure_is_typed_by_hand() -> None:
-    text = (ROOT / "README.md").read_text()
-    shown = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
+    shown = read_section(ROOT / "README.md", SECTION)
     kept = ROOT / KEPT
     assert shown == (as_markdown(load_summary(kept)).strip() if kept.exists() else "")
