@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +12,12 @@ from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.ml.base import Field, StoredDataset, Transform
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.labels import label_values, load_labels
-from radiobject.ml.pairing import check_geometry, check_one_split, pair_rows
+from radiobject.ml.pairing import check_geometry, check_one_split, pair_rows, seen_in_grid_of
 from radiobject.ml.source import VolumeSource, VolumeTable, as_sources, read_table
 from radiobject.plan.foreground import Foreground, Placement, Uniform
 from radiobject.plan.labels import LabelSummary
 from radiobject.plan.padding import Padding
+from radiobject.plan.regrid import regridded_summary
 from radiobject.storage.label_build import ensure_label_rows
 
 Collections = VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource]
@@ -108,6 +109,10 @@ class SegmentationDataset(StoredDataset):
         positions come from the label index, which is built and stored on first use.
     check_geometry, across_splits
         As in `VolumeCollectionDataset`.
+    resample_masks : bool
+        Whether a mask of another grid is resampled into its image's, by nearest neighbour and the
+        two affines, patch by patch as it is read; see `radiobject.plan.regrid`. What lies outside
+        the mask is background, 0. Otherwise such a pair is refused.
 
     Raises
     ------
@@ -132,13 +137,19 @@ class SegmentationDataset(StoredDataset):
         *,
         check_geometry: bool = True,
         across_splits: bool = False,
+        resample_masks: bool = False,
     ) -> None:
         config = _with_placement(config or DatasetConfig(), foreground_sampling)
         sources = as_sources(image)
         labelled = as_sources({"mask": mask})["mask"]
         check_one_split([*sources.values(), labelled], across_splits=across_splits)
         channels = aligned_tables(sources, geometry=check_geometry)
-        masks = _paired(channels[0], read_table(labelled, "mask"), geometry=check_geometry)
+        masks = paired(
+            channels[0],
+            read_table(labelled, "mask"),
+            geometry=check_geometry,
+            resample=resample_masks,
+        )
         pad = Padding(config.pad_mode, config.mask_pad_value) if config.pad else None
         stored = np.result_type(*{loc.numpy_dtype for loc in masks.locators})
         super().__init__(
@@ -160,20 +171,33 @@ def _image_field(channels: list[VolumeTable], config: DatasetConfig) -> Field:
     return Field("image", tuple(channels), dtype, pad)
 
 
-def aligned_tables(sources: Mapping[str, VolumeSource], *, geometry: bool) -> list[VolumeTable]:
-    """Return the volumes of each source, rows paired with those of the first."""
-    tables = [read_table(source, name) for name, source in sources.items()]
-    first, *others = tables
-    for other in others:
+def aligned_tables(
+    sources: Mapping[str, VolumeSource], *, geometry: bool, resampled: Collection[str] = ()
+) -> list[VolumeTable]:
+    """Return the volumes of each source, rows paired with those of the first.
+
+    Those named in `resampled` are labels, and are seen in the grids of the first.
+    """
+    (_, first), *others = [(name, read_table(source, name)) for name, source in sources.items()]
+    for _, other in others:
         if other.shapes.shape[1] != first.shapes.shape[1]:
             raise ShapeError(
                 f"channels {first.name!r} and {other.name!r} differ: one has time, one has not"
             )
-    return [first, *(_paired(first, other, geometry=geometry) for other in others)]
+    partners = [
+        paired(first, other, geometry=geometry, resample=name in resampled)
+        for name, other in others
+    ]
+    return [first, *partners]
 
 
-def _paired(first: VolumeTable, second: VolumeTable, *, geometry: bool) -> VolumeTable:
+def paired(
+    first: VolumeTable, second: VolumeTable, *, geometry: bool, resample: bool = False
+) -> VolumeTable:
+    """Return the partners of the volumes of `first`, in their order and on their voxels."""
     second = second.take(pair_rows(first, second))
+    if resample:
+        return seen_in_grid_of(first, second)
     axes = min(first.shapes.shape[1], second.shapes.shape[1])
     if (first.shapes[:, :axes] != second.shapes[:, :axes]).any() or geometry:
         check_geometry(first, second)
@@ -203,4 +227,8 @@ def _summaries(
         for locator, obs_id in zip(table.locators, table.obs_ids, strict=True)
     ]
     rows = ensure_label_rows(mask.uri, named)
-    return [rows[obs_id] for obs_id in table.obs_ids]
+    regrids = table.regrids or [None] * len(table)
+    return [
+        rows[obs_id] if regrid is None else regridded_summary(rows[obs_id], regrid)
+        for obs_id, regrid in zip(table.obs_ids, regrids, strict=True)
+    ]

@@ -70,6 +70,7 @@ def create_distributed_segmentation_dataloader(
     transform: Transform | None = None,
     foreground_sampling: bool | float | Placement = False,
     patches_per_volume: int = 1,
+    resample_masks: bool = False,
     **options: Unpack[LoaderOptions],
 ) -> VolumeLoader:
     """Return the shuffled batches of image and mask of one rank."""
@@ -79,6 +80,7 @@ def create_distributed_segmentation_dataloader(
         make_config(options, patch_size, patches_per_volume),
         transform,
         foreground_sampling,
+        resample_masks=resample_masks,
         **volume_options(options),
     )
     return build_distributed(

@@ -168,6 +168,7 @@ def create_segmentation_dataloader(
     transform: Transform | None = None,
     foreground_sampling: bool | float | Placement = False,
     patches_per_volume: int = 1,
+    resample_masks: bool = False,
     **options: Unpack[LoaderOptions],
 ) -> VolumeLoader:
     """Return shuffled batches of image and mask, cut alike.
@@ -180,6 +181,7 @@ def create_segmentation_dataloader(
         make_config(options, patch_size, patches_per_volume),
         transform,
         foreground_sampling,
+        resample_masks=resample_masks,
         **volume_options(options),
     )
     sampler = EpochSampler(dataset, **_chosen(options, _ORDER))

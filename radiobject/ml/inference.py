@@ -106,6 +106,7 @@ def infer_collection(
         job = _Job(tables, row, window, output, folder, key)
         voxels = job.run(predictor, device)
         _store(target.uri, called, voxels, obs_id, tables[0], row)
+        done.add(obs_id)
         job.remove()
     return VolumeCollection(target.uri)
 

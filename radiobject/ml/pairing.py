@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError, ShapeError
 from radiobject.ml.source import VolumeSource, VolumeTable
+from radiobject.plan.regrid import Regrid
 
 GEOMETRY_TOLERANCE_MM = 0.05
 """How far apart the same corner of two paired volumes may lie."""
@@ -23,51 +25,48 @@ def pair_rows(first: VolumeTable, second: VolumeTable) -> NDArray[np.intp]:
     """Return, for each volume of `first`, the row of its partner in `second`.
 
     Volumes pair by subject where each subject has one in both; a subject with several scans pairs
-    them by the rest of their ids (``sub-1_CT_acq-2`` with ``sub-1_seg_acq-2``).
+    them by the rest of their ids (``sub-1_CT_acq-2`` with ``sub-1_seg_acq-2``). A volume that a
+    selection repeats has the same partner each time, whether or not that is repeated too.
 
     Raises
     ------
     AlignmentError
         If the numbers or the subjects differ, or scans cannot be told apart.
     """
-    if len(first) != len(second):
+    here, there = _by_subject(first), _by_subject(second)
+    expected, found = (sum(map(len, rows.values())) for rows in (here, there))
+    if found != expected:
         raise AlignmentError(
-            f"collection {second.name!r} has {len(second)} volumes, expected {len(first)} as in "
+            f"collection {second.name!r} has {found} volumes, expected {expected} as in "
             f"{first.name!r}{_difference(first, second)}"
         )
-    if set(first.subject_ids) != set(second.subject_ids):
+    if here.keys() != there.keys():
         raise AlignmentError(
             f"Subject mismatch between {first.name!r} and {second.name!r}"
             f"{_difference(first, second)}"
         )
-    here, there = _by_subject(first), _by_subject(second)
-    partner = np.empty(len(first), np.intp)
+    partner: dict[str, int] = {}
     for subject, rows in here.items():
         others = there[subject]
         if len(rows) == len(others) == 1:
-            partner[rows[0]] = others[0]
+            partner[first.obs_ids[rows[0]]] = others[0]
         else:
-            _pair_scans(first, second, subject, (rows, others), partner)
-    return partner
+            partner |= _pair_scans(first, second, subject, rows, others)
+    return np.array([partner[obs_id] for obs_id in first.obs_ids], np.intp)
 
 
 def _pair_scans(
-    first: VolumeTable,
-    second: VolumeTable,
-    subject: str,
-    rows: tuple[list[int], list[int]],
-    partner: NDArray[np.intp],
-) -> None:
-    here = {scan_of(first, i): i for i in rows[0]}
-    there = {scan_of(second, i): i for i in rows[1]}
-    if len(here) < len(rows[0]) or set(here) != set(there) or len(rows[0]) != len(rows[1]):
+    first: VolumeTable, second: VolumeTable, subject: str, rows: list[int], others: list[int]
+) -> dict[str, int]:
+    here = {scan_of(first, i): i for i in rows}
+    there = {scan_of(second, i): i for i in others}
+    if here.keys() != there.keys() or not len(here) == len(rows) == len(others):
         raise AlignmentError(
             f"scans of subject {subject!r} cannot be paired: {first.name!r} has "
-            f"{[first.obs_ids[i] for i in rows[0]]}, {second.name!r} has "
-            f"{[second.obs_ids[i] for i in rows[1]]}; ids must agree after the collection's name"
+            f"{[first.obs_ids[i] for i in rows]}, {second.name!r} has "
+            f"{[second.obs_ids[i] for i in others]}; ids must agree after the collection's name"
         )
-    for scan, row in here.items():
-        partner[row] = there[scan]
+    return {first.obs_ids[row]: there[scan] for scan, row in here.items()}
 
 
 def scan_of(table: VolumeTable, row: int) -> str:
@@ -91,20 +90,13 @@ def check_geometry(first: VolumeTable, second: VolumeTable) -> None:
     Raises
     ------
     ShapeError
-        If a pair differs in its spatial shape.
+        If a pair differs in its spatial shape, or in its time points where both have them.
     AlignmentError
         If a corner of one volume lies more than `GEOMETRY_TOLERANCE_MM` from the other's.
     """
-    differ = (first.shapes[:, :3] != second.shapes[:, :3]).any(axis=1)
-    if differ.any():
-        raise ShapeError(
-            f"Shape mismatch between {first.name!r} and {second.name!r}: "
-            + _listed(
-                f"{first.obs_ids[i]!r} {tuple(first.shapes[i])} and {second.obs_ids[i]!r} "
-                f"{tuple(second.shapes[i])}"
-                for i in np.flatnonzero(differ)
-            )
-        )
+    axes = min(first.shapes.shape[1], second.shapes.shape[1])
+    differ = (first.shapes[:, :axes] != second.shapes[:, :axes]).any(axis=1)
+    _refuse_shapes(first, second, differ)
     gap = corner_distance_mm(first.affines, second.affines, first.shapes)
     apart = np.flatnonzero(~(gap <= GEOMETRY_TOLERANCE_MM))
     if apart.size:
@@ -114,7 +106,60 @@ def check_geometry(first: VolumeTable, second: VolumeTable) -> None:
                 f"{first.obs_ids[i]!r} and {second.obs_ids[i]!r} lie {gap[i]:.3g} mm apart"
                 for i in apart
             )
-            + "; resample one onto the other, or pass check_geometry=False if the headers are wrong"
+            + "; masks are put on the image's grid with resample_masks=True; if only the headers "
+            "are wrong, pass check_geometry=False"
+        )
+
+
+def seen_in_grid_of(first: VolumeTable, second: VolumeTable) -> VolumeTable:
+    """Return the volumes of `second` as they are seen in the grids of their partners in `first`.
+
+    Pairs that lie on the same voxels within `GEOMETRY_TOLERANCE_MM` are left as they are.
+
+    Parameters
+    ----------
+    first, second : VolumeTable
+        Rows in the same order.
+
+    Raises
+    ------
+    ShapeError
+        If both have time and a pair differs in it.
+    AlignmentError
+        If an affine has no inverse.
+    """
+    if first.shapes.shape[1] == second.shapes.shape[1] == 4:
+        _refuse_shapes(first, second, (first.shapes != second.shapes)[:, 3])
+    same = (first.shapes[:, :3] == second.shapes[:, :3]).all(axis=1)
+    same &= corner_distance_mm(first.affines, second.affines, first.shapes) <= GEOMETRY_TOLERANCE_MM
+    if same.all():
+        return second
+    regrids = [None if same[i] else _regrid(first, second, i) for i in range(len(first))]
+    shapes = np.concatenate((first.shapes[:, :3], second.shapes[:, 3:]), axis=1)
+    return replace(second, shapes=shapes, affines=first.affines, regrids=regrids)
+
+
+def _regrid(first: VolumeTable, second: VolumeTable, row: int) -> Regrid:
+    try:
+        return Regrid.between(
+            first.affines[row], first.shapes[row], second.affines[row], second.shapes[row]
+        )
+    except AlignmentError as error:
+        raise AlignmentError(
+            f"{second.obs_ids[row]!r} cannot be put on the grid of {first.obs_ids[row]!r}: {error}"
+        ) from error
+
+
+def _refuse_shapes(first: VolumeTable, second: VolumeTable, differ: NDArray[np.bool_]) -> None:
+    if differ.any():
+        raise ShapeError(
+            f"Shape mismatch between {first.name!r} and {second.name!r}: "
+            + _listed(
+                f"{first.obs_ids[i]!r} {tuple(first.shapes[i].tolist())} and "
+                f"{second.obs_ids[i]!r} {tuple(second.shapes[i].tolist())}"
+                for i in np.flatnonzero(differ)
+            )
+            + "; masks of another grid are resampled with resample_masks=True"
         )
 
 
@@ -155,9 +200,11 @@ def check_one_split(sources: Sequence[VolumeSource], *, across_splits: bool) -> 
 
 
 def _by_subject(table: VolumeTable) -> dict[str, list[int]]:
+    """Return the rows of each subject, of a repeated volume the first."""
+    first_row = {obs_id: row for row, obs_id in reversed(list(enumerate(table.obs_ids)))}
     rows: dict[str, list[int]] = defaultdict(list)
-    for row, subject in enumerate(table.subject_ids):
-        rows[subject].append(row)
+    for row in sorted(first_row.values()):
+        rows[table.subject_ids[row]].append(row)
     return rows
 
 

@@ -106,6 +106,7 @@ class VolumeTable:
             self.shapes[rows],
             self.affines[rows],
             [self.rescales[i] for i in rows],
+            None if self.regrids is None else [self.regrids[i] for i in rows],
         )
 
 

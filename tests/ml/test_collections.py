@@ -92,6 +92,23 @@ def test_segmentation_and_the_label_index_of_a_collection(stored):
     stored[1].validate()
 
 
+def test_a_view_that_repeats_volumes(stored):
+    image, mask = stored
+    loader = create_segmentation_dataloader(
+        image.iloc[[3, 3, 0]],
+        mask.iloc[[0, 3]],
+        batch_size=3,
+        num_workers=0,
+        foreground_sampling=1.0,
+        patch_size=(10, 10, 10),
+    )
+    (batch,) = loader
+    assert sorted(batch["obs_subject_id"]) == ["sub-02", "sub-03", "sub-03"]
+    for k, subject in enumerate(batch["obs_subject_id"]):
+        cut = tuple(slice(int(a[k]), int(a[k]) + 10) for a in batch["patch_start"])
+        assert np.array_equal(batch["mask"][k, 0].numpy(), make_mask(int(subject[-2:]), SHAPE)[cut])
+
+
 def test_to_dataset(stored):
     image, _ = stored
     assert image.to_dataset()[0]["image"].shape == (1, *SHAPE)

@@ -91,6 +91,14 @@ def test_labels_and_functions(mixed, model, tmp_path):
         assert np.array_equal(custom.iloc[row].to_numpy(), whole[0] * 2)
 
 
+def test_a_repeated_volume_is_predicted_once(mixed, model, tmp_path):
+    window = SlidingWindow((16, 16, 16))
+    found = infer_collection(
+        mixed.pick([1, 1, 0]), predictor(model), str(tmp_path / "pred"), window
+    )
+    assert sorted(found.obs_ids) == ["sub-00_pred", "sub-01_pred"]
+
+
 class Interrupted(Exception):
     pass
 

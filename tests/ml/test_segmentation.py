@@ -97,6 +97,33 @@ def test_scans_pair_by_what_follows_the_collections_name(tmp_path):
         SegmentationDataset(image, mask)
 
 
+def test_a_repeated_volume_keeps_its_partner(pair):
+    image, mask = pair
+    twice = image.pick([0, 0, 1])
+    ids = ["sub-00_seg", "sub-00_seg", "sub-01_seg"]
+    for masks in (mask.pick([3, 2]), mask.pick([2, 3, 3]), mask.pick([2, 2, 3])):
+        dataset = SegmentationDataset(twice, masks)
+        assert dataset.fields[1].channels[0].obs_ids == ids
+    loader = create_segmentation_dataloader(
+        twice,
+        mask.pick([3, 2]),
+        batch_size=3,
+        patch_size=PATCH,
+        num_workers=0,
+        foreground_sampling=True,
+    )
+    (batch,) = loader
+    assert sorted(batch["obs_id"]) == ["sub-00_CT", "sub-00_CT", "sub-01_CT"]
+    starts = torch.stack(batch["patch_start"], 1)
+    assert len({tuple(s.tolist()) for s in starts}) == 3
+    for k, volume in enumerate(batch["obs_subject_id"]):
+        cut = tuple(slice(a, a + 10) for a in starts[k].tolist())
+        want = make_mask(int(volume[-2:]), (40, 36, 34))[cut]
+        assert np.array_equal(batch["mask"][k, 0].numpy(), want)
+    with pytest.raises(AlignmentError, match="has 3 volumes, expected 2"):
+        SegmentationDataset(twice, mask.pick([3, 2, 1]))
+
+
 def rename(shelf, ids, subjects):
     from dataclasses import replace
 

@@ -46,6 +46,8 @@ class VolumeCollectionSubjectsDataset(Dataset):
         interpolate them by nearest neighbour; those of type bool do so by themselves.
     check_geometry, across_splits : bool
         As in `VolumeCollectionDataset`.
+    resample_masks : bool
+        As in `SegmentationDataset`: masks are put on the grid of the first collection.
     """
 
     def __init__(
@@ -57,13 +59,16 @@ class VolumeCollectionSubjectsDataset(Dataset):
         masks: Sequence[str] = (),
         check_geometry: bool = True,
         across_splits: bool = False,
+        resample_masks: bool = False,
     ) -> None:
         sources = as_sources(collections)
         unknown = sorted(set(masks) - set(sources))
         if unknown:
             raise ConfigurationError(f"masks {unknown} are not collections of {list(sources)}")
         check_one_split(list(sources.values()), across_splits=across_splits)
-        tables = aligned_tables(sources, geometry=check_geometry)
+        tables = aligned_tables(
+            sources, geometry=check_geometry, resampled=masks if resample_masks else ()
+        )
         if tables[0].shapes.shape[1] != 3:
             raise ShapeError("TorchIO's images have no time axis: select volumes of three axes")
         self._tables = dict(zip(sources, tables, strict=True))
@@ -106,9 +111,12 @@ class VolumeCollectionSubjectsDataset(Dataset):
         locator = table.locators[row]
         is_mask = name in self._masks or locator.numpy_dtype == np.bool_
         dtype = _label_dtype(locator.numpy_dtype) if is_mask else np.dtype(np.float32)
-        voxels = torch.from_numpy(np.empty((1, *locator.shape), dtype))
-        whole = Box.whole(locator.shape)
-        read_batch([ReadRequest(locator, whole, voxels[0].numpy(), None, table.rescales[row])])
+        whole = Box.whole(table.shapes[row].tolist())
+        voxels = torch.from_numpy(np.empty((1, *whole.shape), dtype))
+        regrid = None if table.regrids is None else table.regrids[row]
+        read_batch(
+            [ReadRequest(locator, whole, voxels[0].numpy(), None, table.rescales[row], regrid)]
+        )
         kind = tio.LabelMap if is_mask else tio.ScalarImage
         return kind(tensor=voxels, affine=table.affines[row])
 
