@@ -1,13 +1,13 @@
-"""Reading ahead in a thread: the plan is known, so the next batches are read during the step."""
+"""Reading ahead: the plan is known, so the next batches are read while the model computes."""
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from itertools import takewhile
-from queue import SimpleQueue
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,16 +23,19 @@ REMOTE_DEPTH = 8
 """Batches in flight towards an object store, beside those that are ready."""
 
 _Voxels = dict[str, torch.Tensor]
-_Read = tuple[SamplePlan | None, Any]
-"""A plan and its batch; without a plan, the error that ended the reading, or None at the end."""
+_Numbered = tuple[int, SamplePlan]
 
 
 class LookAhead:
-    """Batches with their number of samples, read by one thread, up to `depth` ahead.
+    """Batches with their number of samples, read up to `depth` ahead.
 
-    The thread does all that needs the interpreter, so that the two do not fight over its lock. A
-    transform alone runs in the consumer's thread: it is the consumer's processor time either way,
-    and its random state must not change under the training loop.
+    A thread reads ahead. A consumer that finds its batch not ready does not sleep: it reads the
+    next one that nobody reads yet. So a model that computes finds its batches ready, and a loop
+    that only loads uses two processors. Towards an object store the thread alone reads, many
+    batches at once: there the time goes by on the network.
+
+    A transform runs in the consumer's thread: it is the consumer's processor time either way, and
+    its random state must not change under the training loop.
 
     Parameters
     ----------
@@ -51,79 +54,165 @@ class LookAhead:
         depth: int,
     ) -> None:
         self._dataset = dataset
-        self._ready: SimpleQueue[_Read] = SimpleQueue()
-        self._permits: SimpleQueue[bool] = SimpleQueue()
-        self._ended = False
-        for _ in range(depth + (REMOTE_DEPTH if dataset.is_remote else 0)):
-            self._permits.put(True)
+        self._buffers = buffers
+        self._helps = not dataset.is_remote
+        self._board = _Board(plans, depth + (REMOTE_DEPTH if dataset.is_remote else 0))
+        work = _read_side_by_side if dataset.is_remote else _read_one_by_one
         reader = threading.Thread(
-            target=_read_on,
-            args=(dataset, plans, buffers, self._permits, self._ready),
+            target=work,
+            args=(dataset, buffers, self._board),
             name="radiobject-look-ahead",
             daemon=True,
         )
         # At exit too: a daemon thread must not be copying while the interpreter comes apart.
-        weakref.finalize(self, _stop, reader, self._permits)
+        weakref.finalize(self, _stop, reader, self._board, os.getpid())
         reader.start()
 
     def __iter__(self) -> LookAhead:
         return self
 
     def __next__(self) -> tuple[Any, int]:
-        if self._ended:
-            raise StopIteration
-        plan, batch = self._ready.get()
-        if plan is None:
-            self._ended = True
-            raise StopIteration if batch is None else batch
-        self._permits.put(True)
+        while True:
+            found = self._board.take(or_claim=self._helps)
+            if found is None:
+                raise StopIteration
+            if isinstance(found, _Ready):
+                break
+            _read(self._dataset, self._buffers, self._board, found)
+        batch = found.batch
         if self._dataset.transform is not None:
-            batch = collate(self._dataset.transformed(batch, plan))
-        return batch, len(plan)
+            batch = collate(self._dataset.transformed(batch, found.plan))
+        return batch, len(found.plan)
 
 
-def _read_on(
-    dataset: StoredDataset,
-    plans: Iterator[SamplePlan],
-    buffers: PrivateBuffers,
-    permits: SimpleQueue[bool],
-    ready: SimpleQueue[_Read],
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    plan: SamplePlan
+    batch: dict[str, Any]
+
+
+class _Board:
+    """Who reads which batch: claimed in the order of the plans, delivered, taken in that order.
+
+    Parameters
+    ----------
+    plans : iterator of SamplePlan
+    depth : int
+        Batches that may be claimed and not yet taken.
+    """
+
+    def __init__(self, plans: Iterator[SamplePlan], depth: int) -> None:
+        self._plans = plans
+        self._depth = depth
+        # Reentrant: a finalizer that stops the reading may run while its own thread is in here.
+        self._changed = threading.Condition(threading.RLock())
+        self._ready: dict[int, _Ready | Exception] = {}
+        self._claimed = 0
+        self._taken = 0
+        self._closed = False
+        self._broken = False
+
+    def claim(self) -> _Numbered | None:
+        """Return the next batch to read, waiting until it may be read; None when all are read."""
+        with self._changed:
+            while not self._closed and self._claimed - self._taken >= self._depth:
+                self._changed.wait()
+            return self._next_plan()
+
+    def deliver(self, number: int, ready: _Ready | Exception) -> None:
+        """Lay down a batch, or the error in its place: then nothing more is claimed."""
+        with self._changed:
+            self._ready[number] = ready
+            self._closed |= isinstance(ready, Exception)
+            self._changed.notify_all()
+
+    def take(self, *, or_claim: bool) -> _Ready | _Numbered | None:
+        """Return the batch whose turn it is, or None after the last.
+
+        Parameters
+        ----------
+        or_claim : bool
+            If it is not ready, return a batch to read instead, where there is one.
+        """
+        with self._changed:
+            if self._broken:
+                return None
+            while self._taken not in self._ready:
+                if or_claim and self._claimed - self._taken < self._depth:
+                    claimed = self._next_plan()
+                    if claimed is not None:
+                        return claimed
+                if self._closed and self._taken == self._claimed:
+                    return None
+                self._changed.wait()
+            ready = self._ready.pop(self._taken)
+            self._taken += 1
+            self._broken = isinstance(ready, Exception)
+            self._changed.notify_all()
+        if isinstance(ready, Exception):
+            raise ready
+        return ready
+
+    def close(self) -> None:
+        """Let nobody claim another batch."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _next_plan(self) -> _Numbered | None:
+        if self._closed:
+            return None
+        number = self._claimed
+        try:
+            plan = next(self._plans, None)
+        except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
+            self._claimed += 1
+            self.deliver(number, error)
+            return None
+        if plan is None:
+            self.close()
+            return None
+        self._claimed += 1
+        return number, plan
+
+
+def _read(
+    dataset: StoredDataset, buffers: PrivateBuffers, board: _Board, claimed: _Numbered
 ) -> None:
-    """Read one batch per permit; the thread's work."""
+    """Read a claimed batch and deliver it, or what went wrong."""
+    number, plan = claimed
     try:
-        permitted = takewhile(lambda _: permits.get(), plans)
-        batches = _in_parallel if dataset.is_remote else _one_by_one
-        for plan, voxels in batches(dataset, permitted, buffers):
-            ready.put((plan, batch_of(voxels, dataset.describe(plan))))
-        ready.put((None, None))
-    except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
-        ready.put((None, error))
-
-
-def _one_by_one(
-    dataset: StoredDataset, plans: Iterator[SamplePlan], buffers: PrivateBuffers
-) -> Iterator[tuple[SamplePlan, _Voxels]]:
-    for plan in plans:
         voxels, requests = _prepared(dataset, plan, buffers)
         read_batch(requests)
-        yield plan, voxels
+        board.deliver(number, _Ready(plan, batch_of(voxels, dataset.describe(plan))))
+    except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
+        board.deliver(number, error)
 
 
-def _in_parallel(
-    dataset: StoredDataset, plans: Iterator[SamplePlan], buffers: PrivateBuffers
-) -> Iterator[tuple[SamplePlan, _Voxels]]:
+def _read_one_by_one(dataset: StoredDataset, buffers: PrivateBuffers, board: _Board) -> None:
+    while (claimed := board.claim()) is not None:
+        _read(dataset, buffers, board, claimed)
+
+
+def _read_side_by_side(dataset: StoredDataset, buffers: PrivateBuffers, board: _Board) -> None:
     """Keep as many reads in flight as an object store's latency needs."""
     started: deque[tuple[SamplePlan, _Voxels]] = deque()
 
     def starting() -> Iterator[list[ReadRequest]]:
-        for plan in plans:
-            voxels, requests = _prepared(dataset, plan, buffers)
-            started.append((plan, voxels))
+        while (claimed := board.claim()) is not None:
+            voxels, requests = _prepared(dataset, claimed[1], buffers)
+            started.append((claimed[1], voxels))
             yield requests
 
-    with storage_prefetch.LookAhead(starting(), depth=REMOTE_DEPTH) as ahead:
-        for _ in ahead:
-            yield started.popleft()
+    delivered = 0
+    try:
+        with storage_prefetch.LookAhead(starting(), depth=REMOTE_DEPTH) as ahead:
+            for _ in ahead:
+                plan, voxels = started.popleft()
+                board.deliver(delivered, _Ready(plan, batch_of(voxels, dataset.describe(plan))))
+                delivered += 1
+    except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
+        board.deliver(delivered, error)
 
 
 def _prepared(
@@ -134,10 +223,10 @@ def _prepared(
     return voxels, dataset.requests(plan, {name: t.numpy() for name, t in voxels.items()})
 
 
-def _stop(reader: threading.Thread, permits: SimpleQueue[bool]) -> None:
+def _stop(reader: threading.Thread, board: _Board, pid: int) -> None:
     """End the thread; it finishes the batch that it is reading."""
-    while not permits.empty():
-        permits.get()
-    permits.put(False)
+    if os.getpid() != pid:  # a forked child has no such thread, and its lock may be held for ever
+        return
+    board.close()
     if reader is not threading.current_thread():
         reader.join()

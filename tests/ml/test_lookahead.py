@@ -1,0 +1,139 @@
+import gc
+import itertools
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ml_shelf import make_shelf
+
+from radiobject.exceptions import IntegrityError, ShapeError
+from radiobject.ml.buffers import PrivateBuffers
+from radiobject.ml.config import DatasetConfig
+from radiobject.ml.datasets import VolumeCollectionDataset
+from radiobject.ml.lookahead import LookAhead
+from radiobject.storage import reader
+
+BATCH = 3
+
+
+def dataset_of(shelf, **options):
+    settings = {"patch_size": (16, 16, 16), "patches_per_volume": 20, "seed": 5, **options}
+    return VolumeCollectionDataset(shelf, DatasetConfig(**settings))
+
+
+def plans_of(dataset, batches):
+    for first in range(0, batches * BATCH, BATCH):
+        yield dataset.plan(np.arange(first, first + BATCH), epoch=0)
+
+
+def ahead_of(dataset, plans, depth=3):
+    return LookAhead(dataset, plans, PrivateBuffers(1 << 20, depth + 2), depth)
+
+
+def reading_threads():
+    return [t for t in threading.enumerate() if t.name == "radiobject-look-ahead"]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 8])
+def test_batches_come_in_the_order_of_the_plans(shelf, depth):
+    dataset = dataset_of(shelf)
+    expected = [dataset.read(plan) for plan in plans_of(dataset, 40)]
+    delivered = list(ahead_of(dataset, plans_of(dataset, 40), depth))
+    assert [samples for _, samples in delivered] == [BATCH] * 40
+    for (batch, _), alone in zip(delivered, expected, strict=True):
+        assert torch.equal(batch["image"], alone["image"])
+        assert batch["obs_id"] == alone["obs_id"]
+
+
+def test_never_more_than_depth_are_planned_before_they_are_asked_for(shelf):
+    dataset, asked, planned = dataset_of(shelf), 0, 0
+
+    def counted():
+        nonlocal planned
+        for plan in plans_of(dataset, 40):
+            planned += 1
+            assert planned - asked <= 3 + 1  # one of them is on its way to the loop below
+            yield plan
+
+    for _ in ahead_of(dataset, counted(), depth=3):
+        asked += 1
+    assert planned == asked == 40
+
+
+def test_a_consumer_that_would_wait_reads_itself(shelf):
+    dataset = dataset_of(shelf)
+    readers = set()
+    one_reads = threading.Event()
+
+    class Watched(type(dataset)):
+        def requests(self, plan, arrays):
+            # The first to come waits until the other reads too: alone neither gets on.
+            readers.add(threading.current_thread().name)
+            if len(readers) == 2:
+                one_reads.set()
+            assert one_reads.wait(20)
+            return super().requests(plan, arrays)
+
+    dataset.__class__ = Watched
+    assert len(list(ahead_of(dataset, plans_of(dataset, 10)))) == 10
+    assert readers == {"radiobject-look-ahead", threading.current_thread().name}
+
+
+def test_an_unreadable_batch_ends_the_run_after_those_before_it(tmp_path):
+    shelf = make_shelf(tmp_path, [(40, 36, 34)] * 6)
+    dataset = dataset_of(shelf)
+    bad = 4
+    for plan in plans_of(dataset, 40):
+        if bad in plan.volume:
+            break
+    good = int(plan.index[0]) // BATCH
+    reader.close_all()
+    (tiles,) = Path(shelf.locators()[bad].uri).glob("__fragments/*/a0.tdb")
+    tiles.write_bytes(bytes(255 - byte for byte in tiles.read_bytes()))
+    delivered = ahead_of(dataset, plans_of(dataset, 40))
+    assert len(list(itertools.islice(delivered, good))) == good
+    with pytest.raises(IntegrityError, match=shelf.obs_ids[bad]):
+        next(delivered)
+    with pytest.raises(StopIteration):
+        next(delivered)
+
+
+def test_a_plan_that_fails_is_raised_in_its_turn(shelf):
+    dataset = dataset_of(shelf)
+
+    def plans():
+        yield from plans_of(dataset, 5)
+        raise ShapeError("no such plan")
+
+    delivered = ahead_of(dataset, plans())
+    assert len(list(itertools.islice(delivered, 5))) == 5
+    with pytest.raises(ShapeError, match="no such plan"):
+        next(delivered)
+
+
+def test_a_run_that_is_left_early_leaves_no_thread(shelf):
+    dataset = dataset_of(shelf)
+    delivered = ahead_of(dataset, plans_of(dataset, 40))
+    next(delivered)
+    assert reading_threads()
+    del delivered
+    gc.collect()
+    assert not reading_threads()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:TileDB is a multithreading library:UserWarning")
+def test_a_forked_child_can_drop_a_run_of_its_parent(shelf):
+    dataset = dataset_of(shelf)
+    delivered = ahead_of(dataset, plans_of(dataset, 40))
+    next(delivered)
+    child = os.fork()
+    if not child:
+        del delivered
+        gc.collect()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(list(delivered)) == 39
