@@ -103,7 +103,7 @@ def test_a_view_that_repeats_volumes(stored):
         patch_size=(10, 10, 10),
     )
     (batch,) = loader
-    assert sorted(batch["obs_subject_id"]) == ["sub-02", "sub-03", "sub-03"]
+    assert sorted(batch["obs_subject_id"]) == ["sub-00", "sub-03", "sub-03"]
     for k, subject in enumerate(batch["obs_subject_id"]):
         cut = tuple(slice(int(a[k]), int(a[k]) + 10) for a in batch["patch_start"])
         assert np.array_equal(batch["mask"][k, 0].numpy(), make_mask(int(subject[-2:]), SHAPE)[cut])
