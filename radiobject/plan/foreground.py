@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError
+from radiobject.plan.foreground_share import foreground_bounds, foreground_share
 from radiobject.plan.labels import LabelSummary
 from radiobject.plan.patches import starts_around, uniform_starts
 from radiobject.plan.philox import philox, unit
@@ -59,7 +60,8 @@ class PercentForeground:
 
     The first of `tries` uniform positions that suffices is taken; where none does, the first of as
     many positions around labelled voxels, which finds small structures; else the best of all. The
-    share is that of `foreground_share`: exact for small structures, an estimate for large ones.
+    share is that of `foreground_share`: exact for small structures, and for large ones an estimate
+    within the bounds that the label index gives.
 
     Parameters
     ----------
@@ -167,38 +169,6 @@ def _chances(rule: Foreground | Weighted, summary: LabelSummary) -> NDArray[np.f
     return weights * counts if isinstance(rule, Weighted) else weights
 
 
-def foreground_share(
-    summary: LabelSummary,
-    starts: NDArray[np.int64],
-    patch_size: Sequence[int],
-    classes: Sequence[int] | None = None,
-) -> NDArray[np.float64]:
-    """Return the share of labelled voxels in patches, from the sampled positions.
-
-    Exact for classes of which every position is kept; else the standard error of a patch that
-    holds a share `p` of a class is about ``sqrt(p / kept)`` of that class.
-
-    Parameters
-    ----------
-    starts : ndarray of int64, shape (m, d)
-
-    Returns
-    -------
-    ndarray of float64, shape (m,)
-    """
-    held = np.zeros(len(starts))
-    for value, count, flat in zip(summary.values, summary.counts, summary.positions, strict=True):
-        if classes is not None and int(value) not in classes:
-            continue
-        inside: NDArray[np.bool_] = np.ones((len(starts), len(flat)), bool)
-        voxels = np.unravel_index(flat.astype(np.int64), summary.shape)
-        for axis, (where, side) in enumerate(zip(voxels, patch_size, strict=True)):
-            apart = where[None] - starts[:, axis, None]
-            inside &= (apart >= 0) & (apart < side)
-        held += inside.mean(axis=1) * count
-    return held / float(np.prod(patch_size, dtype=np.int64))
-
-
 def _enough_foreground(
     rule: PercentForeground,
     shapes: NDArray[np.int64],
@@ -206,18 +176,26 @@ def _enough_foreground(
     key: tuple[int, int, NDArray[np.int64]],
     summaries: Sequence[LabelSummary],
 ) -> NDArray[np.int64]:
-    seed, epoch, index = key
-    words = [philox(seed, epoch, index, _CANDIDATE_STREAM + t) for t in range(2 * rule.tries)]
-    choices = [unit(philox(seed, epoch, index, _AROUND_STREAM + t)) for t in range(rule.tries)]
-    starts = uniform_starts(shapes, patch_size, words[0])
+    tries = range(rule.tries)
+    free = np.stack([philox(*key, _CANDIDATE_STREAM + t) for t in tries], axis=1)
+    near = np.stack([philox(*key, _CANDIDATE_STREAM + rule.tries + t) for t in tries], axis=1)
+    choices = unit(np.stack([philox(*key, _AROUND_STREAM + t) for t in tries], axis=1))
+    starts = uniform_starts(shapes, patch_size, free[:, 0])
     for i, summary in enumerate(summaries):
+        around = _positions(rule, summary, choices[i])
+        if around is None:
+            continue
         shape = np.broadcast_to(shapes[i], (rule.tries, shapes.shape[1]))
-        drawn = np.stack([w[i] for w in words])
-        free = uniform_starts(shape, patch_size, drawn[: rule.tries])
-        around = _positions(rule, summary, np.stack([c[i] for c in choices]))
-        if around is not None:
-            near = starts_around(around, shape, patch_size, drawn[rule.tries :])
-            starts[i] = _first_enough(rule, summary, (free, near), patch_size)
+        uniform = uniform_starts(shape, patch_size, free[i])
+        found = _first_enough(rule, summary, uniform, patch_size)
+        if found is None:
+            labelled = starts_around(around, shape, patch_size, near[i])
+            found = _first_enough(rule, summary, labelled, patch_size)
+            if found is None:
+                every = np.concatenate((uniform, labelled))
+                share = foreground_share(summary, every, patch_size, rule.classes)
+                found = every[int(np.argmax(share))]
+        starts[i] = found
     return starts
 
 
@@ -233,29 +211,27 @@ def _positions(
     if not chosen:
         return None
     edges = np.cumsum(summary.counts[chosen])
-    flat = []
-    for choice in choices:
-        number = chosen[int(np.searchsorted(edges, choice[0] * edges[-1], side="right"))]
-        positions = summary.positions[number]
-        flat.append(int(positions[int(choice[1] * len(positions))]))
+    classes = np.searchsorted(edges, choices[:, 0] * edges[-1], side="right").tolist()
+    sampled = [summary.positions[chosen[c]] for c in classes]
+    flat = [int(p[int(u * len(p))]) for p, u in zip(sampled, choices[:, 1], strict=True)]
     return np.stack(np.unravel_index(flat, summary.shape), axis=-1)
 
 
 def _first_enough(
     rule: PercentForeground,
     summary: LabelSummary,
-    candidates: Sequence[NDArray[np.int64]],
+    starts: NDArray[np.int64],
     patch_size: Sequence[int],
-) -> NDArray[np.int64]:
-    best, best_share = candidates[0][0], -1.0
-    for starts in candidates:
-        share = foreground_share(summary, starts, patch_size, rule.classes)
-        enough = share >= rule.minimum
-        if enough.any():
-            return starts[int(np.argmax(enough))]
-        if share.max() > best_share:
-            best, best_share = starts[int(np.argmax(share))], float(share.max())
-    return best
+) -> NDArray[np.int64] | None:
+    """Return the first start that suffices; sampled positions settle what the tiles leave open."""
+    low, high = foreground_bounds(summary, starts, patch_size, rule.classes)
+    enough = low >= rule.minimum
+    first_sure = int(np.argmax(enough)) if enough.any() else len(starts)
+    unsettled = np.flatnonzero(high[:first_sure] >= rule.minimum)
+    if unsettled.size:
+        share = foreground_share(summary, starts[unsettled], patch_size, rule.classes)
+        enough[unsettled] = share >= rule.minimum
+    return starts[int(np.argmax(enough))] if enough.any() else None
 
 
 def _check_weights(weights: Mapping[int, float] | None) -> None:

@@ -7,7 +7,6 @@ from radiobject.plan.foreground import (
     PercentForeground,
     Uniform,
     Weighted,
-    foreground_share,
     place,
 )
 from radiobject.plan.labels import build_label_index
@@ -75,17 +74,6 @@ def test_a_volume_without_foreground_still_yields_patches():
         assert len({tuple(s) for s in starts}) > 10
         assert (starts >= 0).all()
         assert (starts <= 48).all()
-
-
-def test_share_is_exact_for_small_structures_and_close_for_large_ones():
-    mask = two_organs()
-    summary = build_label_index(mask)
-    starts = np.array([[0, 0, 0], [16, 16, 16], [32, 32, 32]])
-    share = foreground_share(summary, starts, (32, 32, 32))
-    assert share[0] == pytest.approx(1.0)
-    assert share[1] == pytest.approx(0.125, rel=0.3)
-    assert share[2] == pytest.approx(8 / 32**3)
-    assert foreground_share(summary, starts, (32, 32, 32), [1])[2] == 0
 
 
 def test_percent_foreground_is_met():
