@@ -195,7 +195,9 @@ def nifti_geometry(header: Any) -> tuple[NDArray[np.float64], OrientationSource]
         Or any header with its ``get_sform``, ``get_qform`` and ``get_base_affine``.
     """
     for source, coded_form in (("nifti_sform", header.get_sform), ("nifti_qform", _qform(header))):
-        matrix, code = coded_form(coded=True)
+        with np.errstate(invalid="ignore"):
+            # A damaged header may hold a signalling NaN; it is no number, and passed over below.
+            matrix, code = coded_form(coded=True)
         if matrix is not None and code > 0 and _invertible(matrix):
             return _in_mm(matrix, header), source  # type: ignore[return-value]
     return _in_mm(header.get_base_affine(), header), "identity"

@@ -1,9 +1,13 @@
-"""Gunzip with a bound: no more is produced than a header declared, and the checksum is checked."""
+"""Gunzip with a bound: little more is decoded than a header declared, and checksums count."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
 
@@ -24,10 +28,9 @@ TRAILING_SLACK_BYTES = 1 << 16
 
 _WBITS_GZIP = 31
 
-# The first member is fed whole, which is fastest. What follows it is fed in windows: a decompressor
-# copies the input behind its member, so feeding the rest of a file of many members each time would
-# cost the square of its size.
-_WINDOW_BYTES = 1 << 18
+# A decompressor copies the input that it has not used: fed in windows, that is little each time.
+_WINDOW_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 18
 
 
 def _decompressor() -> Any:
@@ -49,8 +52,10 @@ def gunzip_head(name: str, compressed: bytes, size: int) -> bytes:
         raise IngestError(f"{name}: damaged gzip stream ({error})") from error
 
 
-def gunzip(name: str, compressed: bytes, size: int) -> bytes:
-    """Return the `size` decoded bytes of a gzip file, with its checksum verified.
+def gunzip_blocks(
+    name: str, compressed: bytes, sizes: Sequence[int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the decoded bytes of a gzip file in blocks, then verify its checksum and its end.
 
     Parameters
     ----------
@@ -58,59 +63,77 @@ def gunzip(name: str, compressed: bytes, size: int) -> bytes:
         What error messages call the file.
     compressed : bytes
         The whole file; several members in a row are one stream, as gzip defines.
-    size : int
-        Bytes that the file's own header declares. At most `TRAILING_SLACK_BYTES` more are ever
-        produced, whatever the stream holds.
+    sizes : sequence of int
+        Bytes of each block; together, those that the file's own header declares. At most
+        `TRAILING_SLACK_BYTES` more are tolerated, and thrown away.
 
-    Returns
-    -------
-    bytes
-        At least `size` bytes; anything behind them is padding.
+    Yields
+    ------
+    ndarray of uint8, shape (size,)
+        Valid until the next block is asked for.
 
     Raises
     ------
     IngestError
-        If the stream is cut short, fails its checksum, or goes on past the declared size.
+        If the stream is damaged, cut short, or goes on past the declared size.
     """
-    room = size + TRAILING_SLACK_BYTES
-    source = memoryview(compressed)
-    parts: list[bytes] = []
-    at, whole, window = 0, False, len(compressed)
-    while source[at : at + 2] == GZIP_MAGIC:
-        part, at, whole = _member(name, source, at, window, room)
-        room -= len(part)
-        if room < 0:
-            raise IngestError(
-                f"{name}: decompresses to more than the {size:,} bytes that its header declares"
-            )
-        parts.append(part)
-        window = _WINDOW_BYTES
-    produced = sum(len(part) for part in parts)
-    if produced < size or not whole:
+    declared = sum(sizes)
+    buffer = np.empty(max(sizes), np.uint8)
+    pieces = _pieces(name, memoryview(compressed), declared)
+    rest = memoryview(b"")
+    for size in sizes:
+        filled = 0
+        while filled < size:
+            rest = rest or memoryview(next(pieces))
+            taken = min(size - filled, len(rest))
+            buffer[filled : filled + taken] = rest[:taken]
+            filled, rest = filled + taken, rest[taken:]
+        yield buffer[:size]
+    surplus = len(rest)
+    while surplus <= TRAILING_SLACK_BYTES:
+        piece = next(pieces, b"")
+        if not piece:
+            return
+        surplus += len(piece)
+    raise IngestError(
+        f"{name}: decompresses to more than the {declared:,} bytes that its header declares"
+    )
+
+
+def _pieces(name: str, source: memoryview, declared: int) -> Iterator[bytes]:
+    """Yield what every member of a gzip file decodes to, in pieces of bounded size.
+
+    Raises
+    ------
+    IngestError
+        If a member is damaged or cut short, or all together have fewer than `declared` bytes.
+    """
+    at = produced = 0
+    whole = True
+    while whole and source[at : at + 2] == GZIP_MAGIC:
+        stream = _decompressor()
+        fed: bytes | memoryview = b""
+        piece = b""
+        while whole and not stream.eof:
+            # A full piece may have left more behind in the decompressor than in its input.
+            if not fed and len(piece) < _PIECE_BYTES:
+                fed = source[at : at + _WINDOW_BYTES]
+                at += len(fed)
+                whole = bool(fed)
+            piece = _decoded(name, stream, fed)
+            fed = stream.unconsumed_tail
+            produced += len(piece)
+            if piece:
+                yield piece
+        at -= len(stream.unused_data)
+    if produced < declared or not whole:
         raise IngestError(
-            f"{name}: the gzip stream is cut short: {produced:,} of {size:,} bytes are there"
+            f"{name}: the gzip stream is cut short: {produced:,} of {declared:,} bytes are there"
         )
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _member(
-    name: str, source: memoryview, at: int, window: int, room: int
-) -> tuple[bytes, int, bool]:
-    """Decode one gzip member from offset `at`; return its bytes, the offset behind it, and its end.
-
-    At most ``room + 1`` bytes are produced: one more than allowed, so that a stream which fills
-    its room exactly is told from one that goes on. The last value is False when the input ended
-    before the member did.
-    """
-    stream = _decompressor()
-    pieces: list[bytes] = []
-    left = room + 1
-    while at < len(source) and left > 0 and not stream.eof:
-        fed = source[at : at + window]
-        try:
-            pieces.append(stream.decompress(fed, left))
-        except _ERRORS as error:
-            raise IngestError(f"{name}: damaged gzip stream ({error})") from error
-        left -= len(pieces[-1])
-        at += len(fed) - len(stream.unused_data)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces), at, bool(stream.eof)
+def _decoded(name: str, stream: Any, fed: bytes | memoryview) -> bytes:
+    try:
+        return stream.decompress(fed, _PIECE_BYTES)
+    except _ERRORS as error:
+        raise IngestError(f"{name}: damaged gzip stream ({error})") from error

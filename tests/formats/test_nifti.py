@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from radiobject.exceptions import ConfigurationError, IngestError, ShapeError
@@ -394,6 +394,7 @@ def test_no_bytes_do_anything_but_load_or_raise_our_error(
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 347), st.integers(0, 255))
+@example(327, 127)  # a signalling NaN in the sform
 def test_a_flipped_header_byte_loads_or_raises_our_error(
     tmp_path_factory: pytest.TempPathFactory, at: int, value: int
 ) -> None:
