@@ -7,7 +7,13 @@ from typing import Unpack
 from radiobject._types import LabelSource
 from radiobject.ml.base import Transform
 from radiobject.ml.datasets import Collections, SegmentationDataset, VolumeCollectionDataset
-from radiobject.ml.factories import LoaderOptions, build_distributed, make_config, volume_options
+from radiobject.ml.factories import (
+    DEFAULT_WORKERS,
+    LoaderOptions,
+    build_distributed,
+    make_config,
+    volume_options,
+)
 from radiobject.ml.loader import VolumeLoader
 from radiobject.ml.source import VolumeSource
 from radiobject.plan.foreground import Placement
@@ -26,7 +32,7 @@ def create_distributed_dataloader(
     labels: LabelSource = None,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
-    num_workers: int = 4,
+    num_workers: int = DEFAULT_WORKERS,
     pin_memory: bool = True,
     transform: Transform | None = None,
     patches_per_volume: int = 1,
@@ -65,7 +71,7 @@ def create_distributed_segmentation_dataloader(
     world_size: int,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
-    num_workers: int = 4,
+    num_workers: int = DEFAULT_WORKERS,
     pin_memory: bool = True,
     transform: Transform | None = None,
     foreground_sampling: bool | float | Placement = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -17,6 +18,15 @@ from radiobject.ml.loader import VolumeLoader
 from radiobject.ml.samplers import EpochSampler
 from radiobject.ml.source import VolumeSource
 from radiobject.plan.foreground import Placement
+
+
+class _Unchosen(int):
+    """A number that stands in a signature, told apart from the same number given by a caller."""
+
+
+DEFAULT_WORKERS = _Unchosen(4)
+"""The default of 0.1, or the cores of the machine where it has fewer; what a caller asks for is
+taken as it is. 0 is recommended unless a transform is heavy."""
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -63,7 +73,7 @@ def create_training_dataloader(
     labels: LabelSource = None,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
-    num_workers: int = 4,
+    num_workers: int = DEFAULT_WORKERS,
     pin_memory: bool = True,
     persistent_workers: bool = True,
     transform: Transform | None = None,
@@ -82,7 +92,8 @@ def create_training_dataloader(
     patch_size : tuple of int, optional
         Sides in voxels.
     num_workers : int
-        0 is recommended unless `transform` is heavy: reading is done ahead by a thread.
+        0 is recommended unless `transform` is heavy: reading is done ahead by a thread. By default
+        4, or the cores of the machine if they are fewer.
     pin_memory, persistent_workers : bool
         As in PyTorch; the latter needs workers.
     transform : callable, optional
@@ -118,7 +129,7 @@ def create_validation_dataloader(
     labels: LabelSource = None,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
-    num_workers: int = 4,
+    num_workers: int = DEFAULT_WORKERS,
     pin_memory: bool = True,
     transform: Transform | None = None,
     **options: Unpack[LoaderOptions],
@@ -139,7 +150,7 @@ def create_validation_dataloader(
 def create_inference_dataloader(
     collections: Collections,
     batch_size: int = 1,
-    num_workers: int = 4,
+    num_workers: int = DEFAULT_WORKERS,
     pin_memory: bool = True,
     transform: Transform | None = None,
     **options: Unpack[LoaderOptions],
@@ -162,7 +173,7 @@ def create_segmentation_dataloader(
     mask: VolumeSource,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
-    num_workers: int = 4,
+    num_workers: int = DEFAULT_WORKERS,
     pin_memory: bool = True,
     persistent_workers: bool = True,
     transform: Transform | None = None,
@@ -216,7 +227,7 @@ def _build(
     last: bool = False,
 ) -> VolumeLoader:
     """Build every loader of this module; `last` keeps an incomplete batch and fixes the epoch."""
-    _check_workers(num_workers)
+    num_workers = _workers(num_workers)
     drop_last = options.get("drop_last", not last)
     if drop_last and isinstance(batch_size, int) and batch_size > len(dataset):
         raise ConfigurationError(
@@ -277,6 +288,14 @@ def _chosen(options: LoaderOptions, names: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in names}
 
 
-def _check_workers(num_workers: object) -> None:
-    if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-        raise ConfigurationError(f"num_workers must be a whole number >= 0, got {num_workers!r}")
+def _workers(wanted: object) -> int:
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 0:
+        raise ConfigurationError(f"num_workers must be a whole number >= 0, got {wanted!r}")
+    return min(int(wanted), _cores()) if isinstance(wanted, _Unchosen) else wanted
+
+
+def _cores() -> int:
+    """Return the cores this process may run on, as PyTorch counts them before it warns."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

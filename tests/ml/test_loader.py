@@ -1,3 +1,6 @@
+import inspect
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +9,7 @@ from ml_shelf import check_patch
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.ml import (
     create_inference_dataloader,
+    create_segmentation_dataloader,
     create_training_dataloader,
     create_validation_dataloader,
 )
@@ -63,6 +67,26 @@ def test_patches_are_equal_for_any_number_of_workers(shelf, workers):
     assert same(first, run(many))
     assert same(second, run(many))
     assert alone.receipt() == many.receipt()
+
+
+def test_default_workers_are_those_of_0_1_and_no_more_than_the_cores(shelf, pair):
+    """Warnings are errors here: PyTorch's, about more workers than cores, would end the test."""
+    from radiobject.ml.distributed import create_distributed_dataloader
+
+    cores = len(os.sched_getaffinity(0))
+    for make in (
+        lambda: create_training_dataloader(shelf, batch_size=2, patch_size=PATCH),
+        lambda: create_validation_dataloader(shelf, patch_size=PATCH),
+        lambda: create_inference_dataloader(shelf),
+        lambda: create_segmentation_dataloader(*pair, patch_size=PATCH),
+        lambda: create_distributed_dataloader(shelf, 0, 2, batch_size=2, patch_size=PATCH),
+    ):
+        assert make().num_workers == min(4, cores)
+    assert inspect.signature(create_training_dataloader).parameters["num_workers"].default == 4
+    if cores < 4:
+        with pytest.warns(UserWarning, match="will create 4 worker processes"):
+            create_training_dataloader(shelf, patch_size=PATCH, num_workers=4)
+    assert len(run(create_training_dataloader(shelf, batch_size=2, patch_size=PATCH))) == 3
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
@@ -266,8 +290,6 @@ def test_blocks(shelf):
 
 def test_volumes_with_time(tmp_path):
     from ml_shelf import affine_of, make_mask, make_shelf, store
-
-    from radiobject.ml import create_segmentation_dataloader
 
     bold = make_shelf(tmp_path, [(20, 18, 16, 3), (20, 18, 24, 3)], name="bold", dtype=np.float32)
     options = {"batch_size": 2, "num_workers": 0}
