@@ -1,4 +1,4 @@
-"""What goes to a worker and comes back: a request with a slot's number, and its delivery."""
+"""What goes to a worker and comes back: requests with the numbers of slots, and deliveries."""
 
 from __future__ import annotations
 
@@ -88,9 +88,27 @@ class BatchRequest:
         dataset.fill(self.plan, {name: tensor.numpy() for name, tensor in voxels.items()})
 
 
+@dataclass(frozen=True)
+class DeliveryGroup:
+    """What a worker sends back for a group of requests, in their order."""
+
+    deliveries: tuple[Delivery, ...]
+
+
+@dataclass(frozen=True)
+class RequestGroup:
+    """Batches asked for in one message: sending one can cost more than reading a small batch."""
+
+    requests: tuple[BatchRequest, ...]
+
+    def fulfil(self, dataset: StoredDataset) -> DeliveryGroup:
+        """Read the batches; called in the worker."""
+        return DeliveryGroup(tuple(request.fulfil(dataset) for request in self.requests))
+
+
 def collate_or_send(fetched: Any) -> Any:
-    """Collate samples; a delivery is sent as it is."""
-    return fetched if isinstance(fetched, Delivery) else collate(fetched)
+    """Collate samples; deliveries are sent as they are."""
+    return fetched if isinstance(fetched, DeliveryGroup) else collate(fetched)
 
 
 def received(

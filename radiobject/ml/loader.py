@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,13 @@ from radiobject.exceptions import ConfigurationError
 from radiobject.ml.base import StoredDataset
 from radiobject.ml.buffers import PrivateBuffers, aligned
 from radiobject.ml.compat import monai as monai_compat
-from radiobject.ml.delivery import AttachRing, BatchRequest, collate_or_send, received
+from radiobject.ml.delivery import (
+    AttachRing,
+    BatchRequest,
+    RequestGroup,
+    collate_or_send,
+    received,
+)
 from radiobject.ml.lookahead import LookAhead
 from radiobject.ml.plan import SamplePlan
 from radiobject.ml.progress import Progress
@@ -33,6 +40,9 @@ _log = logging.getLogger(__name__)
 _PLANNED_AT_ONCE = 64
 """Batches whose patches are placed in one vectorised call."""
 _SPARE_SLOTS = 8
+_MESSAGE_BYTES = 8 << 20
+_MESSAGE_BATCHES = 4
+"""A message to a worker asks for several batches while these are small."""
 
 
 class VolumeLoader(DataLoader):
@@ -181,13 +191,14 @@ class VolumeLoader(DataLoader):
         self, dataset: StoredDataset, plans: Iterator[SamplePlan]
     ) -> Iterator[tuple[Any, int]]:
         before = self._requests.run
+        messages = self.num_workers * (self.prefetch_factor or 1)
+        together = self._batches_together()
         if before is None or not self.persistent_workers:
-            in_flight = self.num_workers * (self.prefetch_factor or 1)
-            ring = SharedRing(self._batch_bytes(), 2 * in_flight + _SPARE_SLOTS)
+            ring = SharedRing(self._batch_bytes(), 2 * messages * together + _SPARE_SLOTS)
             self.worker_init_fn = AttachRing(ring, self._user_init)
         else:
             ring = before.ring
-        self._requests.run = run = _Run(plans, ring)
+        self._requests.run = run = _Run(plans, ring, messages, together)
         with _fork_is_safe_here():
             deliveries = super().__iter__()
         if before is not None and before.ring is ring:
@@ -198,10 +209,11 @@ class VolumeLoader(DataLoader):
     def _unpacked(
         self, deliveries: Iterator[Any], dataset: StoredDataset, run: _Run
     ) -> Iterator[tuple[Any, int]]:
-        for delivery in deliveries:
-            request = run.in_flight.popleft()
-            self._meter.count(delivery.counted)
-            yield received(delivery, request, dataset, run.ring), len(request.plan)
+        for group in deliveries:
+            for delivery in group.deliveries:
+                request = run.in_flight.popleft()
+                self._meter.count(delivery.counted)
+                yield received(delivery, request, dataset, run.ring), len(request.plan)
 
     def _counted(self, batches: Iterator[tuple[Any, int]]) -> Iterator[Any]:
         """Deliver batches, and keep the books: time, progress, receipt."""
@@ -225,6 +237,12 @@ class VolumeLoader(DataLoader):
         if report.hint:
             _log.info("%s", report)
 
+    def _batches_together(self) -> int:
+        """Return how many batches a message asks for; a transform takes longer than a message."""
+        if self.dataset.transform is not None:  # type: ignore[attr-defined]
+            return 1
+        return max(1, min(_MESSAGE_BATCHES, _MESSAGE_BYTES // self._batch_bytes()))
+
     def _batch_bytes(self) -> int:
         dataset: StoredDataset = self.dataset  # type: ignore[assignment]
         size = dataset.largest_batch_bytes(self.batch_size or 1)
@@ -232,19 +250,36 @@ class VolumeLoader(DataLoader):
 
 
 class _Run:
-    """One iteration with workers: what is still to be asked for, and what was asked for."""
+    """One iteration with workers: what is still to be asked for, and what was asked for.
 
-    def __init__(self, plans: Iterator[SamplePlan], ring: SharedRing) -> None:
+    Parameters
+    ----------
+    plans : iterator of SamplePlan
+    ring : SharedRing
+    messages : int
+        Messages that are under way at once. So many ask for one batch only at first: the first
+        batch is not to wait for others.
+    together : int
+        Batches that a later message asks for.
+    """
+
+    def __init__(
+        self, plans: Iterator[SamplePlan], ring: SharedRing, messages: int, together: int
+    ) -> None:
         self.plans = plans
         self.ring = ring
         self.in_flight: deque[BatchRequest] = deque()
+        self._sizes = chain(repeat(1, messages), repeat(together))
 
-    def requests(self) -> Iterator[BatchRequest]:
+    def requests(self) -> Iterator[RequestGroup]:
         """Yield requests, each with a slot of its own where one is free."""
-        for plan in self.plans:
-            request = BatchRequest(plan, self.ring.take())
-            self.in_flight.append(request)
-            yield request
+        for size in self._sizes:
+            plans = islice(self.plans, size)
+            group = tuple(BatchRequest(plan, self.ring.take()) for plan in plans)
+            if not group:
+                return
+            self.in_flight.extend(group)
+            yield RequestGroup(group)
 
     def abandon(self) -> None:
         """Give back the slots of requests whose deliveries nobody will take."""
@@ -266,7 +301,7 @@ class _Requests:
         self.run: _Run | None = None
         self._batches = batches
 
-    def __iter__(self) -> Iterator[BatchRequest]:
+    def __iter__(self) -> Iterator[RequestGroup]:
         return self.run.requests() if self.run is not None else iter(())
 
     def __len__(self) -> int:
