@@ -31,7 +31,6 @@ from radiobject.frames import frame_schema
 from radiobject.indexing import shortened
 from radiobject.ingest_plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
 from radiobject.ingest_run import IngestOptions, IngestRun
-from radiobject.storage import collection as stored
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.commit import Transaction
 from radiobject.storage.dataset import DatasetStore
@@ -330,8 +329,7 @@ def create_collection(
         plan = replace(plan, images=_with_rows(plan.images, obs))
     plan = replace(plan, uniform=frozenset({label} if validate_dimensions else ()))
     with commit.creation(location, commit.COLLECTION, "ingest", name=label) as tx:
-        stored.create_tables(location, tx.clock)
-        report = IngestRun(tx, plan, settings, {label: location}, subjects=None).execute()
+        report = IngestRun(tx, plan, settings, made={label: location}, subjects=None).execute()
     _warn_of_refused(report)
     return VolumeCollection(location)
 

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import RadiObjectError, ShapeError
@@ -21,11 +23,11 @@ from radiobject.ingest_ids import identified
 from radiobject.ingest_plan import IngestPlan, PlannedImage
 from radiobject.orientation import spacing_mm
 from radiobject.storage import collection as stored
-from radiobject.storage import dataset, files, layout
+from radiobject.storage import commit, dataset, files, groups, layout, volume_rows
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Transaction
 from radiobject.storage.label_index import build_label_index, fingerprint, write_label_rows
-from radiobject.storage.volume_rows import VolumeRecord
+from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.volume import reorient_target
 from radiobject.writers import write_new_volume
 
@@ -163,6 +165,9 @@ class IngestRun:
         How.
     places : dict of str to str
         Where each collection is; those that are new are added with their first volume.
+    made : dict of str to str
+        Where the collections are whose tables are still to be made, which is done with their
+        first rows: these tell the columns, and a table that has them need not be changed.
     stores : mapping of str to CollectionStore
         The collections as they were before.
     subjects : set of str, optional
@@ -178,7 +183,7 @@ class IngestRun:
     stores: Mapping[str, CollectionStore] = field(default_factory=dict)
     subjects: set[str] | None = field(default_factory=set)
     pending: bool = True
-    _made: dict[str, str] = field(default_factory=dict)
+    made: dict[str, str] = field(default_factory=dict)
     _new_subjects: int = 0
 
     def __post_init__(self) -> None:
@@ -197,9 +202,13 @@ class IngestRun:
         work = (done for batch in batches for done in self._batch(batch))
         for _ in parallel.progress_bar(work, len(tasks), "ingesting", show=self.options.progress):
             pass
-        for place in self._made.values():
+        for place in self.made.values():
             # All of its images were refused.
-            files.remove(layout.located(self.tx.uri, place))
+            uri = layout.located(self.tx.uri, place)
+            if self.subjects is None:
+                stored.create_tables(uri, self.tx.clock)
+            else:
+                files.remove(uri)
         if self.pending:
             self._publish(0)
         return self.report
@@ -208,10 +217,10 @@ class IngestRun:
         resumed = self.options.exists == "resume"
         images = list(identified(self.plan.images, self.stores, resumed=resumed))
         for name in dict.fromkeys(image.collection for image, _ in images):
-            if name not in self.places:
-                self._made[name] = dataset.new_collection_location(self.tx, name)
-                location = layout.join(self.tx.uri, self._made[name])
-                stored.create_collection(location, self.tx.clock, name=name, owner="../..")
+            if name not in self.places | self.made:
+                self.made[name] = self._make_group(name)
+        for place in self.made.values():
+            files.make_folder(layout.join(layout.located(self.tx.uri, place), layout.VOLUMES))
         labels = (*self.options.labels, *self.plan.labels)
         travelling = replace(self.options, executor=None, labels=labels)
         target, config = reorient_target(self.options.reorient), get_radiobject_config().write
@@ -223,8 +232,16 @@ class IngestRun:
             for image, obs_id in images
         ]
 
+    def _make_group(self, name: str) -> str:
+        place = dataset.new_collection_location(self.tx, name)
+        uri = layout.join(self.tx.uri, place)
+        description = commit.group_description(commit.COLLECTION, name=name, owner="../..")
+        files.make_folder(layout.parent(uri))
+        groups.create(uri, description, self.tx.clock.tick())
+        return place
+
     def _uri(self, name: str) -> str:
-        return layout.located(self.tx.uri, (self.places | self._made)[name])
+        return layout.located(self.tx.uri, (self.places | self.made)[name])
 
     def _batch(self, tasks: Sequence[IngestTask]) -> Iterator[IngestedVolume]:
         work = partial(ingest_one, self.tx.clock.tick())
@@ -256,15 +273,18 @@ class IngestRun:
             groups.setdefault(done.image.collection, []).append((done, record))
         for name, group in groups.items():
             uri = self._uri(name)
-            stored.append_records(uri, [record for _, record in group], self.tx.clock)
+            records = [record for _, record in group]
+            if name in self.made:
+                stored.create_tables(uri, self.tx.clock, _columns_of(records))
+            stored.append_records(uri, records, self.tx.clock)
             labels = {
                 record.obs_id: (fingerprint(record.locator), done.summary)
                 for done, record in group
                 if done.summary is not None
             }
             write_label_rows(uri, labels, self.tx.clock.tick())
-            if name in self._made:
-                self.places[name] = self._made.pop(name)
+            if name in self.made:
+                self.places[name] = self.made.pop(name)
         if self.subjects is not None:
             pairs = [(record.obs_subject_id, record.obs_id) for _, record in finished]
             new = dict.fromkeys(subject for subject, _ in pairs if subject not in self.subjects)
@@ -283,6 +303,18 @@ class IngestRun:
         places = self.places if self.subjects is not None else None
         dataset.publish(self.tx, collections=places, subjects=self._new_subjects, volumes=volumes)
         self._new_subjects, self.pending = 0, False
+
+
+def _columns_of(records: Sequence[VolumeRecord]) -> dict[str, np.dtype]:
+    """Return the columns with a value that a table of these volumes has beside its own."""
+    return {
+        name: stored.inferred_dtype(values, name)
+        for name, values in volume_rows.columns_of(records).items()
+        if name not in stored.OBS_KEYS
+        and name not in SYSTEM_COLUMNS
+        and not name.startswith("_")
+        and any(value is not None for value in values)
+    }
 
 
 def _expected_shapes(
