@@ -86,8 +86,6 @@ class Start(Fixture):
 
     params = LOADERS
     param_names = ("loader",)
-    rounds = 1
-    repeat = (2, 3, 20.0)
 
     def setup(self, task, loader):
         opened(loader, task)
@@ -132,9 +130,9 @@ class Growth(Fixture):
         self.batches = opened(loader, task)
 
     def track_growth(self, task, loader):
-        from benchmarks.infrastructure.resources import resident_mib
+        from benchmarks.infrastructure.resources import held_mib
 
-        before = resident_mib()
+        before = held_mib()
         for _ in range(10_000 // task.batch_size):
             next(self.batches)
-        return resident_mib() - before
+        return held_mib() - before

@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.boxes import Box, slices
 from benchmarks.forms import COLLECTION, make_form
 from benchmarks.loader import BoxLoader, Loader
+from benchmarks.operations import training_loader
 from benchmarks.published import PublishedRadiObject
 
 
@@ -48,21 +49,12 @@ class RadiObjectLocal(Loader):
 
     def open(self) -> Any:
         from radiobject import RadiObject, TileDBStats
-        from radiobject.ml import create_training_dataloader
 
         self._stats = TileDBStats()
         self._rows = {s.id: n for n, s in enumerate(self.task.cohort.subjects)}
-        self._subject_ids = RadiObject(self.uri()).collection(COLLECTION).obs_subject_ids
-        return create_training_dataloader(
-            RadiObject(self.uri()).collection(COLLECTION),
-            batch_size=self.task.batch_size,
-            patch_size=self.task.patch_size,
-            num_workers=self.task.num_workers,
-            persistent_workers=self.task.num_workers > 0,
-            pin_memory=False,
-            patches_per_volume=self.task.patches_per_volume,
-            dtype=None,  # the stored type, as every loader here delivers
-        )
+        collection = RadiObject(self.uri()).collection(COLLECTION)
+        self._subject_ids = collection.obs_subject_ids
+        return training_loader(self.task, collection)
 
     def boxes(self, batch: Any) -> list[Box]:
         starts = zip(*(axis.tolist() for axis in batch["patch_start"]), strict=True)

@@ -42,14 +42,15 @@ def prepare(name: str, task: Task) -> Operation:
         raise NotImplementedError(f"{name}: this version lacks it ({error})") from error
 
 
-def _store(task: Task, tiling: str = "isotropic") -> str:
+def store_uri(task: Task, tiling: str = "isotropic") -> str:
+    """Return where the task's cohort lies as a RadiObject, written if it is not there."""
     return str(make_form(task.cohort, f"radiobject-{tiling}", task.patch_size, task.home))
 
 
 def _collection(task: Task, tiling: str = "isotropic") -> Any:
     from radiobject import RadiObject
 
-    return RadiObject(_store(task, tiling)).collection(COLLECTION)
+    return RadiObject(store_uri(task, tiling)).collection(COLLECTION)
 
 
 def _batches(task: Task, argument: str) -> Operation:
@@ -71,41 +72,41 @@ def _endless_batches(task: Task, collection: Any) -> Iterator[Any]:
     return endless(training_loader(task, collection))
 
 
-def training_loader(task: Task, collection: Any) -> Any:
-    """Return RadiObject's training loader with the task's settings."""
+def training_loader(task: Task, collection: Any, workers: int | None = None) -> Any:
+    """Return RadiObject's training loader with the task's settings, the stored type kept."""
     from radiobject.ml import create_training_dataloader
 
-    return create_training_dataloader(
-        collection,
-        batch_size=task.batch_size,
-        patch_size=task.patch_size,
-        num_workers=task.num_workers,
-        persistent_workers=task.num_workers > 0,
-        pin_memory=False,
-        patches_per_volume=task.patches_per_volume,
-        dtype=None,
-    )
+    return create_training_dataloader(collection, **_settings(task, workers))
+
+
+def segmentation_loader(task: Task, **options: Any) -> Any:
+    """Return RadiObject's loader of images with their masks, with the task's settings."""
+    from radiobject import RadiObject
+    from radiobject.ml import create_segmentation_dataloader
+
+    radi = RadiObject(store_uri(task))
+    images, masks = radi.collection(COLLECTION), radi.collection(MASK_COLLECTION)
+    return create_segmentation_dataloader(images, masks, **_settings(task), **options)
+
+
+def _settings(task: Task, workers: int | None = None) -> dict[str, Any]:
+    workers = task.num_workers if workers is None else workers
+    return {
+        "batch_size": task.batch_size,
+        "patch_size": task.patch_size,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": False,
+        "patches_per_volume": task.patches_per_volume,
+        "dtype": None,
+    }
 
 
 def _pairs(task: Task, argument: str) -> Operation:
     """Five warm batches of image and mask."""
     from benchmarks.infrastructure.measure import endless
-    from radiobject import RadiObject
-    from radiobject.ml import create_segmentation_dataloader
 
-    radi = RadiObject(_store(task))
-    loader = create_segmentation_dataloader(
-        radi.collection(COLLECTION),
-        radi.collection(MASK_COLLECTION),
-        batch_size=task.batch_size,
-        patch_size=task.patch_size,
-        num_workers=0,
-        persistent_workers=False,
-        pin_memory=False,
-        patches_per_volume=task.patches_per_volume,
-        dtype=None,
-    )
-    batches = endless(loader)
+    batches = endless(segmentation_loader(task))
     for _ in range(2 * len(task.boxes()) // task.batch_size):
         next(batches)
 
@@ -186,7 +187,7 @@ def _s3(task: Task, argument: str) -> Operation:
         raise NotImplementedError("no S3 server: moto is not installed")
     # A name of its own: what another side read of equal bytes must not be found in the cache.
     uri = f"s3://{S3_BUCKET}/gate/{uuid.uuid4()}"
-    upload_folder(Path(_store(task)), uri)
+    upload_folder(Path(store_uri(task)), uri)
     opened: list[tuple[Any, tuple[slice, ...]]] = []
     halves = itertools.cycle([slice(0, None, 2), slice(1, None, 2)])
 
@@ -245,7 +246,7 @@ def _open(task: Task, argument: str) -> Operation:
     """Open a store and ask for its ids and its first volume."""
     from radiobject import RadiObject
 
-    uri = _store(task)
+    uri = store_uri(task)
 
     def call() -> None:
         radi = RadiObject(uri)
@@ -260,7 +261,7 @@ def _select(task: Task, argument: str) -> Operation:
     """Filter subjects by a column and list what remains of a collection."""
     from radiobject import RadiObject
 
-    radi = RadiObject(_store(task))
+    radi = RadiObject(store_uri(task))
 
     def call() -> None:
         _ = radi.filter("age > 40").collection(COLLECTION).obs_ids

@@ -32,12 +32,21 @@ def resident_mib(pid: int | None = None) -> float:
     return sum(_resident_bytes(process.pid) for process in process_tree(pid)) / _MIB
 
 
-def _resident_bytes(pid: int) -> int:
+def held_mib(pid: int | None = None) -> float:
+    """Return what a process tree holds in MiB without mapped files: what a leak adds to.
+
+    A mapped library is shared with whoever else runs it: its proportional share grows when they
+    end. Where the kernel does not tell files apart this is `resident_mib`.
+    """
+    parts = ("Pss_Anon:", "Pss_Shmem:")
+    return sum(_resident_bytes(process.pid, parts) for process in process_tree(pid)) / _MIB
+
+
+def _resident_bytes(pid: int, parts: tuple[str, ...] = ("Pss:",)) -> int:
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-        return psutil.Process(pid).memory_info().rss
+        rows = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
+        found = [int(row[1]) * 1024 for row in rows if row[0] in parts]
+        return sum(found) if found else psutil.Process(pid).memory_info().rss
     except (OSError, psutil.Error):
         # The worker ended between being listed and being read: it holds nothing any more.
         return 0
