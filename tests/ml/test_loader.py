@@ -243,6 +243,39 @@ def test_a_rank_that_is_left_nothing_is_warned(shelf):
         create_distributed_dataloader(shelf, 0, 4, batch_size=4, patch_size=PATCH, num_workers=0)
 
 
+def test_delivered_patches_are_uniform_over_positions(shelf):
+    patch, free = (38, 34, 32), 3
+    loader = create_training_dataloader(
+        shelf, batch_size=8, patch_size=patch, num_workers=0, patches_per_volume=100
+    )
+    counts = np.zeros((free,) * 3, int)
+    for _ in range(4):
+        for batch in loader:
+            first = batch["image"][:, 0, 0, 0, 0].long().numpy() % 10**6
+            np.add.at(counts, (first // 10**4, first // 100 % 100, first % 100), 1)
+    expected = 2400 / counts.size
+    assert counts.sum() == 2400
+    assert ((counts - expected) ** 2 / expected).sum() < 61.7  # 99.99th percentile, 26 d.o.f.
+
+
+def test_samples_asked_for_together_lie_in_one_buffer(shelf):
+    dataset = create_training_dataloader(
+        shelf, batch_size=2, patch_size=PATCH, num_workers=0
+    ).dataset
+    samples = dataset.__getitems__([4, 1, 5])
+    assert len({s["image"].untyped_storage().data_ptr() for s in samples}) == 1
+    for sample, index in zip(samples, [4, 1, 5], strict=True):
+        alone = dataset[index]
+        assert torch.equal(sample["image"], alone["image"])
+        assert sample["patch_start"] == alone["patch_start"]
+    batch = torch.utils.data.default_collate(samples)
+    assert batch["image"].shape == (3, 1, *PATCH)
+    with pytest.raises(IndexError, match="dataset of 6"):
+        dataset[6]
+    with pytest.raises(IndexError, match="numbered from 0"):
+        dataset.__getitems__([-1, 0])
+
+
 def test_report(shelf):
     loader = create_training_dataloader(shelf, batch_size=2, patch_size=PATCH, num_workers=0)
     for _ in loader:
@@ -318,6 +351,9 @@ def test_volumes_with_time(tmp_path):
         assert batch["mask"].any()
     with pytest.raises(ShapeError, match="time"):
         create_training_dataloader({"a": bold, "b": masks}, **options)
+    longer = make_shelf(tmp_path, [(20, 18, 16, 3), (20, 18, 24, 5)], name="longer")
+    with pytest.raises(ShapeError, match=r"sub-01_bold.*24, 3.*24, 5"):
+        create_training_dataloader({"a": bold, "b": longer}, patch_size=(8, 8, 8), **options)
 
 
 @pytest.mark.parametrize("mode", ["edge", "reflect", "symmetric", "wrap"])

@@ -129,13 +129,18 @@ def test_the_protocol_of_torchdata(shelf):
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
-def test_torchdatas_own_loader_over_our_dataset(shelf, whole):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_torchdatas_own_loader_over_our_dataset(shelf, whole, workers):
     torchdata = pytest.importorskip("torchdata.stateful_dataloader")
 
     def make():
         ours = loader(shelf)
         return torchdata.StatefulDataLoader(
-            ours.dataset, batch_size=2, sampler=ours.sampler, collate_fn=ours.collate_fn
+            ours.dataset,
+            batch_size=2,
+            sampler=ours.sampler,
+            collate_fn=ours.collate_fn,
+            num_workers=workers,
         )
 
     first, seen = make(), []

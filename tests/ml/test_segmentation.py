@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from ml_shelf import affine_of, check_patch, make_mask, make_shelf, store
+from ml_shelf import affine_of, check_patch, coordinates, make_mask, make_shelf, store
 
 from radiobject.exceptions import AlignmentError, ConfigurationError, SchemaError, ShapeError
 from radiobject.ml import (
@@ -82,6 +82,47 @@ def test_a_volume_smaller_than_the_patch_is_padded_alike(pair):
     outside = batch["mask"] == 9
     assert outside.any()
     assert ((batch["image"] == -5) == outside).all()
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "symmetric", "wrap"])
+def test_every_mode_pads_image_and_mask_alike(pair, mode):
+    dataset = SegmentationDataset(
+        *pair, DatasetConfig(loading_mode="patch", patch_size=(44, 36, 40), pad_mode=mode)
+    )
+    sample = dataset[1]
+    widths = sample["padding"].tolist()
+    assert np.any(widths)
+    want = np.pad(make_mask(1, (40, 36, 34)), widths, mode=mode)
+    assert np.array_equal(sample["mask"][0].numpy(), want)
+    want = np.pad(coordinates(1, (40, 36, 34)), widths, mode=mode)
+    assert np.array_equal(sample["image"][0].numpy(), want)
+
+
+def test_several_channels_and_a_mask(pair):
+    image, mask = pair
+    loader = create_segmentation_dataloader(
+        {"T1": image, "T2": image.pick([3, 1, 0, 2])},
+        mask,
+        batch_size=4,
+        patch_size=PATCH,
+        num_workers=0,
+    )
+    (batch,) = loader
+    assert batch["image"].shape == (4, 2, *PATCH)
+    assert batch["mask"].shape == (4, 1, *PATCH)
+    assert torch.equal(batch["image"][:, 0], batch["image"][:, 1])
+
+
+def test_slices_of_image_and_mask(pair):
+    loader = create_segmentation_dataloader(
+        *pair, batch_size=4, num_workers=0, slice_orientation="sagittal"
+    )
+    assert len(loader.dataset) == 4 * 40
+    batch = next(iter(loader))
+    assert batch["image"].shape == batch["mask"].shape == (4, 1, 36, 34)
+    for k, (volume, x) in enumerate(zip(batch["idx"], batch["slice_idx"], strict=True)):
+        want = make_mask(int(volume), (40, 36, 34))[x]
+        assert np.array_equal(batch["mask"][k, 0].numpy(), want)
 
 
 def test_scans_pair_by_what_follows_the_collections_name(tmp_path):

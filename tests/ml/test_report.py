@@ -1,0 +1,62 @@
+import time
+
+import pytest
+
+from radiobject.ml.report import LoaderReport, Meter
+
+
+def reported(counted, *, busy_s=0.0, wait_s=0.01, workers=0, transform=False):
+    """The report of two batches of 8 samples; the consumer works between them."""
+    meter = Meter()
+    meter.delivered(8, meter.begin())
+    time.sleep(busy_s)
+    asked = meter.begin()
+    time.sleep(wait_s)
+    meter.delivered(8, asked)
+    return meter.report(counted, workers=workers, transform=transform)
+
+
+WARM = {"tiles_cached": 90, "tiles_constant": 5, "tiles_decoded": 5}
+COLD = {"tiles_cached": 10, "tiles_decoded": 90}
+
+
+@pytest.mark.parametrize(
+    ("counted", "more", "words"),
+    [
+        (WARM | {"fallback_reads": 3}, {}, "3 reads went through libtiledb"),
+        (WARM, {"transform": True}, "pass num_workers"),
+        (COLD, {}, "only 10% of tiles came from the cache"),
+        (COLD, {"workers": 2, "transform": True}, "volumes_per_block"),
+        (WARM, {}, "num_workers adds more"),
+        (WARM, {"workers": 2}, "add workers"),
+    ],
+)
+def test_the_hint_names_what_starves_the_model(counted, more, words):
+    report = reported(counted, **more)
+    assert report.wait_share > 0.9
+    assert words in report.hint
+    assert report.hint in str(report)
+
+
+def test_a_loader_that_keeps_up_gets_no_hint():
+    report = reported(COLD, busy_s=0.05, wait_s=0.0)
+    assert report.wait_share < 0.1
+    assert report.hint is None
+    assert str(report).endswith("per byte delivered")
+
+
+def test_figures():
+    report = reported({"bytes_delivered": 100, "bytes_decoded": 250, "bytes_read": 60} | WARM)
+    assert (report.batches, report.samples) == (2, 16)
+    assert report.samples_per_second == pytest.approx(16 / report.seconds)
+    assert 0.01 <= report.wait_seconds <= report.seconds
+    assert report.read_amplification == 2.5
+    assert report.cache_share == 0.95
+    assert report.bytes_read == 60
+
+
+def test_nothing_delivered_is_no_division_by_zero():
+    report = Meter().report({}, workers=0, transform=False)
+    assert isinstance(report, LoaderReport)
+    assert (report.wait_share, report.samples_per_second, report.read_amplification) == (0, 0, 0)
+    assert report.hint is None
