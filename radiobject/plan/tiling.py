@@ -92,15 +92,19 @@ class TilePart(NamedTuple):
 
 def parts_of(box: Box, extents: Sequence[int]) -> Iterator[TilePart]:
     """Yield the part of every tile that lies in `box`, each voxel once, in C order of the grid."""
-    axes = []
+    positions, in_tile, in_box = [], [], []
     for a, b, e in zip(box.start, box.stop, extents, strict=True):
-        pieces = []
-        for i in range(a // e, -(-b // e) if b > a else a // e):
-            first, last = max(a, i * e), min(b, i * e + e)
-            pieces.append((i, slice(first - i * e, last - i * e), slice(first - a, last - a)))
-        axes.append(pieces)
-    for pieces_of_one in itertools.product(*axes):
-        yield TilePart(*zip(*pieces_of_one, strict=True))
+        tiles = range(a // e, -(-b // e) if b > a else a // e)
+        ends = [(i * e, max(a, i * e), min(b, i * e + e)) for i in tiles]
+        positions.append(tiles)
+        in_tile.append([slice(first - origin, last - origin) for origin, first, last in ends])
+        in_box.append([slice(first - a, last - a) for _, first, last in ends])
+    return map(
+        TilePart,
+        itertools.product(*positions),
+        itertools.product(*in_tile),
+        itertools.product(*in_box),
+    )
 
 
 def extents_for_patch(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...]:

@@ -90,6 +90,8 @@ class TileDecoder:
 
     def __init__(self, filters: tuple[str, ...], dtype: np.dtype, cells: int) -> None:
         self._dtype = dtype
+        self._itemsize = dtype.itemsize
+        self._cells = cells
         self._size = cells * dtype.itemsize
         self._shuffled = BYTESHUFFLE in filters and dtype.itemsize > 1
         self._filters = filters
@@ -117,40 +119,40 @@ class TileDecoder:
         IntegrityError
             If the bytes are not such a tile. Sizes are checked before they are believed.
         """
-        start = first * self._dtype.itemsize
-        stop = self._size if last is None else last * self._dtype.itemsize
+        if last is None:
+            last = self._cells
         try:
-            data = self._only_chunk(stored)
-            if data is None:
-                return self._all_chunks(stored)[start:stop].view(self._dtype)
+            begin = self._only_chunk(stored)
+            if not begin:
+                return self._all_chunks(stored).view(self._dtype)[first:last]
+            data = self._decompress(stored[begin:], self._size)  # type: ignore[misc]
+            if len(data) != self._size:
+                raise ValueError(f"a chunk has {len(data)} bytes, expected {self._size}")
         except _FAILURES as error:
             raise IntegrityError(f"does not decode: {error}") from error
         if not self._shuffled:
-            return np.frombuffer(data, self._dtype, (stop - start) // self._dtype.itemsize, start)
-        out = _thread.buffer(stop - start)
-        unshuffle(data, self._dtype.itemsize, out, first)
+            return np.frombuffer(data, self._dtype, last - first, first * self._itemsize)
+        out = _thread.buffer((last - first) * self._itemsize)
+        if self._itemsize == 2:
+            planes = np.frombuffer(data, np.uint8)
+            cells = self._cells
+            _join(planes[first:last], planes[cells + first : cells + last], out.view(np.uint16), 8)
+        else:
+            unshuffle(data, self._itemsize, out, first)
         return out.view(self._dtype)
 
-    def _only_chunk(self, stored: Buffer) -> bytes | None:
-        """Return the decompressed chunk of a tile that has just one; None for any other tile."""
-        head, size = self._head, self._size
-        if self._decompress is None or len(stored) <= head.size:
-            return None
-        count, original, filtered, extra, *parts = head.unpack_from(stored)
-        start = head.size + (parts[3] if len(parts) == 6 else 0)
-        usual = (
-            count == 1
-            and original == size == parts[-2]
-            and extra == head.size - _CHUNK_COUNT.size - _CHUNK.size
-            and parts[:2] == [len(parts) // 2 - 2, 1]
-            and head.size + filtered == start + parts[-1] == len(stored)
-        )
-        if not usual:
-            return None
-        data = self._decompress(memoryview(stored)[start:], size)
-        if len(data) != size:
-            raise ValueError(f"a chunk has {len(data)} bytes, expected {size}")
-        return data
+    def _only_chunk(self, stored: Buffer) -> int:
+        """Return where the data of a tile's only chunk begin; 0 for a tile of any other form."""
+        head, size, length = self._head, self._size, len(stored)
+        if self._decompress is None or length <= head.size:
+            return 0
+        read = head.unpack_from(stored)
+        extra, filtered = head.size - _CHUNK_COUNT.size - _CHUNK.size, length - head.size
+        if head is _ONE_CHUNK:
+            return head.size if read == (1, size, filtered, extra, 0, 1, size, filtered) else 0
+        skip = read[7]
+        usual = (1, size, filtered, extra, 1, 1, read[6], skip, size, filtered - skip)
+        return head.size + skip if read == usual else 0
 
     def _all_chunks(self, stored: Buffer) -> np.ndarray:
         out = _thread.buffer(self._size)

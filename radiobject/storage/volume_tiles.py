@@ -10,7 +10,7 @@ import numpy as np
 from radiobject.exceptions import IntegrityError
 from radiobject.plan.box import Box
 from radiobject.plan.rescale import Rescale
-from radiobject.plan.tiling import TilePart, parts_of
+from radiobject.plan.tiling import TilePart, parts_of, tiles_covering
 from radiobject.storage import stats
 from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import Buffer
@@ -144,11 +144,17 @@ class VolumeTiles:
         parts: list[TilePart] = []
         numbers: list[int] = []
         constant = cached = 0
-        for part in parts_of(box, self._extents):
+        cover = tiles_covering(box, self._extents)
+        of_tile = zip(
+            parts_of(box, self._extents),
+            self._numbers[cover].ravel().tolist(),
+            self._constant[cover].ravel().tolist(),
+            strict=True,
+        )
+        for part, number, same in of_tile:
             position, _, in_box = part
-            if self._constant[position]:
-                value = self.index.minimum[self._numbers[position]]
-                deliver(value, out[in_box], rescale)
+            if same:
+                deliver(self.index.minimum[number], out[in_box], rescale)
                 constant += 1
             elif image is not None and image.ready[position]:
                 source = tuple(
@@ -158,7 +164,7 @@ class VolumeTiles:
                 cached += 1
             else:
                 parts.append(part)
-                numbers.append(int(self._numbers[position]))
+                numbers.append(number)
         if numbers:
             self._deliver_decoded(numbers, parts, out, rescale)
         stats.count(
@@ -172,13 +178,15 @@ class VolumeTiles:
         self, numbers: list[int], parts: list[TilePart], out: np.ndarray, rescale: Rescale | None
     ) -> None:
         plain = rescale is None and out.dtype == self.dtype
-        for number, part, stored in zip(numbers, parts, self._fetch(numbers), strict=True):
-            rows = self._decode(number, stored, part.in_tile[0])
-            voxels = rows[(slice(None), *part.in_tile[1:])]
+        decode = self._decode
+        for number, (_, in_tile, in_box), stored in zip(
+            numbers, parts, self._fetch(numbers), strict=True
+        ):
+            voxels = decode(number, stored, in_tile[0])[:, *in_tile[1:]]
             if plain:
-                out[part.in_box] = voxels
+                out[in_box] = voxels
             else:
-                deliver(voxels, out[part.in_box], rescale)
+                deliver(voxels, out[in_box], rescale)
 
     def verify(self) -> None:
         """Fetch and decode every tile, cached and constant ones too, and check each.
@@ -205,9 +213,10 @@ class VolumeTiles:
     def _decode(self, number: int, stored: Buffer, rows: slice) -> np.ndarray:
         """Return some rows of a checked tile, valid until this thread decodes again."""
         index = self.index
-        if index.checksum_list is None:
+        checksums = index.checksum_list
+        if checksums is None:
             self._check_statistics(number, stored)
-        elif crc32(stored) != index.checksum_list[number]:
+        elif crc32(stored) != checksums[number]:
             self._damaged(number, "its checksum is not the one that was written")
         return decode_rows(index, number, stored, rows, self.label)
 
