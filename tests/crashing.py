@@ -14,12 +14,14 @@ from unittest import mock
 import tiledb
 import tiledb.libtiledb as lt
 
-from radiobject.storage import groups
+from radiobject.storage import groups, tile_cache
+from radiobject.storage.arena import Arena
+from radiobject.storage.tile_cache import VolumeImage
 
 CHANGING = (
     (groups, "create"),
     (groups, "write_metadata"),
-    (groups, "add_members"),
+    (groups, "add_arrays"),
     (tiledb.Array, "create"),
     (tiledb.Group, "create"),
     (tiledb.ArraySchemaEvolution, "array_evolve"),
@@ -33,9 +35,19 @@ CHANGING = (
     (os, "rmdir"),
     (os, "pwrite"),
     (os, "ftruncate"),
+    (os, "replace"),
 )
 ON_CLOSE = ((tiledb.Array, "close"), (tiledb.Group, "close"))
 """Closing writes metadata; only a real death can come before it, as a destructor writes it too."""
+FILLING = (
+    (Arena, "attach"),
+    (Arena, "charge"),
+    (Arena, "allocate"),
+    (VolumeImage, "admit"),
+    (VolumeImage, "fill"),
+    (tile_cache, "_lock"),
+)
+"""What changes the shared cache; its lock is taken between a tile's voxels and their mark."""
 
 
 class Killed(BaseException):
@@ -70,16 +82,33 @@ class Death:
 
 
 @contextmanager
-def dying(at=None, *, by_signal=False):
-    """Run the block until storage call number `at`; gives the `Death` that counts."""
+def dying(at=None, calls=None, *, by_signal=False):
+    """Run the block until call number `at` of `calls`; gives the `Death` that counts."""
     death = Death(at, by_signal=by_signal)
+    if calls is None:
+        calls = CHANGING + (ON_CLOSE if by_signal else ())
     with ExitStack() as stack:
-        for owner, name in CHANGING + (ON_CLOSE if by_signal else ()):
+        for owner, name in calls:
             stack.enter_context(mock.patch.object(owner, name, _like(owner, name, death)))
         yield death
 
 
+class _CountedLock:
+    def __init__(self, lock, death):
+        self._lock, self._death = lock, death
+
+    def __enter__(self):
+        self._death.point()
+        return self._lock.__enter__()
+
+    def __exit__(self, *error):
+        self._lock.__exit__(*error)
+        self._death.point()
+
+
 def _like(owner, name, death):
+    if hasattr(getattr(owner, name), "__enter__"):
+        return _CountedLock(getattr(owner, name), death)
     counted = death.wrap(getattr(owner, name))
     static = isinstance(vars(owner).get(name), staticmethod | classmethod)
     return staticmethod(counted) if static else counted

@@ -1,5 +1,7 @@
 """What the kill -9 test runs in child processes: run again, a command completes what it began."""
 
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,10 @@ import pandas as pd
 
 from radiobject import RadiObject, Volume, VolumeCollection
 from radiobject.exceptions import StoreExistsError
+from radiobject.plan.box import Box
+from radiobject.storage import reader
 from radiobject.writers import RadiObjectWriter
-from tests.crashing import dying
+from tests.crashing import FILLING, dying
 
 SHAPE = (3, 4, 5)
 SUBJECTS = ("s2", "s1", "s3")
@@ -73,6 +77,22 @@ def update(folder):
     RadiObject(f"{folder}/store").obs_meta.update(rows)
 
 
+def rename(folder):
+    radi = RadiObject(f"{folder}/store")
+    if "seg" in radi.collection_names:
+        radi.rename_collection("seg", "mask")
+
+
+def add_column(folder):
+    rows = RadiObject(f"{folder}/store").obs_meta
+    if "site" not in rows.columns:
+        rows.add_column("site", str, fill="x")
+
+
+def split(folder):
+    RadiObject(f"{folder}/store").split({"train": 0.7, "test": 0.3})
+
+
 def codes(collection):
     """Return {obs_id: (subject, code of the voxels)}; any other voxel than the code's is seen."""
     found = {}
@@ -91,3 +111,17 @@ def run(command, folder, at, report=None):
         globals()[command](folder)
     if report is not None:
         Path(report).write_text(str(death.calls))
+
+
+def run_short_of_room(command, folder, size):
+    """Run a command and die in the first write that makes a file longer than `size` bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    globals()[command](folder)
+
+
+def fill(locator, at):
+    """Read a volume through the shared cache and die at step number `at` of filling it."""
+    with dying(at, FILLING, by_signal=True):
+        reader.read_into(locator, Box.whole(locator.shape), np.empty(locator.shape, np.int16))

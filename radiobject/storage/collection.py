@@ -158,7 +158,7 @@ def create_tables(uri: str, clock: Clock, columns: Mapping[str, Any] | None = No
         tile_rows=_INDEX_TILE_ROWS,
     )
     files.make_folder(layout.join(uri, layout.VOLUMES))
-    groups.add_members(uri, [layout.OBS, layout.TILE_INDEX], clock.tick())
+    groups.add_arrays(uri, [layout.OBS, layout.TILE_INDEX], clock.tick())
 
 
 def check_user_columns(columns: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.storage import files, layout
+from radiobject.storage.aside import aside
 from radiobject.storage.table import Table
 
 COMMITS_PER_ROUND = 8
@@ -56,9 +57,14 @@ def _compact_metadata(uri: str, force: bool) -> None:
     limit = 1 if force else _MAX_METADATA_FILES
     if len(files.list_folder(folder)) <= limit:
         return
-    ctx = get_tiledb_ctx()
-    tiledb.Group.vacuum_metadata(uri, ctx=ctx)
-    if len(files.list_folder(folder)) > limit:
-        tiledb.Group.consolidate_metadata(uri, ctx=ctx)
-        if force:
-            tiledb.Group.vacuum_metadata(uri, ctx=ctx)
+    files.remove_merged(folder)
+    if len(files.list_folder(folder)) <= limit:
+        return
+    with aside(uri, metadata=True) as place:
+        tiledb.Group.consolidate_metadata(place, ctx=get_tiledb_ctx())
+        for entry in files.list_folder(layout.join(place, "__meta")):
+            # It lists what was merged by where it was; the names tell it as well.
+            if entry.endswith(".vac"):
+                files.remove(entry)
+    if force:
+        files.remove_merged(folder)

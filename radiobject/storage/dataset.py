@@ -111,7 +111,7 @@ def create_obs_meta(uri: str, columns: Mapping[str, np.dtype], clock: Clock) -> 
     """Create the table of subjects below the root group at `uri`."""
     own = {name: dtype for name, dtype in columns.items() if name != OBS_IDS}
     create_table(layout.join(uri, layout.OBS_META), META_KEYS, {**own, OBS_IDS: TEXT})
-    groups.add_members(uri, [layout.OBS_META], clock.tick())
+    groups.add_arrays(uri, [layout.OBS_META], clock.tick())
 
 
 def add_subjects(uri: str, rows: Mapping[str, Sequence[Any]], clock: Clock) -> None:

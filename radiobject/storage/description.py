@@ -14,6 +14,7 @@ import tiledb
 from radiobject.ctx import SliceOrientation, get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.storage import groups, layout
+from radiobject.storage.aside import aside
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.table import FOREVER
 
@@ -107,6 +108,6 @@ def is_part_of_collection(uri: str) -> bool:
 
 def write_array_metadata(uri: str, values: Mapping[str, str | int | float]) -> None:
     """Set metadata of the array at `uri`."""
-    with tiledb.open(uri, "w", ctx=get_tiledb_ctx()) as array:
+    with aside(uri) as place, tiledb.open(place, "w", ctx=get_tiledb_ctx()) as array:
         for key, value in values.items():
             array.meta[key] = value

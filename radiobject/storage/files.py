@@ -78,6 +78,24 @@ def remove_uncommitted(uri: str) -> int:
     return len(unseen)
 
 
+def remove_merged(folder: str) -> int:
+    """Remove the files in `folder` whose span of time a merged file there covers."""
+    spans = {}
+    for entry in list_folder(folder):
+        stamp = _STAMPED.match(layout.base_name(entry))
+        if stamp is not None:
+            spans[entry] = (int(stamp.group(1)), int(stamp.group(2)))
+    merged = {span for span in spans.values() if span[0] < span[1]}
+    covered = [
+        entry
+        for entry, (first, last) in spans.items()
+        if any(a <= first and last <= b and (a, b) != (first, last) for a, b in merged)
+    ]
+    for entry in covered:
+        remove(entry)
+    return len(covered)
+
+
 def remove_after(uri: str, timestamp: int) -> int:
     """Remove what was written to the array or group at `uri` after `timestamp`.
 

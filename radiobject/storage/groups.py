@@ -10,6 +10,7 @@ import tiledb
 
 from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import StorageError
+from radiobject.storage.aside import aside
 
 _FOREVER = 2**63 - 1
 
@@ -33,13 +34,13 @@ def read_metadata(uri: str) -> dict[str, Any] | None:
     """
     if object_kind(uri) != "group":
         return None
-    with tiledb.Group(uri, "r", config=_config(_FOREVER), ctx=get_tiledb_ctx()) as group:
+    with _open(uri, "r", _FOREVER) as group:
         return dict(group.meta)
 
 
 def write_metadata(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
     """Write group metadata in one file, hence all or nothing; None deletes a key."""
-    with tiledb.Group(uri, "w", config=_config(timestamp), ctx=get_tiledb_ctx()) as group:
+    with _changing(uri, timestamp) as group:
         for key, value in values.items():
             if value is None:
                 del group.meta[key]
@@ -53,11 +54,21 @@ def create(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
     write_metadata(uri, values, timestamp)
 
 
-def add_members(uri: str, names: list[str], timestamp: int) -> None:
-    """Make folders directly below the group at `uri` its members, for other TileDB clients."""
-    with tiledb.Group(uri, "w", config=_config(timestamp), ctx=get_tiledb_ctx()) as group:
+def add_arrays(uri: str, names: list[str], timestamp: int) -> None:
+    """Make arrays directly below the group at `uri` its members, for other TileDB clients."""
+    with _changing(uri, timestamp) as group:
         for name in names:
-            group.add(name, name=name, relative=True)
+            group.add(name, name=name, relative=True, type=tiledb.Array)
+
+
+@contextmanager
+def _changing(uri: str, timestamp: int) -> Iterator[tiledb.Group]:
+    with aside(uri) as place, _open(place, "w", timestamp) as group:
+        yield group
+
+
+def _open(uri: str, mode: str, timestamp_end: int) -> tiledb.Group:
+    return tiledb.Group(uri, mode, config=_config(timestamp_end), ctx=get_tiledb_ctx())
 
 
 def _config(timestamp_end: int) -> tiledb.Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from radiobject.storage import files, groups, layout
+from radiobject.storage.aside import FOLDER as ASIDE
 
 STANDALONE = "standalone"
 """Metadata key of a collection that was committed on its own, before any owner linked it."""
@@ -40,6 +41,7 @@ def roll_back(uri: str, timestamp: int, locations: set[str]) -> None:
 def roll_back_collection(uri: str, timestamp: int) -> None:
     """Bring a group's metadata, tables and volumes back to their state at `timestamp`."""
     files.remove_after(uri, timestamp)
+    files.remove(layout.join(uri, ASIDE))
     _roll_back_tables(uri, timestamp)
     for volume in files.list_folder(layout.join(uri, layout.VOLUMES)):
         written = layout.array_timestamp(layout.base_name(volume))
@@ -61,6 +63,7 @@ def _roll_back_tables(uri: str, timestamp: int) -> None:
     for name in (layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX):
         table = layout.join(uri, name)
         files.remove_after(table, timestamp)
+        files.remove(layout.join(table, layout.OWN_FOLDER))
         files.remove_uncommitted(table)
         if not files.list_folder(layout.join(table, "__schema")):
             # A table that the dead writer began; what is left of it is no array.

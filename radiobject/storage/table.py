@@ -15,6 +15,7 @@ import tiledb.libtiledb as lt
 from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
 from radiobject.storage import files, layout
+from radiobject.storage.aside import aside
 
 TEXT = np.dtype("U")
 BLOB = np.dtype("S")
@@ -247,7 +248,8 @@ class Table:
         for name in drop:
             evolution.drop_attribute(name)
         evolution.timestamp(tick())
-        evolution.array_evolve(self.uri)
+        with aside(self.uri) as place:
+            evolution.array_evolve(place)
         if add:
             self._forget_values(list(add), tick)
 

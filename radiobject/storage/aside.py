@@ -1,0 +1,81 @@
+"""Files that TileDB writes in place, written aside and moved into place whole.
+
+A reader of a group or an array loads every file of its metadata and its schemas. On a disk, one
+that a killed process had begun makes the object unreadable, and a reader that comes while it is
+written fails. So such a file is written to a stand-in of the object beside it, and renamed. An
+object store needs no such thing: an object appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from radiobject.storage import layout
+
+FOLDER = f"{layout.OWN_FOLDER}/aside"
+_GROUP_MARK = "__tiledb_group.tdb"
+_KINDS = ("__group", "__meta", "__schema")
+_LOADED = ("__group", "__schema")
+"""What TileDB reads of an object that it is going to write to."""
+
+
+@contextmanager
+def aside(uri: str, *, metadata: bool = False) -> Iterator[str]:
+    """Give the URI to write metadata, members or a schema of the object at `uri` to.
+
+    On a disk it is a stand-in with the schemas and members of the object, and its metadata if
+    asked, but no data; what it got appears in the object when the block ends without an error.
+    """
+    if not layout.is_local(uri):
+        yield uri
+        return
+    place = Path(uri, FOLDER, uuid.uuid4().hex)
+    try:
+        known = _stand_in(Path(uri), place, _KINDS if metadata else _LOADED)
+        yield str(place)
+        for path in _files(place):
+            if path.relative_to(place) not in known:
+                _move(path, Path(uri, path.relative_to(place)))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        _remove_if_empty(place.parent)
+
+
+def _stand_in(original: Path, place: Path, copied: tuple[str, ...]) -> set[Path]:
+    place.mkdir(parents=True, mode=0o700)
+    for kind in _KINDS:
+        if (original / kind).is_dir():
+            (place / kind).mkdir()
+    if (original / _GROUP_MARK).exists():
+        (place / _GROUP_MARK).touch()
+    for kind in copied:
+        for path in _files(original / kind):
+            shutil.copyfile(path, place / kind / path.name)
+    return {path.relative_to(place) for path in _files(place)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(Path(base, name) for base, _, names in os.walk(folder) for name in names)
+
+
+def _move(path: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    os.replace(path, target)
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+        folder.parent.rmdir()
+    except OSError:
+        return  # the lock is in there, or another writer's stand-in
