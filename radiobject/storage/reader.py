@@ -116,28 +116,24 @@ def read_batch(requests: Sequence[ReadRequest]) -> None:
 
 def _check(request: ReadRequest) -> bool:
     """Return whether the box lies inside the volume; raise if the request cannot be served."""
-    box, out, shape = request.box, request.out, _shape_of(request)
+    box, out, regrid = request.box, request.out, request.regrid
+    shape = request.locator.shape if regrid is None else regrid.shape
     same, within = len(box.start) == len(shape) == out.ndim, True
     for start, stop, length, side in zip(box.start, box.stop, shape, out.shape, strict=False):
         same &= stop - start == side
         within &= start >= 0 and stop <= length
     if not same or not out.flags.writeable or out.dtype.kind not in "buif":
-        _refuse(request)
+        _refuse(request, shape)
     if not within and request.pad is None:
         raise BoundsError(
             f"box {box} leaves volume {request.locator.label} of shape {shape}; "
             "pass pad=Padding(...) or a smaller box"
         )
-    return within and request.regrid is None
+    return within and regrid is None
 
 
-def _shape_of(request: ReadRequest) -> tuple[int, ...]:
-    """Return the shape of the grid that the box lies in."""
-    return request.locator.shape if request.regrid is None else request.regrid.shape
-
-
-def _refuse(request: ReadRequest) -> NoReturn:
-    locator, box, out, shape = request.locator, request.box, request.out, _shape_of(request)
+def _refuse(request: ReadRequest, shape: tuple[int, ...]) -> NoReturn:
+    locator, box, out = request.locator, request.box, request.out
     if box.ndim != len(shape):
         raise BoundsError(
             f"box {box} has {box.ndim} axes, volume {locator.label} of shape {shape} "
