@@ -67,9 +67,17 @@ def _parser() -> argparse.ArgumentParser:
 
     command("gate-check", _gate_check, "prove that the gate bites and does not cry wolf")
 
-    one = command("range", _range, "measure every commit of a range, resumable")
+    one = command("reach", _reach, "measure every goal of the read engine and the loaders")
+    one.add_argument("sections", nargs="*", help="rivals, engine, network, memory, loaders, many")
+
+    command("asv-check", _asv_check, "show what asv's own comparison sees, by number of samples")
+
+    command("evidence", _evidence, "keep gate-check, reach and asv-check in docs/")
+
+    one = command("range", _range, "measure the commits of a range, resumable")
     one.add_argument("commits", help="for instance main~10..main")
-    one.add_argument("--quick", action="store_true", help="fewer suites: a minute or two a commit")
+    one.add_argument("--quick", action="store_true", help="fewer suites: two minutes a commit")
+    one.add_argument("--every", type=int, default=1, help="each so many-th commit of the library")
 
     command("keep", _keep, "copy asv's results to docs/history, to be committed")
 
@@ -191,10 +199,31 @@ def _gate_check(given: argparse.Namespace) -> int:
     return gate_check()
 
 
+def _reach(given: argparse.Namespace) -> int:
+    from benchmarks.reach import reach
+
+    return reach(given.sections)
+
+
+def _asv_check(given: argparse.Namespace) -> None:
+    from benchmarks.asv_comparison import RESULTS, as_markdown, examine
+    from benchmarks.sections import save_json
+
+    summary = examine()
+    save_json(RESULTS, summary)
+    print(as_markdown(summary))
+
+
+def _evidence(given: argparse.Namespace) -> None:
+    from benchmarks.evidence import keep
+
+    print("\n".join(keep()))
+
+
 def _range(given: argparse.Namespace) -> int:
     from benchmarks.history import record_range
 
-    return record_range(given.commits, quick=given.quick)
+    return record_range(given.commits, quick=given.quick, every=given.every)
 
 
 def _keep(given: argparse.Namespace) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.config import RESULTS_DIR
 from benchmarks.errors import BenchmarkError
 
+RESULTS = RESULTS_DIR / "asv-check.json"
 SAMPLES = (1, 2, 6, 8, 10)
 # (slowdown, noise): noise is the standard deviation of a sample's logarithm.
 CASES = ((1.0, 0.1), (1.0, 0.3), (1.2, 0.05), (1.2, 0.1), (1.5, 0.1), (1.5, 0.3), (2.0, 0.1))

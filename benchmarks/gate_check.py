@@ -23,6 +23,7 @@ from benchmarks.operations import GATE
 from benchmarks.sections import load_json, save_json
 from benchmarks.verdicts import CONFIDENCE, TOLERANCE
 
+RESULTS = RESULTS_DIR / "gate-check.json"
 SLOWDOWN = 1.3
 SLOW_TRIES = 10
 EQUAL_TRIES = 20
@@ -73,15 +74,14 @@ def gate_check(slow_tries: int = SLOW_TRIES, equal_tries: int = EQUAL_TRIES) -> 
     Tries that were saved for this commit, machine and settings are not repeated.
     """
     commit = require_history(clean=True)
-    path = RESULTS_DIR / "gate-check.json"
     asked = {"slowed": slow_tries, "equal": equal_tries}
-    summary = _begin(path, commit)
+    summary = _begin(RESULTS, commit)
     tries = summary["tries"]
     left = [kind for kind, number in asked.items() for _ in range(number - _done(tries, kind))]
     print(f"{len(tries)} tries are there; {len(left)} to go, {_estimate(tries, left)}", flush=True)
     for number, kind in enumerate(left):
         tries.append(_try_once(commit, kind))
-        save_json(path, {**summary, "date": datetime.now(UTC).isoformat(timespec="seconds")})
+        save_json(RESULTS, {**summary, "date": datetime.now(UTC).isoformat(timespec="seconds")})
         rest = left[number + 1 :]
         print(f"{told(tries[-1])}; {len(rest)} to go, {_estimate(tries, rest)}", flush=True)
     wrong = sum(not is_right(one) for one in tries)

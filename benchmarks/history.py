@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -121,10 +122,17 @@ def record_current(*, quick: bool) -> Path | None:
     return publish()
 
 
-def record_range(commits: str, *, quick: bool) -> int:
-    """Measure every commit of a range in asv's own environments.
+def record_range(commits: str, *, quick: bool, every: int = 1) -> int:
+    """Measure the commits of a range in asv's own environments, newest first.
 
-    A commit that has results is not measured again: a killed run goes on where it was.
+    What has results is not measured again: a killed run goes on where it was. The results of a
+    commit are stored before the next is begun.
+
+    Parameters
+    ----------
+    every
+        Take each so many-th commit of those that changed the library, counted from the newest:
+        a line over a long history for the price of a few points.
 
     Raises
     ------
@@ -132,21 +140,32 @@ def record_range(commits: str, *, quick: bool) -> int:
         If the range names nothing, or asv measured nothing.
     """
     require_history(clean=False)
-    listing = git("rev-list", commits, "--")
-    if listing is None:
-        raise BenchmarkError(f"{commits!r} is not a range of commits; try main~10..main")
-    hashes = listing.split()
-    if not hashes:
-        raise BenchmarkError(f"{commits!r} holds no commit")
+    hashes = _chosen(commits, every)
     machine = register_machine()
-    print(f"{len(hashes)} commits; those with results are passed over")
-    code = run_asv(
-        ["run", f"--machine={machine}", "--skip-existing-successful", "--interleave-rounds",
-         "--bench", _RANGE_SUITES if quick else ".", commits],
-    )  # fmt: skip
+    print(f"{len(hashes)} commits; what has been measured is passed over", flush=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
+        listing.write("".join(f"{commit}\n" for commit in hashes))
+        listing.flush()
+        code = run_asv(
+            ["run", f"--machine={machine}", "--skip-existing-successful",
+             "--bench", _RANGE_SUITES if quick else ".", f"HASHFILE:{listing.name}"],
+        )  # fmt: skip
     if not measured_commits() & set(hashes):
         raise BenchmarkError(f"asv measured no commit of {commits!r} (its exit code was {code})")
     return code
+
+
+def _chosen(commits: str, every: int) -> list[str]:
+    if every < 1:
+        raise BenchmarkError(f"every {every} commits: choose 1 or more")
+    # With `every`, commits that leave the library as it is would be points without a change.
+    paths = ["radiobject"] if every > 1 else []
+    listing = git("rev-list", "--first-parent", commits, "--", *paths)
+    if listing is None:
+        raise BenchmarkError(f"{commits!r} is not a range of commits; try main~10..main")
+    if not listing:
+        raise BenchmarkError(f"{commits!r} holds no commit")
+    return listing.split()[::every]
 
 
 def keep_results() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,30 @@ def test_a_range_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     assert "'nonsense' is not a range of commits" in _refused(["range", "nonsense"], capsys)
     monkeypatch.setattr(history, "git", lambda *arguments: "")
     assert "'a..a' holds no commit" in _refused(["range", "a..a"], capsys)
+
+
+def test_spread_commits_are_those_that_changed_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    run("init", "--quiet", "--initial-branch", "main")
+    (tmp_path / "radiobject").mkdir()
+    made = []
+    for number in range(7):
+        place = "radiobject/code" if number % 2 == 0 else "README"
+        (tmp_path / place).write_text(str(number))
+        run("add", ".")
+        run("commit", "--quiet", "-m", str(number))
+        made.append(run("rev-parse", "HEAD"))
+    monkeypatch.setattr("benchmarks.environment._BENCHMARKS_DIR", tmp_path / "benchmarks")
+    assert history._chosen("main~3..main", 1) == made[:3:-1]
+    assert history._chosen("main", 2) == [made[6], made[2]]
+    with pytest.raises(BenchmarkError, match="every 0 commits"):
+        history._chosen("main", 0)
 
 
 def test_a_gate_against_no_commit(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
