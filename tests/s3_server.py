@@ -69,6 +69,8 @@ class Proxy:
         front.
     requests : list of str
         First line of every request seen.
+    expired : set of str
+        Access keys that are refused as S3 refuses an expired token, which it quotes.
     """
 
     def __init__(self, endpoint: str, delay_s: float = 0.0) -> None:
@@ -79,6 +81,7 @@ class Proxy:
         self.delay_s = delay_s
         self.failures: list[str] = []
         self.requests: list[str] = []
+        self.expired: set[str] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -114,6 +117,9 @@ class Proxy:
                 b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             )
             return
+        if any(f"Credential={key}/".encode() in head for key in self.expired):
+            client.sendall(_expired_token(head))
+            return
         kept = [x for x in lines if not x.lower().startswith(b"connection:")]
         request = b"\r\n".join([*kept, b"Connection: close"]) + b"\r\n\r\n" + body
         with socket.create_connection(self._target) as server:
@@ -125,6 +131,15 @@ class Proxy:
                     return
                 client.sendall(piece)
                 sent += len(piece)
+
+
+def _expired_token(head: bytes) -> bytes:
+    token = head.partition(b"x-amz-security-token: ")[2].partition(b"\r\n")[0]
+    body = b"<Error><Code>ExpiredToken</Code><Token-0>" + token + b"</Token-0></Error>"
+    return b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (
+        len(body),
+        body,
+    )
 
 
 def _read_message(client: socket.socket) -> tuple[bytes, bytes]:

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import psutil
 
 from radiobject.exceptions import LockError, StorageError
-from radiobject.storage import layout
+from radiobject.storage import layout, object_store
 from radiobject.storage.processes import pid_namespace
 
 _ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
@@ -261,10 +261,9 @@ class _ObjectLock:
 
 
 def _object_store(root: str) -> Any:
-    try:
-        from radiobject.storage.object_store import open_store
-    except ImportError as error:
+    if not object_store.usable():
         raise StorageError(
-            f"writing to {root} needs obstore for its lock; pip install 'radiobject[s3]'"
-        ) from error
-    return open_store(root)
+            f"{root} cannot be written by this process: it was forked from one that had used the "
+            "network; start it by spawn or forkserver"
+        )
+    return object_store.open_store(*object_store.split_s3(root))

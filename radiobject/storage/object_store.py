@@ -1,23 +1,87 @@
-"""Opening an object store for what TileDB does not do: ranges, conditions, listings."""
+"""Opening an S3 bucket for what TileDB does not do: ranges, conditions, listings."""
 
 from __future__ import annotations
 
 import os
-import threading
-from datetime import timedelta
-from typing import Any
-from urllib.parse import urlsplit
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from radiobject.ctx import config_generation, get_radiobject_config
-from radiobject.exceptions import ConfigurationError
+from radiobject.ctx import get_radiobject_config
+from radiobject.exceptions import ConfigurationError, StorageError
 
-_TIMEOUT = timedelta(seconds=60)
-_CONNECT_TIMEOUT = timedelta(seconds=10)
-_RETRY_TIMEOUT = timedelta(seconds=30)
-_MAX_RETRIES = 5
+if TYPE_CHECKING:
+    from obstore.store import S3Store
 
-_opened: dict[tuple[int, int, str], Any] = {}
-_guard = threading.Lock()
+RETRY_LIMIT = 5
+RETRY_TIMEOUT = timedelta(seconds=60)
+REQUEST_TIMEOUT = timedelta(seconds=30)
+CONNECT_TIMEOUT = timedelta(seconds=10)
+_CREDENTIALS_LIFETIME_S = 60.0
+
+
+class CredentialsError(StorageError):
+    """The store refuses this process's AWS credentials, or there are none any more."""
+
+
+class ChainCredentials:
+    """Credentials from the standard AWS chain, asked for again every minute.
+
+    botocore reads environment, profiles, roles and instance metadata. What expires it refreshes
+    itself; what does not is read again, as programs that renew a profile write it anew.
+    """
+
+    def __init__(self, credentials: Any) -> None:
+        self._credentials = credentials
+        self._read_at = time.monotonic()
+
+    def __call__(self) -> dict[str, Any]:
+        """Return what obstore signs the next requests with."""
+        from botocore.credentials import RefreshableCredentials
+
+        old = time.monotonic() - self._read_at > _CREDENTIALS_LIFETIME_S
+        if old and not isinstance(self._credentials, RefreshableCredentials):
+            self._credentials, self._read_at = _ask_chain(), time.monotonic()
+        with _telling_no_secrets():
+            frozen = self._credentials.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + timedelta(seconds=_CREDENTIALS_LIFETIME_S),
+        }
+
+
+def _ask_chain() -> Any:
+    import boto3
+
+    with _telling_no_secrets():
+        return boto3.Session().get_credentials()
+
+
+@contextmanager
+def _telling_no_secrets() -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        yield
+    except (BotoCoreError, RuntimeError, AttributeError) as error:
+        # Without what was said: a program that hands out credentials may say too much.
+        raise CredentialsError(
+            f"the AWS credentials could not be refreshed ({type(error).__name__}); sign in again, "
+            "or check the profile, the role or AWS_* in the environment"
+        ) from None
+
+
+def _chain_credentials() -> ChainCredentials | None:
+    """Return the chain's credentials, or None to let obstore look (environment, containers)."""
+    try:
+        found = _ask_chain()
+    except ImportError:
+        return None
+    return None if found is None else ChainCredentials(found)
 
 
 def split_s3(uri: str) -> tuple[str, str]:
@@ -28,63 +92,79 @@ def split_s3(uri: str) -> tuple[str, str]:
     ConfigurationError
         If the URI is of another scheme or names no bucket.
     """
-    parts = urlsplit(uri)
-    if parts.scheme != "s3" or not parts.netloc:
+    scheme, _, rest = uri.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    if scheme != "s3" or not bucket:
         raise ConfigurationError(f"expected s3://bucket/name, got {uri!r}")
-    return parts.netloc, parts.path.strip("/")
+    return bucket, prefix.strip("/")
 
 
-def open_bucket(bucket: str) -> Any:
-    """Return this process's `obstore.store.S3Store` of `bucket`, opened once per settings.
+_used = _inherited = False
 
-    Credentials come from the standard AWS chain each time they are needed, so they are refreshed
-    when they expire; endpoint, region and addressing come from `S3Config`.
+
+def _note_fork() -> None:
+    global _inherited
+    _inherited = _inherited or _used
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def usable() -> bool:
+    """Tell whether this process may send requests of its own.
+
+    The threads of the HTTP client do not survive a fork: a child of a process that has already
+    used it reads through libtiledb instead.
     """
-    key = (os.getpid(), config_generation(), bucket)
-    with _guard:
-        if key not in _opened:
-            _opened[key] = _open(bucket)
-        return _opened[key]
+    return not _inherited
 
 
-def open_store(uri: str) -> Any:
-    """Return a store whose paths are relative to the ``s3://bucket/prefix`` of `uri`."""
-    bucket, prefix = split_s3(uri)
-    return _open(bucket, prefix)
+def open_store(bucket: str, prefix: str | None = None) -> S3Store:
+    """Return a store of `bucket`, or of what lies below `prefix` in it.
 
+    Endpoint, region and addressing come from `S3Config`, credentials from the standard AWS chain
+    each time they are needed; requests that fail are repeated for a minute.
 
-def _open(bucket: str, prefix: str | None = None) -> Any:
-    from obstore.store import S3Store
-
+    Raises
+    ------
+    ConfigurationError
+        If obstore is not installed.
+    """
+    global _used
+    try:
+        from obstore.store import S3Store
+    except ImportError as error:
+        raise ConfigurationError(
+            "an object store needs obstore: pip install 'radiobject[s3]'"
+        ) from error
     s3 = get_radiobject_config().s3
     endpoint = s3.resolved_endpoint()
     options: dict[str, Any] = {
         "region": s3.resolved_region(),
         "virtual_hosted_style_request": s3.resolved_virtual_addressing(),
-        "client_options": {
-            "timeout": _TIMEOUT,
-            "connect_timeout": _CONNECT_TIMEOUT,
-            "allow_http": bool(endpoint and endpoint.startswith("http://")),
-        },
-        "retry_config": {"max_retries": _MAX_RETRIES, "retry_timeout": _RETRY_TIMEOUT},
     }
-    if endpoint:
-        options["endpoint"] = endpoint
+    if endpoint is not None:
+        # The variable of this name would win over a plain "endpoint".
+        options["aws_endpoint_url_s3"] = endpoint
     if not s3.include_credentials:
         options["skip_signature"] = True
-    elif "AWS_ACCESS_KEY_ID" not in os.environ:
-        options.update(_credential_chain())
-    return S3Store(bucket, prefix=prefix or None, **options)
-
-
-def _credential_chain() -> dict[str, Any]:
-    """Return boto3's chain (profiles, roles, refresh) if it finds anything, else obstore's own."""
-    try:
-        import boto3
-        from obstore.auth.boto3 import Boto3CredentialProvider
-    except ImportError:
-        return {}
-    session = boto3.Session()
-    if session.get_credentials() is None:
-        return {}
-    return {"credential_provider": Boto3CredentialProvider(session)}
+    else:
+        provider = _chain_credentials()
+        if provider is not None:
+            options["credential_provider"] = provider
+    _used = True
+    return S3Store(
+        bucket,
+        prefix=prefix or None,
+        client_options={
+            "allow_http": endpoint is not None and endpoint.startswith("http://"),
+            "timeout": REQUEST_TIMEOUT,
+            "connect_timeout": CONNECT_TIMEOUT,
+        },
+        retry_config={
+            "max_retries": RETRY_LIMIT,
+            "retry_timeout": RETRY_TIMEOUT,
+            "backoff": {"init_backoff": timedelta(milliseconds=100)},
+        },
+        **options,
+    )
