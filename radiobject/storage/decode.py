@@ -6,6 +6,7 @@ until the same thread decodes the next one.
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
 import zlib
@@ -84,34 +85,42 @@ class TileDecoder:
         `COMPRESSIONS`.
     dtype : numpy.dtype
         The voxels' type.
-    cells : int
-        Voxels of a whole tile.
+    extents : tuple of int
+        Voxels of a whole tile per axis.
+    cell_order : {"C", "F"}
+        Whether the voxels of a tile are stored with the last axis or with the first one fastest.
     """
 
-    def __init__(self, filters: tuple[str, ...], dtype: np.dtype, cells: int) -> None:
+    def __init__(
+        self,
+        filters: tuple[str, ...],
+        dtype: np.dtype,
+        extents: tuple[int, ...],
+        cell_order: str = "C",
+    ) -> None:
         self._dtype = dtype
-        self._itemsize = dtype.itemsize
-        self._cells = cells
-        self._size = cells * dtype.itemsize
-        self._shuffled = BYTESHUFFLE in filters and dtype.itemsize > 1
+        self._size = math.prod(extents) * dtype.itemsize
+        self._stored_extents = extents if cell_order == "C" else extents[::-1]
+        self._transposed = cell_order != "C"
         self._filters = filters
-        last = filters[-1] if filters else ""
-        self._decompress = _DECOMPRESS.get(last)
+        self._shuffled = BYTESHUFFLE in filters and dtype.itemsize > 1
+        self._byte_planes = (dtype.itemsize, *self._stored_extents)
+        self._decompress = _DECOMPRESS.get(filters[-1] if filters else "")
         self._head = _ONE_SHUFFLED_CHUNK if BYTESHUFFLE in filters else _ONE_CHUNK
 
-    def decode(self, stored: Buffer, first: int = 0, last: int | None = None) -> np.ndarray:
-        """Decode one tile, or some of its cells.
+    def decode(self, stored: Buffer, part: tuple[slice, ...]) -> np.ndarray:
+        """Decode one tile, or a part of it.
 
         Parameters
         ----------
         stored : bytes or memoryview
             The tile as it lies in the file.
-        first, last : int
-            The cells wanted, in the order of the tile's cells.
+        part : tuple of slice
+            The voxels wanted, per axis of the tile; each slice with its start and stop.
 
         Returns
         -------
-        ndarray of the voxels' type, shape (last - first,)
+        ndarray of the voxels' type, of the shape of `part`
             Overwritten by this thread's next call.
 
         Raises
@@ -119,27 +128,32 @@ class TileDecoder:
         IntegrityError
             If the bytes are not such a tile. Sizes are checked before they are believed.
         """
-        if last is None:
-            last = self._cells
+        if self._transposed:
+            return self._stored_part(stored, part[::-1]).T
+        return self._stored_part(stored, part)
+
+    def _stored_part(self, stored: Buffer, part: tuple[slice, ...]) -> np.ndarray:
         try:
             begin = self._only_chunk(stored)
             if not begin:
-                return self._all_chunks(stored).view(self._dtype)[first:last]
+                return self._voxels(self._all_chunks(stored))[part]
             data = self._decompress(stored[begin:], self._size)  # type: ignore[misc]
             if len(data) != self._size:
                 raise ValueError(f"a chunk has {len(data)} bytes, expected {self._size}")
         except _FAILURES as error:
             raise IntegrityError(f"does not decode: {error}") from error
         if not self._shuffled:
-            return np.frombuffer(data, self._dtype, last - first, first * self._itemsize)
-        out = _thread.buffer((last - first) * self._itemsize)
-        if self._itemsize == 2:
-            planes = np.frombuffer(data, np.uint8)
-            cells = self._cells
-            _join(planes[first:last], planes[cells + first : cells + last], out.view(np.uint16), 8)
-        else:
-            unshuffle(data, self._itemsize, out, first)
-        return out.view(self._dtype)
+            return self._voxels(np.frombuffer(data, np.uint8))[part]
+        # Nothing is done for voxels that nobody wants, except in the last axis, where leaving
+        # some out costs more than taking all.
+        *outer, last = part
+        planes = np.frombuffer(data, np.uint8).reshape(self._byte_planes)[:, *outer]
+        out = _thread.buffer(planes.size).view(self._dtype).reshape(planes.shape[1:])
+        join_planes(planes, out)
+        return out[..., last]
+
+    def _voxels(self, flat: np.ndarray) -> np.ndarray:
+        return flat.view(self._dtype).reshape(self._stored_extents)
 
     def _only_chunk(self, stored: Buffer) -> int:
         """Return where the data of a tile's only chunk begin; 0 for a tile of any other form."""
@@ -212,7 +226,7 @@ def _only_part(extra: memoryview, original: int, filtered: int) -> tuple[int, in
     return skip, length
 
 
-def unshuffle(data: Buffer, itemsize: int, out: np.ndarray, first: int = 0) -> None:
+def unshuffle(data: Buffer, itemsize: int, out: np.ndarray) -> None:
     """Undo the byte shuffle: `data` holds all first bytes, then all second bytes, and so on.
 
     Parameters
@@ -221,27 +235,33 @@ def unshuffle(data: Buffer, itemsize: int, out: np.ndarray, first: int = 0) -> N
         A rest shorter than a value stands unshuffled at the end.
     itemsize : int
         Bytes of a value.
-    out : ndarray of uint8, C-contiguous
-        Receives as many values as it has room for, and the rest.
-    first : int
-        The first value wanted.
+    out : ndarray of uint8, C-contiguous, as long as `data`
     """
-    planes = np.frombuffer(data, np.uint8)
-    count = len(planes) // itemsize
-    wanted = out.size // itemsize
-    whole = wanted * itemsize
-    out[whole:] = planes[count * itemsize :][: out.size - whole]
-    planes = planes[: count * itemsize].reshape(itemsize, count)[:, first : first + wanted]
-    if itemsize == 2:
-        _join(planes[0], planes[1], out[:whole].view(np.uint16), 8)
-    elif itemsize == 4:
-        low = np.empty(wanted, np.uint16)
-        high = np.empty(wanted, np.uint16)
+    flat = np.frombuffer(data, np.uint8)
+    whole = len(flat) // itemsize * itemsize
+    out[whole:] = flat[whole:]
+    join_planes(flat[:whole].reshape(itemsize, -1), out[:whole].view(f"u{itemsize}"))
+
+
+def join_planes(planes: np.ndarray, out: np.ndarray) -> None:
+    """Put values together from their first bytes, their second bytes, and so on.
+
+    Parameters
+    ----------
+    planes : ndarray of uint8, shape (itemsize, ...)
+    out : ndarray, C-contiguous, shape ``planes.shape[1:]``
+        Of any type of that many bytes.
+    """
+    if len(planes) == 2:
+        _join(planes[0], planes[1], out.view(np.uint16), 8)
+    elif len(planes) == 4:
+        low = np.empty(out.shape, np.uint16)
+        high = np.empty(out.shape, np.uint16)
         _join(planes[0], planes[1], low, 8)
         _join(planes[2], planes[3], high, 8)
-        _join(low, high, out[:whole].view(np.uint32), 16)
+        _join(low, high, out.view(np.uint32), 16)
     else:
-        out[:whole].reshape(wanted, itemsize)[...] = planes.T
+        out.view(np.uint8).reshape(*out.shape, len(planes))[...] = np.moveaxis(planes, 0, -1)
 
 
 def _join(low: np.ndarray, high: np.ndarray, out: np.ndarray, bits: int) -> None:

@@ -76,8 +76,6 @@ class TileIndex:
     # process, and a child forked while another thread holds it waits for ever.
     numpy_dtype: np.dtype = field(init=False, repr=False)
     decoder: TileDecoder = field(init=False, repr=False)
-    plane_cells: int = field(init=False, repr=False)
-    rows_shape: tuple[int, ...] = field(init=False, repr=False)
     offset_list: list[int] = field(init=False, repr=False)
     checksum_list: list[int] | None = field(init=False, repr=False)
 
@@ -86,9 +84,7 @@ class TileIndex:
         dtype = np.dtype(self.dtype)
         made = {
             "numpy_dtype": dtype,
-            "decoder": TileDecoder(self.filters, dtype, math.prod(extents)),
-            "plane_cells": math.prod(extents[1:]),
-            "rows_shape": (-1, *extents[1:]),
+            "decoder": TileDecoder(self.filters, dtype, extents, self.cell_order),
             # Python integers are faster to take one by one.
             "offset_list": self.offsets.tolist(),
             "checksum_list": None if self.checksums is None else self.checksums.tolist(),

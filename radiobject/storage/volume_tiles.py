@@ -19,7 +19,7 @@ from radiobject.storage.handles import is_remote
 from radiobject.storage.tile_cache import VolumeImage, is_full, open_image
 from radiobject.storage.tile_index import TileIndex
 from radiobject.storage.tile_source import TileSource, pool
-from radiobject.storage.voxel_check import decode_rows, inside_tile, matches_statistics
+from radiobject.storage.voxel_check import decode_part, inside_tile, matches_statistics
 
 _VERIFY_TILES = 64
 
@@ -123,8 +123,7 @@ class VolumeTiles:
         numbers = [int(self._numbers[p]) for p in varied]
         for number, position, stored in zip(numbers, varied, self._fetch(numbers), strict=True):
             sides = self.index.tiling.box(position).shape
-            tile = self._decode(number, stored, slice(0, sides[0]))
-            image.fill(position, tile[tuple(slice(0, n) for n in sides)])
+            image.fill(position, self._decode(number, stored, tuple(slice(0, n) for n in sides)))
         for position in positions:
             if self._constant[position]:
                 image.fill(position, self.index.minimum[self._numbers[position]])
@@ -182,7 +181,7 @@ class VolumeTiles:
         for number, (_, in_tile, in_box), stored in zip(
             numbers, parts, self._fetch(numbers), strict=True
         ):
-            voxels = decode(number, stored, in_tile[0])[:, *in_tile[1:]]
+            voxels = decode(number, stored, in_tile)
             if plain:
                 out[in_box] = voxels
             else:
@@ -202,7 +201,7 @@ class VolumeTiles:
                 if self.index.constant[number]:
                     self._check_statistics(number, stored)
                 else:
-                    self._decode(number, stored, slice(0, self._extents[0]))
+                    self._decode(number, stored, tuple(slice(0, n) for n in self._extents))
 
     def _source(self) -> TileSource:
         return pool.source(self.uri, self.index)
@@ -210,15 +209,15 @@ class VolumeTiles:
     def _fetch(self, numbers: Sequence[int]) -> list[Buffer]:
         return self._source().fetch(numbers) if numbers else []
 
-    def _decode(self, number: int, stored: Buffer, rows: slice) -> np.ndarray:
-        """Return some rows of a checked tile, valid until this thread decodes again."""
+    def _decode(self, number: int, stored: Buffer, part: tuple[slice, ...]) -> np.ndarray:
+        """Return a part of a checked tile, valid until this thread decodes again."""
         index = self.index
         checksums = index.checksum_list
         if checksums is None:
             self._check_statistics(number, stored)
         elif crc32(stored) != checksums[number]:
             self._damaged(number, "its checksum is not the one that was written")
-        return decode_rows(index, number, stored, rows, self.label)
+        return decode_part(index, number, stored, part, self.label)
 
     def _check_statistics(self, number: int, stored: Buffer) -> None:
         voxels = inside_tile(self.index, number, stored, self.label)

@@ -9,37 +9,26 @@ from radiobject.storage.decode import Buffer
 from radiobject.storage.tile_index import TileIndex
 
 
-def decode_rows(
-    index: TileIndex, number: int, stored: Buffer, rows: slice, label: str
+def decode_part(
+    index: TileIndex, number: int, stored: Buffer, part: tuple[slice, ...], label: str
 ) -> np.ndarray:
-    """Decode the voxels of tile `number` whose first index in the tile is in `rows`.
-
-    Returns
-    -------
-    ndarray, shape (rows, *extents[1:])
-        Valid until this thread decodes again.
+    """Decode a part of tile `number`, which is valid until this thread decodes again.
 
     Raises
     ------
     IntegrityError
         If it does not decode; the message names the volume by `label`, and the tile.
     """
-    extents = index.tiling.extents
     try:
-        if index.cell_order == "F":
-            return index.decoder.decode(stored).reshape(extents[::-1]).T[rows]
-        plane = index.plane_cells
-        flat = index.decoder.decode(stored, rows.start * plane, rows.stop * plane)
+        return index.decoder.decode(stored, part)
     except IntegrityError as error:
         raise IntegrityError(f"tile {number} of volume {label} {error}") from error
-    return flat.reshape(index.rows_shape)
 
 
 def inside_tile(index: TileIndex, number: int, stored: Buffer, label: str) -> np.ndarray:
     """Decode tile `number` and return the voxels of it that lie in the volume."""
     sides = index.tiling.box(index.tiling.position(number)).shape
-    tile = decode_rows(index, number, stored, slice(0, sides[0]), label)
-    return tile[tuple(slice(0, n) for n in sides)]
+    return decode_part(index, number, stored, tuple(slice(0, n) for n in sides), label)
 
 
 def usable_sum(total: np.ndarray) -> np.ndarray:
