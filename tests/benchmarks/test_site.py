@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import re
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from benchmarks import site
+from benchmarks import site, vendored
 from benchmarks.asv_results import read_results
 from benchmarks.errors import BenchmarkError
 from benchmarks.front_page import BENCHMARK, front_page, ratio_of
@@ -108,34 +112,75 @@ def _asv_page() -> str:
 
 
 def test_every_script_of_asvs_page_is_known() -> None:
-    asked = {match["url"].rsplit("/", 1)[1] for match in site._TAG.finditer(_asv_page())}
-    assert asked == set(site._VENDORED)
+    assert {match["url"] for match in site._TAG.finditer(_asv_page())} == set(vendored.SCRIPTS)
 
 
-def test_scripts_are_taken_from_beside_the_page(tmp_path: Path) -> None:
-    for name, (_, member) in site._VENDORED.items():
-        same_bytes = not member.startswith(("jquery.flot.", "stupidtable"))
-        if not same_bytes:
-            (tmp_path / name).write_text("")
-    page = '<head><script src="https://cdn.example/x/jquery.flot.min.js" integrity="sha256-A=" a>'
-    offline = site.vendor_scripts(page + "</script></head><body>", tmp_path)
+@pytest.fixture
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An archive of a package "toy@1" with one file, which npm is said to deliver."""
+    source = tmp_path / "toy.tgz"
+    with tarfile.open(source, "w:gz") as archive:
+        member = tarfile.TarInfo("package/toy.js")
+        member.size = len(b"toy();")
+        archive.addfile(member, io.BytesIO(b"toy();"))
+    script = vendored.Script("toy@1", "toy.js", _digest(b"toy();"))
+    monkeypatch.setattr(vendored, "SCRIPTS", {"https://cdn.example/toy.js": script})
+    monkeypatch.setattr(vendored, "_PACKAGES", {"toy@1": _digest(source.read_bytes())})
+    monkeypatch.setattr(vendored, "_pack", lambda package, folder: source)
+    return source
+
+
+def _digest(content: bytes) -> str:
+    return base64.b64encode(hashlib.sha512(content).digest()).decode()
+
+
+def test_scripts_are_taken_from_beside_the_page(packed: Path, tmp_path: Path) -> None:
+    tag = '<script src="https://cdn.example/toy.js" integrity="sha256-A=" a>'
+    page = f"<head>{tag}</script></head><body>"
+    offline = site.vendor_scripts(page, tmp_path / "scripts")
     assert offline is not None
-    assert 'src="vendor/jquery.flot.min.js">' in offline
+    assert 'src="vendor/toy.js">' in offline
     assert "https://" not in offline
+    assert (tmp_path / "scripts" / "toy.js").read_bytes() == b"toy();"
+    packed.unlink()
+    assert site.vendor_scripts(page, tmp_path / "scripts") == offline  # npm is asked once
 
 
-def test_a_script_with_other_bytes_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "md5.min.js").write_text("something else")
-    tag = re.search(r"<script[^>]*md5.min.js[^>]*>", _asv_page())
-    assert tag is not None
-    with pytest.raises(BenchmarkError, match=r"md5.min.js from npm is not the file"):
-        site.vendor_scripts(tag[0], tmp_path)
-    assert not (tmp_path / "md5.min.js").exists()
+def test_a_package_with_other_bytes_is_refused(packed: Path, tmp_path: Path) -> None:
+    packed.write_bytes(packed.read_bytes() + b"more")
+    with pytest.raises(BenchmarkError, match=r"npm's toy@1 has the SHA-512 .*pinned is"):
+        vendored.provide("https://cdn.example/toy.js", tmp_path / "scripts")
+    assert not (tmp_path / "scripts").exists()
+
+
+def test_a_kept_script_that_was_changed_is_refused(packed: Path, tmp_path: Path) -> None:
+    path = vendored.provide("https://cdn.example/toy.js", tmp_path / "scripts")
+    path.write_bytes(b"evil();")
+    with pytest.raises(BenchmarkError, match=r"toy.js of toy@1 has the SHA-512"):
+        vendored.provide("https://cdn.example/toy.js", tmp_path / "scripts")
+    assert not path.exists()
+
+
+def test_every_script_is_pinned_with_its_package() -> None:
+    for url, script in vendored.SCRIPTS.items():
+        assert len(base64.b64decode(vendored._PACKAGES[script.package])) == 64
+        assert len(base64.b64decode(script.sha512)) == 64
+        version = script.package.rsplit("@", 1)[1]
+        assert version in url or "stupidtable" in url  # npm lacks the release that asv names
+
+
+def test_bytes_that_asv_states_are_those_that_are_pinned() -> None:
+    stated = dict(
+        re.findall(r'(?:src|href)="(https://[^"]+)"[^>]*integrity="sha512-([^"]+)"', _asv_page())
+    )
+    same = [url for url in stated if stated[url] == vendored.SCRIPTS[url].sha512]
+    assert [vendored.file_name(url) for url in same] == ["md5.min.js"]
 
 
 def test_an_unknown_script_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
     with pytest.raises(BenchmarkError, match=r"asks for https://cdn\.example/new\.js"):
-        site.vendor_scripts('<script src="https://cdn.example/new.js">', tmp_path)
+        site.vendor_scripts('<script src="https://cdn.example/new.js">', tmp_path / "scripts")
 
 
 def test_without_npm_the_page_is_left_alone(
