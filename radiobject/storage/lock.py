@@ -226,12 +226,17 @@ class _ObjectLock:
             self._take_over(record, break_lock)
 
     def _create(self, record: LockRecord) -> bool:
-        from obstore.exceptions import AlreadyExistsError
+        from obstore.exceptions import AlreadyExistsError, BaseError
 
         try:
             self._store.put(layout.LOCK, record.dump(), mode="create")
         except AlreadyExistsError:
             return False
+        except (BaseError, OSError) as error:
+            raise StorageError(
+                f"cannot write to {self._root} ({type(error).__name__}); check the bucket, the "
+                "credentials and what they permit"
+            ) from None
         return True
 
     def _take_over(self, record: LockRecord, break_lock: bool) -> None:

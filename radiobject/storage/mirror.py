@@ -7,12 +7,13 @@ in its name, so that a changed object is never confused with its old copy.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
-from radiobject.exceptions import IntegrityError
+from radiobject.exceptions import ConfigurationError, IntegrityError
 from radiobject.storage import stats
 from radiobject.storage.processes import start_time
 from radiobject.storage.remote import RemoteFiles
@@ -22,6 +23,7 @@ FOLDER_VARIABLE = "RADIOBJECT_MIRROR"
 SIZE_VARIABLE = "RADIOBJECT_MIRROR_MB"
 _DEFAULT_MB = 4096
 _PART = ".part-"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def mirrored(uri: str, index: TileIndex) -> Path | None:
@@ -38,11 +40,15 @@ def mirrored(uri: str, index: TileIndex) -> Path | None:
     ------
     IntegrityError
         If the object has another size than the index says.
+    ConfigurationError
+        If the variables name no folder that can be used, or no size.
     StoreNotFoundError, StorageError
         If the object cannot be reached.
     """
-    folder = _folder()
-    limit = int(os.environ.get(SIZE_VARIABLE, _DEFAULT_MB)) << 20
+    given = os.environ.get(FOLDER_VARIABLE)
+    if not given:
+        return None
+    folder, limit = _folder(Path(given)), _limit()
     if folder is None or index.file_size > limit:
         return None
     files = RemoteFiles(uri)
@@ -50,7 +56,6 @@ def mirrored(uri: str, index: TileIndex) -> Path | None:
     _check_size(uri, index, size)
     place = folder / _name(uri, index, tag)
     if _is_whole(place, size):
-        os.utime(place)
         stats.count(mirror_hits=1)
         return place
     content, tag = files.read_tagged(index.path, limit)
@@ -58,18 +63,30 @@ def mirrored(uri: str, index: TileIndex) -> Path | None:
     return _keep(folder / _name(uri, index, tag), content, limit)
 
 
-def _folder() -> Path | None:
-    given = os.environ.get(FOLDER_VARIABLE)
-    if not given:
-        return None
-    folder = Path(given)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
+def _folder(folder: Path) -> Path | None:
+    """Return the mirror's folder, made now if it is not there; None if the disk is full."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            return None
+        raise ConfigurationError(
+            f"{FOLDER_VARIABLE}={str(folder)!r} cannot be used: {error.strerror}; name a folder of "
+            "your own"
+        ) from error
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise IntegrityError(
             f"mirror {folder} can be used by others; expected a folder of your own with mode 0700"
         )
     return folder
+
+
+def _limit() -> int:
+    given = os.environ.get(SIZE_VARIABLE, str(_DEFAULT_MB))
+    if not given.isascii() or not given.isdigit():
+        raise ConfigurationError(f"{SIZE_VARIABLE} is a number of megabytes, got {given!r}")
+    return int(given) << 20
 
 
 def _check_size(uri: str, index: TileIndex, size: int) -> None:
@@ -87,10 +104,14 @@ def _name(uri: str, index: TileIndex, tag: str) -> str:
 
 
 def _is_whole(place: Path, size: int) -> bool:
+    """Tell whether a copy is there, and note that it is used now."""
     try:
-        return place.stat().st_size == size
+        whole = place.stat().st_size == size
+        if whole:
+            os.utime(place)
     except OSError:
         return False
+    return whole
 
 
 def _keep(place: Path, content: bytes, limit: int) -> Path | None:
@@ -119,8 +140,8 @@ def _make_room(folder: Path, limit: int) -> None:
     for entry in os.scandir(folder):
         with suppress(OSError):
             if entry.name.startswith(_PART):
-                pid = int(entry.name.removeprefix(_PART).partition("-")[0])
-                if not start_time(pid):
+                pid = entry.name.removeprefix(_PART).partition("-")[0]
+                if pid.isdigit() and not start_time(int(pid)):
                     os.unlink(entry.path)
             elif entry.name.endswith(".tiles"):
                 status = entry.stat()
