@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
+import torch
 
 from radiobject.ctx import SliceOrientation
 from radiobject.exceptions import ConfigurationError
 from radiobject.plan.foreground import Placement, Uniform
 from radiobject.plan.padding import Padding
+from radiobject.plan.patches import check_patch_size
 
 SLICE_DIM = {
     SliceOrientation.SAGITTAL: 0,
@@ -69,7 +72,7 @@ class DatasetConfig:
         The plane of SLICE_2D mode.
     modalities, label_column, value_filter
         Kept for programs that pass them; a filtered view and the `labels` argument do their work.
-    dtype : str or numpy dtype, optional
+    dtype : str, numpy or torch dtype, optional
         Type of delivered images. None keeps the stored type. Masks always keep theirs.
     pad : bool
         Whether a volume smaller than the patch is padded; otherwise it is refused.
@@ -91,7 +94,7 @@ class DatasetConfig:
     modalities: tuple[str, ...] | None = None
     label_column: str | None = None
     value_filter: str | None = None
-    dtype: str | np.dtype | type | None = "float32"
+    dtype: str | np.dtype | torch.dtype | type | None = "float32"
     pad: bool = True
     pad_mode: str = "constant"
     pad_value: float = 0.0
@@ -100,18 +103,57 @@ class DatasetConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.loading_mode not in list(LoadingMode):
-            raise ConfigurationError(
-                f"loading_mode must be one of {[str(m) for m in LoadingMode]}, "
-                f"got {self.loading_mode!r}"
-            )
-        if self.loading_mode == LoadingMode.PATCH and self.patch_size is None:
-            raise ConfigurationError("patch_size required when loading_mode is PATCH")
+        # Values that mean the same become the same, so that states of loaders can be compared.
+        self._set("loading_mode", _mode(self.loading_mode))
+        self._set("slice_orientation", _orientation(self.slice_orientation))
+        self._set("dtype", _dtype_name(self.dtype))
+        for name in ("patches_per_volume", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
+            self._set(name, int(value))
         if self.patches_per_volume < 1:
             raise ConfigurationError(
                 f"patches_per_volume must be >= 1, got {self.patches_per_volume}"
             )
-        slice_dim_index(self.slice_orientation)
+        if self.loading_mode == LoadingMode.PATCH and self.patch_size is None:
+            raise ConfigurationError("patch_size required when loading_mode is PATCH")
+        if self.patch_size is not None:
+            self._set("patch_size", _sides(self.patch_size, self.loading_mode))
         Padding(self.pad_mode, self.pad_value)
-        if self.dtype is not None and np.dtype(self.dtype).kind not in "biuf":
-            raise ConfigurationError(f"dtype must be a real number type, got {self.dtype!r}")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _mode(given: object) -> LoadingMode:
+    try:
+        return LoadingMode(given)  # type: ignore[arg-type]
+    except ValueError as error:
+        known = [str(m) for m in LoadingMode]
+        raise ConfigurationError(f"loading_mode must be one of {known}, got {given!r}") from error
+
+
+def _orientation(given: SliceOrientation | str) -> SliceOrientation:
+    slice_dim_index(given)
+    return SliceOrientation(given)
+
+
+def _dtype_name(given: object) -> str | None:
+    if given is None:
+        return None
+    wanted = str(given).removeprefix("torch.") if isinstance(given, torch.dtype) else given
+    try:
+        dtype = np.dtype(wanted)  # type: ignore[call-overload]
+    except TypeError as error:
+        raise ConfigurationError(f"dtype must be a type that NumPy knows, got {given!r}") from error
+    if dtype.kind not in "biuf":
+        raise ConfigurationError(f"dtype must be a real number type, got {given!r}")
+    return str(dtype.name)
+
+
+def _sides(given: object, mode: LoadingMode) -> tuple[int, ...]:
+    count = len(given) if isinstance(given, Sequence | np.ndarray) else 0
+    if mode == LoadingMode.SLICE_2D:
+        return check_patch_size(given, 2)  # type: ignore[arg-type]
+    return check_patch_size(given, 4 if count == 4 else 3)  # type: ignore[arg-type]

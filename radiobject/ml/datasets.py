@@ -14,7 +14,7 @@ from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.labels import label_values, load_labels
 from radiobject.ml.pairing import check_geometry, check_one_split, pair_rows, seen_in_grid_of
 from radiobject.ml.source import VolumeSource, VolumeTable, as_sources, read_table
-from radiobject.plan.foreground import Foreground, Placement, Uniform
+from radiobject.plan.foreground import Foreground, Placement, Uniform, check_classes
 from radiobject.plan.labels import LabelSummary
 from radiobject.plan.padding import Padding
 from radiobject.plan.regrid import regridded_summary
@@ -150,10 +150,12 @@ class SegmentationDataset(StoredDataset):
             geometry=check_geometry,
             resample=resample_masks,
         )
-        pad = Padding(config.pad_mode, config.mask_pad_value) if config.pad else None
         stored = np.result_type(*{loc.numpy_dtype for loc in masks.locators})
         super().__init__(
-            [_image_field(channels, config), Field("mask", (masks,), stored, pad)],
+            [
+                _image_field(channels, config),
+                Field("mask", (masks,), stored, _padding(config, "mask_pad_value", stored)),
+            ],
             config,
             transform=transform,
             summaries=_summaries(labelled, masks, config),
@@ -164,11 +166,25 @@ def _image_field(channels: list[VolumeTable], config: DatasetConfig) -> Field:
     stored = {loc.numpy_dtype for table in channels for loc in table.locators}
     rescaled = any(r is not None for table in channels for r in table.rescales)
     if config.dtype is not None:
-        dtype = np.dtype(config.dtype)
+        dtype = np.dtype(str(config.dtype))
     else:
         dtype = np.dtype(np.float32) if rescaled else np.result_type(*stored)
-    pad = Padding(config.pad_mode, config.pad_value) if config.pad else None
-    return Field("image", tuple(channels), dtype, pad)
+    return Field("image", tuple(channels), dtype, _padding(config, "pad_value", dtype))
+
+
+def _padding(config: DatasetConfig, name: str, dtype: np.dtype) -> Padding | None:
+    """Return how a field is padded; a constant that its type cannot hold is refused."""
+    value = getattr(config, name)
+    if not config.pad:
+        return None
+    if config.pad_mode == "constant" and dtype.kind in "biu":
+        limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if value != int(value) or not limits[0] <= value <= limits[1]:
+            raise ConfigurationError(
+                f"{name} {value} is not a value of {dtype}; choose one in [{limits[0]}, "
+                f"{limits[1]}], or another pad_mode"
+            )
+    return Padding(config.pad_mode, value)
 
 
 def aligned_tables(
@@ -228,7 +244,9 @@ def _summaries(
     ]
     rows = ensure_label_rows(mask.uri, named)
     regrids = table.regrids or [None] * len(table)
-    return [
+    summaries = [
         rows[obs_id] if regrid is None else regridded_summary(rows[obs_id], regrid)
         for obs_id, regrid in zip(table.obs_ids, regrids, strict=True)
     ]
+    check_classes(config.placement, summaries)
+    return summaries

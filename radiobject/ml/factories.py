@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
+import torch
 
 from radiobject._types import LabelSource
 from radiobject.ctx import SliceOrientation
@@ -41,7 +42,7 @@ class LoaderOptions(TypedDict, total=False):
     """
 
     seed: int
-    dtype: str | np.dtype | type | None
+    dtype: str | np.dtype | torch.dtype | type | None
     pad: bool
     pad_mode: str
     pad_value: float
@@ -273,7 +274,7 @@ def make_config(
         mode = LoadingMode.SLICE_2D
     return DatasetConfig(
         loading_mode=mode,
-        patch_size=None if patch_size is None else tuple(patch_size),
+        patch_size=patch_size,
         patches_per_volume=patches_per_volume,
         **_chosen(options, _SAMPLES),
     )

@@ -43,7 +43,7 @@ class EpochSampler(Sampler[int]):
         volumes_per_block: int | None = None,
         volume_weights: Sequence[float] | None = None,
     ) -> None:
-        shard(np.empty(0, np.int64), rank, world_size)
+        _refuse_impossible(rank, world_size, volumes_per_block, volume_weights)
         if volume_weights is not None and len(volume_weights) != dataset.n_volumes:
             raise ConfigurationError(
                 f"volume_weights must have one number per volume: {dataset.n_volumes}, "
@@ -105,3 +105,17 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices(self.epoch).tolist())
+
+
+def _refuse_impossible(
+    rank: int,
+    world_size: int,
+    volumes_per_block: int | None,
+    volume_weights: Sequence[float] | None,
+) -> None:
+    """Order nothing: what cannot order an epoch is refused now, and not at its first batch."""
+    shard(np.empty(0, np.int64), rank, world_size)
+    if volumes_per_block is not None:
+        block_shuffled(np.empty(0, np.int64), 0, 0, volumes_per_block)
+    if volume_weights is not None:
+        weighted(volume_weights, 0, 0, 0)

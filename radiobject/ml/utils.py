@@ -43,7 +43,9 @@ def validate_uniform_shapes(
         If there are several.
     """
     shapes = {
-        shape for source in as_sources(collections).values() for shape in _shapes(source).values()
+        shape
+        for source in as_sources(collections).values()
+        for shape in collect_volume_shapes(source).values()
     }
     if len(shapes) != 1:
         raise ShapeError(f"volumes have heterogeneous shapes: {sorted(shapes)[:5]}")
@@ -52,7 +54,7 @@ def validate_uniform_shapes(
 
 def collect_volume_shapes(collection: VolumeSource) -> dict[str, tuple[int, ...]]:
     """Return the shape of each volume by id."""
-    return _shapes(collection)
+    return dict(zip(collection.obs_ids, (loc.shape for loc in collection.locators()), strict=True))
 
 
 def worker_init_fn(worker_id: int) -> None:
@@ -61,7 +63,3 @@ def worker_init_fn(worker_id: int) -> None:
     The loaders of this package do not need it: they seed every sample's transform.
     """
     np.random.seed((torch.initial_seed() + worker_id) % 2**32)  # noqa: NPY002
-
-
-def _shapes(source: VolumeSource) -> dict[str, tuple[int, ...]]:
-    return dict(zip(source.obs_ids, (loc.shape for loc in source.locators()), strict=True))

