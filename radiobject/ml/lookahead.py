@@ -142,6 +142,8 @@ class _Board:
                     claimed = self._next_plan()
                     if claimed is not None:
                         return claimed
+                    if self._taken in self._ready:  # the plan failed, here and in its turn
+                        break
                 if self._closed and self._taken == self._claimed:
                     return None
                 self._changed.wait()

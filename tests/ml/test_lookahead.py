@@ -13,7 +13,7 @@ from radiobject.exceptions import IntegrityError, ShapeError
 from radiobject.ml.buffers import PrivateBuffers
 from radiobject.ml.config import DatasetConfig
 from radiobject.ml.datasets import VolumeCollectionDataset
-from radiobject.ml.lookahead import LookAhead
+from radiobject.ml.lookahead import LookAhead, _Board
 from radiobject.storage import reader
 
 BATCH = 3
@@ -112,6 +112,17 @@ def test_a_plan_that_fails_is_raised_in_its_turn(shelf):
     assert len(list(itertools.islice(delivered, 5))) == 5
     with pytest.raises(ShapeError, match="no such plan"):
         next(delivered)
+
+
+def test_a_plan_that_fails_while_the_consumer_claims_it_is_raised_and_not_waited_for():
+    def plans():
+        raise ShapeError("no such plan")
+        yield
+
+    board = _Board(plans(), depth=2)
+    with pytest.raises(ShapeError, match="no such plan"):
+        board.take(or_claim=True)
+    assert board.take(or_claim=True) is None
 
 
 def test_a_run_that_is_left_early_leaves_no_thread(shelf):
