@@ -22,6 +22,8 @@ from benchmarks.infrastructure.turns import in_turn, ratio
 
 ROUNDS = 15
 _PATCH, _BATCH, _EPOCH = 64, 4, 200
+_EPOCHS_TO_FILL = 4
+"""Epochs after which a cache that is too small holds what it is going to hold."""
 
 
 def region_outcomes(stored: Stored, region: str, rounds: int = ROUNDS) -> list[Outcome]:
@@ -48,18 +50,20 @@ def _cached(stored: Stored, share: str, megabytes: float) -> Iterator[None]:
 
 
 def _epoch(stored: Stored, seed: int) -> float:
-    """Read two epochs of random batches; return the seconds of one patch in the second."""
+    """Read epochs of random batches; return the seconds of one patch in the last."""
     sides = tuple(min(_PATCH, n) for n in stored.shape)
     batch = np.empty((_BATCH, *sides), stored.dtype)
     calls = [
         engine_reading(
             stored.locators["balanced"], sides, draw_boxes(stored, sides, _EPOCH, seed + n), batch
         )
-        for n in range(2)
+        for n in range(_EPOCHS_TO_FILL + 1)
     ]
-    calls[0]()
+    *filling, last = calls
+    for call in filling:
+        call()
     begin = time.perf_counter()
-    calls[1]()
+    last()
     return (time.perf_counter() - begin) / _EPOCH
 
 
@@ -69,7 +73,7 @@ def seconds_per_sample(stored: Stored, share: str, rounds: int) -> list[float]:
     taken: list[float] = []
     for number in range(rounds):
         with _cached(stored, share, megabytes):
-            taken.append(_epoch(stored, 2 * number))
+            taken.append(_epoch(stored, 10 * number))
     return taken
 
 
@@ -80,7 +84,7 @@ def budget_outcomes(stored: Stored, rounds: int = 7) -> list[Outcome]:
     for number in range(rounds):
         for share, seconds in taken.items():
             with _cached(stored, share, megabytes):
-                seconds.append(_epoch(stored, 2 * number))
+                seconds.append(_epoch(stored, 10 * number))
     return [
         of_ratio(goal, ratio(taken["none"], taken[share])) for share, goal in BUDGET_GOALS.items()
     ]

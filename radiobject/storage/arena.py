@@ -16,6 +16,7 @@ import fcntl
 import mmap
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ _HEADER = np.dtype(
         ("charged", "u8"),
         ("next", "u8"),
         ("default_budget", "u8"),
+        ("promised", "u8"),
+        ("refused", "u8"),
+        ("volumes", "u8"),
     ]
 )
 _PROCESS = np.dtype([("pid", "u8"), ("started", "u8")])
@@ -47,10 +51,15 @@ _VOLUME = np.dtype(
         ("offset", "u8"),
         ("size", "u8"),
         ("charged", "u8"),
+        ("promised", "u8"),
         ("users", "u1", PROCESSES),
     ]
 )
 _EMPTY, _USED, _DELETED = 0, 1, 2
+_PATIENCE = 8
+"""Refusals per volume, with no tile admitted in between, that show that nobody needs the room."""
+_LOOK_AGAIN_S = 1.0
+"""How often a process looks for volumes that nobody uses any more, for another to be let in."""
 
 
 def _round_up(size: int) -> int:
@@ -101,6 +110,7 @@ class Arena:
         self._depth = 0
         self._slot: int | None = None
         self._users: Counter[int] = Counter()
+        self._look_again = 0.0
 
     def renew_in_child(self) -> None:
         """Give a forked child its own lock and, on first use, its own place."""
@@ -172,10 +182,12 @@ class Arena:
                     return None
                 os.posix_fallocate(self.fd, offset, head)
                 row["key"] = np.frombuffer(key, np.uint8)
-                row["offset"], row["size"], row["charged"] = offset, size, 0
+                row["offset"], row["size"] = offset, size
+                row["charged"] = row["promised"] = 0
                 row["users"] = 0
                 row["state"] = _USED
                 self._header["next"] = offset + _round_up(size)
+                self._header["volumes"] += np.uint64(1)
             elif int(row["size"]) != size:
                 return None
             row["users"][slot] = 1
@@ -193,6 +205,49 @@ class Arena:
                 if not self._users[entry]:
                     self._volumes[entry]["users"][self._slot] = 0
 
+    def let_in(self, entry: int, whole: int, budget: int) -> bool:
+        """Tell whether tiles of a volume may be admitted; the caller holds the lock.
+
+        Volumes are let in while all that they may ever need fits: a budget for a quarter of the
+        data then serves a quarter of the patches at full speed, and not a quarter of each patch.
+        When those that are in ask for no more, what they left of it is open to others.
+
+        Parameters
+        ----------
+        entry : int
+            The volume's place in the directory.
+        whole : int
+            Bytes of all its tiles that may ever be admitted.
+        budget : int
+        """
+        row, header = self._volumes[entry], self._header
+        if row["promised"]:
+            return True
+        room = self._promised + whole <= budget
+        if not room and time.monotonic() >= self._look_again:
+            self._drop_unused()
+            self._look_again = time.monotonic() + _LOOK_AGAIN_S
+            room = self._promised + whole <= budget
+        if not room:
+            header["refused"] += np.uint64(1)
+            if header["refused"] > _PATIENCE * header["volumes"]:
+                self._take_back_promises()
+                room = self._promised < budget
+        if room:
+            row["promised"] = whole
+            header["promised"] += np.uint64(whole)
+        return bool(room)
+
+    @property
+    def _promised(self) -> int:
+        return int(self._header["promised"][0])
+
+    def _take_back_promises(self) -> None:
+        for place in self._used_places():
+            self._volumes[place]["promised"] = self._volumes[place]["charged"]
+        self._header["promised"] = self._header["charged"]
+        self._header["refused"] = 0
+
     def charge(self, entry: int, amount: int, budget: int) -> bool:
         """Admit `amount` bytes for a volume if they fit into `budget`; the caller holds the lock.
 
@@ -206,6 +261,7 @@ class Arena:
                 return False
         self._volumes[entry]["charged"] += np.uint64(amount)
         self._header["charged"] += np.uint64(amount)
+        self._header["refused"] = 0
         return True
 
     def allocate(self, offset: int, size: int) -> None:
@@ -275,8 +331,10 @@ class Arena:
                 row["state"] = _DELETED
                 self._map.madvise(mmap.MADV_REMOVE, int(row["offset"]), _round_up(int(row["size"])))
         # Counted afresh, which also mends what a process left that was killed half-way.
-        left = [int(self._volumes[place]["charged"]) for place in self._used_places()]
-        self._header["charged"] = sum(left)
+        left = self._used_places()
+        self._header["volumes"] = len(left)
+        for name in ("charged", "promised"):
+            self._header[name] = sum(int(self._volumes[place][name]) for place in left)
 
     def _used_places(self) -> list[int]:
         # Reading a page of the table that was never allocated would allocate it: look for data.

@@ -26,6 +26,8 @@ _arena: Arena | None = None
 _unavailable = False
 _full_until = 0.0
 _RETRY_S = 1.0
+_TURN_S = 0.01
+"""How long a volume that was sent away waits before it asks again."""
 
 
 def shared_arena() -> Arena | None:
@@ -55,11 +57,6 @@ def detach() -> None:
     global _arena, _unavailable, _full_until
     with _lock:
         _arena, _unavailable, _full_until = None, False, 0.0
-
-
-def is_full() -> bool:
-    """Tell whether the cache had no room within the last second."""
-    return bool(_full_until) and time.monotonic() < _full_until
 
 
 def _refuse() -> bool:
@@ -119,7 +116,15 @@ class VolumeImage:
         1 for tiles that can be read from `voxels`.
     """
 
-    def __init__(self, arena: Arena, entry: int, offset: int, tiling: Tiling, dtype: np.dtype):
+    def __init__(
+        self,
+        arena: Arena,
+        entry: int,
+        offset: int,
+        tiling: Tiling,
+        dtype: np.dtype,
+        whole: int,
+    ) -> None:
         self._arena = arena
         self._entry = entry
         self._tiling = tiling
@@ -129,9 +134,16 @@ class VolumeImage:
         self._charged = arena.view(offset + maps[0], tiling.grid, byte)
         self._allocated = arena.view(offset + 2 * maps[0], tiling.grid[:2], byte)
         self._voxels_at = offset + maps[1]
+        self._whole = whole
+        self._ask_again = 0.0
         self.voxels = arena.view(self._voxels_at, tiling.shape, dtype)
         # Not when it is dropped from a table, but when no read can be using it any more.
         weakref.finalize(self, _release, arena, entry, os.getpid()).atexit = False
+
+    def may_admit(self) -> bool:
+        """Tell whether it is worth asking for room: not just after it was refused."""
+        now = time.monotonic()
+        return now >= self._ask_again and now >= _full_until
 
     def admit(self, positions: list[tuple[int, ...]], constant: np.ndarray) -> bool:
         """Make room for tiles; False when they do not fit, and nothing can be filled then.
@@ -147,6 +159,10 @@ class VolumeImage:
         with self._arena.locked():
             new = [p for p in positions if not constant[p] and not self._charged[p]]
             amount = sum(self._tile_bytes(p) for p in new)
+            if amount and not self._arena.let_in(self._entry, self._whole, budget):
+                self._ask_again = time.monotonic() + _TURN_S
+                stats.count(cache_refused=1)
+                return False
             if amount and not self._arena.charge(self._entry, amount, budget):
                 return _refuse()
             for p in new:
@@ -198,7 +214,9 @@ def _map_sizes(tiling: Tiling) -> tuple[int, int]:
     return one, -(-3 * one // PAGE) * PAGE
 
 
-def open_image(identity: bytes, tiling: Tiling, dtype: np.dtype) -> VolumeImage | None:
+def open_image(
+    identity: bytes, tiling: Tiling, dtype: np.dtype, constant: np.ndarray
+) -> VolumeImage | None:
     """Return the image of a volume, or None where there is no room for another.
 
     Parameters
@@ -206,6 +224,10 @@ def open_image(identity: bytes, tiling: Tiling, dtype: np.dtype) -> VolumeImage 
     identity : bytes
         Different for any two volumes: the packed tile index, which names the fragment and holds
         the checksums of its tiles.
+    tiling : Tiling
+    dtype : numpy.dtype
+    constant : ndarray of bool, shape of the grid
+        Tiles of one value, which take no room.
     """
     arena = shared_arena()
     if arena is None:
@@ -217,4 +239,17 @@ def open_image(identity: bytes, tiling: Tiling, dtype: np.dtype) -> VolumeImage 
         place = arena.attach(key, size, maps[1])
     except OSError:
         return None
-    return None if place is None else VolumeImage(arena, *place, tiling, dtype)
+    if place is None:
+        return None
+    whole = int(_voxels_of_tiles(tiling)[~constant].sum()) * dtype.itemsize
+    return VolumeImage(arena, *place, tiling, dtype, whole)
+
+
+def _voxels_of_tiles(tiling: Tiling) -> np.ndarray:
+    """Return how many voxels of the volume lie in each tile, of the shape of the grid."""
+    voxels = np.ones((), np.int64)
+    for length, extent, count in zip(tiling.shape, tiling.extents, tiling.grid, strict=True):
+        sides = np.full(count, extent)
+        sides[-1] = length - extent * (count - 1)
+        voxels = np.multiply.outer(voxels, sides)
+    return voxels

@@ -16,7 +16,7 @@ from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import Buffer
 from radiobject.storage.deliver import deliver
 from radiobject.storage.handles import is_remote
-from radiobject.storage.tile_cache import VolumeImage, is_full, open_image
+from radiobject.storage.tile_cache import VolumeImage, open_image
 from radiobject.storage.tile_index import TileIndex
 from radiobject.storage.tile_source import TileSource, pool
 from radiobject.storage.voxel_check import decode_part, inside_tile, matches_statistics
@@ -47,7 +47,7 @@ class VolumeTiles:
         self._extents = index.tiling.extents
         self._numbers = index.tiling.numbers()
         self._constant = index.constant[self._numbers]
-        self._image = open_image(identity, index.tiling, self.dtype)
+        self._image = open_image(identity, index.tiling, self.dtype, self._constant)
         self._complete = self._image is not None and bool(self._image.ready.all())
 
     @property
@@ -112,7 +112,7 @@ class VolumeTiles:
 
     def _complete_cover(self, cover: tuple[slice, ...], image: VolumeImage) -> bool:
         """Bring every tile of `cover` into the cache; False if there is no room."""
-        if is_full():
+        if not image.may_admit():
             return False
         missing = image.ready[cover] == 0
         first = [s.start for s in cover]
