@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
 from radiobject import pipeline
 from radiobject.exceptions import StorageError
+from radiobject.pipeline import FreeIds
 from radiobject.storage import dataset
 from radiobject.storage.legacy import LegacyDatasetStore
 from radiobject.writers import RadiObjectWriter
@@ -20,7 +23,9 @@ def upgrade_dataset(
 ) -> RadiObject:
     """Write the data set anew at `uri`, with its ids, and leave the old one as it is.
 
-    Columns of text that held geometry are replaced by numbers; all others are kept.
+    Columns of text that held geometry are replaced by numbers; all others are kept. So are the
+    ids of volumes, but for those that several collections share: 0.1.1 named volumes by series
+    type and allowed that. They become ``{subject}_{collection}``, with a warning.
 
     Raises
     ------
@@ -35,6 +40,7 @@ def upgrade_dataset(
         raise StorageError(f"{radi._uri} has the layout of this version already")
     rows = radi.obs_meta.read().drop(columns=[dataset.OBS_IDS], errors="ignore")
     schema = {n: d for n, d in radi.obs_meta.dtypes.items() if n != dataset.OBS_IDS}
+    ids = _unique_ids(radi)
     with RadiObjectWriter(uri, schema) as writer:
         if len(rows):
             writer.write_obs_meta(rows)
@@ -44,8 +50,29 @@ def upgrade_dataset(
                 writer.add_collection(name, None, pipeline.own_schema(collection)),
                 pipeline.jobs_of(collection),
                 (),
-                obs_ids=collection.obs_ids,
+                obs_ids=ids[name],
                 executor=executor,
                 progress=progress,
             )
     return RadiObject(uri)
+
+
+def _unique_ids(radi: RadiObject) -> dict[str, list[str]]:
+    """Return the ids that the volumes of each collection get, in its order."""
+    collections = {name: radi.collection(name) for name in radi.collection_names}
+    counted = Counter(obs_id for one in collections.values() for obs_id in one.obs_ids)
+    shared = {obs_id for obs_id, times in counted.items() if times > 1}
+    used = set(counted) - shared
+    ids: dict[str, list[str]] = {}
+    for name, collection in collections.items():
+        free = FreeIds(name, used)
+        pairs = zip(collection.obs_ids, collection.subject_ids, strict=True)
+        ids[name] = [free.next(s) if obs_id in shared else obs_id for obs_id, s in pairs]
+        used |= set(ids[name])
+    if shared:
+        warnings.warn(
+            f"{len(shared)} volume ids were those of volumes in several collections, such as "
+            f"{min(shared)!r}; these volumes are now called by subject and collection",
+            stacklevel=3,
+        )
+    return ids

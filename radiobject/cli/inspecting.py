@@ -151,19 +151,22 @@ def ls(
     else:
         volumes = radi.collection(collection)
         volumes = volumes.filter(where) if where else volumes
-        frame = (volumes if limit is None else volumes.head(limit)).to_obs()
-        frame = frame if all_columns or as_json else _narrow(frame)
+        volumes = volumes if limit is None else volumes.head(limit)
+        frame = volumes.to_obs()
+        frame = frame if all_columns or as_json else _narrow(volumes, frame)
     _show(frame, as_json)
 
 
-def _narrow(frame: pd.DataFrame) -> pd.DataFrame:
+def _narrow(volumes: VolumeCollection, frame: pd.DataFrame) -> pd.DataFrame:
     """Return what fits a terminal: ids, shape, spacing and axes."""
-    sides = frame[["dim_x", "dim_y", "dim_z", "dim_t"]].to_numpy().tolist()
-    steps = frame[["spacing_x", "spacing_y", "spacing_z"]].to_numpy().tolist()
-    shape = ["x".join(str(n) for n in row[: 3 + bool(row[3])]) for row in sides]
-    spacing = ["x".join(f"{step:.3g}" for step in row) for row in steps]
-    narrow = frame[["obs_id", "obs_subject_id"]].assign(shape=shape, spacing_mm=spacing)
-    return narrow.assign(axes=frame["axcodes"])
+    from radiobject.orientation import axis_codes, spacing_mm
+
+    affines = volumes.affines()
+    return frame[["obs_id", "obs_subject_id"]].assign(
+        shape=["x".join(str(n) for n in row[: 3 + bool(row[3])]) for row in volumes.shapes],
+        spacing_mm=["x".join(f"{step:.3g}" for step in spacing_mm(a)) for a in affines],
+        axes=["".join(axis_codes(a)) for a in affines],
+    )
 
 
 def _show(frame: pd.DataFrame, as_json: bool) -> None:

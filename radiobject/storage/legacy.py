@@ -7,7 +7,8 @@ changed here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,6 +28,7 @@ from radiobject.storage.volume_rows import VolumeRows
 
 WRITTEN_BY = "0.1"
 _ABSENT = "absent"
+OBS_IDS = "obs_ids"
 
 
 class LegacyTable(Table):
@@ -55,6 +57,56 @@ def _as_text(column: Column) -> Column:
     values = np.empty(len(column.values), dtype=object)
     values[:] = [v.decode() if isinstance(v, bytes) else v for v in column.values]
     return Column(values, column.valid)
+
+
+class LegacySubjects(LegacyTable):
+    """The table of subjects of 0.1.x, in the form of this version.
+
+    0.1.1 gave its rows a second key, by default the subject's id again, and kept no list of the
+    subject's volumes; later ones have one key and the list.
+
+    Parameters
+    ----------
+    uri : str
+        The table.
+    volume_ids : callable
+        Returns the ids of every subject's volumes, by subject.
+    """
+
+    def __init__(self, uri: str, volume_ids: Callable[[], Mapping[str, list[str]]]) -> None:
+        super().__init__(uri)
+        self._volume_ids = volume_ids
+
+    @lazy_property
+    def _has_other_ids(self) -> bool:
+        """Whether the second key says something that the first does not."""
+        keys = super().read()
+        return layout.OBS_ID in keys and bool(
+            (keys[layout.OBS_ID].values != keys[layout.SUBJECT_ID].values).any()
+        )
+
+    def schema(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
+        """Return the key column, and the value columns with their types."""
+        keys, columns = super().schema()
+        second = {layout.OBS_ID: TEXT} if self._has_other_ids else {}
+        return keys[:1], {**second, **columns, OBS_IDS: TEXT}
+
+    def read(
+        self,
+        columns: Sequence[str] = (),
+        *,
+        condition: str | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> dict[str, Column]:
+        """Return the key column and `columns`; see `Table.read`."""
+        stored = super().schema()[1]
+        found = super().read([n for n in columns if n in stored], condition=condition, keys=keys)
+        if OBS_IDS in columns and OBS_IDS not in found:
+            volumes = self._volume_ids()
+            subjects = found[layout.SUBJECT_ID].values
+            texts = [json.dumps(sorted(volumes.get(subject, ()))) for subject in subjects]
+            found[OBS_IDS] = Column(_objects(texts))
+        return {name: found[name] for name in (layout.SUBJECT_ID, *columns)}
 
 
 class LegacyCollectionStore(CollectionStore):
@@ -160,7 +212,16 @@ class LegacyDatasetStore:
     @property
     def obs_meta(self) -> Table:
         """The table of subjects."""
-        return LegacyTable(layout.join(self.uri, layout.OBS_META))
+        return LegacySubjects(layout.join(self.uri, layout.OBS_META), self._volume_ids)
+
+    def _volume_ids(self) -> dict[str, list[str]]:
+        volumes: dict[str, list[str]] = {}
+        for store in self._collections.values():
+            table = store.obs.read()
+            pairs = zip(table[layout.SUBJECT_ID].values, table[layout.OBS_ID].values, strict=True)
+            for subject, obs_id in pairs:
+                volumes.setdefault(subject, []).append(obs_id)
+        return volumes
 
     @lazy_property
     def subject_ids(self) -> np.ndarray:

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from cli.cli_runner import AFFINE, radiobject, volume, write_cohort
+from storage import legacy_store
 
 from radiobject import RadiObject
 
@@ -379,3 +380,24 @@ def test_another_writer_gives_code_6(store: Path, cohort: Path) -> None:
         lock.release()
     assert held.returncode == 6
     assert f"process {os.getpid()}" in held.stderr
+
+
+def test_a_data_set_of_release_0_1_1_is_listed_and_upgraded(tmp_path: Path) -> None:
+    old, new = legacy_store.write_0_1_1(tmp_path / "old"), tmp_path / "new"
+    rows = radiobject("ls", old, "--json").json
+    assert [(row["obs_subject_id"], row["volumes"]) for row in rows] == [
+        ("A", 2),
+        ("B", 2),
+        ("C", 2),
+    ]
+    listed = radiobject("ls", old, "CT").out.splitlines()
+    assert listed[1].split("\t") == ["A_unknown", "A", "7x6x5", "1x2x3", "LAS"]
+    with pytest.warns(UserWarning, match="3 volume ids were those of volumes in several"):
+        assert radiobject("upgrade", old, new).code == 0
+    assert radiobject("validate", new, "--checksums").code == 0
+    assert [row["obs_id"] for row in radiobject("ls", new, "seg", "--json").json] == [
+        "A_seg", "B_seg", "C_seg",
+    ]  # fmt: skip
+    again = radiobject("upgrade", new, tmp_path / "third")
+    assert (again.code, again.out) == (1, "")
+    assert "has the layout of this version already" in again.err

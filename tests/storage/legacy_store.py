@@ -58,12 +58,13 @@ def volume(uri, data, obs_id, affine):
         array.meta["nifti_xyzt_units"] = 10
 
 
-def collection(uri, name, written=WRITTEN):
+def collection(uri, name, written=WRITTEN, series=None):
+    """A collection whose volumes are named by subject and `series`, or by its own name."""
     tiledb.Group.create(uri)
     tiledb.Group.create(f"{uri}/volumes")
     rows = []
     for number, subject in enumerate(written):
-        obs_id = f"{subject}_{name}"
+        obs_id = f"{subject}_{series or name}"
         data = voxels(subject, name)
         volume(f"{uri}/volumes/{number}", data, obs_id, AFFINE)
         rows.append(
@@ -111,9 +112,29 @@ def write(uri, names=("CT", "seg", "bold")):
     ]
     columns = {"age": np.int64, "site": "ascii", "obs_ids": "U0"}
     table(f"{uri}/obs_meta", ("obs_subject_id",), rows, columns)
+    return _with_collections(uri, names)
+
+
+def write_0_1_1(uri, row_ids=WRITTEN):
+    """Write a data set as release 0.1.1 did with the files of a "CT" and a "seg" folder.
+
+    Subjects have a second key, by default their id again, and no list of volumes; volumes are
+    named by series type, which is unknown for files of such names.
+    """
+    uri = str(uri)
+    tiledb.Group.create(uri)
+    rows = [
+        {"obs_subject_id": subject, "obs_id": row_id, "age": 40 + number}
+        for number, (subject, row_id) in enumerate(zip(WRITTEN, row_ids, strict=True))
+    ]
+    table(f"{uri}/obs_meta", ("obs_subject_id", "obs_id"), rows, {"age": np.int64})
+    return _with_collections(uri, ("CT", "seg"), series="unknown")
+
+
+def _with_collections(uri, names, series=None):
     tiledb.Group.create(f"{uri}/collections")
     for name in names:
-        collection(f"{uri}/collections/{name}", name)
+        collection(f"{uri}/collections/{name}", name, series=series)
     with tiledb.Group(uri, "w") as group:
         group.meta["subject_count"] = 3
         group.meta["n_collections"] = len(names)

@@ -126,6 +126,33 @@ def test_upgrade_keeps_ids_voxels_geometry_and_columns_and_leaves_the_old(old, t
         new.upgrade(str(tmp_path / "again"))
 
 
+def test_release_0_1_1_is_read_and_upgraded(tmp_path):
+    old = RadiObject(legacy_store.write_0_1_1(tmp_path / "old"))
+    subjects = old.obs_meta.read()
+    assert subjects.columns.tolist() == ["obs_subject_id", "age", "obs_ids"]
+    assert subjects["obs_ids"].tolist() == [f'["{s}_unknown", "{s}_unknown"]' for s in "ABC"]
+    assert old.filter("age > 41").obs_subject_ids == ["B"]
+    with pytest.warns(UserWarning, match="3 volume ids were those of volumes in several coll"):
+        new = old.upgrade(str(tmp_path / "new"))
+    new.validate(checksums=True)
+    for name in ("CT", "seg"):
+        assert new.collection(name).obs_ids == [f"{s}_{name}" for s in "ABC"]
+        for volume in new.collection(name):
+            np.testing.assert_array_equal(
+                volume.to_numpy(), legacy_store.voxels(volume.obs_id[0], name)
+            )
+    assert new.obs_meta.read()["obs_ids"].tolist() == [f'["{s}_CT", "{s}_seg"]' for s in "ABC"]
+    assert new.obs_meta.read()["age"].tolist() == [41, 42, 40]
+
+
+def test_a_second_key_of_0_1_1_with_a_meaning_becomes_a_column(tmp_path):
+    old = RadiObject(legacy_store.write_0_1_1(tmp_path / "old", row_ids=["c1", "a1", "b1"]))
+    assert old.obs_meta.read()["obs_id"].tolist() == ["a1", "b1", "c1"]
+    with pytest.warns(UserWarning, match="several collections"):
+        new = old.upgrade(str(tmp_path / "new"))
+    assert new.obs_meta.read()["obs_id"].tolist() == ["a1", "b1", "c1"]
+
+
 def test_validate_says_what_the_layout_lacks(old):
     with pytest.warns(UserWarning, match="no commits, no tile index"):
         old.validate(checksums=True)
