@@ -21,12 +21,10 @@ class Counters:
     tiles_decoded: int = 0
     tiles_constant: int = 0
     tiles_cached: int = 0
-    tiles_checked: int = 0
     bytes_decoded: int = 0
     bytes_read: int = 0
     requests: int = 0
     ranges: int = 0
-    retries: int = 0
     bytes_fetched: int = 0
     mirror_hits: int = 0
     mirror_writes: int = 0
@@ -42,6 +40,7 @@ class Counters:
     volumes_written: int = 0
     bytes_written: int = 0
     remote_writes: int = 0
+    remote_bytes_written: int = 0
 
 
 _lock = threading.Lock()
@@ -194,5 +193,5 @@ class TileDBStats:
             parallelized_reads=seen["ranges"],
             write_ops=seen["remote_writes"],
             total_bytes_read=seen["bytes_fetched"],
-            total_bytes_written=seen["bytes_written"] if seen["remote_writes"] else 0,
+            total_bytes_written=seen["remote_bytes_written"],
         )

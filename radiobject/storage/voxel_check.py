@@ -39,7 +39,7 @@ def usable_sum(total: np.ndarray) -> np.ndarray:
 def matches_statistics(index: TileIndex, number: int, voxels: np.ndarray) -> bool:
     """Tell whether the voxels of a tile have its stored minimum, maximum and sum.
 
-    Sums of integers are compared exactly, unless the stored one ran into the limit of its type;
+    Sums of integers are compared exactly, unless one of its parts may have left the type's range;
     sums of floats within the rounding that another order of addition gives. Tiles with values
     that are not finite have no usable statistics and always match.
     """
@@ -51,9 +51,15 @@ def matches_statistics(index: TileIndex, number: int, voxels: np.ndarray) -> boo
         bound = np.finfo(np.float64).eps * voxels.size * np.abs(wide).sum()
         same = bool(abs(wide.sum() - total) <= bound)
     else:
-        limits = np.iinfo(total.dtype)
-        saturated = voxels.dtype.itemsize == 8 and total in (limits.min, limits.max)
-        same = bool(saturated or voxels.sum(dtype=total.dtype) == total)
+        same = _may_overflow(voxels) or bool(voxels.sum(dtype=total.dtype) == total)
     return same and bool(
         voxels.min() == index.minimum[number] and voxels.max() == index.maximum[number]
     )
+
+
+def _may_overflow(voxels: np.ndarray) -> bool:
+    # TileDB stops at the limit of 64 bits and goes on adding from there, up or down.
+    if voxels.dtype.itemsize < 8:
+        return False
+    largest = max(abs(int(voxels.min())), abs(int(voxels.max())))
+    return largest * voxels.size > np.iinfo(voxels.dtype).max

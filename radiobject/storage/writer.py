@@ -82,11 +82,10 @@ def write_volume(
             raise StorageError(f"volume at {uri!r} cannot be written: {error}") from error
         index = _index(uri)
         undo.pop_all()
-    stats.count(
-        volumes_written=1,
-        remote_writes=int(is_remote(uri)),
-        bytes_written=voxels.nbytes if index is None else index.file_size,
-    )
+    stored = voxels.nbytes if index is None else index.file_size
+    stats.count(volumes_written=1, bytes_written=stored)
+    if is_remote(uri):
+        stats.count(remote_writes=1, remote_bytes_written=stored)
     packed = None if index is None else index.pack()
     return VolumeLocator(uri, voxels.shape, voxels.dtype.name, packed)
 
