@@ -59,7 +59,9 @@ $(STAMP): constraints.txt setup.cfg pyproject.toml
 	$(PIP) install --quiet --editable ".[$(EXTRAS)]"
 	@touch $@
 
+# The viewer is tested in a real browser, where one is or can be installed.
 test: $(STAMP)
+	@sh tests/viewer/install_chromium.sh
 	$(BIN)/python -m pytest
 
 test-slow: $(STAMP)
