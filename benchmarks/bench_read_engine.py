@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
+from benchmarks.engine import REGIONS, WAYS
 from benchmarks.suites import Fixture, make_task
 
-REGIONS = (
-    "patch 64", "patch 96", "patch 128", "axial slice", "coronal slice", "sagittal slice",
-    "volume",
-)  # fmt: skip
 SHARES = ("none", "25 %", "50 %", "100 %")
 
 
@@ -40,7 +37,7 @@ def required(stored):
 class PageCacheWarm(Engine):
     """Regions of volumes whose compressed bytes are in the page cache, nothing decoded."""
 
-    params = (("engine balanced", "engine fast", "blosc2 zstd", "blosc2 lz4", "libtiledb"), REGIONS)
+    params = (WAYS, tuple(REGIONS))
     param_names = ("way", "region")
     version = "2"
 
@@ -79,7 +76,7 @@ class DecodedCache(Engine):
 class Targets(Engine):
     """How far a ratio stays below what is promised for it: 0 is reached, and up is worse."""
 
-    params = REGIONS
+    params = tuple(REGIONS)
     param_names = ("region",)
     unit = "of the target"
 

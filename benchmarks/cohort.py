@@ -92,11 +92,6 @@ class Cohort:
         """Tell whether every subject has a label map."""
         return all(subject.label is not None for subject in self.subjects)
 
-    @property
-    def volume_bytes(self) -> int:
-        """Return the bytes of all images, uncompressed."""
-        return sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in self.subjects)
-
     def first(self, n: int) -> Cohort:
         """Return the first `n` subjects, as a cohort of its own."""
         if n >= len(self.subjects):

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.errors import BenchmarkError
 
 _BENCHMARKS_DIR = Path(__file__).resolve().parent
+ROOT = _BENCHMARKS_DIR.parent
 
 
 def _folder(variable: str, default: Path) -> Path:
@@ -16,8 +17,8 @@ def _folder(variable: str, default: Path) -> Path:
     return Path(given).expanduser().resolve() if given else default
 
 
-BENCHMARK_DIR = _folder("RADIOBJECT_BENCHMARK_DIR", _BENCHMARKS_DIR.parent / "benchmark-data")
-RESULTS_DIR = _folder("RADIOBJECT_RESULTS_DIR", _BENCHMARKS_DIR.parent / "results")
+BENCHMARK_DIR = _folder("RADIOBJECT_BENCHMARK_DIR", ROOT / "benchmark-data")
+RESULTS_DIR = _folder("RADIOBJECT_RESULTS_DIR", ROOT / "results")
 FIGURES_DIR = RESULTS_DIR / "figures"
 
 S3_REGION = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"

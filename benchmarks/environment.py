@@ -6,12 +6,13 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.config import _BENCHMARKS_DIR
+from benchmarks.config import ROOT
 
 _NAMED = (
     "radiobject", "tiledb", "torch", "numpy", "monai", "torchio", "nibabel", "blosc2", "zarr",
@@ -62,7 +63,7 @@ def git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", *arguments],
-            cwd=_BENCHMARKS_DIR.parent,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
@@ -81,3 +82,29 @@ def uncommitted() -> list[str]:
     """Return the tracked files that differ from the commit."""
     listing = git("status", "--porcelain", "--untracked-files=no")
     return [line[3:] for line in listing.splitlines()] if listing else []
+
+
+def describe_run(command: str) -> dict[str, Any]:
+    """Return what belongs to every saved result: when, how, of what, where and with what."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": current_commit(),
+        "uncommitted": uncommitted(),
+        "machine": describe_machine(),
+        "versions": installed_versions(),
+    }
+
+
+def provenance(summary: dict[str, Any]) -> str:
+    """Return the description of a saved run in one line."""
+    machine = summary["machine"]
+    commit = (summary["commit"] or "no commit")[:10] + (
+        " with uncommitted changes" if summary["uncommitted"] else ""
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    return (
+        f"{summary['date'][:10]}, `{summary['command']}`, commit {commit}; {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['os']}, Python "
+        f"{machine['python']}; {versions}."
+    )

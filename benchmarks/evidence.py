@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import asv_comparison, gate_check, reach
-from benchmarks.config import _BENCHMARKS_DIR
+from benchmarks.config import ROOT
 from benchmarks.errors import BenchmarkError
 from benchmarks.sections import fill_section, load_json, read_section, save_json
 
-DOCS = _BENCHMARKS_DIR.parent / "docs"
+DOCS = ROOT / "docs"
 DOCUMENT = "benchmarks.md"
 # By the section's name: where a run leaves its results, the command, and how they are shown.
 SOURCES: dict[str, tuple[Path, str, Callable[[dict[str, Any]], str]]] = {

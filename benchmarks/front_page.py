@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.asv_results import CommitResult, read_results
 from benchmarks.boxes import text
-from benchmarks.config import _BENCHMARKS_DIR
+from benchmarks.config import ROOT
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.plots import OKABE_ITO
 from benchmarks.report import KEPT, load_summary
@@ -53,7 +53,7 @@ def front_page(results: Path, commit: str | None) -> str:
 
 def _last_ranking() -> dict[str, Any] | None:
     """Return this machine's last ranking, else the one that README shows, else None."""
-    for path in (None, _BENCHMARKS_DIR.parent / KEPT):
+    for path in (None, ROOT / KEPT):
         try:
             return load_summary(path)
         except BenchmarkError:

@@ -8,22 +8,17 @@ more about them. What waits for a network is counted, not timed: requests are ex
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import statistics
-import subprocess
 import sys
-import tarfile
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.config import _BENCHMARKS_DIR, BENCHMARK_DIR, RESULTS_DIR
+from benchmarks.config import BENCHMARK_DIR, RESULTS_DIR
 from benchmarks.environment import current_commit, describe_machine, git
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import scratch_folder
+from benchmarks.gate_side import Worker, export_library
 from benchmarks.history import require_history
 from benchmarks.infrastructure.progress import track
 from benchmarks.operations import is_counted_only
@@ -31,7 +26,6 @@ from benchmarks.s3 import running_server
 from benchmarks.sections import save_json
 from benchmarks.verdicts import Verdict, compare, compare_counts
 
-ROOT = _BENCHMARKS_DIR.parent
 PAIRS = 20
 QUICK_PAIRS = 10
 _REPEATS = 3  # a sample is the middle of so many, which takes out the single long one
@@ -86,75 +80,6 @@ def _commit(name: str) -> str:
     if not found:
         raise BenchmarkError(f"{name!r} is no commit of this repository; see `git log --oneline`")
     return found
-
-
-def export_library(commit: str, folder: Path) -> Path:
-    """Write the library as it was at `commit`, and today's benchmarks, below `folder`."""
-    packed = subprocess.run(
-        ["git", "archive", commit, "radiobject"], cwd=ROOT, capture_output=True, check=False
-    )
-    if packed.returncode:
-        raise BenchmarkError(f"commit {commit[:10]} holds no radiobject: {packed.stderr.decode()}")
-    folder.mkdir()
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
-    (folder / "benchmarks").symlink_to(_BENCHMARKS_DIR, target_is_directory=True)
-    return folder
-
-
-class Worker:
-    """The process of one side."""
-
-    def __init__(self, library: Path, environment: dict[str, str]) -> None:
-        self._library = library
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gate_worker"],
-            cwd=library,
-            env={**os.environ, **environment, "PYTHONPATH": str(library)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def begin(self, cohort_root: Path) -> None:
-        """Name the data, and make sure that the exported library is the one that answers."""
-        home = self._library / "stores"
-        home.mkdir(exist_ok=True)
-        self.ask("begin", str(cohort_root), str(home))
-        measured = Path(self.ask("where")["library"])
-        if measured.resolve() != (self._library / "radiobject").resolve():
-            raise BenchmarkError(f"the gate would measure {measured}, not the exported commit")
-
-    def ask(self, what: str, *arguments: Any) -> dict[str, Any]:
-        """Return the answer to one command."""
-        pipes = (self._process.stdin, self._process.stdout)
-        if pipes[0] is None or pipes[1] is None:
-            raise BenchmarkError("the gate's process has no pipes")
-        try:
-            pipes[0].write(json.dumps([what, arguments]) + "\n")
-            pipes[0].flush()
-            line = pipes[1].readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise BenchmarkError(f"the gate's process ended (code {self._process.wait()})")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise BenchmarkError(f"{what} {' '.join(map(str, arguments))}: {answer['error']}")
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        if self._process.stdin:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
 
 
 def measure(
@@ -258,7 +183,7 @@ def _counts(name: str, sides: dict[str, Worker], state: str = "") -> list[Findin
     return [
         Finding(name + state, counter, compare_counts(base[counter], value), base[counter], value)
         for counter, value in head.items()
-        if counter in base and (base[counter] != value or is_counted_only(name))
+        if counter in base and (base[counter] != value or (value and is_counted_only(name)))
     ]
 
 

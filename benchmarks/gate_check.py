@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.config import BENCHMARK_DIR, RESULTS_DIR
-from benchmarks.environment import describe_machine, installed_versions
+from benchmarks.environment import describe_run, provenance
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import scratch_folder
-from benchmarks.gate import MEMORY_TOLERANCE, PAIRS, Finding, export_library, measure
+from benchmarks.gate import MEMORY_TOLERANCE, PAIRS, Finding, measure
+from benchmarks.gate_side import export_library
 from benchmarks.history import require_history
 from benchmarks.operations import GATE
 from benchmarks.sections import load_json, save_json
@@ -81,7 +81,7 @@ def gate_check(slow_tries: int = SLOW_TRIES, equal_tries: int = EQUAL_TRIES) -> 
     print(f"{len(tries)} tries are there; {len(left)} to go, {_estimate(tries, left)}", flush=True)
     for number, kind in enumerate(left):
         tries.append(_try_once(commit, kind))
-        save_json(RESULTS, {**summary, "date": datetime.now(UTC).isoformat(timespec="seconds")})
+        save_json(RESULTS, summary)
         rest = left[number + 1 :]
         print(f"{told(tries[-1])}; {len(rest)} to go, {_estimate(tries, rest)}", flush=True)
     wrong = sum(not is_right(one) for one in tries)
@@ -91,23 +91,20 @@ def gate_check(slow_tries: int = SLOW_TRIES, equal_tries: int = EQUAL_TRIES) -> 
 
 def _begin(path: Path, commit: str) -> dict[str, Any]:
     """Return the saved summary if it is of the same kind, else an empty one."""
-    fresh = {
-        "commit": commit,
-        "settings": {
-            "slowdown": SLOWDOWN,
-            "pairs": PAIRS,
-            "tolerance": TOLERANCE,
-            "confidence": CONFIDENCE,
-            "memory_tolerance": MEMORY_TOLERANCE,
-            "slowed": list(READS),
-            "equal": list(GATE),
-        },
-        "machine": describe_machine(),
-        "versions": installed_versions(),
+    settings = {
+        "slowdown": SLOWDOWN,
+        "pairs": PAIRS,
+        "tolerance": TOLERANCE,
+        "confidence": CONFIDENCE,
+        "memory_tolerance": MEMORY_TOLERANCE,
+        "slowed": list(READS),
+        "equal": list(GATE),
     }
+    fresh = {**describe_run("make gate-check"), "commit": commit, "settings": settings}
+    same = ("commit", "settings", "machine", "versions")
     if path.exists():
         saved = load_json(path, "make gate-check")
-        if all(saved.get(name) == value for name, value in fresh.items()):
+        if all(saved.get(name) == fresh[name] for name in same):
             return saved
         aside = path.with_name(f"gate-check-{saved.get('commit', 'unknown')[:10]}.json")
         path.replace(aside)
@@ -175,7 +172,7 @@ def told(one: dict[str, Any]) -> str:
 
 def as_markdown(summary: dict[str, Any]) -> str:
     """Return the documentation's section: both experiments, and how far equal commits differ."""
-    settings, machine = summary["settings"], summary["machine"]
+    settings = summary["settings"]
     lines = [
         "| experiment | tries | closed | open | as it must be |",
         "|---|---:|---:|---:|---:|",
@@ -191,13 +188,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
         lines.append(f"| {name} | {len(of_kind)} | {closed} | {len(of_kind) - closed} | {right} |")
     lines += ["", *_spread(summary["tries"])]
     minutes = sum(one["seconds"] for one in summary["tries"]) / 60
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    lines += [
-        "",
-        f"{summary['date'][:10]}, `make gate-check`, {minutes:.0f} minutes, commit "
-        f"{summary['commit'][:10]}; {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory_gib']} GiB, {machine['os']}, Python {machine['python']}; {versions}.",
-    ]
+    lines += ["", f"All tries took {minutes:.0f} minutes. {provenance(summary)}"]
     return "\n".join(lines)
 
 

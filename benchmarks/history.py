@@ -12,11 +12,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.config import _BENCHMARKS_DIR
+from benchmarks.config import ROOT
 from benchmarks.environment import current_commit, describe_machine, git, uncommitted
 from benchmarks.errors import BenchmarkError
 
-ROOT = _BENCHMARKS_DIR.parent
 KEPT = ROOT / "docs" / "history"
 # What `make bench` adds to the history: exact figures always, one line per loader too when there
 # is time for it.

@@ -8,7 +8,6 @@ and nothing decoded; everything else has done the same before.
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import tempfile
 import uuid
@@ -152,27 +151,15 @@ def _boxes(task: Task, collection: Any, size: int) -> list[tuple[Any, tuple[slic
 
 def _undecoded(task: Task, argument: str) -> Operation:
     """Sixteen cubes of volumes that are opened anew, with no decoded tile to be found."""
-    from radiobject.storage import reader, tile_cache
+    from benchmarks.engine import decoded_cache
+    from radiobject.storage.reader import close_all  # noqa: F401 - older libraries lack it
 
     boxes = _boxes(task, _collection(task), int(argument))
 
-    def forget(name: str | None) -> None:
-        # Tiles decoded earlier stay where the other operations will find them.
-        if name is None:
-            os.environ.pop("RADIOBJECT_CACHE", None)
-        else:
-            os.environ["RADIOBJECT_CACHE"] = name
-        reader.close_all()
-        tile_cache.detach()
-
     def call() -> None:
-        before = os.environ.get("RADIOBJECT_CACHE")
-        forget("off")
-        try:
+        with decoded_cache(None):
             for volume, box in boxes:
                 volume[box]
-        finally:
-            forget(before)
 
     return call
 
@@ -180,22 +167,24 @@ def _undecoded(task: Task, argument: str) -> Operation:
 def _s3(task: Task, argument: str) -> Operation:
     """Cubes of a store in a bucket: the first call opens it, each reads another half of them."""
     from benchmarks.config import S3_BUCKET
+    from benchmarks.engine import decoded_cache
     from benchmarks.s3 import environment_endpoint, upload_folder
     from radiobject import RadiObject
 
     if environment_endpoint() is None:
         raise NotImplementedError("no S3 server: moto is not installed")
-    # A name of its own: what another side read of equal bytes must not be found in the cache.
     uri = f"s3://{S3_BUCKET}/gate/{uuid.uuid4()}"
     upload_folder(Path(store_uri(task)), uri)
     opened: list[tuple[Any, tuple[slice, ...]]] = []
     halves = itertools.cycle([slice(0, None, 2), slice(1, None, 2)])
 
     def call() -> None:
-        if not opened:
-            opened.extend(_boxes(task, RadiObject(uri).collection(COLLECTION), int(argument)))
-        for volume, box in opened[next(halves)]:
-            volume[box]
+        # The volumes are known by their bytes: decoded tiles of the local ones would be found.
+        with decoded_cache(None):
+            if not opened:
+                opened.extend(_boxes(task, RadiObject(uri).collection(COLLECTION), int(argument)))
+            for volume, box in opened[next(halves)]:
+                volume[box]
 
     return call
 

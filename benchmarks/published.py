@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.boxes import Box
 from benchmarks.cohort import Cohort, read_cohort
-from benchmarks.config import _BENCHMARKS_DIR, BENCHMARK_DIR
+from benchmarks.config import BENCHMARK_DIR, ROOT
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import new_folder
 from benchmarks.forms import COLLECTION
@@ -124,7 +124,7 @@ class PublishedRadiObject(Loader):
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.published"]
         done = subprocess.run(
             [*command, "write", str(cohort.root), str(uri)],
-            cwd=_BENCHMARKS_DIR.parent, capture_output=True, text=True, check=False,
+            cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
             last = (done.stderr.strip() or "no message").splitlines()[-1]

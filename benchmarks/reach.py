@@ -12,19 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.boxes import Task
 from benchmarks.cohort import Cohort, benchmark_cohort, read_cohort
-from benchmarks.config import _BENCHMARKS_DIR, BENCHMARK_DIR, RESULTS_DIR, Preset, preset
-from benchmarks.environment import (
-    current_commit,
-    describe_machine,
-    installed_versions,
-    uncommitted,
-)
+from benchmarks.config import BENCHMARK_DIR, RESULTS_DIR, ROOT, Preset, preset
+from benchmarks.environment import describe_run, provenance
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import scratch_folder
 from benchmarks.goals import (
@@ -141,16 +135,8 @@ def reach(names: list[str] | None = None) -> int:
         print(f"{name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
     if all(row["figure"] is None for row in rows):
         raise BenchmarkError(f"nothing was measured ({rows[0]['reason']})")
-    summary = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": "python -m benchmarks reach" + (f" {' '.join(names)}" if names else ""),
-        "commit": current_commit(),
-        "uncommitted": uncommitted(),
-        "machine": describe_machine(),
-        "versions": installed_versions(),
-        "cohort": cohort.name,
-        "outcomes": rows,
-    }
+    command = " ".join(["python -m benchmarks reach", *(names or [])])
+    summary = {**describe_run(command), "cohort": cohort.name, "outcomes": rows}
     save_json(RESULTS, summary)
     print_table(summary)
     return 0 if all(row["verdict"] == "reached" for row in rows) else 1
@@ -164,7 +150,7 @@ def _run_apart(name: str, cohort: Cohort) -> list[dict[str, Any]]:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.reach"]
         try:
             done = subprocess.run(
-                [*command, name, str(cohort.root), str(answer)], cwd=_BENCHMARKS_DIR.parent,
+                [*command, name, str(cohort.root), str(answer)], cwd=ROOT,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=limit,
                 check=False,
             )  # fmt: skip
@@ -230,17 +216,7 @@ def as_markdown(summary: dict[str, Any]) -> str:
         if row["verdict"] == "missed":
             told[-1] = f"**{told[-1]}**"
         lines.append(f"| {row['goal']['part']} | {' | '.join(told)} |")
-    machine = summary["machine"]
-    commit = (summary["commit"] or "no commit")[:10] + (
-        " with uncommitted changes" if summary["uncommitted"] else ""
-    )
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    lines += [
-        "",
-        f"{summary['date'][:10]}, `{summary['command']}`, commit {commit}; {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['os']}, Python "
-        f"{machine['python']}; {versions}.",
-    ]
+    lines += ["", provenance(summary)]
     return "\n".join(lines)
 
 

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import csv
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.boxes import Task, text
 from benchmarks.config import FIGURES_DIR, RESULTS_DIR, Preset
-from benchmarks.environment import (
-    current_commit,
-    describe_machine,
-    installed_versions,
-    uncommitted,
-)
+from benchmarks.environment import describe_run, provenance
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.plots import plot_bar_comparison
 from benchmarks.ranking import Row, as_table
@@ -31,13 +25,8 @@ _COLUMNS = (
 def summarise(rows: list[Row], task: Task, preset: Preset, command: str) -> dict[str, Any]:
     """Return everything that a stranger needs to repeat or to doubt the figures."""
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
+        **describe_run(command),
         "preset": preset.name,
-        "commit": current_commit(),
-        "uncommitted": uncommitted(),
-        "machine": describe_machine(),
-        "versions": installed_versions(),
         "task": {
             "cohort": task.cohort.name,
             "volumes": len(task.cohort.subjects),
@@ -179,7 +168,7 @@ def load_summary(path: Path | None = None) -> dict[str, Any]:
 
 def as_markdown(summary: dict[str, Any]) -> str:
     """Return the README's section: one table and where it comes from."""
-    task, machine = summary["task"], summary["machine"]
+    task = summary["task"]
     header = f"| {' | '.join(_COLUMNS)} |"
     rule = "|---" + "|---:" * (len(_COLUMNS) - 2) + "|---|"
     lines = [
@@ -199,15 +188,9 @@ def as_markdown(summary: dict[str, Any]) -> str:
     absent = [f"{r['label']} ({r['reason']})" for r in summary["rows"] if r["status"] != "ok"]
     if absent:
         lines += ["", f"Not measured: {'; '.join(absent)}."]
-    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    commit = (summary["commit"] or "no commit")[:10] + (
-        " with uncommitted changes" if summary["uncommitted"] else ""
-    )
     lines += [
         "",
-        f"{summary['date'][:10]}, `{summary['command']}`, commit {commit}; {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['memory_gib']} GiB, {machine['os']}, Python "
-        f'{machine["python"]}; {versions}. "mapped": pages of a mapped file, which no read call '
+        f'{provenance(summary)} "mapped": pages of a mapped file, which no read call '
         "counts. Absolute figures hold for that machine; the ratios are medians of interleaved "
         "rounds.",
     ]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config import _BENCHMARKS_DIR, S3_REGION
+from benchmarks.config import ROOT, S3_REGION
 from benchmarks.errors import BenchmarkError
 
 HOST = "127.0.0.1"
@@ -133,7 +133,7 @@ def running_server(latency_ms: float = 0.0) -> Iterator[dict[str, str]]:
     command = [python, "-m", "benchmarks", "s3", "--port", "0"]
     command += ["--latency-ms", str(latency_ms), "--parent", str(os.getpid())]
     server = subprocess.Popen(
-        command, cwd=_BENCHMARKS_DIR.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:

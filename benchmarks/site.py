@@ -13,10 +13,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from benchmarks.config import ROOT
 from benchmarks.environment import current_commit
 from benchmarks.errors import BenchmarkError
 from benchmarks.front_page import front_page
-from benchmarks.history import ROOT, bring_kept, require_history, run_asv
+from benchmarks.history import bring_kept, require_history, run_asv
 from benchmarks.vendored import file_name, provide
 
 HTML = ROOT / ".asv" / "html"

@@ -144,7 +144,7 @@ def test_spread_commits_are_those_that_changed_the_library(
         run("add", ".")
         run("commit", "--quiet", "-m", str(number))
         made.append(run("rev-parse", "HEAD"))
-    monkeypatch.setattr("benchmarks.environment._BENCHMARKS_DIR", tmp_path / "benchmarks")
+    monkeypatch.setattr("benchmarks.environment.ROOT", tmp_path)
     assert history._chosen("main~3..main", 1) == made[:3:-1]
     assert history._chosen("main", 2) == [made[6], made[2]]
     with pytest.raises(BenchmarkError, match="every 0 commits"):

@@ -99,7 +99,7 @@ def test_the_front_page_without_results_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("benchmarks.report.RESULTS_DIR", tmp_path)
-    monkeypatch.setattr("benchmarks.front_page._BENCHMARKS_DIR", tmp_path / "benchmarks")
+    monkeypatch.setattr("benchmarks.front_page.ROOT", tmp_path)
     page = front_page(tmp_path, None)
     assert "No ranking yet" in page
     assert "make range" in page
