@@ -39,6 +39,7 @@ _HEADER = np.dtype(
         ("next", "u8"),
         ("default_budget", "u8"),
         ("promised", "u8"),
+        ("spanned", "u8"),
         ("refused", "u8"),
         ("volumes", "u8"),
     ]
@@ -58,6 +59,8 @@ _VOLUME = np.dtype(
 _EMPTY, _USED, _DELETED = 0, 1, 2
 _PATIENCE = 8
 """Refusals per volume, with no tile admitted in between, that show that nobody needs the room."""
+_MOST_RESIDENT = 2
+"""Memory taken, background that shares pages with tiles included, per byte of the budget."""
 _LOOK_AGAIN_S = 1.0
 """How often a process looks for volumes that nobody uses any more, for another to be let in."""
 
@@ -223,29 +226,32 @@ class Arena:
         row, header = self._volumes[entry], self._header
         if row["promised"]:
             return True
-        room = self._promised + whole <= budget
+        span = int(row["size"])
+        room = self._has_room(whole, span, budget)
         if not room and time.monotonic() >= self._look_again:
             self._drop_unused()
             self._look_again = time.monotonic() + _LOOK_AGAIN_S
-            room = self._promised + whole <= budget
+            room = self._has_room(whole, span, budget)
         if not room:
             header["refused"] += np.uint64(1)
             if header["refused"] > _PATIENCE * header["volumes"]:
                 self._take_back_promises()
-                room = self._promised < budget
+                room = self._has_room(1, 1, budget)
         if room:
             row["promised"] = whole
             header["promised"] += np.uint64(whole)
-        return bool(room)
+            header["spanned"] += np.uint64(span)
+        return room
 
-    @property
-    def _promised(self) -> int:
-        return int(self._header["promised"][0])
+    def _has_room(self, whole: int, span: int, budget: int) -> bool:
+        promised, spanned = int(self._header["promised"][0]), int(self._header["spanned"][0])
+        return promised + whole <= budget and spanned + span <= _MOST_RESIDENT * budget
 
     def _take_back_promises(self) -> None:
         for place in self._used_places():
             self._volumes[place]["promised"] = self._volumes[place]["charged"]
         self._header["promised"] = self._header["charged"]
+        self._header["spanned"] = self.resident
         self._header["refused"] = 0
 
     def charge(self, entry: int, amount: int, budget: int) -> bool:
@@ -280,7 +286,7 @@ class Arena:
         return np.frombuffer(self._map, dtype, count, offset).reshape(shape)
 
     def _fits(self, amount: int, budget: int) -> bool:
-        return self.charged + amount <= budget and self.resident + amount <= 2 * budget
+        return self.charged + amount <= budget and self.resident + amount <= _MOST_RESIDENT * budget
 
     def _find(self, key: bytes) -> int | None:
         """Return the row of `key`, or the first free one on its way, or None if there is none."""
@@ -335,6 +341,8 @@ class Arena:
         self._header["volumes"] = len(left)
         for name in ("charged", "promised"):
             self._header[name] = sum(int(self._volumes[place][name]) for place in left)
+        let_in = [place for place in left if self._volumes[place]["promised"]]
+        self._header["spanned"] = sum(int(self._volumes[place]["size"]) for place in let_in)
 
     def _used_places(self) -> list[int]:
         # Reading a page of the table that was never allocated would allocate it: look for data.

@@ -27,7 +27,7 @@ _unavailable = False
 _full_until = 0.0
 _RETRY_S = 1.0
 _TURN_S = 0.01
-"""How long a volume that was sent away waits before it asks again."""
+"""How long a volume that was sent away waits before it asks again; then twice as long."""
 
 
 def shared_arena() -> Arena | None:
@@ -136,6 +136,7 @@ class VolumeImage:
         self._voxels_at = offset + maps[1]
         self._whole = whole
         self._ask_again = 0.0
+        self._turn = _TURN_S
         self.voxels = arena.view(self._voxels_at, tiling.shape, dtype)
         # Not when it is dropped from a table, but when no read can be using it any more.
         weakref.finalize(self, _release, arena, entry, os.getpid()).atexit = False
@@ -160,7 +161,8 @@ class VolumeImage:
             new = [p for p in positions if not constant[p] and not self._charged[p]]
             amount = sum(self._tile_bytes(p) for p in new)
             if amount and not self._arena.let_in(self._entry, self._whole, budget):
-                self._ask_again = time.monotonic() + _TURN_S
+                self._ask_again = time.monotonic() + self._turn
+                self._turn = min(2 * self._turn, _RETRY_S)
                 stats.count(cache_refused=1)
                 return False
             if amount and not self._arena.charge(self._entry, amount, budget):
