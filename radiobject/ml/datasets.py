@@ -17,7 +17,7 @@ from radiobject.ml.source import VolumeSource, VolumeTable, as_sources, read_tab
 from radiobject.plan.foreground import Foreground, Placement, Uniform, check_classes
 from radiobject.plan.labels import LabelSummary
 from radiobject.plan.padding import Padding
-from radiobject.plan.regrid import regridded_summary
+from radiobject.plan.regrid_labels import regridded_summary
 from radiobject.storage.label_build import ensure_label_rows
 
 Collections = VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource]

@@ -9,7 +9,6 @@ as ``floor(x + 0.5)`` does, and so do SciPy and ITK.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError
 from radiobject.plan.box import Box
-from radiobject.plan.labels import BACKGROUND, LabelSummary
+from radiobject.plan.labels import BACKGROUND
 from radiobject.plan.padding import Padding, source_positions
 
 TIE_TOLERANCE = 1e-4
@@ -32,7 +31,6 @@ MAX_SOURCE_VOXELS = 1 << 24
 """Source voxels held at once; a box that needs more is read in parts."""
 _GATHERED_AT_ONCE = 1 << 14  # The temporaries of so many voxels stay in a core's cache.
 _NEGLIGIBLE = 1e-9
-_ENOUGH_POSITIONS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +84,12 @@ class Regrid:
         Raises
         ------
         AlignmentError
-            If the source's affine has no inverse, or one is not finite.
+            If an affine has no inverse, or is not finite.
         """
-        try:
-            matrix = (np.linalg.inv(source_affine) @ affine)[:3]
-        except np.linalg.LinAlgError:
-            matrix = np.full((3, 4), np.nan)
-        if not np.isfinite(matrix).all():
-            raise AlignmentError(
-                f"grids cannot be related by the affines {np.asarray(affine).tolist()} and "
-                f"{np.asarray(source_affine).tolist()}: the second has no inverse, or one is not "
-                "finite"
-            )
+        for given in (affine, source_affine):
+            if not np.isfinite(given).all() or not np.linalg.det(given[:3, :3]):
+                raise AlignmentError(f"the affine {given.tolist()} has no inverse")
+        matrix: NDArray[np.float64] = (np.linalg.inv(source_affine) @ affine)[:3]
         matrix[np.abs(matrix) < _NEGLIGIBLE] = 0.0
         time = tuple(int(n) for n in source_shape[3:])
         spatial = tuple(int(n) for n in shape[:3])
@@ -179,32 +171,62 @@ class Regrid:
             The whole box.
         """
         view = out[part.target.slices]
+        axes = self._parallel_axes()
         if not part.source.size:
             view[...] = BACKGROUND
-            return
+        elif axes is not None:
+            self._gather_along(axes, part, voxels, view)
+        else:
+            self._gather_across(part, voxels, view)
+
+    def _parallel_axes(self) -> tuple[int, ...] | None:
+        """Return the target axis parallel to each source axis, None where one is oblique."""
+        entries = self.matrix[:, :3] != 0
+        if (entries.sum(axis=0) != 1).any() or (entries.sum(axis=1) != 1).any():
+            return None
+        return tuple(entries.argmax(axis=1).tolist())
+
+    def _gather_along(
+        self, axes: tuple[int, ...], part: RegridPart, voxels: NDArray, view: NDArray
+    ) -> None:
+        """Gather axis by axis: other spacing, order and direction of axes need no more."""
+        outside = {}
+        for axis, along in enumerate(axes):
+            centre = self.matrix[axis, 3] + self.matrix[axis, along] * part.index[along]
+            step = _nearest(centre) - part.source.start[axis]
+            outside[along] = (step < 0) | (step >= part.source.shape[axis])
+            voxels = voxels.take(step, axis=axis, mode="clip")
+        if voxels.ndim == 4:
+            voxels = voxels.take(part.index[3] - part.source.start[3], axis=3)
+        view[...] = voxels.transpose(*np.argsort(axes), *range(3, voxels.ndim))
+        for along, beyond in outside.items():
+            np.moveaxis(view, along, 0)[beyond] = BACKGROUND
+
+    def _gather_across(self, part: RegridPart, voxels: NDArray, view: NDArray) -> None:
+        """Gather voxel by voxel, a few planes at a time."""
         x, *rest = part.index[:3]
         planes = max(1, _GATHERED_AT_ONCE // max(1, len(rest[0]) * len(rest[1])))
         flat = voxels.reshape(-1, *voxels.shape[3:])
         for begin in range(0, len(x), planes):
             where, inside = self._where((x[begin : begin + planes], *rest), part.source)
-            found = np.take(flat, where, axis=0, mode="clip")
+            found = flat.take(where, axis=0, mode="clip")
             if voxels.ndim == 4:
                 found = found[..., part.index[3] - part.source.start[3]]
                 inside = inside[..., None]
-            view[begin : begin + planes] = np.where(inside, found, out.dtype.type(BACKGROUND))
+            view[begin : begin + planes] = np.where(inside, found, view.dtype.type(BACKGROUND))
 
     def _where(
         self, index: Sequence[NDArray[np.int64]], source: Box
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return the flat position in `source` of each voxel's nearest neighbour, and whether it
-        is there. A row of the matrix with one entry costs a vector, not a volume."""
+        is there."""
         grid = np.ix_(*index)
         where: NDArray[np.int64] = np.zeros((1, 1, 1), np.int64)
         inside: NDArray[np.bool_] = np.ones([len(i) for i in index], bool)
         for axis, (row, side) in enumerate(zip(self.matrix, source.shape[:3], strict=True)):
             centre = np.full((1, 1, 1), row[3])
             for factor, along in zip(row[:3], grid, strict=True):
-                centre = centre + factor * along if factor else centre
+                centre = centre + factor * along
             step = _nearest(centre) - source.start[axis]
             inside &= (step >= 0) & (step < side)
             where = where * side + step
@@ -213,50 +235,3 @@ class Regrid:
 
 def _nearest(centre: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.floor(centre + (0.5 + TIE_TOLERANCE)).astype(np.int64)
-
-
-def regridded_summary(summary: LabelSummary, regrid: Regrid) -> LabelSummary:
-    """Return a label summary in the target's grid, made from the summary alone.
-
-    Each sampled position moves to the target voxel nearest to it. Those that take the class of
-    just that position are kept; where they are few (a source much finer than the target, in which
-    most voxels are nobody's nearest), all that lie inside are, and a patch around them may miss
-    the class by half a voxel. A class that lies outside is dropped. Counts are scaled by the sizes
-    of the voxels and by the share of positions inside; the coarse grid is one tile.
-    """
-    kept = [
-        (value, *moved)
-        for value, count, flat in zip(
-            summary.values, summary.counts, summary.positions, strict=True
-        )
-        if (moved := _moved_class(summary.shape, int(count), flat, regrid)) is not None
-    ]
-    most = np.iinfo(np.uint32).max
-    return LabelSummary(
-        regrid.shape,
-        regrid.shape,
-        np.array([value for value, _, _ in kept], np.int64),
-        np.array([count for _, count, _ in kept], np.int64),
-        tuple(positions for _, _, positions in kept),
-        tuple(np.array([[0, min(count, most)]], np.uint32) for _, count, _ in kept),
-    )
-
-
-def _moved_class(
-    shape: tuple[int, ...], count: int, flat: NDArray[np.uint64], regrid: Regrid
-) -> tuple[int, NDArray[np.uint64]] | None:
-    """Return the voxels of a class in the target and their sampled positions, or None."""
-    voxels = np.stack(np.unravel_index(flat.astype(np.int64), shape), axis=-1)
-    unbounded = regrid.nearest_target(voxels[:, :3])
-    moved = unbounded.clip(0, np.array(regrid.shape[:3]) - 1)
-    exact = (regrid.nearest(moved) == voxels[:, :3]).all(axis=1)
-    inside = exact | (moved == unbounded).all(axis=1)
-    all_are_known = len(flat) == count
-    enough = exact.any() if all_are_known else np.count_nonzero(exact) >= _ENOUGH_POSITIONS
-    chosen = exact if enough else inside
-    if not chosen.any():
-        return None
-    where = (*moved[chosen].T, *voxels[chosen, 3:].T)
-    positions = np.unique(np.ravel_multi_index(where, regrid.shape)).astype(np.uint64)
-    scaled = round(count * inside.mean() / regrid.voxels_per_target)
-    return min(max(scaled, len(positions)), math.prod(regrid.shape)), positions

@@ -7,9 +7,8 @@ from scipy.ndimage import map_coordinates
 from radiobject.exceptions import AlignmentError
 from radiobject.plan import regrid as regrid_module
 from radiobject.plan.box import Box
-from radiobject.plan.labels import build_label_index
 from radiobject.plan.padding import Padding
-from radiobject.plan.regrid import TIE_TOLERANCE, Regrid, regridded_summary
+from radiobject.plan.regrid import TIE_TOLERANCE, Regrid
 
 side = st.integers(3, 14)
 triple = st.tuples(side, side, side)
@@ -199,48 +198,23 @@ def test_time_is_not_resampled():
     assert np.array_equal(later, whole[..., [2, 3, 3, 3]])
 
 
+def test_gathering_along_axes_is_gathering_voxel_by_voxel():
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        shape, source_shape = rng.integers(6, 12, 3), rng.integers(6, 12, 3)
+        target, stored = (affine(rng, s, oblique=False) for s in (shape, source_shape))
+        regrid = Regrid.between(target, shape, stored, source_shape)
+        assert regrid._parallel_axes() is not None
+        source = labels(source_shape)
+        (part,) = regrid.parts(Box.whole(regrid.shape))
+        voxel_by_voxel = np.zeros(shape, np.int32)
+        if part.source.size:
+            regrid._gather_across(part, source[part.source.slices], voxel_by_voxel)
+        assert np.array_equal(whole_by(regrid, source), voxel_by_voxel)
+
+
 @pytest.mark.parametrize("bad", [np.zeros((4, 4)), np.full((4, 4), np.nan)])
 def test_an_affine_without_inverse_is_refused(bad):
-    with pytest.raises(AlignmentError, match="no inverse"):
-        Regrid.between(np.eye(4), (4, 4, 4), bad, (4, 4, 4))
-
-
-def two_structures(shape):
-    mask = np.zeros(shape, np.uint8)
-    mask[tuple(slice(n // 4, n // 2) for n in shape)] = 1
-    mask[tuple(slice(3 * n // 4, 3 * n // 4 + 2) for n in shape)] = 5
-    return mask
-
-
-@pytest.mark.parametrize("oblique", [False, True])
-@pytest.mark.parametrize("scale", [(1, 1, 1), (0.5, 0.5, 0.5), (2, 2, 2), (0.7, 0.7, 4)])
-def test_a_summary_moves_to_voxels_of_its_class(oblique, scale):
-    rng = np.random.default_rng(7)
-    source_shape = (40, 44, 36)
-    source = two_structures(source_shape)
-    stored = affine(rng, source_shape, oblique=oblique)
-    target = stored @ np.diag([*scale, 1.0])
-    target[:3, 3] += 0.3
-    shape = tuple(int(n / s) for n, s in zip(source_shape, scale, strict=True))
-    regrid = Regrid.between(target, shape, stored, source_shape)
-    seen = whole_by(regrid, source)
-    moved = regridded_summary(build_label_index(source), regrid)
-    assert moved.shape == shape
-    for value, count, positions in zip(moved.values, moved.counts, moved.positions, strict=True):
-        true = np.count_nonzero(seen == value)
-        assert (seen.ravel()[positions.astype(np.int64)] == value).mean() > 0.9
-        assert len(set(positions.tolist())) == len(positions)
-        assert abs(count - true) <= 0.2 * true + 12  # a few voxels more or less at its rim
-    assert 1 in moved.values.tolist()
-    assert moved.tile_counts([1]).tolist() == [[[moved.counts[0]]]]
-
-
-def test_a_summary_keeps_to_the_target():
-    source = two_structures((40, 40, 40))
-    summary = build_label_index(source)
-    regrid = Regrid.between(np.eye(4), (15, 40, 40), np.eye(4), (40, 40, 40))
-    moved = regridded_summary(summary, regrid)
-    assert moved.values.tolist() == [1]
-    where = np.unravel_index(moved.positions[0].astype(np.int64), moved.shape)
-    assert set(where[0].tolist()) == set(range(10, 15))
-    assert abs(moved.counts[0] - 5 * 100) < 50
+    for pair in ((np.eye(4), bad), (bad, np.eye(4))):
+        with pytest.raises(AlignmentError, match="no inverse"):
+            Regrid.between(pair[0], (4, 4, 4), pair[1], (4, 4, 4))
