@@ -185,6 +185,7 @@ class IngestRun:
     pending: bool = True
     made: dict[str, str] = field(default_factory=dict)
     _new_subjects: int = 0
+    _with_volumes: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.report = IngestReport([*self.plan.report.lines], {**self.plan.report.skipped})
@@ -192,9 +193,12 @@ class IngestRun:
 
     def execute(self) -> IngestReport:
         """Store what the plan says, and return a line for every input."""
+        given: list[str] = []
         if self.subjects is not None:
             rows = self.plan.subjects
-            self._add_subjects(frame_rows(rows[~rows[layout.SUBJECT_ID].isin(self.subjects)]))
+            new = frame_rows(rows[~rows[layout.SUBJECT_ID].isin(self.subjects)])
+            given = new[layout.SUBJECT_ID]
+            self._add_subjects(new)
         tasks = self._tasks()
         # Only a run that may be taken up again commits part of its work.
         size = _BATCH if self.options.exists == "resume" else max(1, len(tasks))
@@ -211,6 +215,8 @@ class IngestRun:
                 files.remove(uri)
         if self.pending:
             self._publish(0)
+        refused = {task.image.obs_subject_id for task in tasks} - self._with_volumes
+        self.report.without_volumes = [subject for subject in given if subject in refused]
         return self.report
 
     def _tasks(self) -> list[IngestTask]:
@@ -250,6 +256,7 @@ class IngestRun:
             self.report.extend([_line(done)])
             if done.record is not None:
                 self._check_shape(done.image, done.record)
+                self._with_volumes.add(done.image.obs_subject_id)
                 finished.append((done, done.record))
             yield done
         if finished:

@@ -51,6 +51,23 @@ def bids(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_subject_whose_every_image_is_refused(bids: Path, tmp_path: Path) -> None:
+    for subject in ("sub-03", "sub-04"):
+        damaged = bids / f"{subject}/anat/{subject}_T1w.nii.gz"
+        damaged.parent.mkdir(parents=True)
+        damaged.write_bytes(b"\x1f\x8b not gzip")
+    (bids / "participants.tsv").write_text("participant_id\tage\nsub-02\t61\nsub-03\t70\n")
+    options = IngestOptions(on_error="report")
+    outcome = ingest_plan(str(tmp_path / "store"), plan_bids(bids), options)
+    # sub-03 is declared by participants.tsv; of sub-04 nothing is known but the damaged file.
+    assert outcome.radi.obs_subject_ids == ["sub-01", "sub-02", "sub-03"]
+    assert outcome.radi.T1w.subject_ids == ["sub-01", "sub-01", "sub-02"]
+    assert outcome.report.without_volumes == ["sub-03"]
+    assert outcome.report.counts["refused"] == 2
+    assert "empty     sub-03: all its images were refused" in outcome.report.to_table()
+    outcome.radi.validate(checksums=True)
+
+
 def test_a_bids_folder_becomes_a_data_set(bids: Path, tmp_path: Path) -> None:
     outcome = ingest_plan(str(tmp_path / "store"), plan_bids(bids))
     radi = RadiObject(str(tmp_path / "store"))

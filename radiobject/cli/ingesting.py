@@ -279,7 +279,8 @@ def _summarise(report: IngestReport, what: str) -> None:
 
     doubtful = [line for line in report.lines if line.reasons]
     if doubtful:
-        note(IngestReport(doubtful).to_table().rsplit("\n", 1)[0])
+        shown = IngestReport(doubtful, without_volumes=report.without_volumes)
+        note(shown.to_table().rsplit("\n", 1)[0])
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
     skipped = f", {len(report.skipped)} files skipped" if report.skipped else ""
     print(f"{what}: {counts}{skipped}")

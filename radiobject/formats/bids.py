@@ -112,8 +112,8 @@ class BidsIndex:
         ``<desc>_dseg``, with the space where there is one, and with the pipeline in front where
         two would share a name.
     participants : DataFrame
-        participants.tsv with its first column as ``obs_subject_id``, and a row for every subject
-        that has a folder.
+        participants.tsv with its first column as ``obs_subject_id``; subjects that it leaves out
+        have no row.
     labels : frozenset of str
         The collections that are label images.
     skipped : dict
@@ -165,8 +165,7 @@ def index_bids(
     folder = Path(root)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
-    subjects = _subject_folders(folder)
-    if not subjects:
+    if not _subject_folders(folder):
         raise IngestError(f"{folder.name!r} is no BIDS folder: it has no sub-* folder")
     skipped: dict[str, str] = {}
     tree = _Tree(folder, folder, SIDECAR_FIELDS | frozenset(keep), skipped)
@@ -181,8 +180,7 @@ def index_bids(
         for collection, images in _derived_labels(folder, tree.keep, skipped).items():
             collections[collection] += images
             labels.add(collection)
-    participants = _participants(folder, subjects)
-    return BidsIndex(dict(collections), participants, frozenset(labels), skipped)
+    return BidsIndex(dict(collections), _participants(folder), frozenset(labels), skipped)
 
 
 def _subject_folders(folder: Path) -> list[str]:
@@ -331,8 +329,8 @@ def _scalar(value: Any) -> Scalar:
     return value if isinstance(value, str | int | float) else json.dumps(value)
 
 
-def _participants(root: Path, subjects: list[str]) -> pd.DataFrame:
-    """Return participants.tsv, with a row for each subject folder it leaves out."""
+def _participants(root: Path) -> pd.DataFrame:
+    """Return participants.tsv, which a BIDS folder may lack."""
     path = root / "participants.tsv"
     table = pd.DataFrame({"obs_subject_id": pd.Series([], dtype="str")})
     if path.is_file() and not _leads_out(root, path):
@@ -351,6 +349,4 @@ def _participants(root: Path, subjects: list[str]) -> pd.DataFrame:
         repeated = table["obs_subject_id"][table["obs_subject_id"].duplicated()].tolist()
         if repeated:
             raise IngestError(f"participants.tsv: {repeated[0]!r} occurs more than once")
-    known = set(table["obs_subject_id"])
-    extra = pd.DataFrame({"obs_subject_id": [name for name in subjects if name not in known]})
-    return pd.concat([table, extra], ignore_index=True) if len(extra) else table
+    return table

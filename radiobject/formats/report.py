@@ -53,14 +53,25 @@ class ReportLine:
 
 @dataclass
 class IngestReport:
-    """A line per input, and the files that were no input at all.
+    """What became of everything that was given.
 
     It is for the person who runs the ingest: it names files and series. Nothing of it is stored
     in a data set.
+
+    Parameters
+    ----------
+    lines : list of ReportLine
+        One per input.
+    skipped : dict of str to str
+        Files that were no input at all, and why.
+    without_volumes : list of str
+        Subjects whose row was given, by participants.tsv for example, and is stored, though every
+        one of their images was refused. Subjects without such a row are not stored at all then.
     """
 
     lines: list[ReportLine] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    without_volumes: list[str] = field(default_factory=list)
 
     def extend(self, lines: Iterable[ReportLine]) -> None:
         """Add lines."""
@@ -83,6 +94,7 @@ class IngestReport:
             "counts": self.counts,
             "lines": [asdict(line) for line in self.lines],
             "skipped": self.skipped,
+            "without_volumes": self.without_volumes,
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -101,6 +113,10 @@ class IngestReport:
             for row in rows
         ]
         text += [f"skipped   {name}: {why}" for name, why in self.skipped.items()]
+        text += [
+            f"empty     {subject}: all its images were refused, its row was given and is stored"
+            for subject in self.without_volumes
+        ]
         counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
         text.append(f"{counts}, {len(self.skipped)} files skipped")
         return "\n".join(line.rstrip() for line in text)
