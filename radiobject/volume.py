@@ -20,6 +20,7 @@ from radiobject.plan.rescale import Rescale
 from radiobject.storage import description, layout, reader
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.writer import storable, write_volume
+from radiobject.writers import checked_affine
 
 VOXELS_ATTR = layout.VOXELS_ATTR
 
@@ -265,7 +266,7 @@ class Volume:
     ) -> Volume:
         """Store an array (X, Y, Z[, T]) as a volume of its own."""
         voxels = storable(np.asarray(data))
-        matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
+        matrix = checked_affine(affine, f"volume {uri}")
         metadata = {description.AFFINE_KEY: geometry_columns(voxels.shape, matrix)["affine_json"]}
         if obs_id is not None:
             metadata[layout.OBS_ID] = layout.checked_id(obs_id, layout.OBS_ID)
@@ -295,7 +296,13 @@ class Volume:
         reorient: bool | None = None,
         dtype: npt.DTypeLike | None = None,
     ) -> Volume:
-        """Store a DICOM series as a volume of its own, in its units (HU for CT)."""
+        """Store a DICOM series as a volume of its own, in its units (HU for CT).
+
+        Raises
+        ------
+        TypeError
+            If an integer `dtype` cannot hold a value of the series unchanged.
+        """
         from radiobject.formats.dicom import load_folder
 
         image = load_folder(dicom_dir, reorient=reorient_target(reorient))
@@ -303,7 +310,7 @@ class Volume:
 
     @classmethod
     def _store(cls, uri: str, image: LoadedImage, dtype: npt.DTypeLike | None = None) -> Volume:
-        data = image.data if dtype is None else image.data.astype(dtype)
+        data = image.data if dtype is None else _converted(image.data, np.dtype(dtype))
         location = layout.normalise_uri(uri)
         write_volume(location, data, metadata=image.metadata)
         return cls(location)
@@ -319,6 +326,18 @@ class Volume:
         from radiobject.pictures import volume_html
 
         return volume_html(self)
+
+
+def _converted(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        converted = data.astype(dtype)
+    # Values out of range would wrap around: air of -1000 HU would be the brightest of all.
+    if dtype.kind in "biu" and not np.array_equal(converted, data):
+        raise TypeError(
+            f"{dtype} cannot hold the voxels {data.min()} to {data.max()} of {data.dtype} "
+            "unchanged; choose a wider type"
+        )
+    return converted
 
 
 def reorient_target(reorient: bool | None) -> str | None:

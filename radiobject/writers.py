@@ -33,6 +33,20 @@ COMPUTED_COLUMNS = ("voxel_spacing", "dimensions", "affine_json")
 """Text forms of the numeric geometry columns: computed when read, never stored."""
 
 
+def checked_affine(affine: npt.ArrayLike | None, whose: str) -> npt.NDArray[np.float64]:
+    """Return an affine as a matrix (4, 4) of float64, the identity for None.
+
+    Raises
+    ------
+    ShapeError
+        If it is not a finite 4x4 matrix.
+    """
+    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
+        raise ShapeError(f"the affine of {whose} must be a finite 4x4 matrix, got {matrix!r}")
+    return matrix
+
+
 def write_new_volume(
     uri: str,
     timestamp: int,
@@ -50,9 +64,7 @@ def write_new_volume(
 
     `options` are those of `radiobject.storage.collection.write_record`.
     """
-    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise ShapeError(f"the affine of {obs_id!r} must be a finite 4x4 matrix, got {matrix!r}")
+    matrix = checked_affine(affine, repr(obs_id))
     geometry = geometry_columns(np.shape(data), matrix)
     kept = {**(columns or {}), **geometry}
     described = {**(metadata or {}), AFFINE_KEY: geometry["affine_json"]}

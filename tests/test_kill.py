@@ -2,7 +2,7 @@
 
 The calls are those of `tests.crashing`, before and after each; a second test kills inside a write,
 so that the file that was being written stays cut short. The default run takes a few points, the
-slow one all of them and says how many there were.
+slow one many, evenly over all of them, and says how many there were.
 """
 
 import multiprocessing
@@ -25,7 +25,7 @@ COMMANDS = (
     "ingest", "append", "write", "by_writer", "delete", "vacuum", "lazy_write", "update", "rename",
     "add_column", "split",
 )  # fmt: skip
-FEW = 4
+FEW, MANY = 4, 48
 AT_ONCE = 2
 SIZES = (0, 60, 150, 200, 240, 260, 280, 300, 330, 400, 1200, 4000)
 """Bytes after which a file cannot grow: the files of a small data set are of these sizes."""
@@ -150,14 +150,15 @@ class Command:
             return sum(threads.map(lambda at: self.killed(work, at), points))
 
 
-def spread(calls):
-    return sorted({1 + (calls - 1) * step // (FEW - 1) for step in range(FEW)})
+def spread(calls, number):
+    """Return that many of the calls, evenly from the first to the last; all if they are fewer."""
+    return sorted({1 + (calls - 1) * step // (number - 1) for step in range(number)})
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_some_calls(folder, name):
     command = Command(folder, name)
-    assert command.kills(kill_commands.run, spread(command.calls)) >= FEW - 1
+    assert command.kills(kill_commands.run, spread(command.calls, FEW)) >= FEW - 1
 
 
 @pytest.mark.parametrize("name", ["rename", "add_column"])
@@ -167,10 +168,9 @@ def test_killed_inside_some_writes(folder, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_killed_at_every_call_and_inside_writes(folder, name, tally):
+def test_killed_at_calls_of_every_kind_and_inside_writes(folder, name, tally):
     command = Command(folder, name)
-    points = range(1, command.calls + 1)
-    tally[name] = command.kills(kill_commands.run, points)
+    tally[name] = command.kills(kill_commands.run, spread(command.calls, MANY))
     tally[name] += command.kills(kill_commands.run_short_of_room, SIZES)
     assert tally[name] > FEW
 

@@ -24,7 +24,7 @@ from radiobject.exceptions import (
     StoreNotFoundError,
     ViewError,
 )
-from radiobject.storage import commit
+from radiobject.storage import commit, groups
 from radiobject.writers import VolumeCollectionWriter
 
 
@@ -533,3 +533,10 @@ def test_a_writer_whose_clock_is_behind_comes_after_all_the_same(tmp_path, monke
     radi.vacuum()
     radi.validate(checksums=True)
     check_volume(RadiObject(radi.uri).again["d_again"], "d")
+
+
+@pytest.mark.parametrize("entry", ["no json", '{"timestamp": 1, "colour": "red"}', "[]"])
+def test_a_damaged_history_is_said_to_be_one(radi, entry):
+    groups.write_metadata(radi.uri, {"commit:000000000000001": entry}, commit.Clock().tick())
+    with pytest.raises(StorageError, match=r"the history of .* is damaged"):
+        RadiObject(radi.uri).obs_meta.read()

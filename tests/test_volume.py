@@ -161,3 +161,24 @@ def test_nifti_there_and_back(tmp_path):
         assert int(back.header["sform_code"]) == 4
         assert back.header.get_data_dtype() == np.int16
     assert (tmp_path / "scan.nii").read_bytes()[:2] != b"\x1f\x8b"
+
+
+@pytest.mark.parametrize("affine", [np.eye(3), np.full((4, 4), np.nan), np.ones((4, 3))])
+def test_an_affine_that_is_none_is_refused_and_nothing_is_left(tmp_path, affine):
+    with pytest.raises(ShapeError, match="finite 4x4"):
+        Volume.from_numpy(str(tmp_path / "v"), np.zeros((2, 2, 2)), affine=affine)
+    assert not (tmp_path / "v").exists()
+
+
+def test_a_type_that_would_wrap_the_values_around_is_refused(tmp_path):
+    from dicom_builder import write_series
+
+    folder = tmp_path / "series"
+    write_series(folder)
+    whole = Volume.from_dicom(str(tmp_path / "hu"), folder)
+    assert whole.to_numpy().min() < 0
+    with pytest.raises(TypeError, match="uint8 cannot hold the voxels -"):
+        Volume.from_dicom(str(tmp_path / "v"), folder, dtype=np.uint8)
+    assert not (tmp_path / "v").exists()
+    wide = Volume.from_dicom(str(tmp_path / "w"), folder, dtype=np.float32)
+    np.testing.assert_array_equal(wide.to_numpy(), whole.to_numpy())

@@ -132,10 +132,7 @@ def parse_head(uri: str, metadata: Mapping[str, Any]) -> Head:
             f"{uri} has format version {version}, this library reads up to "
             f"{layout.FORMAT_VERSION}; install a newer radiobject"
         )
-    head = int(metadata.get(_HEAD, 0))
-    stored = (json.loads(value) for key, value in metadata.items() if key.startswith(_COMMIT))
-    commits = sorted((Commit(**fields) for fields in stored), key=lambda commit: commit.timestamp)
-    commits = [commit for commit in commits if commit.timestamp <= head]
+    commits = _committed(uri, metadata)
     if not commits:
         raise StoreNotFoundError(
             f"the data set at {uri} was never finished; run the command that creates it again"
@@ -147,6 +144,20 @@ def parse_head(uri: str, metadata: Mapping[str, Any]) -> Head:
         owner=metadata.get(OWNER) or None,
         commits=tuple(commits),
     )
+
+
+def _committed(uri: str, metadata: Mapping[str, Any]) -> list[Commit]:
+    """Return the states up to the head, oldest first."""
+    try:
+        head = int(metadata.get(_HEAD, 0))
+        stored = [json.loads(value) for key, value in metadata.items() if key.startswith(_COMMIT)]
+        commits = [Commit(**fields) for fields in stored]
+    except (ValueError, TypeError) as error:
+        raise StorageError(
+            f"the history of {uri} is damaged ({error}); restore the folder __meta from a backup"
+        ) from error
+    commits.sort(key=lambda commit: commit.timestamp)
+    return [commit for commit in commits if commit.timestamp <= head]
 
 
 class Clock:

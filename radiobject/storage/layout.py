@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from radiobject.exceptions import SchemaError
 
@@ -49,10 +48,9 @@ def normalise_uri(uri: object) -> str:
         raise TypeError(f"a URI is a string or a path, got {type(uri).__name__} {uri!r}")
     if not uri.strip():
         raise ValueError("the URI is empty; give a folder or s3://bucket/name")
-    scheme = urlsplit(uri).scheme
-    if scheme == "file":
+    if uri.startswith("file://"):
         uri = uri[len("file://") :]
-    elif len(scheme) > 1:
+    elif not is_local(uri):
         return uri.rstrip("/")
     return str(Path(uri).expanduser().absolute())
 

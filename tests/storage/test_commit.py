@@ -64,6 +64,8 @@ def test_keys_are_stored_in_ascii_and_in_order(first, second):
         ("file:///x/y", "/x/y"),
         ("~/x", os.path.expanduser("~/x")),
         ("x", os.path.abspath("x")),
+        ("study:2026/x", os.path.abspath("study:2026/x")),
+        ("//[x]/y", "//[x]/y"),
     ],
 )
 def test_uris(given_uri, expected):
