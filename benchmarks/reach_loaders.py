@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_store_scale import write_tables
 from benchmarks.boxes import Task
 from benchmarks.forms import COLLECTION
 from benchmarks.goals import (
@@ -31,6 +30,7 @@ from benchmarks.infrastructure.measure import endless, touch
 from benchmarks.infrastructure.resources import held_mib
 from benchmarks.infrastructure.turns import Ratio, in_turn, ratio, summary
 from benchmarks.operations import segmentation_loader, store_uri, training_loader
+from benchmarks.tables import write_tables
 
 ROUNDS = 11
 BATCHES = 50

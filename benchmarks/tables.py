@@ -1,0 +1,34 @@
+"""The tables of a large data set without its volumes: what never opens one needs nothing more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def write_tables(uri: str, count: int) -> None:
+    """Write the tables of a data set of `count` subjects with one volume each."""
+    from radiobject.storage import collection as stored
+    from radiobject.storage import commit, dataset, layout
+    from radiobject.storage.table import Table
+    from radiobject.storage.volume_rows import AFFINE, ARRAY, AXCODES, DTYPE, SIDES, SPACING
+
+    subjects = [f"sub-{number:06d}" for number in range(count)]
+    ids = [f"{subject}_CT" for subject in subjects]
+    with commit.creation(uri, commit.ROOT, "synthetic") as tx:
+        dataset.create_obs_meta(uri, {"age": np.dtype(np.int64)}, tx.clock)
+        ages = (np.arange(count) % 90).tolist()
+        dataset.add_subjects(uri, {layout.SUBJECT_ID: subjects, "age": ages}, tx.clock)
+        place = dataset.new_collection_location(tx, "CT")
+        folder = layout.join(uri, place)
+        stored.create_collection(folder, tx.clock, {"kvp": np.int64}, name="CT", owner="../..")
+        arrays = [layout.array_name(obs_id, tx.timestamp) for obs_id in ids]
+        rows = {layout.SUBJECT_ID: subjects, layout.OBS_ID: ids, ARRAY: arrays}
+        rows |= {DTYPE: ["int16"] * count, AXCODES: ["RAS"] * count}
+        rows |= {"kvp": np.arange(count) % 140, SIDES[3]: np.zeros(count, np.int32)}
+        rows |= {side: np.full(count, 240, np.int32) for side in SIDES[:3]}
+        rows |= {spacing: np.ones(count) for spacing in SPACING}
+        rows |= {name: np.full(count, float(name[-1] == name[-2])) for name in AFFINE}
+        Table(layout.join(folder, layout.OBS)).write(rows, tx.clock.tick())
+        index = {stored.INDEX_KEY: arrays, stored.INDEX_COLUMN: [b"x" * 3000] * count}
+        Table(layout.join(folder, layout.TILE_INDEX)).write(index, tx.clock.tick())
+        dataset.publish(tx, collections={"CT": place}, subjects=count, volumes=count)
