@@ -23,6 +23,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from radiobject.storage.huge_pages import map_shared
 from radiobject.storage.processes import pid_namespace, start_time
 
 MAGIC = 0x31454C49544F4452
@@ -105,10 +106,10 @@ class Arena:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._map = mmap.mmap(fd, VIRTUAL_BYTES)
-        self._header = np.frombuffer(self._map, _HEADER, 1)
-        self._processes = np.frombuffer(self._map, _PROCESS, PROCESSES, _PROCESS_AT)
-        self._volumes = np.frombuffer(self._map, _VOLUME, VOLUMES, _VOLUME_AT)
+        self._map, self._first = map_shared(fd, VIRTUAL_BYTES)
+        self._header = self.view(0, (1,), _HEADER)
+        self._processes = self.view(_PROCESS_AT, (PROCESSES,), _PROCESS)
+        self._volumes = self.view(_VOLUME_AT, (VOLUMES,), _VOLUME)
         self._thread_lock = threading.RLock()
         self._depth = 0
         self._slot: int | None = None
@@ -283,7 +284,7 @@ class Arena:
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return a part of the arena as an array."""
         count = int(np.prod(shape, dtype=np.int64))
-        return np.frombuffer(self._map, dtype, count, offset).reshape(shape)
+        return np.frombuffer(self._map, dtype, count, self._first + offset).reshape(shape)
 
     def _fits(self, amount: int, budget: int) -> bool:
         return self.charged + amount <= budget and self.resident + amount <= _MOST_RESIDENT * budget
@@ -335,7 +336,8 @@ class Arena:
             row = self._volumes[place]
             if not row["users"].any():
                 row["state"] = _DELETED
-                self._map.madvise(mmap.MADV_REMOVE, int(row["offset"]), _round_up(int(row["size"])))
+                begin, size = self._first + int(row["offset"]), _round_up(int(row["size"]))
+                self._map.madvise(mmap.MADV_REMOVE, begin, size)
         # Counted afresh, which also mends what a process left that was killed half-way.
         left = self._used_places()
         self._header["volumes"] = len(left)

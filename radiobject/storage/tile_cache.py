@@ -20,6 +20,7 @@ from radiobject.plan.tiling import Tiling
 from radiobject.storage import stats
 from radiobject.storage.arena import PAGE, Arena
 from radiobject.storage.arena_discovery import ArenaUnavailableError, open_arena
+from radiobject.storage.huge_pages import HUGE, gather
 
 _lock = threading.Lock()
 _arena: Arena | None = None
@@ -182,6 +183,26 @@ class VolumeImage:
             pass
         with _lock:
             self.ready[position] = 1
+
+    def settle(self, positions: list[tuple[int, ...]]) -> None:
+        """Tell that tiles were filled: where all around is filled too, huge pages are asked for."""
+        for slab in {p[0] for p in positions}:
+            if HUGE and self.ready[slab].all():
+                self._gather(slab)
+
+    def _gather(self, slab: int) -> None:
+        """Gather the huge pages of which a slab of tiles, and perhaps its neighbours, are all."""
+        plane, thickness = self.voxels.strides[0], self._tiling.extents[0]
+        begin, end = self._voxels_at, self._voxels_at + self.voxels.nbytes
+        first = max(begin + slab * thickness * plane - HUGE + 1, begin)
+        last = min(begin + (slab + 1) * thickness * plane, end - HUGE + 1)
+        for start in range(-(-first // HUGE) * HUGE, last, HUGE):
+            inside = slice(
+                (start - begin) // plane // thickness,
+                (start + HUGE - 1 - begin) // plane // thickness + 1,
+            )
+            if self.ready[inside].all():
+                gather(self._arena.view(start, (HUGE,), np.dtype(np.uint8)))
 
     def _tile_bytes(self, position: tuple[int, ...]) -> int:
         return self._tiling.box(position).size * self.voxels.itemsize

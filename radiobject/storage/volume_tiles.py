@@ -127,6 +127,7 @@ class VolumeTiles:
         for position in positions:
             if self._constant[position]:
                 image.fill(position, self.index.minimum[self._numbers[position]])
+        image.settle(positions)
         constant = len(positions) - len(varied)
         stats.count(
             tiles_decoded=len(varied),
