@@ -78,7 +78,7 @@ def gate_check(slow_tries: int = SLOW_TRIES, equal_tries: int = EQUAL_TRIES) -> 
     summary = _begin(RESULTS, commit)
     tries = summary["tries"]
     left = [kind for kind, number in asked.items() for _ in range(number - _done(tries, kind))]
-    print(f"{len(tries)} tries are there; {len(left)} to go, {_estimate(tries, left)}", flush=True)
+    print(f"{len(tries)} tries done; {len(left)} to go, {_estimate(tries, left)}", flush=True)
     for number, kind in enumerate(left):
         tries.append(_try_once(commit, kind))
         save_json(RESULTS, summary)
