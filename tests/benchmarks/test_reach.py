@@ -116,6 +116,7 @@ def test_a_patch_over_the_network_is_one_request_and_none_with_the_mirror(
 def test_every_goal_has_a_section_that_measures_it() -> None:
     told = [goal for _, goals, _ in reach.SECTIONS.values() for goal in goals]
     assert len({goal.name for goal in told}) == len(told)
+    assert sum(limit for *_, limit in reach.SECTIONS.values()) <= 600
 
 
 def test_a_section_that_fails_is_told_and_the_others_are_measured(
