@@ -42,10 +42,11 @@ _TAGS = (
     "DoseGridScaling", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "AcquisitionTime",
     "AcquisitionDate", "AcquisitionDateTime", "ContentTime", "DiffusionBValue", "EchoNumbers",
-    "FloatPixelData", "DoubleFloatPixelData",
 )  # fmt: skip
 
 _SCOUT_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
+_FLOAT_PIXELS = (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00")
+"""Tags of Float and Double Float Pixel Data, which are little-endian in every syntax in use."""
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -131,12 +132,14 @@ def _frames(
     dataset: Any, path: Path, stream: BinaryIO, limits: Limits, keep: Sequence[str]
 ) -> list[Frame]:
     _refuse_other_objects(dataset)
+    syntax = file_meta(dataset, "TransferSyntaxUID")
+    offset = None if syntax == DEFLATED else stream.tell()
+    if offset is not None and stream.read(4) in _FLOAT_PIXELS:
+        raise IngestError("pixels that are floating-point numbers; convert the series first")
     pixels = pixel_format(dataset)
     count = max(int(dataset.get("NumberOfFrames") or 1), 1)
     limits.check_volume(path.name, (pixels.columns, pixels.rows, count), pixels.dtype.itemsize)
     limits.check_frame(path.name, pixels.rows, pixels.columns, pixels.dtype.itemsize)
-    syntax = file_meta(dataset, "TransferSyntaxUID")
-    offset = None if syntax == DEFLATED else stream.tell()
     if syntax in NATIVE_SYNTAXES and offset is not None:
         _check_length(path, offset + element_header_bytes(syntax), pixels.frame_bytes * count)
     file = DicomFile(

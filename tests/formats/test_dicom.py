@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import highdicom as hd
@@ -376,6 +377,35 @@ def test_what_is_missing_is_named(keyword: str, message: str, tmp_path: Path) ->
     assert not found
     assert all(message in line.reasons[0] for line in report.lines)
     assert sum(line.files for line in report.lines) == 5
+
+
+def _with_float_pixels(ds: Dataset, _: int) -> None:
+    ds.FloatPixelData = ds.pixel_array.astype("<f4").tobytes()
+    del ds.PixelData
+    ds.BitsAllocated = 32
+
+
+def _with_a_modality_table(ds: Dataset, _: int) -> None:
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [4, 0, 16], "US"
+    table.LUTData = np.arange(4, dtype="<u2").tobytes()
+    ds.ModalityLUTSequence = [table]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_with_float_pixels, "pixels that are floating-point numbers; convert the series first"),
+        (_with_a_modality_table, "a modality lookup table instead of a slope"),
+    ],
+)
+def test_values_that_no_integer_scale_describes_are_refused(
+    edit: Callable[[Dataset, int], None], message: str, tmp_path: Path
+) -> None:
+    write_series(tmp_path, edit=edit)
+    report, found = scan_dicom(tmp_path)
+    assert not found
+    assert all(message in line.reasons[0] for line in report.lines)
 
 
 # ---- time ----
