@@ -191,6 +191,7 @@ class Arena:
                 row["users"] = 0
                 row["state"] = _USED
                 self._header["next"] = offset + _round_up(size)
+                self._header["spanned"] += np.uint64(size)
                 self._header["volumes"] += np.uint64(1)
             elif int(row["size"]) != size:
                 return None
@@ -227,32 +228,33 @@ class Arena:
         row, header = self._volumes[entry], self._header
         if row["promised"]:
             return True
-        span = int(row["size"])
-        room = self._has_room(whole, span, budget)
+        room = self._promised + whole <= budget
         if not room and time.monotonic() >= self._look_again:
             self._drop_unused()
             self._look_again = time.monotonic() + _LOOK_AGAIN_S
-            room = self._has_room(whole, span, budget)
+            room = self._promised + whole <= budget
         if not room:
             header["refused"] += np.uint64(1)
             if header["refused"] > _PATIENCE * header["volumes"]:
                 self._take_back_promises()
-                room = self._has_room(1, 1, budget)
+                room = self._promised < budget
         if room:
             row["promised"] = whole
             header["promised"] += np.uint64(whole)
-            header["spanned"] += np.uint64(span)
         return room
 
-    def _has_room(self, whole: int, span: int, budget: int) -> bool:
-        promised, spanned = int(self._header["promised"][0]), int(self._header["spanned"][0])
-        return promised + whole <= budget and spanned + span <= _MOST_RESIDENT * budget
+    def is_roomy(self, budget: int) -> bool:
+        """Tell whether all volumes may take all of their memory, background included."""
+        return int(self._header["spanned"][0]) <= _MOST_RESIDENT * budget
+
+    @property
+    def _promised(self) -> int:
+        return int(self._header["promised"][0])
 
     def _take_back_promises(self) -> None:
         for place in self._used_places():
             self._volumes[place]["promised"] = self._volumes[place]["charged"]
         self._header["promised"] = self._header["charged"]
-        self._header["spanned"] = self.resident
         self._header["refused"] = 0
 
     def charge(self, entry: int, amount: int, budget: int) -> bool:
@@ -341,10 +343,8 @@ class Arena:
         # Counted afresh, which also mends what a process left that was killed half-way.
         left = self._used_places()
         self._header["volumes"] = len(left)
-        for name in ("charged", "promised"):
-            self._header[name] = sum(int(self._volumes[place][name]) for place in left)
-        let_in = [place for place in left if self._volumes[place]["promised"]]
-        self._header["spanned"] = sum(int(self._volumes[place]["size"]) for place in let_in)
+        for total, of_volume in (("charged",) * 2, ("promised",) * 2, ("spanned", "size")):
+            self._header[total] = sum(int(self._volumes[place][of_volume]) for place in left)
 
     def _used_places(self) -> list[int]:
         # Reading a page of the table that was never allocated would allocate it: look for data.

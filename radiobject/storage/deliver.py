@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from radiobject.plan.box import Box
@@ -22,11 +24,18 @@ def deliver(stored: np.ndarray | np.generic, out: np.ndarray, rescale: Rescale |
     np.copyto(out, np.rint(exact), casting="unsafe")
 
 
-def fill_outside(out: np.ndarray, inside: Box, value: float) -> None:
-    """Set every voxel of `out` outside the box `inside` to `value`, touching each once."""
+def outside(out: np.ndarray, inside: Box) -> Iterator[np.ndarray]:
+    """Yield views that make up all of `out` but the box `inside`, each element in one of them."""
     view = out
     for axis, (start, stop) in enumerate(zip(inside.start, inside.stop, strict=True)):
         before = (slice(None),) * axis
-        view[(*before, slice(0, start))] = value
-        view[(*before, slice(stop, None))] = value
+        for part in (slice(0, start), slice(stop, None)):
+            if view[(*before, part)].size:
+                yield view[(*before, part)]
         view = view[(*before, slice(start, stop))]
+
+
+def fill_outside(out: np.ndarray, inside: Box, value: float) -> None:
+    """Set every voxel of `out` outside the box `inside` to `value`."""
+    for view in outside(out, inside):
+        view[...] = value

@@ -124,7 +124,7 @@ class VolumeImage:
         offset: int,
         tiling: Tiling,
         dtype: np.dtype,
-        whole: int,
+        constant: np.ndarray,
     ) -> None:
         self._arena = arena
         self._entry = entry
@@ -135,31 +135,34 @@ class VolumeImage:
         self._charged = arena.view(offset + maps[0], tiling.grid, byte)
         self._allocated = arena.view(offset + 2 * maps[0], tiling.grid[:2], byte)
         self._voxels_at = offset + maps[1]
-        self._whole = whole
+        self._constant = constant
+        self._whole = int(_voxels_of_tiles(tiling)[~constant].sum()) * dtype.itemsize
         self._ask_again = 0.0
         self._turn = _TURN_S
         self.voxels = arena.view(self._voxels_at, tiling.shape, dtype)
         # Not when it is dropped from a table, but when no read can be using it any more.
         weakref.finalize(self, _release, arena, entry, os.getpid()).atexit = False
 
+    def is_roomy(self) -> bool:
+        """Tell whether background may be stored as well."""
+        return self._arena.is_roomy(budget_bytes(self._arena))
+
     def may_admit(self) -> bool:
         """Tell whether it is worth asking for room: not just after it was refused."""
         now = time.monotonic()
         return now >= self._ask_again and now >= _full_until
 
-    def admit(self, positions: list[tuple[int, ...]], constant: np.ndarray) -> bool:
+    def admit(self, positions: list[tuple[int, ...]]) -> bool:
         """Make room for tiles; False when they do not fit, and nothing can be filled then.
 
         Parameters
         ----------
         positions : list of tuple of int
-            The tiles' places in the grid.
-        constant : ndarray of bool, shape of the grid
-            Tiles that are not charged.
+            The tiles' places in the grid; those of one value are not charged.
         """
         budget = budget_bytes(self._arena)
         with self._arena.locked():
-            new = [p for p in positions if not constant[p] and not self._charged[p]]
+            new = [p for p in positions if not self._constant[p] and not self._charged[p]]
             amount = sum(self._tile_bytes(p) for p in new)
             if amount and not self._arena.let_in(self._entry, self._whole, budget):
                 self._ask_again = time.monotonic() + self._turn
@@ -185,10 +188,18 @@ class VolumeImage:
             self.ready[position] = 1
 
     def settle(self, positions: list[tuple[int, ...]]) -> None:
-        """Tell that tiles were filled: where all around is filled too, huge pages are asked for."""
+        """Tell that tiles were filled: where all around is there too, huge pages are asked for.
+
+        These take memory for background as well, so only while there is room for that.
+        """
+        if not HUGE or not self.is_roomy():
+            return
         for slab in {p[0] for p in positions}:
-            if HUGE and self.ready[slab].all():
+            if self._is_there(slice(slab, slab + 1)):
                 self._gather(slab)
+
+    def _is_there(self, slabs: slice) -> bool:
+        return bool((self.ready[slabs] | self._constant[slabs]).all())
 
     def _gather(self, slab: int) -> None:
         """Gather the huge pages of which a slab of tiles, and perhaps its neighbours, are all."""
@@ -201,7 +212,7 @@ class VolumeImage:
                 (start - begin) // plane // thickness,
                 (start + HUGE - 1 - begin) // plane // thickness + 1,
             )
-            if self.ready[inside].all():
+            if self._is_there(inside):
                 gather(self._arena.view(start, (HUGE,), np.dtype(np.uint8)))
 
     def _tile_bytes(self, position: tuple[int, ...]) -> int:
@@ -264,8 +275,7 @@ def open_image(
         return None
     if place is None:
         return None
-    whole = int(_voxels_of_tiles(tiling)[~constant].sum()) * dtype.itemsize
-    return VolumeImage(arena, *place, tiling, dtype, whole)
+    return VolumeImage(arena, *place, tiling, dtype, constant)
 
 
 def _voxels_of_tiles(tiling: Tiling) -> np.ndarray:

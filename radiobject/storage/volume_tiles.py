@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from radiobject.plan.tiling import TilePart, parts_of, tiles_covering
 from radiobject.storage import stats
 from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import Buffer
-from radiobject.storage.deliver import deliver
+from radiobject.storage.deliver import deliver, outside
 from radiobject.storage.handles import is_remote
 from radiobject.storage.tile_cache import VolumeImage, open_image
 from radiobject.storage.tile_index import TileIndex
@@ -47,6 +47,9 @@ class VolumeTiles:
         self._extents = index.tiling.extents
         self._numbers = index.tiling.numbers()
         self._constant = index.constant[self._numbers]
+        self._background = _only_value(index.minimum[index.constant])
+        axes = range(len(self.shape))
+        self._other_axes = [tuple(a for a in axes if a != axis) for axis in axes]
         self._image = open_image(identity, index.tiling, self.dtype, self._constant)
         self._complete = self._image is not None and bool(self._image.ready.all())
 
@@ -74,8 +77,14 @@ class VolumeTiles:
             window.append(slice(start, stop))
             cover.append(slice(first, last))
             tiles *= last - first
-        if not (self._complete or image.ready[tuple(cover)].all()):
-            return 0
+        if not (self._complete or (ready := image.ready[tuple(cover)]).all()):
+            if not ready.any():
+                return 0
+            core = self._core(tuple(cover))
+            if not image.ready[core].all():
+                return 0
+            self._deliver_core(box, core, image, out, rescale)
+            return tiles
         voxels = image.voxels[tuple(window)]
         if rescale is None and out.dtype == self.dtype:
             out[...] = voxels
@@ -96,28 +105,64 @@ class VolumeTiles:
             slice(a // e, (b - 1) // e + 1)
             for a, b, e in zip(box.start, box.stop, self._extents, strict=True)
         )
-        constant = self._constant[cover]
-        if constant.all():
-            values = self.index.minimum[self._numbers[cover]]
-            if (values == values.flat[0]).all():
-                deliver(values.flat[0], out, rescale)
-                stats.count(tiles_constant=constant.size)
-            else:
-                self._assemble(box, out, rescale)
+        image, constant = self._image, self._constant[cover]
+        if constant.all() and self._background is not None:
+            deliver(self._background, out, rescale)
+            stats.count(tiles_constant=constant.size)
             return
-        if self._image is not None and self._complete_cover(cover, self._image):
-            deliver(self._image.voxels[box.slices], out, rescale)
-            return
+        if image is not None and not constant.all() and image.may_admit():
+            # Where there is room for its background, too, a box is one copy later on.
+            core = cover if image.is_roomy() else self._core(cover)
+            if self._complete_cover(core, image):
+                self._deliver_core(box, core, image, out, rescale)
+                stats.count(tiles_constant=constant.size - self._constant[core].size)
+                return
         self._assemble(box, out, rescale)
 
+    def _core(self, cover: tuple[slice, ...]) -> tuple[slice, ...]:
+        """Return the tiles of `cover` that hold more than background, as one box of tiles.
+
+        That is all of them where tiles of one value have several values, or there are no others.
+        """
+        if self._background is None:
+            return cover
+        constant = self._constant[cover]
+        core = []
+        for tiles, others in zip(cover, self._other_axes, strict=True):
+            varied = (~constant.all(axis=others)).nonzero()[0]
+            if not len(varied):
+                return cover
+            core.append(slice(tiles.start + int(varied[0]), tiles.start + int(varied[-1]) + 1))
+        return tuple(core)
+
+    def _deliver_core(
+        self,
+        box: Box,
+        core: tuple[slice, ...],
+        image: VolumeImage,
+        out: np.ndarray,
+        rescale: Rescale | None,
+    ) -> None:
+        """Deliver a box of which the tiles `core` are in the cache, and the others background."""
+        inside = Box(
+            tuple(
+                max(a, t.start * e) for a, t, e in zip(box.start, core, self._extents, strict=True)
+            ),
+            tuple(
+                min(b, t.stop * e) for b, t, e in zip(box.stop, core, self._extents, strict=True)
+            ),
+        )
+        target = inside.shift([-a for a in box.start])
+        for view in outside(out, target):
+            deliver(self._background, view, rescale)
+        deliver(image.voxels[inside.slices], out[target.slices], rescale)
+
     def _complete_cover(self, cover: tuple[slice, ...], image: VolumeImage) -> bool:
-        """Bring every tile of `cover` into the cache; False if there is no room."""
-        if not image.may_admit():
-            return False
+        """Bring every tile of `cover` into the cache, background too; False if there is no room."""
         missing = image.ready[cover] == 0
         first = [s.start for s in cover]
         positions = [tuple(map(int, p)) for p in np.argwhere(missing) + first]
-        if not image.admit(positions, self._constant):
+        if not image.admit(positions):
             return False
         varied = [p for p in positions if not self._constant[p]]
         numbers = [int(self._numbers[p]) for p in varied]
@@ -230,3 +275,9 @@ class VolumeTiles:
             f"tile {number} at grid position {self.index.tiling.position(number)} of volume "
             f"{self.label} is damaged: {why}"
         )
+
+
+def _only_value(values: np.ndarray) -> Any:
+    """Return the value that all of `values` are, bit by bit, or None."""
+    same = len(values) and values.tobytes() == values[:1].tobytes() * len(values)
+    return values[0] if same else None
