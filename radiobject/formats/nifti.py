@@ -36,7 +36,7 @@ from radiobject.storage.blocked_copy import copy_in_blocks
 
 __all__ = ["is_nifti", "load_nifti", "nifti_metadata", "read_header", "save_nifti"]
 
-_SLICES = 32
+_SLICES = 64
 
 
 def load_nifti(
