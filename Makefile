@@ -5,9 +5,12 @@
 #   make lint                  ruff and mypy
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
 #   make compare BASE=main     the gate: is this commit slower, larger or hungrier than BASE?
-#   make range RANGE=a..b      measure every commit of a range; a killed run goes on where it was
+#   make range RANGE=a..b      measure every commit of a range (EVERY=5: every fifth); a killed run
+#                              goes on where it was
 #   make site                  the published pages, readable without a connection
-#   make gate-check            prove that the gate bites and does not cry wolf (takes hours)
+#   make reach                 measure every goal of the read engine and the loaders
+#   make gate-check            prove that the gate bites and does not cry wolf (three quarters of an
+#                              hour; a killed run goes on where it was)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -28,7 +31,7 @@ CONSTRAINTS := $(if $(findstring $(SPACE),$(ROOT)),file://$(subst $(SPACE),%20,$
 PIP := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m pip
 BENCHMARKS := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m benchmarks
 
-.PHONY: help venv test test-slow lint bench compare range site gate-check clean
+.PHONY: help venv test test-slow lint bench compare range site reach gate-check clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -57,6 +60,7 @@ $(STAMP): constraints.txt setup.cfg pyproject.toml
 	$(PIP) install --quiet --upgrade pip setuptools wheel
 	$(PIP) install --quiet "$$(grep -m1 '^torch==' constraints.txt)"
 	$(PIP) install --quiet --editable ".[$(EXTRAS)]"
+	-$(BIN)/python -m benchmarks.published
 	@touch $@
 
 # The viewer is tested in a real browser, where one is or can be installed.
@@ -81,10 +85,13 @@ compare: $(STAMP)
 
 range: $(STAMP)
 	@[ -n "$(RANGE)" ] || { echo "make: name the commits to measure: make range RANGE=main~10..main" >&2; exit 1; }
-	$(BENCHMARKS) range "$(RANGE)" $(QUICK_FLAG)
+	$(BENCHMARKS) range "$(RANGE)" $(if $(EVERY),--every $(EVERY)) $(QUICK_FLAG)
 
 site: $(STAMP)
 	$(BENCHMARKS) site
+
+reach: $(STAMP)
+	$(BENCHMARKS) reach
 
 gate-check: $(STAMP)
 	$(BENCHMARKS) gate-check
