@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.boxes import Task
-from benchmarks.forms import COLLECTION
+from benchmarks.forms import COLLECTION, MASK_COLLECTION
 from benchmarks.goals import (
     CONSTRUCTION,
     FIRST_BATCH,
@@ -38,9 +38,9 @@ LARGE = 100_000
 
 
 def draining(loader: Any, batches: int = BATCHES) -> Callable[[], None]:
-    """Return a call that takes so many batches, warm: every tile was decoded before."""
+    """Return a call that takes so many batches of a loader that is running."""
     delivered = endless(loader)
-    for batch in itertools.islice(delivered, 2 * len(loader)):
+    for batch in itertools.islice(delivered, len(loader)):
         touch(batch)
 
     def call() -> None:
@@ -56,6 +56,15 @@ def _collection(task: Task, name: str = COLLECTION) -> Any:
     return RadiObject(store_uri(task)).collection(name)
 
 
+def _decoded(task: Task, *names: str) -> Any:
+    """Return the first of some collections, every tile of all in the decoded cache."""
+    collections = [_collection(task, name) for name in names or (COLLECTION,)]
+    for collection in collections:
+        for number in range(len(collection)):
+            collection.iloc[number].to_numpy()
+    return collections[0]
+
+
 def overhead(task: Task, rounds: int = ROUNDS) -> Ratio:
     """Return the loader's time over that of `read_into` for the boxes it has just delivered.
 
@@ -64,7 +73,7 @@ def overhead(task: Task, rounds: int = ROUNDS) -> Ratio:
     from radiobject.plan.box import Box
     from radiobject.storage.reader import read_into
 
-    collection = _collection(task)
+    collection = _decoded(task)
     locators = collection.locators()
     delivered = endless(training_loader(task, collection))
     shape, dtype = (task.batch_size, *task.patch_size), task.cohort.subjects[0].dtype
@@ -106,7 +115,7 @@ def _seconds(call: Callable[[], None]) -> float:
 
 def ring(task: Task, rounds: int = ROUNDS) -> Ratio:
     """Return the speed of two workers with the shared ring over that of the thread path."""
-    collection = _collection(task)
+    collection = _decoded(task)
     calls = {n: draining(training_loader(task, collection, workers=n)) for n in (0, 2)}
     taken = in_turn({str(n): call for n, call in calls.items()}, rounds)
     return ratio(taken["0"], taken["2"])
@@ -115,7 +124,7 @@ def ring(task: Task, rounds: int = ROUNDS) -> Ratio:
 def pairs(task: Task, rounds: int = ROUNDS) -> Ratio:
     """Return the speed of image with mask over that of the image alone."""
     calls = {
-        "image": draining(training_loader(task, _collection(task))),
+        "image": draining(training_loader(task, _decoded(task, COLLECTION, MASK_COLLECTION))),
         "pair": draining(segmentation_loader(task)),
     }
     taken = in_turn(calls, rounds)
@@ -124,6 +133,7 @@ def pairs(task: Task, rounds: int = ROUNDS) -> Ratio:
 
 def foreground(task: Task, rounds: int = ROUNDS) -> Ratio:
     """Return the time of patches around foreground over that of uniform ones."""
+    _decoded(task, COLLECTION, MASK_COLLECTION)
     calls = {
         name: draining(segmentation_loader(task, foreground_sampling=name == "foreground"))
         for name in ("uniform", "foreground")
@@ -152,7 +162,7 @@ def first_batch_outcome(task: Task, rounds: int = 9) -> Outcome:
     def first() -> None:
         touch(next(iter(training_loader(task, _collection(task)))))
 
-    draining(training_loader(task, _collection(task)))
+    _decoded(task)
     first()
     return of_ratio(FIRST_BATCH, summary([_seconds(first) * 1e3 for _ in range(rounds)]))
 
@@ -199,9 +209,7 @@ def _counted_table_reads() -> Iterator[list[int]]:
 
 def growth_outcome(task: Task, workers: int, patches: int = LARGE) -> Outcome:
     """Return the outcome of memory over many patches, workers and shared pages included."""
-    collection = _collection(task)
-    for number in range(len(collection)):
-        collection.iloc[number].to_numpy()  # so that the decoded cache has nothing to add
+    collection = _decoded(task)
     call = draining(training_loader(task, collection, workers=workers), 250)
     call()
     before = highest = held_mib()
