@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from radiobject.orientation import OrientationInfo, metadata_to_orientation_info
 from radiobject.plan.numpy_index import box_of_index
 from radiobject.plan.rescale import Rescale
 from radiobject.storage import description, layout, reader
+from radiobject.storage.aside import appearing
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.writer import storable, write_volume
 from radiobject.writers import checked_affine
@@ -270,9 +271,7 @@ class Volume:
         metadata = {description.AFFINE_KEY: geometry_columns(voxels.shape, matrix)["affine_json"]}
         if obs_id is not None:
             metadata[layout.OBS_ID] = layout.checked_id(obs_id, layout.OBS_ID)
-        location = layout.normalise_uri(uri)
-        write_volume(location, voxels, metadata=metadata)
-        return cls(location)
+        return cls._write(uri, voxels, metadata)
 
     @classmethod
     def from_nifti(
@@ -311,8 +310,13 @@ class Volume:
     @classmethod
     def _store(cls, uri: str, image: LoadedImage, dtype: npt.DTypeLike | None = None) -> Volume:
         data = image.data if dtype is None else _converted(image.data, np.dtype(dtype))
+        return cls._write(uri, data, image.metadata)
+
+    @classmethod
+    def _write(cls, uri: str, voxels: np.ndarray, metadata: Mapping[str, Any]) -> Volume:
         location = layout.normalise_uri(uri)
-        write_volume(location, data, metadata=image.metadata)
+        with appearing(location) as place:
+            write_volume(place, voxels, metadata=metadata)
         return cls(location)
 
     def __repr__(self) -> str:

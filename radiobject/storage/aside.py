@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from radiobject.exceptions import StorageError, StoreExistsError
 from radiobject.storage import layout
 
 FOLDER = f"{layout.OWN_FOLDER}/aside"
@@ -44,6 +45,51 @@ def aside(uri: str, *, metadata: bool = False) -> Iterator[str]:
     finally:
         shutil.rmtree(place, ignore_errors=True)
         _remove_if_empty(place.parent)
+
+
+@contextmanager
+def appearing(uri: str, *, folder: str | None = None) -> Iterator[str]:
+    """Give the URI to create an object at, which then appears at `uri` whole or not at all.
+
+    Parameters
+    ----------
+    uri : str
+        Nothing may lie there.
+    folder : str, optional
+        Where it is made on a disk; by default beside `uri`, under a hidden name. It has to be on
+        the same file system.
+
+    Raises
+    ------
+    StoreExistsError
+        If something lies at `uri`, or another process was faster.
+    StorageError
+        If the folder cannot be written.
+    """
+    if not layout.is_local(uri):
+        yield uri
+        return
+    target = Path(uri)
+    if folder is None:
+        place = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.partial")
+    else:
+        place = Path(folder, uuid.uuid4().hex)
+    if os.path.lexists(target):
+        raise StoreExistsError(f"something lies at {uri!r} already; choose another place")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield str(place)
+        place.rename(target)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        if os.path.lexists(target):
+            raise StoreExistsError(f"another process made {uri!r} meanwhile") from error
+        raise StorageError(f"{uri!r} cannot be made: {error}") from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if folder is not None:
+            _remove_if_empty(place.parent)
 
 
 def _stand_in(original: Path, place: Path, copied: tuple[str, ...]) -> set[Path]:

@@ -15,9 +15,10 @@ import numpy as np
 import tiledb
 from numpy.typing import NDArray
 
-from radiobject.exceptions import IntegrityError, StorageError
+from radiobject.exceptions import IntegrityError, StorageError, StoreExistsError
 from radiobject.plan.labels import LabelSummary, build_label_index
 from radiobject.storage import layout
+from radiobject.storage.aside import FOLDER, appearing
 from radiobject.storage.groups import object_kind
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.table import BLOB, TEXT, Table, create_table
@@ -122,7 +123,10 @@ def _create(uri: str) -> None:
         return
     columns = {"fingerprint": TEXT} | dict.fromkeys(_COLUMNS, BLOB)
     try:
-        create_table(uri, (layout.OBS_ID,), columns, tile_rows=_TILE_ROWS)
+        with appearing(uri, folder=layout.join(layout.parent(uri), FOLDER)) as place:
+            create_table(place, (layout.OBS_ID,), columns, tile_rows=_TILE_ROWS)
+    except StoreExistsError:
+        return  # by another process, with the same columns
     except tiledb.TileDBError as error:
         if "already exists" not in str(error):
             raise

@@ -2,14 +2,22 @@
 """What TileDB writes of an object's metadata and schemas appears whole, or not at all."""
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 
+from radiobject import Volume
+from radiobject.exceptions import StoreExistsError
+from radiobject.plan.labels import build_label_index
 from radiobject.storage import groups, layout
-from radiobject.storage.aside import aside
+from radiobject.storage.aside import appearing, aside
 from radiobject.storage.commit import Clock
+from radiobject.storage.groups import object_kind
+from radiobject.storage.label_index import label_index_uri, write_label_rows
 from radiobject.storage.table import TEXT, Table, create_table
 
 
@@ -79,3 +87,56 @@ def test_readers_never_meet_half_a_file(group, tmp_path):
     for reader in readers:
         reader.join()
     assert not failures
+
+
+def test_what_is_made_appears_whole_or_not_at_all(tmp_path):
+    target = str(tmp_path / "deep" / "v")
+    with pytest.raises(ZeroDivisionError), appearing(target) as place:
+        create_table(place, ["k"], {"n": np.dtype(int)})
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path / "deep") == []
+    with appearing(target) as place:
+        create_table(place, ["k"], {"n": np.dtype(int)})
+        assert os.listdir(tmp_path / "deep") == [os.path.basename(place)]
+    assert os.listdir(tmp_path / "deep") == ["v"]
+    with pytest.raises(StoreExistsError, match="already"), appearing(target):
+        pass
+    second = str(tmp_path / "deep" / "w")
+    with pytest.raises(StoreExistsError, match="meanwhile"), appearing(second) as place:
+        create_table(place, ["k"], {"n": np.dtype(int)})
+        create_table(second, ["k"], {"n": np.dtype(int)})
+    assert sorted(os.listdir(tmp_path / "deep")) == ["v", "w"]
+
+
+_KILLED = """
+import sys, threading, time, os, signal
+import numpy as np
+from radiobject import Volume
+from radiobject.plan.labels import build_label_index
+from radiobject.storage.label_index import write_label_rows
+mask = np.zeros((64, 64, 64), np.uint8); mask[3:30, 4:40, 5:50] = 1
+summary = build_label_index(mask)
+threading.Timer(float(sys.argv[2]), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+for attempt in range(10_000):
+    folder = f"{sys.argv[1]}/{attempt}"
+    os.mkdir(folder)
+    Volume.from_numpy(f"{folder}/volume", mask)
+    write_label_rows(folder, {"a": ("print", summary)})
+"""
+
+
+@pytest.mark.parametrize("moment", [0.05, 0.11, 0.17])
+def test_a_killed_maker_leaves_nothing_in_the_way(tmp_path, moment):
+    command = [sys.executable, "-c", _KILLED, str(tmp_path), str(moment)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    made = sorted(tmp_path.iterdir(), key=lambda folder: int(folder.name))
+    mask = np.zeros((64, 64, 64), np.uint8)
+    mask[3:30, 4:40, 5:50] = 1
+    for folder in made:
+        if (folder / "volume").exists():
+            assert np.array_equal(Volume(str(folder / "volume"))[:], mask)
+        else:
+            Volume.from_numpy(str(folder / "volume"), mask)
+        write_label_rows(str(folder), {"a": ("print", build_label_index(mask))})
+        assert object_kind(label_index_uri(str(folder))) == "array"
+        assert len(Table(label_index_uri(str(folder))).read(("fingerprint",))["obs_id"].values) == 1
