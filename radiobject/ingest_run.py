@@ -23,7 +23,7 @@ from radiobject.ingest_ids import identified
 from radiobject.ingest_plan import IngestPlan, PlannedImage
 from radiobject.orientation import spacing_mm
 from radiobject.storage import collection as stored
-from radiobject.storage import commit, dataset, files, groups, layout, volume_rows
+from radiobject.storage import dataset, files, layout, volume_rows
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Transaction
 from radiobject.storage.label_index import build_label_index, fingerprint, write_label_rows
@@ -241,9 +241,7 @@ class IngestRun:
     def _make_group(self, name: str) -> str:
         place = dataset.new_collection_location(self.tx, name)
         uri = layout.join(self.tx.uri, place)
-        description = commit.group_description(commit.COLLECTION, name=name, owner="../..")
-        files.make_folder(layout.parent(uri))
-        groups.create(uri, description, self.tx.clock.tick())
+        stored.create_group(uri, self.tx.clock, name=name, owner="../..")
         return place
 
     def _uri(self, name: str) -> str:

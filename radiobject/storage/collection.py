@@ -139,10 +139,15 @@ def create_collection(
     uri: str, clock: Clock, columns: Mapping[str, Any] | None = None, *, name: str, owner: str
 ) -> None:
     """Create an empty collection inside the data set `owner`, as part of an open commit."""
+    create_group(uri, clock, name=name, owner=owner)
+    create_tables(uri, clock, columns)
+
+
+def create_group(uri: str, clock: Clock, *, name: str, owner: str) -> None:
+    """Create the group of a collection, which gets its tables by `create_tables`."""
     description = commit.group_description(commit.COLLECTION, name=name, owner=owner)
     files.make_folder(layout.parent(uri))
     groups.create(uri, description, clock.tick())
-    create_tables(uri, clock, columns)
 
 
 def create_tables(uri: str, clock: Clock, columns: Mapping[str, Any] | None = None) -> None:
