@@ -213,9 +213,9 @@ class Arena:
     def let_in(self, entry: int, whole: int, budget: int) -> bool:
         """Tell whether tiles of a volume may be admitted; the caller holds the lock.
 
-        Volumes are let in until all that they may ever need fills the budget: one for a quarter of
-        the data then serves a quarter of the patches at full speed, and not a quarter of each
-        patch. When those that are in ask for no more, what they left of it is open to others.
+        Volumes are let in while all that they may ever need fits: a budget for a quarter of the
+        data then serves a quarter of the patches at full speed, and not a quarter of each patch.
+        When those that are in ask for no more, what they left of it is open to others.
 
         Parameters
         ----------
@@ -228,11 +228,11 @@ class Arena:
         row, header = self._volumes[entry], self._header
         if row["promised"]:
             return True
-        room = self._promised < budget
+        room = self._promised + whole <= budget
         if not room and time.monotonic() >= self._look_again:
             self._drop_unused()
             self._look_again = time.monotonic() + _LOOK_AGAIN_S
-            room = self._promised < budget
+            room = self._promised + whole <= budget
         if not room:
             header["refused"] += np.uint64(1)
             if header["refused"] > _PATIENCE * header["volumes"]:
