@@ -89,7 +89,7 @@ class VolumeLoader(DataLoader):
         fixed_epoch: bool = False,
         meta_tensor: bool = False,
         receipt: bool = False,
-        look_ahead: int = 3,
+        look_ahead: int = 4,
         worker_init_fn: Callable[[int], None] | None = None,
         **loader_options: Any,
     ) -> None:
