@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 
-def write_tables(uri: str, count: int) -> None:
-    """Write the tables of a data set of `count` subjects with one volume each."""
+def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
+    """Write the tables of a data set of `count` subjects with one volume each.
+
+    `index_bytes` is the size of a volume's tile index: some 3 KB, or less where none is read.
+    """
     from radiobject.storage import collection as stored
     from radiobject.storage import commit, dataset, layout
     from radiobject.storage.table import Table
@@ -29,6 +32,6 @@ def write_tables(uri: str, count: int) -> None:
         rows |= {spacing: np.ones(count) for spacing in SPACING}
         rows |= {name: np.full(count, float(name[-1] == name[-2])) for name in AFFINE}
         Table(layout.join(folder, layout.OBS)).write(rows, tx.clock.tick())
-        index = {stored.INDEX_KEY: arrays, stored.INDEX_COLUMN: [b"x" * 3000] * count}
+        index = {stored.INDEX_KEY: arrays, stored.INDEX_COLUMN: [b"x" * index_bytes] * count}
         Table(layout.join(folder, layout.TILE_INDEX)).write(index, tx.clock.tick())
         dataset.publish(tx, collections={"CT": place}, subjects=count, volumes=count)

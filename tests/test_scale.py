@@ -4,47 +4,21 @@ import contextlib
 import itertools
 from unittest import mock
 
-import numpy as np
 import pytest
 import tiledb
 
+from benchmarks.tables import write_tables
 from radiobject import RadiObject
-from radiobject.storage import collection as stored
-from radiobject.storage import commit, dataset, groups, layout
+from radiobject.storage import groups
 from radiobject.storage.table import Table
-from radiobject.storage.volume_rows import AFFINE, ARRAY, AXCODES, DTYPE, SIDES, SPACING
 
 N = 100_000
-
-
-def make_tables(uri, count):
-    """Write the tables of a data set of `count` volumes; the volumes themselves are not there."""
-    subjects = [f"sub-{number:06d}" for number in range(count)]
-    ids = [f"{subject}_CT" for subject in subjects]
-    with commit.creation(uri, commit.ROOT, "synthetic") as tx:
-        dataset.create_obs_meta(uri, {"age": np.dtype(np.int64)}, tx.clock)
-        ages = (np.arange(count) % 90).tolist()
-        dataset.add_subjects(uri, {layout.SUBJECT_ID: subjects, "age": ages}, tx.clock)
-        place = dataset.new_collection_location(tx, "CT")
-        folder = layout.join(uri, place)
-        stored.create_collection(folder, tx.clock, {"kvp": np.int64}, name="CT", owner="../..")
-        arrays = [layout.array_name(obs_id, tx.timestamp) for obs_id in ids]
-        rows = {layout.SUBJECT_ID: subjects, layout.OBS_ID: ids, ARRAY: arrays}
-        rows |= {DTYPE: ["int16"] * count, AXCODES: ["RAS"] * count}
-        rows |= {"kvp": np.arange(count) % 140, SIDES[3]: np.zeros(count, np.int32)}
-        rows |= {side: np.full(count, 240, np.int32) for side in SIDES[:3]}
-        rows |= {spacing: np.ones(count) for spacing in SPACING}
-        rows |= {name: np.full(count, float(name[-1] == name[-2])) for name in AFFINE}
-        Table(layout.join(folder, layout.OBS)).write(rows, tx.clock.tick())
-        index = {stored.INDEX_KEY: arrays, stored.INDEX_COLUMN: [b"x" * 60] * count}
-        Table(layout.join(folder, layout.TILE_INDEX)).write(index, tx.clock.tick())
-        dataset.publish(tx, collections={"CT": place}, subjects=count, volumes=count)
 
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
     place = str(tmp_path_factory.mktemp("scale") / "store")
-    make_tables(place, N)
+    write_tables(place, N, index_bytes=60)
     return place
 
 

@@ -17,6 +17,7 @@ import mmap
 import os
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,6 @@ import numpy as np
 from radiobject.storage.huge_pages import map_shared
 from radiobject.storage.processes import pid_namespace, start_time
 
-MAGIC = 0x31454C49544F4452
 VIRTUAL_BYTES = 1 << 42
 PROCESSES = 256
 VOLUMES = 1 << 16
@@ -58,6 +58,14 @@ _VOLUME = np.dtype(
     ]
 )
 _EMPTY, _USED, _DELETED = 0, 1, 2
+
+
+def magic_of(*tables: np.dtype) -> int:
+    """Return the mark of arenas with these tables: a version with others makes its own arena."""
+    return 0x52544F42 << 32 | zlib.crc32(repr([table.descr for table in tables]).encode())
+
+
+MAGIC = magic_of(_HEADER, _PROCESS, _VOLUME)
 _PATIENCE = 8
 """Refusals per volume, with no tile admitted in between, that show that nobody needs the room."""
 _MOST_RESIDENT = 2

@@ -225,3 +225,18 @@ def test_memory_of_a_dead_process_is_reused(tmp_path, monkeypatch):
 def _left_in(*folders):
     # Semaphores of other programs come and go, and nothing here makes one.
     return {f: {name for name in os.listdir(f) if not name.startswith("sem.")} for f in folders}
+
+
+def test_versions_with_other_tables_share_no_arena():
+    """The gate runs two versions on one machine: neither may read the other's tables."""
+    from radiobject.storage import arena
+
+    tables = (arena._HEADER, arena._PROCESS, arena._VOLUME)
+    assert arena.magic_of(*tables) == arena.MAGIC
+    other = np.dtype([*arena._VOLUME.descr[:-2], arena._VOLUME.descr[-1]])
+    fd = os.memfd_create("radiobject-other-tables", os.MFD_ALLOW_SEALING)
+    arena.format_arena(fd, 1 << 20)
+    assert arena.is_arena(fd)
+    os.pwrite(fd, arena.magic_of(*tables[:2], other).to_bytes(8, "little"), 0)
+    assert not arena.is_arena(fd)
+    os.close(fd)
