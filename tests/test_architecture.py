@@ -47,6 +47,7 @@ ENGINES = {
     "torchio": {"ml"},
     "obstore": {"storage"},
     "boto3": {"storage"},
+    "blosc2": {"storage"},
 }
 ELSEWHERE = {
     ("ctx", "tiledb"): "makes the process's TileDB context, on first use",

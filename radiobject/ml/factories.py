@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict, Unpack
 
@@ -19,6 +18,7 @@ from radiobject.ml.loader import VolumeLoader
 from radiobject.ml.samplers import EpochSampler
 from radiobject.ml.source import VolumeSource
 from radiobject.plan.foreground import Placement
+from radiobject.storage.side_by_side import processors
 
 
 class _Unchosen(int):
@@ -292,11 +292,4 @@ def _chosen(options: LoaderOptions, names: Sequence[str]) -> dict[str, Any]:
 def _workers(wanted: object) -> int:
     if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 0:
         raise ConfigurationError(f"num_workers must be a whole number >= 0, got {wanted!r}")
-    return min(int(wanted), _cores()) if isinstance(wanted, _Unchosen) else wanted
-
-
-def _cores() -> int:
-    """Return the cores this process may run on, as PyTorch counts them before it warns."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return min(int(wanted), processors()) if isinstance(wanted, _Unchosen) else wanted

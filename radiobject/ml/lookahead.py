@@ -18,6 +18,7 @@ from radiobject.ml.buffers import PrivateBuffers, carve, layout_bytes
 from radiobject.ml.plan import SamplePlan
 from radiobject.storage import prefetch as storage_prefetch
 from radiobject.storage.reader import ReadRequest, read_batch
+from radiobject.storage.side_by_side import one_thread
 
 REMOTE_DEPTH = 8
 """Batches in flight towards an object store, beside those that are ready."""
@@ -185,7 +186,8 @@ def _read(
     number, plan = claimed
     try:
         voxels, requests = _prepared(dataset, plan, buffers)
-        read_batch(requests)
+        with one_thread():  # the other processors read other batches
+            read_batch(requests)
         board.deliver(number, _Ready(plan, batch_of(voxels, dataset.describe(plan))))
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
         board.deliver(number, error)

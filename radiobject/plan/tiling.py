@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -74,20 +73,9 @@ def tiles_covering(box: Box, extents: Sequence[int]) -> tuple[slice, ...]:
     )
 
 
-class TilePart(NamedTuple):
-    """The part of one tile that lies in a box.
-
-    Attributes
-    ----------
-    position : tuple of int
-        The tile's position in the grid.
-    in_tile, in_box : tuple of slice
-        The same voxels, counted from the tile's first voxel and from the box's.
-    """
-
-    position: tuple[int, ...]
-    in_tile: tuple[slice, ...]
-    in_box: tuple[slice, ...]
+TilePart = tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]
+"""The part of one tile that lies in a box: the tile's position in the grid, and the same voxels
+counted from the tile's first voxel and from the box's."""
 
 
 def parts_of(box: Box, extents: Sequence[int]) -> Iterator[TilePart]:
@@ -99,11 +87,11 @@ def parts_of(box: Box, extents: Sequence[int]) -> Iterator[TilePart]:
         positions.append(tiles)
         in_tile.append([slice(first - origin, last - origin) for origin, first, last in ends])
         in_box.append([slice(first - a, last - a) for _, first, last in ends])
-    return map(
-        TilePart,
+    return zip(
         itertools.product(*positions),
         itertools.product(*in_tile),
         itertools.product(*in_box),
+        strict=True,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from radiobject.plan.tiling import Tiling
 from radiobject.storage import handles, stats
 from radiobject.storage.array_files import ArrayFiles, open_files
 from radiobject.storage.checksum import crc32
-from radiobject.storage.decode import COMPRESSIONS
+from radiobject.storage.decode import CHUNK_BYTES, COMPRESSIONS, MAX_TILE_BYTES
 from radiobject.storage.fragment import FragmentTiles, UnsupportedArrayError, parse
 from radiobject.storage.tile_index import MAX_TILES, TileIndex
 from radiobject.storage.voxel_check import inside_tile, matches_statistics, usable_sum
@@ -106,6 +107,8 @@ def _understand(
         (attribute.enum_label is not None, "has an enumeration"),
         (attribute.dtype.kind not in "buif", f"holds {attribute.dtype}"),
         (not _known_filters(filters), f"has filters {kinds}"),
+        (attribute.filters.chunksize != CHUNK_BYTES, "is filtered in unusual chunks"),
+        (_tile_bytes(schema) > MAX_TILE_BYTES, f"has tiles of more than {MAX_TILE_BYTES:,} bytes"),
         (not {schema.tile_order, schema.cell_order} <= set(_ORDERS), "has unusual orders"),
     ]
     for wrong, what in problems:
@@ -117,6 +120,11 @@ def _understand(
         _ORDERS[schema.tile_order],
     )
     return tiling, attribute.dtype, _ORDERS[schema.cell_order], filters
+
+
+def _tile_bytes(schema: tiledb.ArraySchema) -> int:
+    sides = [int(schema.domain.dim(i).tile) for i in range(schema.ndim)]
+    return math.prod(sides) * schema.attr(0).dtype.itemsize
 
 
 def _known_filters(filters: tuple[str, ...]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -19,6 +18,7 @@ from radiobject.storage.deliver import deliver, fill_outside
 from radiobject.storage.handles import is_remote
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.open_volumes import volume_tiles
+from radiobject.storage.side_by_side import run_side_by_side, usable_threads
 from radiobject.storage.tile_cache import CacheUse, cache_use
 
 __all__ = [
@@ -148,14 +148,8 @@ def _refuse(request: ReadRequest, shape: tuple[int, ...]) -> NoReturn:
 
 
 def _read_slow(requests: list[ReadRequest]) -> None:
-    if len(requests) == 1 or not any(is_remote(r.locator.uri) for r in requests):
-        for request in requests:
-            _read_one(request)
-        return
-    workers = min(len(requests), MAX_PARALLEL_READS)
-    with ThreadPoolExecutor(workers, thread_name_prefix="radiobject-read") as threads:
-        for done in [threads.submit(_read_one, request) for request in requests]:
-            done.result()
+    remote = any(is_remote(request.locator.uri) for request in requests)
+    run_side_by_side(_read_one, requests, MAX_PARALLEL_READS if remote else usable_threads())
 
 
 def _read_one(request: ReadRequest) -> None:

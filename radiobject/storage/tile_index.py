@@ -13,7 +13,7 @@ import zstandard
 
 from radiobject.exceptions import IntegrityError
 from radiobject.plan.tiling import Tiling
-from radiobject.storage.decode import COMPRESSIONS, TileDecoder
+from radiobject.storage.decode import COMPRESSIONS, MAX_TILE_BYTES, TileDecoder
 
 PACKED_VERSION = 1
 MAX_TILES = 1 << 24
@@ -100,7 +100,7 @@ class TileIndex:
     @property
     def tile_bytes(self) -> int:
         """Decoded bytes of a whole tile."""
-        return math.prod(self.tiling.extents) * self.numpy_dtype.itemsize
+        return self.decoder.tile_bytes
 
     def pack(self) -> bytes:
         """Return the index as bytes: versioned, checked, without pickle, about 3 KB a volume.
@@ -191,6 +191,8 @@ def _unpack(packed: bytes) -> TileIndex:
     dtype, filters, path = header["dtype"], tuple(header["filters"]), header["path"]
     if dtype not in _DTYPES or filters not in _FILTERS or header["cell_order"] not in ("C", "F"):
         raise ValueError(f"type {dtype!r} or filters {filters} are unknown")
+    if math.prod(tiling.extents) * np.dtype(dtype).itemsize > MAX_TILE_BYTES:
+        raise ValueError(f"claims tiles of {tiling.extents} voxels")
     _check_path(path)
     arrays = _Arrays(content, start)
     count = tiling.count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,16 +12,21 @@ from radiobject.plan.box import Box
 from radiobject.plan.rescale import Rescale
 from radiobject.plan.tiling import TilePart, parts_of, tiles_covering
 from radiobject.storage import stats
+from radiobject.storage.blosc_chunk import Buffer
 from radiobject.storage.checksum import crc32
-from radiobject.storage.decode import Buffer
+from radiobject.storage.decode import scratch
 from radiobject.storage.deliver import deliver, outside
 from radiobject.storage.handles import is_remote
+from radiobject.storage.side_by_side import run_side_by_side, usable_threads
 from radiobject.storage.tile_cache import VolumeImage, open_image
 from radiobject.storage.tile_index import TileIndex
 from radiobject.storage.tile_source import TileSource, pool
-from radiobject.storage.voxel_check import decode_part, inside_tile, matches_statistics
+from radiobject.storage.voxel_check import decode_tiles, matches_statistics
 
 _VERIFY_TILES = 64
+# Waking another thread, and taking turns with it in the interpreter, costs as much as decoding
+# several tiles: a patch of usual size does not gain by it.
+_MANY_TILES = 32
 
 
 class VolumeTiles:
@@ -166,9 +171,11 @@ class VolumeTiles:
             return False
         varied = [p for p in positions if not self._constant[p]]
         numbers = [int(self._numbers[p]) for p in varied]
-        for number, position, stored in zip(numbers, varied, self._fetch(numbers), strict=True):
-            sides = self.index.tiling.box(position).shape
-            image.fill(position, self._decode(number, stored, tuple(slice(0, n) for n in sides)))
+
+        def fill(place: int, tile: np.ndarray) -> None:
+            image.fill(varied[place], self._inside(varied[place], tile))
+
+        self._decode_each(numbers, fill)
         for position in positions:
             if self._constant[position]:
                 image.fill(position, self.index.minimum[self._numbers[position]])
@@ -199,19 +206,23 @@ class VolumeTiles:
         for part, number, same in of_tile:
             position, _, in_box = part
             if same:
-                deliver(self.index.minimum[number], out[in_box], rescale)
+                self._put(self.index.minimum[number], out, in_box, rescale)
                 constant += 1
             elif image is not None and image.ready[position]:
                 source = tuple(
                     slice(s.start + a, s.stop + a) for s, a in zip(in_box, box.start, strict=True)
                 )
-                deliver(image.voxels[source], out[in_box], rescale)
+                self._put(image.voxels[source], out, in_box, rescale)
                 cached += 1
             else:
                 parts.append(part)
                 numbers.append(number)
-        if numbers:
-            self._deliver_decoded(numbers, parts, out, rescale)
+
+        def put(place: int, tile: np.ndarray) -> None:
+            _, in_tile, in_box = parts[place]
+            self._put(tile[in_tile], out, in_box, rescale)
+
+        self._decode_each(numbers, put)
         stats.count(
             tiles_decoded=len(numbers),
             tiles_constant=constant,
@@ -219,19 +230,17 @@ class VolumeTiles:
             bytes_decoded=len(numbers) * self.index.tile_bytes,
         )
 
-    def _deliver_decoded(
-        self, numbers: list[int], parts: list[TilePart], out: np.ndarray, rescale: Rescale | None
+    def _put(
+        self,
+        voxels: np.ndarray | np.generic,
+        out: np.ndarray,
+        where: tuple[slice, ...],
+        rescale: Rescale | None,
     ) -> None:
-        plain = rescale is None and out.dtype == self.dtype
-        decode = self._decode
-        for number, (_, in_tile, in_box), stored in zip(
-            numbers, parts, self._fetch(numbers), strict=True
-        ):
-            voxels = decode(number, stored, in_tile)
-            if plain:
-                out[in_box] = voxels
-            else:
-                deliver(voxels, out[in_box], rescale)
+        if rescale is None and out.dtype == self.dtype:
+            out[where] = voxels
+        else:
+            deliver(voxels, out[where], rescale)
 
     def verify(self) -> None:
         """Fetch and decode every tile, cached and constant ones too, and check each.
@@ -241,40 +250,73 @@ class VolumeTiles:
         IntegrityError, StorageError
             For the first tile that is not what was written or cannot be fetched.
         """
-        for first in range(0, self.index.tiling.count, _VERIFY_TILES):
-            numbers = list(range(first, min(first + _VERIFY_TILES, self.index.tiling.count)))
+        for numbers in _batches(np.flatnonzero(~self.index.constant)):
+            self._decode_each(numbers, lambda place, tile: None)
+        for numbers in _batches(np.flatnonzero(self.index.constant)):
             for number, stored in zip(numbers, self._fetch(numbers), strict=True):
-                if self.index.constant[number]:
-                    self._check_statistics(number, stored)
-                else:
-                    self._decode(number, stored, tuple(slice(0, n) for n in self._extents))
+                with scratch(self.index.tile_bytes) as out:
+                    tiles = decode_tiles(self.index, [number], [stored], self.label, out)
+                    self._check_statistics(number, tiles[0])
 
     def _source(self) -> TileSource:
         return pool.source(self.uri, self.index)
 
     def _fetch(self, numbers: Sequence[int]) -> list[Buffer]:
-        return self._source().fetch(numbers) if numbers else []
+        return self._source().fetch(numbers)
 
-    def _decode(self, number: int, stored: Buffer, part: tuple[slice, ...]) -> np.ndarray:
-        """Return a part of a checked tile, valid until this thread decodes again."""
-        index = self.index
-        checksums = index.checksum_list
+    def _decode_each(self, numbers: Sequence[int], use: Callable[[int, np.ndarray], None]) -> None:
+        """Fetch, check and decode tiles, and hand each to `use`: its place in `numbers`, and it.
+
+        They are whole, come in any order, some in other threads, and are valid while `use` runs.
+        """
+        count = len(numbers)
+        if not count:
+            return
+        index, pieces = self.index, self._fetch(numbers)
+
+        def decode(group: slice) -> None:
+            stored = pieces[group]
+            self._check_sums(numbers[group], stored)
+            with scratch(len(stored) * index.tile_bytes) as out:
+                tiles = decode_tiles(index, numbers[group], stored, self.label, out)
+                for place, tile in enumerate(tiles, group.start):
+                    if index.checksum_list is None:
+                        self._check_statistics(numbers[place], tile)
+                    use(place, tile)
+
+        threads = usable_threads() if count >= _MANY_TILES else 1
+        size = min(index.decoder.tiles_at_once, -(-count // threads))
+        groups = [slice(first, min(first + size, count)) for first in range(0, count, size)]
+        run_side_by_side(decode, groups, threads)
+
+    def _check_sums(self, numbers: Sequence[int], pieces: Sequence[Buffer]) -> None:
+        checksums = self.index.checksum_list
         if checksums is None:
-            self._check_statistics(number, stored)
-        elif crc32(stored) != checksums[number]:
-            self._damaged(number, "its checksum is not the one that was written")
-        return decode_part(index, number, stored, part, self.label)
+            return
+        for number, stored in zip(numbers, pieces, strict=True):
+            if crc32(stored) != checksums[number]:
+                self._damaged(number, "its checksum is not the one that was written")
 
-    def _check_statistics(self, number: int, stored: Buffer) -> None:
-        voxels = inside_tile(self.index, number, stored, self.label)
+    def _check_statistics(self, number: int, tile: np.ndarray) -> None:
+        voxels = self._inside(self.index.tiling.position(number), tile)
         if not matches_statistics(self.index, number, voxels):
             self._damaged(number, "minimum, maximum or sum are not those that were written")
+
+    def _inside(self, position: tuple[int, ...], tile: np.ndarray) -> np.ndarray:
+        """Return the voxels of a whole tile that lie in the volume."""
+        sides = self.index.tiling.box(position).shape
+        return tile[tuple(slice(0, n) for n in sides)]
 
     def _damaged(self, number: int, why: str) -> NoReturn:
         raise IntegrityError(
             f"tile {number} at grid position {self.index.tiling.position(number)} of volume "
             f"{self.label} is damaged: {why}"
         )
+
+
+def _batches(numbers: np.ndarray) -> Iterator[list[int]]:
+    for first in range(0, len(numbers), _VERIFY_TILES):
+        yield numbers[first : first + _VERIFY_TILES].tolist()
 
 
 def _only_value(values: np.ndarray) -> Any:

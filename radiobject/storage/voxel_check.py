@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from radiobject.exceptions import IntegrityError
-from radiobject.storage.decode import Buffer
+from radiobject.storage.blosc_chunk import Buffer
 from radiobject.storage.tile_index import TileIndex
 
 
-def decode_part(
-    index: TileIndex, number: int, stored: Buffer, part: tuple[slice, ...], label: str
+def decode_tiles(
+    index: TileIndex,
+    numbers: Sequence[int],
+    stored: Sequence[Buffer],
+    label: str,
+    out: np.ndarray,
 ) -> np.ndarray:
-    """Decode a part of tile `number`, which is valid until this thread decodes again.
+    """Decode tiles into the bytes `out`.
+
+    Returns
+    -------
+    ndarray, shape (tiles, *extents)
+        A view of `out`.
 
     Raises
     ------
     IntegrityError
-        If it does not decode; the message names the volume by `label`, and the tile.
+        If one does not decode; the message names the volume by `label`, and the tile.
     """
     try:
-        return index.decoder.decode(stored, part)
+        return index.decoder.decode(stored, out)
     except IntegrityError as error:
-        raise IntegrityError(f"tile {number} of volume {label} {error}") from error
+        if len(stored) == 1:
+            raise IntegrityError(f"tile {numbers[0]} of volume {label} {error}") from error
+        for number, tile in zip(numbers, stored, strict=True):
+            decode_tiles(index, [number], [tile], label, out[: index.tile_bytes])
+        raise
 
 
 def inside_tile(index: TileIndex, number: int, stored: Buffer, label: str) -> np.ndarray:
     """Decode tile `number` and return the voxels of it that lie in the volume."""
     sides = index.tiling.box(index.tiling.position(number)).shape
-    return decode_part(index, number, stored, tuple(slice(0, n) for n in sides), label)
+    out = np.empty(index.tile_bytes, np.uint8)
+    tile = decode_tiles(index, [number], [stored], label, out)[0]
+    return tile[tuple(slice(0, n) for n in sides)]
 
 
 def usable_sum(total: np.ndarray) -> np.ndarray:

@@ -29,15 +29,13 @@ def test_parts_cover_the_box_once(case):
     padded[tuple(slice(0, n) for n in tiling.shape)] = volume
     out = np.full(box.shape, -2)
     positions = set()
-    for part in parts_of(box, tiling.extents):
+    for position, in_tile, in_box in parts_of(box, tiling.extents):
         tile = padded[
-            tuple(
-                slice(i * e, i * e + e) for i, e in zip(part.position, tiling.extents, strict=True)
-            )
+            tuple(slice(i * e, i * e + e) for i, e in zip(position, tiling.extents, strict=True))
         ]
-        assert (out[part.in_box] == -2).all()
-        out[part.in_box] = tile[part.in_tile]
-        positions.add(part.position)
+        assert (out[in_box] == -2).all()
+        out[in_box] = tile[in_tile]
+        positions.add(position)
     np.testing.assert_array_equal(out, volume[box.slices])
     covering = tiles_covering(box, tiling.extents)
     grid = np.zeros(tiling.grid, bool)
