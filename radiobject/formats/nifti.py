@@ -37,6 +37,7 @@ from radiobject.storage.blocked_copy import copy_in_blocks
 __all__ = ["is_nifti", "load_nifti", "nifti_metadata", "read_header", "save_nifti"]
 
 _SLICES = 64
+_SLAB_BYTES = 1 << 26
 
 
 def load_nifti(
@@ -110,21 +111,24 @@ def _voxels(name: str, layout: NiftiLayout, content: bytes, limits: Limits) -> N
 
 
 def _unpacked(name: str, layout: NiftiLayout, content: bytes) -> NDArray[Any]:
-    """Return the voxels of a gzip file in C order, put there while the processor's cache has them.
+    """Return the voxels of a gzip file in C order.
 
-    Slices are decoded a few at a time: as many as fill whole cache lines of the result.
+    Slices are decoded a slab at a time, all of them together if they are not too large: what lies
+    behind one another in the result is then written at once. A slab has slices enough to fill
+    whole cache lines of the result.
     """
     *sides, last = layout.shape
     out = np.empty(layout.shape, layout.dtype.newbyteorder("="))
     slice_bytes = layout.voxel_bytes // last
-    firsts = range(0, last, _SLICES)
-    sizes = [slice_bytes * min(_SLICES, last - first) for first in firsts]
+    step = max(_SLICES, _SLAB_BYTES // slice_bytes)
+    firsts = range(0, last, step)
+    sizes = [slice_bytes * min(step, last - first) for first in firsts]
     blocks = gunzip_blocks(name, content, [layout.offset, *sizes])
     next(blocks)
     # strict=True asks for a block behind the last one, which is what verifies the checksum.
     for first, block in zip(firsts, blocks, strict=True):
         slab = block.view(layout.dtype).reshape((*sides, -1), order="F")
-        copy_in_blocks(slab, out[..., first : first + _SLICES])
+        copy_in_blocks(slab, out[..., first : first + step])
     return out
 
 
