@@ -20,7 +20,7 @@ ROOT := $(CURDIR)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := ml,dicom,s3,cli,bench,test
+EXTRAS := fast,ml,dicom,s3,cli,bench,test
 QUICK_FLAG := $(if $(filter-out 0 no,$(QUICK)),--quick)
 
 # asv and pip run far from here, so the constraints travel as an absolute path. pip reads the
