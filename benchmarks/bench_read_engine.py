@@ -39,7 +39,7 @@ class PageCacheWarm(Engine):
 
     params = (WAYS, tuple(REGIONS))
     param_names = ("way", "region")
-    version = "2"
+    version = "3"
 
     def setup(self, stored, way, region):
         from contextlib import ExitStack
@@ -63,7 +63,7 @@ class DecodedCache(Engine):
 
     params = SHARES
     param_names = ("tiles in the cache",)
-    version = "2"
+    version = "3"
 
     def track_seconds_per_sample(self, stored, share):
         from benchmarks.reach_engine import seconds_per_sample

@@ -1,13 +1,15 @@
-"""The read engine alone, beside the formats it competes with: one thread, the same boxes.
+"""The read engine alone, beside the formats it competes with, on the same boxes.
 
 Every way reads the same boxes of the same volumes with the page cache warm. Blocks are 32 cubed
-everywhere. What a network costs is in `benchmarks.reach_network`.
+everywhere. The engine reads them four at a time, as a loader does; blosc2 has no such call, and
+uses one thread or two, whichever is faster. What a network costs is in `benchmarks.reach_network`.
 """
 
 from __future__ import annotations
 
 import os
 import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,8 +32,10 @@ REGIONS: dict[str, tuple[int, int, int]] = {
     "sagittal slice": (1, 0, 0),
     "volume": (0, 0, 0),
 }
-WAYS = ("engine balanced", "engine fast", "blosc2 zstd", "blosc2 lz4", "libtiledb")
+ALONE = "engine one thread, balanced"
+WAYS = ("engine balanced", "engine fast", ALONE, "blosc2 zstd", "blosc2 lz4", "libtiledb")
 _PATCHES, _VOLUMES = 24, 4  # read in one call
+_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,36 @@ def draw_boxes(stored: Stored, sides: Sequence[int], count: int, seed: int = 0) 
 def reading(
     way: str, stored: Stored, sides: tuple[int, ...], boxes: list[Box]
 ) -> Callable[[], None]:
-    """Return a call that reads `boxes` by one way, one after the other."""
-    out = np.empty(sides, stored.dtype)
+    """Return a call that reads `boxes` by one way."""
     kind = way.rpartition(" ")[2]
-    if way.startswith("blosc2"):
-        return _from_blosc2(stored.paths[kind], sides, boxes, out)
+    if way.startswith("engine"):
+        batch = np.empty((1 if sides == stored.shape else _BATCH, *sides), stored.dtype)
+        call = engine_reading(stored.locators[kind], sides, boxes, batch)
+        return _alone(call) if way == ALONE else call
+    out = np.empty(sides, stored.dtype)
     if way == "libtiledb":
         return _from_libtiledb(stored.locators["balanced"], sides, boxes, out)
-    return engine_reading(stored.locators[kind], sides, boxes, out[np.newaxis])
+    one, two = (_from_blosc2(stored.paths[kind], sides, boxes, out, n) for n in (1, 2))
+    return min(one, two, key=_quickest)
+
+
+def _quickest(call: Callable[[], None]) -> float:
+    """Return the seconds of the best of three calls."""
+    return min(timeit.repeat(call, number=1, repeat=3))
+
+
+def _alone(call: Callable[[], None]) -> Callable[[], None]:
+    """Return `call` by one thread, as every call was before reads were shared among several."""
+    try:
+        from radiobject.storage.side_by_side import one_thread
+    except ImportError:
+        return call
+
+    def by_one_thread() -> None:
+        with one_thread():
+            call()
+
+    return by_one_thread
 
 
 def engine_reading(
@@ -126,13 +152,12 @@ def engine_reading(
 
 
 def _from_blosc2(
-    paths: list[str], sides: tuple[int, ...], boxes: list[Box], out: np.ndarray
+    paths: list[str], sides: tuple[int, ...], boxes: list[Box], out: np.ndarray, threads: int
 ) -> Callable[[], None]:
     import blosc2
 
-    # One thread decodes, as nnU-Net sets it.
-    one = blosc2.DParams(nthreads=1)
-    opened = [blosc2.open(path, mmap_mode="r", dparams=one) for path in paths]
+    params = blosc2.DParams(nthreads=threads)
+    opened = [blosc2.open(path, mmap_mode="r", dparams=params) for path in paths]
 
     def call() -> None:
         for volume, start in boxes:
