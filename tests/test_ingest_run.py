@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dicom_builder
@@ -11,10 +12,11 @@ import pandas as pd
 import pytest
 from pydicom import Dataset
 
-from radiobject import RadiObject, VolumeCollection
+from radiobject import RadiObject, VolumeCollection, ingest_run
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, ShapeError
 from radiobject.ingest import IngestOptions, ingest_images, ingest_plan
 from radiobject.ingest_plan import join_plans, plan_dicoms, plan_niftis
+from radiobject.storage.label_index import read_label_rows
 
 SHAPE = (3, 4, 5)
 
@@ -248,3 +250,33 @@ def test_what_is_asked_for_wrongly_is_said(tmp_path: Path) -> None:
     with pytest.raises(AlignmentError, match="not found in obs_meta: 'a'"):
         RadiObject.from_images(f"{store}2", images, obs_meta=rows)
     assert len(radi.history()) == 1
+
+
+# A thread's memory
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 2000, 1 << 26])
+def test_volumes_that_share_memory_stay_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_bytes: int
+) -> None:
+    """Larger and smaller ones in turn, of several types, read one by one by one thread."""
+    monkeypatch.setattr(ingest_run, "_KEPT_BYTES", kept_bytes)
+    rng = np.random.default_rng(0)
+    shapes = [(9, 8, 7), (2, 3, 4), (12, 10, 8), (5, 5, 5, 2), (9, 8, 7)]
+    dtypes = ["int16", "float32", "uint8", ">i4", "int16"]
+    written = {}
+    for number, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True)):
+        written[f"s{number}"] = data = rng.integers(0, 4, shape).astype(dtype)
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / f"s{number}.nii.gz")
+    images = {"seg": [(tmp_path / f"{name}.nii.gz", name) for name in written]}
+    with ThreadPoolExecutor(1) as executor:
+        store = RadiObject.from_images(
+            str(tmp_path / "store"), images, labels=["seg"], executor=executor
+        )
+    summaries = read_label_rows(store.seg.uri, store.seg.locators())
+    for volume, subject in zip(store.seg, store.seg.subject_ids, strict=True):
+        expected = written[subject]
+        np.testing.assert_array_equal(volume.to_numpy(), expected)
+        summary = summaries[volume.obs_id]
+        counted = np.unique(expected[expected != 0], return_counts=True)
+        np.testing.assert_array_equal((summary.values, summary.counts), counted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ def load_nifti(
     reorient: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
     keep: Sequence[str] = (),
+    empty: Callable[[tuple[int, ...], np.dtype], NDArray[Any]] = np.empty,
 ) -> LoadedImage:
     """Read a NIfTI file once and return its volume.
 
@@ -61,6 +62,9 @@ def load_nifti(
     keep : sequence of str
         Text fields of the header to keep: any of descrip, aux_file, intent_name and db_name.
         They may identify a patient, so none is kept unless named here.
+    empty : callable
+        Makes the array, of a shape and a type, that a compressed file is decoded into: C order,
+        any content.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def load_nifti(
         content = read_file(voxel_path, limits)
         voxels = SourceFile.of_bytes(voxel_path.name, content)
         source = SourceFile.of_many(header_path.name, (source, voxels))
-    stored = _voxels(voxel_path.name, layout, content, limits)
+    stored = _voxels(voxel_path.name, layout, content, limits, empty)
     data, rescale = apply_if_lossless(stored, *layout.scale)
     return _image(layout, data, rescale, source, reorient, _kept_text(layout, keep))
 
@@ -94,12 +98,20 @@ def nifti_metadata(path: Path, limits: Limits = DEFAULT_LIMITS) -> NiftiMetadata
     return read_header(path, limits).columns()
 
 
-def _voxels(name: str, layout: NiftiLayout, content: bytes, limits: Limits) -> NDArray[Any]:
+def _voxels(
+    name: str,
+    layout: NiftiLayout,
+    content: bytes,
+    limits: Limits,
+    empty: Callable[[tuple[int, ...], np.dtype], NDArray[Any]],
+) -> NDArray[Any]:
     """Return the voxels as in the file, shape (X, Y, Z[, T]), native byte order."""
     needed = layout.offset + layout.voxel_bytes
     if content.startswith(GZIP_MAGIC):
         limits.check_gzip(name, len(content), needed)
-        return _unpacked(name, layout, content)
+        out = empty(layout.shape, layout.dtype.newbyteorder("="))
+        _unpack(name, layout, content, out)
+        return out
     if len(content) < needed:
         raise IngestError(
             f"{name}: cut short: the header declares {needed:,} bytes, "
@@ -110,15 +122,14 @@ def _voxels(name: str, layout: NiftiLayout, content: bytes, limits: Limits) -> N
     return flat.astype(layout.dtype.newbyteorder("="), copy=False).reshape(layout.shape, order="F")
 
 
-def _unpacked(name: str, layout: NiftiLayout, content: bytes) -> NDArray[Any]:
-    """Return the voxels of a gzip file in C order.
+def _unpack(name: str, layout: NiftiLayout, content: bytes, out: NDArray[Any]) -> None:
+    """Decode the voxels of a gzip file into an array in C order.
 
     Slices are decoded a slab at a time, all of them together if they are not too large: what lies
     behind one another in the result is then written at once. A slab has slices enough to fill
     whole cache lines of the result.
     """
     *sides, last = layout.shape
-    out = np.empty(layout.shape, layout.dtype.newbyteorder("="))
     slice_bytes = layout.voxel_bytes // last
     step = max(_SLICES, _SLAB_BYTES // slice_bytes)
     firsts = range(0, last, step)
@@ -129,7 +140,6 @@ def _unpacked(name: str, layout: NiftiLayout, content: bytes) -> NDArray[Any]:
     for first, block in zip(firsts, blocks, strict=True):
         slab = block.view(layout.dtype).reshape((*sides, -1), order="F")
         copy_in_blocks(slab, out[..., first : first + step])
-    return out
 
 
 def _image(
