@@ -130,6 +130,8 @@ class ReadConfig(BaseModel):
 
     `tile_cache_size_mb` bounds the decoded-tile cache in MiB; left unset, the cache takes up to a
     quarter of the memory that is free when it is first used. `memory_budget_mb` is libtiledb's.
+    `concurrency` is the most threads that share one read. `max_workers` is the most volumes worked
+    on at once by what handles many.
     """
 
     memory_budget_mb: int = Field(default=1024, ge=64)

@@ -101,6 +101,9 @@ def run_side_by_side(work: Callable[[T], None], items: Sequence[T], threads: int
         wait([other for other in others if not other.cancel()])
     if errors:
         raise errors[min(errors)]
+    for other in others:
+        if not other.cancelled():
+            other.result()
 
 
 _MOST_THREADS = 32

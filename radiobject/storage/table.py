@@ -16,6 +16,7 @@ from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
 from radiobject.storage import files, layout
 from radiobject.storage.aside import aside
+from radiobject.storage.handles import is_remote, writing_ctx
 
 TEXT = np.dtype("U")
 BLOB = np.dtype("S")
@@ -23,6 +24,7 @@ BLOB = np.dtype("S")
 
 _TIME = np.dtype("datetime64[ns]")
 _TILE_ROWS = 10_000
+_FEW_ROWS = 1000
 _MAX_FRAGMENTS = 24
 _MERGE_BYTES = 256 << 20
 """What merging may take: libtiledb fills its buffers whatever the table's size, by default with
@@ -163,10 +165,8 @@ class Table:
         self.uri = uri
         self.timestamp = timestamp
 
-    def _open(self, mode: str = "r", timestamp: int | None = None) -> tiledb.Array:
+    def _open(self) -> tiledb.Array:
         ctx = get_tiledb_ctx()
-        if mode != "r":
-            return tiledb.open(self.uri, mode, timestamp=timestamp, ctx=ctx)
         until = self.timestamp if self.timestamp is not None else FOREVER
         return tiledb.open(self.uri, "r", timestamp=(0, until), ctx=ctx)
 
@@ -217,7 +217,11 @@ class Table:
         count = len(next(iter(rows.values())))
         if count == 0:
             return
-        with self._open("w", timestamp) as array:
+        # Threads that share the columns of a few rows cost more than they save, but for the
+        # latency of an object store.
+        alone = count <= _FEW_ROWS and not is_remote(self.uri)
+        ctx = writing_ctx() if alone else get_tiledb_ctx()
+        with tiledb.open(self.uri, "w", timestamp=timestamp, ctx=ctx) as array:
             query = lt.Query(lt.Context(array.ctx), array.array, lt.QueryType.WRITE)
             query.layout = lt.LayoutType.UNORDERED
             alive: list[Any] = []
@@ -263,7 +267,7 @@ class Table:
 
     def delete(self, condition: str, timestamp: int) -> None:
         """Delete the rows for which the query condition holds, from `timestamp` on."""
-        with self._open("d", timestamp) as array:
+        with tiledb.open(self.uri, "d", timestamp=timestamp, ctx=get_tiledb_ctx()) as array:
             array.query(cond=condition).submit()
 
     def delete_keys(self, key: str, values: Sequence[str], timestamp: int) -> None:
