@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,6 +93,13 @@ def axis_directions(affine: NDArray[np.floating]) -> tuple[tuple[int, int], ...]
     matrix = np.asarray(affine, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise ShapeError(f"an affine is a finite (4, 4) matrix, got\n{matrix}")
+    return _directions(matrix.tobytes())
+
+
+# One volume's affine is looked at several times, and all volumes of a grid have the same.
+@lru_cache(maxsize=256)
+def _directions(content: bytes) -> tuple[tuple[int, int], ...]:
+    matrix = np.frombuffer(content).reshape(4, 4)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     if not spacing.all() or np.linalg.matrix_rank(matrix[:3, :3] / spacing) < 3:
         raise ShapeError(f"an affine needs three independent voxel axes, got\n{matrix}")

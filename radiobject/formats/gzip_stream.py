@@ -124,7 +124,7 @@ def _at_once(compressed: bytes, declared: int) -> NDArray[np.uint8] | None:
     if _libdeflate is None or not 0 < declared <= AT_ONCE_BYTES:
         return None
     length = declared.to_bytes(4, "little")
-    if not compressed.endswith(length) or compressed.rfind(length, 0, -1) >= 0:
+    if compressed.find(length) != len(compressed) - len(length):
         return None
     if len(compressed) <= _FLAGS_BYTE or compressed[_FLAGS_BYTE] & _HEADER_CHECKSUM_FLAG:
         # libdeflate does not verify the checksum that a member's header may have.

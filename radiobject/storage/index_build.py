@@ -96,35 +96,32 @@ def _understand(
 ) -> tuple[Tiling, np.dtype, str, tuple[str, ...]]:
     domain = schema.domain
     dims = [domain.dim(i) for i in range(schema.ndim)]
-    attribute = schema.attr(0)
-    kinds = [type(f).__name__ for f in attribute.filters]
+    bounds = [dim.domain for dim in dims]
+    attribute, orders = schema.attr(0), (schema.tile_order, schema.cell_order)
+    dtype, chain = attribute.dtype, attribute.filters
+    kinds = [type(f).__name__ for f in chain]
     filters = tuple(_FILTER_NAMES.get(kind, kind) for kind in kinds)
     problems = [
         (schema.sparse or schema.nattr != 1, "is not a dense array with one attribute"),
-        (schema.ndim not in (3, 4), f"has {schema.ndim} axes"),
-        (any(d.dtype != np.int32 or d.domain[0] != 0 for d in dims), "has unusual coordinates"),
+        (len(dims) not in (3, 4), f"has {len(dims)} axes"),
+        (any(dim.dtype != np.int32 for dim in dims), "has unusual coordinates"),
+        (any(first != 0 for first, _ in bounds), "has unusual coordinates"),
         (attribute.isvar or attribute.ncells != 1 or attribute.isnullable, "has unusual cells"),
         (attribute.enum_label is not None, "has an enumeration"),
-        (attribute.dtype.kind not in "buif", f"holds {attribute.dtype}"),
+        (dtype.kind not in "buif", f"holds {dtype}"),
         (not _known_filters(filters), f"has filters {kinds}"),
-        (attribute.filters.chunksize != CHUNK_BYTES, "is filtered in unusual chunks"),
-        (_tile_bytes(schema) > MAX_TILE_BYTES, f"has tiles of more than {MAX_TILE_BYTES:,} bytes"),
-        (not {schema.tile_order, schema.cell_order} <= set(_ORDERS), "has unusual orders"),
+        (chain.chunksize != CHUNK_BYTES, "is filtered in unusual chunks"),
+        (not set(orders) <= set(_ORDERS), "has unusual orders"),
     ]
     for wrong, what in problems:
         if wrong:
             raise UnsupportedArrayError(f"{uri!r} {what}")
-    tiling = Tiling(
-        tuple(int(d.domain[1]) + 1 for d in dims),
-        tuple(int(d.tile) for d in dims),
-        _ORDERS[schema.tile_order],
-    )
-    return tiling, attribute.dtype, _ORDERS[schema.cell_order], filters
-
-
-def _tile_bytes(schema: tiledb.ArraySchema) -> int:
-    sides = [int(schema.domain.dim(i).tile) for i in range(schema.ndim)]
-    return math.prod(sides) * schema.attr(0).dtype.itemsize
+    tile_order, cell_order = (_ORDERS[order] for order in orders)
+    extents = tuple(int(dim.tile) for dim in dims)
+    if math.prod(extents) * dtype.itemsize > MAX_TILE_BYTES:
+        raise UnsupportedArrayError(f"{uri!r} has tiles of more than {MAX_TILE_BYTES:,} bytes")
+    tiling = Tiling(tuple(int(last) + 1 for _, last in bounds), extents, tile_order)
+    return tiling, dtype, cell_order, filters
 
 
 def _known_filters(filters: tuple[str, ...]) -> bool:

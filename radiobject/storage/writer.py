@@ -92,7 +92,8 @@ def write_volume(
 
 def _create(uri: str, schema: tiledb.ArraySchema, ctx: tiledb.Ctx) -> None:
     try:
-        tiledb.Array.create(uri, schema, ctx=ctx)
+        # `tiledb.Array.create` copies the settings of `ctx` first, one by one: 1.4 ms.
+        lt.Array._create(ctx, uri, schema)
     except tiledb.TileDBError as error:
         if "already exists" in str(error):
             raise StoreExistsError(f"a volume lies at {uri!r} already; choose another") from error
