@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tiledb
+import tiledb.libtiledb as lt
 from stored import coded
 
 from radiobject.ctx import CompressionConfig, TileConfig, WriteConfig
@@ -39,7 +40,7 @@ def test_default_tiles_and_metadata(tmp_path):
 
 def test_one_create_and_one_write_open(tmp_path, monkeypatch):
     calls = []
-    create, opened = tiledb.Array.create, tiledb.open
+    create, opened = lt.Array._create, tiledb.open
 
     def counted_create(*args, **kwargs):
         calls.append("create")
@@ -49,7 +50,7 @@ def test_one_create_and_one_write_open(tmp_path, monkeypatch):
         calls.append(f"open {mode}")
         return opened(uri, mode, **kwargs)
 
-    monkeypatch.setattr(tiledb.Array, "create", counted_create)
+    monkeypatch.setattr(lt.Array, "_create", counted_create)
     monkeypatch.setattr(tiledb, "open", counted_open)
     with TileDBStats() as stats:
         locator = writer.write_volume(str(tmp_path / "v"), coded((40, 40, 40), "int16"))
