@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -58,13 +59,13 @@ def test_the_first_error_is_raised_when_all_threads_are_done(threads):
 
 
 def test_an_interrupt_of_the_caller_waits_for_the_others():
-    caller, begun, ended = threading.current_thread(), threading.Event(), []
+    caller, both, ended = threading.current_thread(), threading.Barrier(2), []
 
     def work(item):
+        both.wait(timeout=30)
         if threading.current_thread() is caller:
-            begun.wait(10)
             raise KeyboardInterrupt
-        begun.set()
+        time.sleep(0.1)
         ended.append(item)
 
     with pytest.raises(KeyboardInterrupt):
