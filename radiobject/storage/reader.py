@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NoReturn
 
 import numpy as np
@@ -18,7 +19,7 @@ from radiobject.storage.deliver import deliver, fill_outside
 from radiobject.storage.handles import is_remote
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.open_volumes import volume_tiles
-from radiobject.storage.side_by_side import run_side_by_side, usable_threads
+from radiobject.storage.side_by_side import Task, finish, run_side_by_side
 from radiobject.storage.tile_cache import CacheUse, cache_use
 
 __all__ = [
@@ -94,7 +95,7 @@ def read_batch(requests: Sequence[ReadRequest]) -> None:
     """Read many boxes, each as `read_into` does, sharing fetches and bookkeeping.
 
     Every request is checked before the first is read. Boxes whose tiles have to come over a
-    network are read side by side.
+    network are read side by side; what the main thread has to decode is shared among threads.
     """
     inside = [_check(request) for request in requests]
     slow: list[ReadRequest] = []
@@ -148,8 +149,20 @@ def _refuse(request: ReadRequest, shape: tuple[int, ...]) -> NoReturn:
 
 
 def _read_slow(requests: list[ReadRequest]) -> None:
-    remote = any(is_remote(request.locator.uri) for request in requests)
-    run_side_by_side(_read_one, requests, MAX_PARALLEL_READS if remote else usable_threads())
+    if any(is_remote(request.locator.uri) for request in requests):
+        run_side_by_side(_read_one, requests, MAX_PARALLEL_READS)
+    else:
+        finish(chain.from_iterable(map(_begin, requests)))
+
+
+def _begin(request: ReadRequest) -> Iterator[Task]:
+    """Read a box; yield what is left to do, so that it can be done beside that of other boxes."""
+    locator, box = request.locator, request.box
+    volume = volume_tiles(locator)
+    if volume is None or request.regrid is not None or not box.within(locator.shape):
+        _read_one(request)
+    else:
+        yield from volume.begin(box, request.out, request.rescale)
 
 
 def _read_one(request: ReadRequest) -> None:

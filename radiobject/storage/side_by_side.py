@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
@@ -14,6 +14,11 @@ from typing import TypeVar
 from radiobject.ctx import get_radiobject_config
 
 T = TypeVar("T")
+Task = Callable[[], None]
+
+# Waking another thread, and taking turns with it in the interpreter, costs as much as decoding
+# several tiles: the two tasks of a patch of usual size are not worth it.
+_WORTH_SHARING = 3
 
 
 class _Share(threading.local):
@@ -55,6 +60,17 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def finish(tasks: Iterable[Task]) -> None:
+    """Do tasks, by as many threads as may share them, if they are not too few."""
+    threads = usable_threads()
+    if threads == 1:
+        for task in tasks:
+            task()
+        return
+    listed = list(tasks)
+    run_side_by_side(lambda task: task(), listed, threads if len(listed) >= _WORTH_SHARING else 1)
 
 
 def run_side_by_side(work: Callable[[T], None], items: Sequence[T], threads: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,16 +18,15 @@ from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import scratch
 from radiobject.storage.deliver import deliver, outside
 from radiobject.storage.handles import is_remote
-from radiobject.storage.side_by_side import run_side_by_side, usable_threads
+from radiobject.storage.side_by_side import Task, finish, usable_threads
 from radiobject.storage.tile_cache import VolumeImage, open_image
 from radiobject.storage.tile_index import TileIndex
 from radiobject.storage.tile_source import TileSource, pool
 from radiobject.storage.voxel_check import decode_tiles, matches_statistics
 
 _VERIFY_TILES = 64
-# Waking another thread, and taking turns with it in the interpreter, costs as much as decoding
-# several tiles: a patch of usual size does not gain by it.
-_MANY_TILES = 32
+# Of threads that share a read, each decodes so many at once: few enough that all end together.
+_TILES_SHARED = 16
 
 
 class VolumeTiles:
@@ -98,7 +98,16 @@ class VolumeTiles:
         return tiles
 
     def read(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> None:
+        """Read a box inside the volume that is not empty: what `begin` leaves to do, too."""
+        finish(self.begin(box, out, rescale))
+
+    def begin(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> Iterator[Task]:
         """Read a box inside the volume that is not empty, filling the cache where it has room.
+
+        Yields
+        ------
+        callable
+            What is left to do: tiles to be decoded into `out`, in any order and any thread.
 
         Raises
         ------
@@ -122,7 +131,7 @@ class VolumeTiles:
                 self._deliver_core(box, core, image, out, rescale)
                 stats.count(tiles_constant=constant.size - self._constant[core].size)
                 return
-        self._assemble(box, out, rescale)
+        yield from self._assemble(box, out, rescale)
 
     def _core(self, cover: tuple[slice, ...]) -> tuple[slice, ...]:
         """Return the tiles of `cover` that hold more than background, as one box of tiles.
@@ -175,7 +184,7 @@ class VolumeTiles:
         def fill(place: int, tile: np.ndarray) -> None:
             image.fill(varied[place], self._inside(varied[place], tile))
 
-        self._decode_each(numbers, fill)
+        finish(self._decoding(numbers, fill))
         for position in positions:
             if self._constant[position]:
                 image.fill(position, self.index.minimum[self._numbers[position]])
@@ -190,8 +199,8 @@ class VolumeTiles:
         self._complete = bool(image.ready.all())
         return True
 
-    def _assemble(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> None:
-        """Deliver a box tile by tile, without adding to the cache."""
+    def _assemble(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> Iterator[Task]:
+        """Deliver a box tile by tile, without adding to the cache; yield the decoding."""
         image = self._image
         parts: list[TilePart] = []
         numbers: list[int] = []
@@ -222,7 +231,7 @@ class VolumeTiles:
             _, in_tile, in_box = parts[place]
             self._put(tile[in_tile], out, in_box, rescale)
 
-        self._decode_each(numbers, put)
+        yield from self._decoding(numbers, put)
         stats.count(
             tiles_decoded=len(numbers),
             tiles_constant=constant,
@@ -251,7 +260,7 @@ class VolumeTiles:
             For the first tile that is not what was written or cannot be fetched.
         """
         for numbers in _batches(np.flatnonzero(~self.index.constant)):
-            self._decode_each(numbers, lambda place, tile: None)
+            finish(self._decoding(numbers, lambda place, tile: None))
         for numbers in _batches(np.flatnonzero(self.index.constant)):
             for number, stored in zip(numbers, self._fetch(numbers), strict=True):
                 with scratch(self.index.tile_bytes) as out:
@@ -264,30 +273,43 @@ class VolumeTiles:
     def _fetch(self, numbers: Sequence[int]) -> list[Buffer]:
         return self._source().fetch(numbers)
 
-    def _decode_each(self, numbers: Sequence[int], use: Callable[[int, np.ndarray], None]) -> None:
-        """Fetch, check and decode tiles, and hand each to `use`: its place in `numbers`, and it.
+    def _decoding(
+        self, numbers: Sequence[int], use: Callable[[int, np.ndarray], None]
+    ) -> Iterator[Task]:
+        """Fetch tiles; yield tasks that check and decode them, and hand each on.
 
-        They are whole, come in any order, some in other threads, and are valid while `use` runs.
+        Parameters
+        ----------
+        numbers : sequence of int
+        use : callable
+            Takes a tile's place in `numbers`, and its voxels: those of a whole tile, valid until
+            it returns.
         """
         count = len(numbers)
         if not count:
             return
-        index, pieces = self.index, self._fetch(numbers)
+        pieces, size = self._fetch(numbers), self.index.decoder.tiles_at_once
+        if usable_threads() > 1:
+            size = min(size, -(-count // -(-count // _TILES_SHARED)))
+        for first in range(0, count, size):
+            group = slice(first, first + size)
+            yield partial(self._decode, numbers[group], pieces[group], use, first)
 
-        def decode(group: slice) -> None:
-            stored = pieces[group]
-            self._check_sums(numbers[group], stored)
-            with scratch(len(stored) * index.tile_bytes) as out:
-                tiles = decode_tiles(index, numbers[group], stored, self.label, out)
-                for place, tile in enumerate(tiles, group.start):
-                    if index.checksum_list is None:
-                        self._check_statistics(numbers[place], tile)
-                    use(place, tile)
-
-        threads = usable_threads() if count >= _MANY_TILES else 1
-        size = min(index.decoder.tiles_at_once, -(-count // threads))
-        groups = [slice(first, min(first + size, count)) for first in range(0, count, size)]
-        run_side_by_side(decode, groups, threads)
+    def _decode(
+        self,
+        numbers: Sequence[int],
+        pieces: Sequence[Buffer],
+        use: Callable[[int, np.ndarray], None],
+        first: int,
+    ) -> None:
+        index = self.index
+        self._check_sums(numbers, pieces)
+        with scratch(len(pieces) * index.tile_bytes) as out:
+            tiles = decode_tiles(index, numbers, pieces, self.label, out)
+            for place, tile in enumerate(tiles):
+                if index.checksum_list is None:
+                    self._check_statistics(numbers[place], tile)
+                use(first + place, tile)
 
     def _check_sums(self, numbers: Sequence[int], pieces: Sequence[Buffer]) -> None:
         checksums = self.index.checksum_list

@@ -15,7 +15,7 @@ from radiobject.exceptions import IntegrityError
 from radiobject.plan.box import Box
 from radiobject.storage import reader, side_by_side, tile_cache, writer
 from radiobject.storage.reader import ReadRequest, read_batch, read_into
-from radiobject.storage.side_by_side import one_thread, run_side_by_side, usable_threads
+from radiobject.storage.side_by_side import finish, one_thread, run_side_by_side, usable_threads
 
 
 @pytest.fixture
@@ -84,6 +84,22 @@ def test_one_of_several_has_one_thread(four_processors):
     configure(read=ReadConfig(concurrency=2))
     assert usable_threads() == 2
     configure(read=before)
+
+
+@pytest.mark.parametrize(("count", "shared"), [(0, False), (1, False), (2, False), (3, True)])
+def test_few_tasks_stay_with_the_caller(four_processors, count, shared):
+    began, second = [], threading.Event()
+
+    def task():
+        began.append(threading.get_ident())
+        if len(began) > 1:
+            second.set()
+        elif shared:
+            second.wait(30)  # until another thread has begun
+
+    finish(task for _ in range(count))
+    assert len(began) == count
+    assert bool(set(began) - {threading.get_ident()}) == shared
 
 
 def test_a_worker_process_has_one_thread():
