@@ -21,7 +21,7 @@ from radiobject.storage.handles import is_remote
 from radiobject.storage.side_by_side import Task, finish, usable_threads
 from radiobject.storage.tile_cache import VolumeImage, open_image
 from radiobject.storage.tile_index import TileIndex
-from radiobject.storage.tile_source import TileSource, pool
+from radiobject.storage.tile_source import pool
 from radiobject.storage.voxel_check import decode_tiles, matches_statistics
 
 _VERIFY_TILES = 64
@@ -267,11 +267,8 @@ class VolumeTiles:
                     tiles = decode_tiles(self.index, [number], [stored], self.label, out)
                     self._check_statistics(number, tiles[0])
 
-    def _source(self) -> TileSource:
-        return pool.source(self.uri, self.index)
-
     def _fetch(self, numbers: Sequence[int]) -> list[Buffer]:
-        return self._source().fetch(numbers)
+        return pool.source(self.uri, self.index).fetch(numbers)
 
     def _decoding(
         self, numbers: Sequence[int], use: Callable[[int, np.ndarray], None]
