@@ -27,10 +27,20 @@ _SHUFFLE = b"\1" + bytes(5)
 _CODECS = {"lz4": (1, 1), "gzip": (3, 4), "zstd": (4, 5)}
 
 
-def chunk_of(
-    blocks: Sequence[Buffer], block_bytes: int, itemsize: int, compression: str, size: int
-) -> bytes:
-    """Lay compressed blocks together, so that `decompress` takes them at once.
+def chunk_bytes(blocks: Sequence[Buffer]) -> int:
+    """Return the bytes of a chunk of these compressed blocks."""
+    return _HEADER.size + 8 * len(blocks) + sum(map(len, blocks))
+
+
+def decompress(
+    blocks: Sequence[Buffer],
+    block_bytes: int,
+    itemsize: int,
+    compression: str,
+    out: np.ndarray,
+    memory: np.ndarray,
+) -> None:
+    """Decompress blocks, one after the other, into `out`.
 
     Parameters
     ----------
@@ -41,43 +51,40 @@ def chunk_of(
     itemsize : int
         Bytes of a value whose bytes are shuffled; 1 for none.
     compression : {"zstd", "lz4", "gzip"}
-    size : int
-        Bytes of all blocks together when decompressed.
-    """
-    flag, codec = _CODECS[compression]
-    position = _HEADER.size + 4 * len(blocks)
-    starts = []
-    pieces: list[Buffer] = [b"", b""]
-    for block in blocks:
-        starts.append(position)
-        length = len(block)
-        position += 4 + length
-        pieces += (length.to_bytes(4, "little"), block)
-    pieces[0] = _HEADER.pack(
-        _FORMAT,
-        _COMPRESSOR_FORMAT,
-        flag << 5 | _EXTENDED_NOT_SPLIT,
-        itemsize,
-        size,
-        block_bytes,
-        position,
-        _SHUFFLE if itemsize > 1 else _NO_FILTERS,
-        codec,
-        _NO_FILTERS,
-    )
-    pieces[1] = struct.pack(f"<{len(starts)}i", *starts)
-    return b"".join(pieces)
-
-
-def decompress(chunk: bytes, out: np.ndarray) -> None:
-    """Decompress the blocks that `chunk_of` laid together into `out`, one after the other.
+    out : ndarray of uint8, C-contiguous, as long as all blocks together
+    memory : ndarray of uint8, C-contiguous, shape (chunk_bytes(blocks),)
+        To lay the blocks together in.
 
     Raises
     ------
     ValueError
         If a block is not of the compression or size that it should be.
     """
-    (_decompress2 or _load())(chunk, out, nthreads=1)
+    flag, codec = _CODECS[compression]
+    chunk, position = memory.data, _HEADER.size + 4 * len(blocks)
+    starts = []
+    for block in blocks:
+        starts.append(position)
+        begin, length = position + 4, len(block)
+        chunk[position:begin] = length.to_bytes(4, "little")
+        position = begin + length
+        chunk[begin:position] = block
+    _HEADER.pack_into(
+        chunk,
+        0,
+        _FORMAT,
+        _COMPRESSOR_FORMAT,
+        flag << 5 | _EXTENDED_NOT_SPLIT,
+        itemsize,
+        out.size,
+        block_bytes,
+        position,
+        _SHUFFLE if itemsize > 1 else _NO_FILTERS,
+        codec,
+        _NO_FILTERS,
+    )
+    struct.pack_into(f"<{len(starts)}i", chunk, _HEADER.size, *starts)
+    (_decompress2 or _load())(memory, out, nthreads=1)
 
 
 _decompress2: Callable[..., object] | None = None

@@ -14,7 +14,7 @@ import numpy as np
 import zstandard
 
 from radiobject.exceptions import IntegrityError
-from radiobject.storage.blosc_chunk import Buffer, chunk_of, decompress
+from radiobject.storage.blosc_chunk import Buffer, chunk_bytes, decompress
 
 COMPRESSIONS = ("zstd", "lz4", "gzip")
 BYTESHUFFLE = "byteshuffle"
@@ -135,13 +135,13 @@ class TileDecoder:
         try:
             for first in range(0, count, together):
                 tiles = slice(first, first + together)
-                decompress(self._chunk_of(stored[tiles]), out[first * size :][: together * size])
+                self._decompress(stored[tiles], out[first * size :][: together * size])
         except _FAILURES as error:
             raise IntegrityError(f"does not decode: {error}") from error
         voxels = out.view(self._dtype).reshape(count, *self._stored_extents)
         return voxels.transpose(self._axes)
 
-    def _chunk_of(self, stored: Sequence[Buffer]) -> bytes:
+    def _decompress(self, stored: Sequence[Buffer], out: np.ndarray) -> None:
         blocks: list[Buffer] = []
         for tile in stored:
             begin = self._only_chunk(tile)
@@ -151,8 +151,8 @@ class TileDecoder:
                 blocks += self._chunks(memoryview(tile))
         # Without compression, each is as long as it will be, and none is looked at as LZ4.
         compression = self._compression or "lz4"
-        size = len(stored) * self.tile_bytes
-        return chunk_of(blocks, self._chunk, self._itemsize, compression, size)
+        with scratch(chunk_bytes(blocks)) as memory:
+            decompress(blocks, self._chunk, self._itemsize, compression, out, memory)
 
     def _only_chunk(self, stored: Buffer) -> int:
         """Return where the data of a tile's only chunk begin; 0 for a tile of any other form."""
