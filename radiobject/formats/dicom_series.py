@@ -161,8 +161,12 @@ def _outcomes(
     note: tuple[str, ...] = ()
     if siblings > 1:
         note = (f"the series mixes {siblings} orientations or sizes; each is its own volume",)
+    try:
+        parts = _separated(group)
+    except IngestError as error:
+        return [RefusedSeries(tuple(group), str(error))]
     outcomes: list[DicomSeries | RefusedSeries] = []
-    for part in _separated(group):
+    for part in parts:
         extra = note
         if len(part) < len(group):
             extra += ("the series holds several images of each slice; each kind is its own volume",)

@@ -655,6 +655,18 @@ def test_a_damaged_codestream_is_refused(tmp_path: Path) -> None:
         load_folder(tmp_path)
 
 
+def test_an_impossible_orientation_is_refused_and_other_series_are_kept(tmp_path: Path) -> None:
+    def stretch(dataset: Dataset, number: int) -> None:
+        dataset.ImageOrientationPatient = [5, 0, 0, 0, 1, 0]
+
+    write_series(tmp_path / "bad", slices=2, edit=stretch)
+    good = write_series(tmp_path / "good")
+    report, found = scan_dicom(tmp_path)
+    assert [len(series.frames) for series in found] == [len(good)]
+    reasons = [reason for line in report.lines for reason in line.reasons if line.files == 2]
+    assert "not two perpendicular unit vectors" in reasons[0]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_flipped_bytes_load_or_raise_our_error(tmp_path: Path) -> None:
     source = write_series(tmp_path / "src", slices=1)[0].read_bytes()
