@@ -14,7 +14,10 @@ from benchmarks.infrastructure.measure import count_samples, endless, first_arra
 class Slow:
     """Five batches of 3 samples an epoch, 4 ms each, after 30 ms of getting started."""
 
+    starts = 0
+
     def __iter__(self):
+        self.starts += 1
         time.sleep(0.03)
         for _ in range(5):
             time.sleep(0.004)
@@ -27,10 +30,12 @@ def test_the_clock_of_the_first_batch_includes_iter() -> None:
 
 
 def test_an_epoch_that_ends_starts_the_next_and_all_samples_count() -> None:
-    result = benchmark_dataloader(Slow(), "toy", batch_size=99, n_warmup=3, n_batches=12)
+    loader = Slow()
+    result = benchmark_dataloader(loader, "toy", batch_size=99, n_warmup=3, n_batches=12)
     assert len(result.batch_times_ms) == 12
     assert result.n_samples == 36  # counted from the batches, not from batch_size
     assert sum(ms > 30 for ms in result.batch_times_ms) > 1  # the starts of the epochs are in
+    assert loader.starts == 4  # 1 batch, 3 to warm up and 12 are measured, 5 an epoch
     # Wall time holds at least what was slept, so throughput cannot exceed what was delivered.
     assert result.throughput_samples_per_sec < 36 / (12 * 0.004)
 
