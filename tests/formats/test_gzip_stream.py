@@ -215,3 +215,14 @@ def test_a_large_member_is_decoded_in_blocks(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(gzip_stream, "AT_ONCE_BYTES", len(CONTENT) - 1)
     assert gzip_stream._at_once(gzip.compress(CONTENT), len(CONTENT)) is None
     assert gunzip("a", gzip.compress(CONTENT), len(CONTENT)) == CONTENT
+
+
+@given(data=st.data())
+@settings(max_examples=300)
+def test_only_at_the_end(data: st.DataObject) -> None:
+    """The same as a search byte by byte, in files where the word is often elsewhere too."""
+    word = data.draw(st.sampled_from([0, 0x01010101, 0x02010201, 0x04030201]))
+    pieces = st.sampled_from([b"\0", b"\1", b"\2", b"\1\2\3", word.to_bytes(4, "little")])
+    content = b"".join(data.draw(st.lists(pieces, max_size=12)))
+    found = content.find(word.to_bytes(4, "little"))
+    assert gzip_stream._only_ends_with(content, word) == (0 <= found == len(content) - 4)
