@@ -253,7 +253,9 @@ def test_time_points_are_scrolled(page: webdriver.Chrome) -> None:
 def test_the_console_is_clean_and_nothing_outside_is_asked(
     browser: webdriver.Chrome, server: Server
 ) -> None:
-    browser.get_log("performance")
+    browser.get("about:blank")
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
     browser.get(server.url)
     wait(browser, "return document.body.dataset.ready")
     assert browser.get_log("browser") == []
