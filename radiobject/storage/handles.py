@@ -65,6 +65,8 @@ class Session:
             # One volume per thread of the caller: threads below that cost a quarter more CPU.
             settings["sm.compute_concurrency_level"] = "1"
             settings["sm.io_concurrency_level"] = "1"
+            # Memory handed back after each volume is cleared by the system for the next one.
+            settings["sm.mem.malloc_trim"] = "false"
         elif kind == "local":
             # The defaults merge far-apart tiles into one read: good over a network, waste on disk.
             settings["vfs.min_batch_size"] = "0"
