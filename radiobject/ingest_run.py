@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
@@ -27,6 +24,7 @@ from radiobject.ingest_plan import IngestPlan, PlannedImage
 from radiobject.orientation import spacing_mm
 from radiobject.storage import collection as stored
 from radiobject.storage import dataset, files, layout, volume_rows
+from radiobject.storage.blocked_copy import c_ordered
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Transaction
 from radiobject.storage.label_index import build_label_index, fingerprint, write_label_rows
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from radiobject.plan.labels import LabelSummary
 
 _BATCH = 256
-_KEPT_BYTES = 1 << 26
 _FILE_NAME_COLUMNS = ("source_path", "source_name")
 
 
@@ -110,31 +107,7 @@ class IngestedVolume:
     error: str | None = None
 
 
-class _VoxelMemory(threading.local):
-    """What a thread decodes one volume after the other into.
-
-    The system zeroes memory that is new to a process, which takes a fifth of the time that reading
-    a compressed file does. At most `_KEPT_BYTES` are kept, until the thread ends.
-    """
-
-    def __init__(self) -> None:
-        self._kept = np.empty(0, np.uint8)
-
-    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> NDArray[Any]:
-        """Return an array of any content, valid until the thread asks for the next one."""
-        size = math.prod(shape) * dtype.itemsize
-        if size > _KEPT_BYTES:
-            return np.empty(shape, dtype)
-        if size > len(self._kept):
-            self._kept = np.empty(size, np.uint8)
-        return self._kept[:size].view(dtype).reshape(shape)
-
-
-_VOXELS = _VoxelMemory()
-
-
 def _load(image: PlannedImage, reorient: str | None) -> LoadedImage:
-    """Read one image; its voxels are valid until this thread reads the next one."""
     if image.format is ImageFormat.NIFTI:
         from radiobject.formats.nifti import load_nifti
 
@@ -142,7 +115,6 @@ def _load(image: PlannedImage, reorient: str | None) -> LoadedImage:
             image.source,  # type: ignore[arg-type]
             reorient=reorient,
             keep=image.keep,
-            empty=_VOXELS.array,
         )
     from radiobject.formats.dicom import load_folder, load_series
 
@@ -163,7 +135,9 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
         columns = {**loaded.columns, **image.columns}
         if task.pseudonymous:
             columns |= dict.fromkeys(_FILE_NAME_COLUMNS, "")
-        summary = build_label_index(loaded.data) if image.collection in options.labels else None
+        summary = None
+        if image.collection in options.labels:
+            summary = build_label_index(c_ordered(loaded.data))
         record = write_new_volume(
             task.uri,
             timestamp,

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from pydicom import Dataset
 
-from radiobject import RadiObject, VolumeCollection, ingest_run
+from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, ShapeError
 from radiobject.ingest import IngestOptions, ingest_images, ingest_plan
 from radiobject.ingest_plan import join_plans, plan_dicoms, plan_niftis
@@ -252,15 +252,11 @@ def test_what_is_asked_for_wrongly_is_said(tmp_path: Path) -> None:
     assert len(radi.history()) == 1
 
 
-# A thread's memory
+# Volumes read one after the other
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 2000, 1 << 26])
-def test_volumes_that_share_memory_stay_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_bytes: int
-) -> None:
-    """Larger and smaller ones in turn, of several types, read one by one by one thread."""
-    monkeypatch.setattr(ingest_run, "_KEPT_BYTES", kept_bytes)
+def test_volumes_of_one_thread_stay_apart(tmp_path: Path) -> None:
+    """Larger and smaller ones in turn, of several types."""
     rng = np.random.default_rng(0)
     shapes = [(9, 8, 7), (2, 3, 4), (12, 10, 8), (5, 5, 5, 2), (9, 8, 7)]
     dtypes = ["int16", "float32", "uint8", ">i4", "int16"]

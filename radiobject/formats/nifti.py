@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
-from radiobject.formats.gzip_stream import GZIP_MAGIC, gunzip_blocks
+from radiobject.formats.gzip_stream import AT_ONCE_BYTES, GZIP_MAGIC, gunzip_blocks
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
 from radiobject.formats.nifti_export import save_nifti
 from radiobject.formats.nifti_header import (
@@ -46,7 +46,6 @@ def load_nifti(
     reorient: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
     keep: Sequence[str] = (),
-    empty: Callable[[tuple[int, ...], np.dtype], NDArray[Any]] = np.empty,
 ) -> LoadedImage:
     """Read a NIfTI file once and return its volume.
 
@@ -62,9 +61,6 @@ def load_nifti(
     keep : sequence of str
         Text fields of the header to keep: any of descrip, aux_file, intent_name and db_name.
         They may identify a patient, so none is kept unless named here.
-    empty : callable
-        Makes the array, of a shape and a type, that a compressed file is decoded into: C order,
-        any content.
 
     Returns
     -------
@@ -88,7 +84,7 @@ def load_nifti(
         content = read_file(voxel_path, limits)
         voxels = SourceFile.of_bytes(voxel_path.name, content)
         source = SourceFile.of_many(header_path.name, (source, voxels))
-    stored = _voxels(voxel_path.name, layout, content, limits, empty)
+    stored = _voxels(voxel_path.name, layout, content, limits)
     data, rescale = apply_if_lossless(stored, *layout.scale)
     return _image(layout, data, rescale, source, reorient, _kept_text(layout, keep))
 
@@ -98,36 +94,35 @@ def nifti_metadata(path: Path, limits: Limits = DEFAULT_LIMITS) -> NiftiMetadata
     return read_header(path, limits).columns()
 
 
-def _voxels(
-    name: str,
-    layout: NiftiLayout,
-    content: bytes,
-    limits: Limits,
-    empty: Callable[[tuple[int, ...], np.dtype], NDArray[Any]],
-) -> NDArray[Any]:
+def _voxels(name: str, layout: NiftiLayout, content: bytes, limits: Limits) -> NDArray[Any]:
     """Return the voxels as in the file, shape (X, Y, Z[, T]), native byte order."""
     needed = layout.offset + layout.voxel_bytes
+    native = layout.dtype.newbyteorder("=")
     if content.startswith(GZIP_MAGIC):
         limits.check_gzip(name, len(content), needed)
-        out = empty(layout.shape, layout.dtype.newbyteorder("="))
-        _unpack(name, layout, content, out)
-        return out
-    if len(content) < needed:
-        raise IngestError(
-            f"{name}: cut short: the header declares {needed:,} bytes, "
-            f"the file has {len(content):,}"
-        )
-    count = layout.voxel_bytes // layout.dtype.itemsize
-    flat = np.frombuffer(content, dtype=layout.dtype, count=count, offset=layout.offset)
-    return flat.astype(layout.dtype.newbyteorder("="), copy=False).reshape(layout.shape, order="F")
+        if needed > AT_ONCE_BYTES:
+            out = np.empty(layout.shape, native)
+            _unpack_in_slabs(name, layout, content, out)
+            return out
+        # Going through all blocks is what verifies the checksum.
+        _, decoded = gunzip_blocks(name, content, [layout.offset, layout.voxel_bytes])
+        flat = decoded.view(layout.dtype)
+    else:
+        if len(content) < needed:
+            raise IngestError(
+                f"{name}: cut short: the header declares {needed:,} bytes, "
+                f"the file has {len(content):,}"
+            )
+        count = layout.voxel_bytes // layout.dtype.itemsize
+        flat = np.frombuffer(content, dtype=layout.dtype, count=count, offset=layout.offset)
+    return flat.astype(native, copy=False).reshape(layout.shape, order="F")
 
 
-def _unpack(name: str, layout: NiftiLayout, content: bytes, out: NDArray[Any]) -> None:
-    """Decode the voxels of a gzip file into an array in C order.
+def _unpack_in_slabs(name: str, layout: NiftiLayout, content: bytes, out: NDArray[Any]) -> None:
+    """Decode the voxels of a large gzip file into an array in C order, a slab at a time.
 
-    Slices are decoded a slab at a time, all of them together if they are not too large: what lies
-    behind one another in the result is then written at once. A slab has slices enough to fill
-    whole cache lines of the result.
+    Decoded in one piece, it would be twice in memory on its way into a store. A slab has slices
+    enough to fill whole cache lines of the result.
     """
     *sides, last = layout.shape
     slice_bytes = layout.voxel_bytes // last

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tiledb
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
-from radiobject.plan.tiling import Tiling
+from radiobject.plan.box import Box
+from radiobject.plan.tiling import Tiling, tiles_covering
 from radiobject.storage import handles, stats
 from radiobject.storage.array_files import ArrayFiles, open_files
 from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import CHUNK_BYTES, COMPRESSIONS, MAX_TILE_BYTES
 from radiobject.storage.fragment import FragmentTiles, UnsupportedArrayError, parse
-from radiobject.storage.tile_index import MAX_TILES, TileIndex
+from radiobject.storage.tile_index import MAX_TILES, TileIndex, constant_sums
 from radiobject.storage.voxel_check import inside_tile, matches_statistics, usable_sum
 
 _MAX_METADATA_BYTES = 1 << 28
@@ -27,6 +28,17 @@ _FILTER_NAMES = {
     "GzipFilter": "gzip",
 }
 _ORDERS = {"row-major": "C", "col-major": "F"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the schema says of every tile, and of voxels that no tile holds."""
+
+    tiling: Tiling
+    dtype: np.dtype
+    cell_order: str
+    filters: tuple[str, ...]
+    fill: np.generic
 
 
 def build(uri: str) -> TileIndex:
@@ -41,8 +53,8 @@ def build(uri: str) -> TileIndex:
     StoreNotFoundError
         If nothing lies at `uri`.
     UnsupportedArrayError
-        If the array is not a dense one with one committed, whole, unencrypted fragment of a known
-        version and known filters; libtiledb can still read it.
+        If the array is not a dense one with one committed, unencrypted fragment of whole tiles, of
+        a known version and known filters; libtiledb can still read it.
     IntegrityError
         If it is such an array, but its bytes contradict its metadata.
     """
@@ -53,11 +65,12 @@ def build(uri: str) -> TileIndex:
     if not any(name.startswith("__schema/") for name in names):
         raise StoreNotFoundError(f"no volume lies at {uri!r}")
     fragment = _only_fragment(uri, names)
-    schema = _schema(uri)
-    tiling, dtype, cell_order, filters = _understand(uri, schema)
+    layout = _understand(uri, _schema(uri))
     metadata = files.read(f"{fragment}/__fragment_metadata.tdb", _MAX_METADATA_BYTES)
-    tiles = parse(metadata, ndim=len(tiling.shape), dtype=dtype)
-    index = _assemble(uri, names, fragment, tiling, dtype, cell_order, filters, tiles)
+    tiles = parse(metadata, ndim=len(layout.tiling.shape), dtype=layout.dtype)
+    if f"__schema/{tiles.schema_name}" not in names:
+        raise UnsupportedArrayError(f"the fragment of {uri!r} was written with another schema")
+    index = _assemble(uri, f"{fragment}/a0.tdb", layout, tiles)
     stats.count(index_builds=1)
     return _verified(uri, index, files) if not handles.is_remote(uri) else index
 
@@ -91,9 +104,7 @@ def _schema(uri: str) -> tiledb.ArraySchema:
         raise StorageError(f"schema of {uri!r} cannot be read: {error}") from error
 
 
-def _understand(
-    uri: str, schema: tiledb.ArraySchema
-) -> tuple[Tiling, np.dtype, str, tuple[str, ...]]:
+def _understand(uri: str, schema: tiledb.ArraySchema) -> _Layout:
     domain = schema.domain
     dims = [domain.dim(i) for i in range(schema.ndim)]
     bounds = [dim.domain for dim in dims]
@@ -121,7 +132,9 @@ def _understand(
     if math.prod(extents) * dtype.itemsize > MAX_TILE_BYTES:
         raise UnsupportedArrayError(f"{uri!r} has tiles of more than {MAX_TILE_BYTES:,} bytes")
     tiling = Tiling(tuple(int(last) + 1 for _, last in bounds), extents, tile_order)
-    return tiling, dtype, cell_order, filters
+    if tiling.count > MAX_TILES:
+        raise UnsupportedArrayError(f"{uri!r} has {tiling.count:,} tiles, more than {MAX_TILES:,}")
+    return _Layout(tiling, dtype, cell_order, filters, attribute.fill[0])
 
 
 def _known_filters(filters: tuple[str, ...]) -> bool:
@@ -129,41 +142,64 @@ def _known_filters(filters: tuple[str, ...]) -> bool:
     return len(compressions) <= 1 and set(compressions) <= set(COMPRESSIONS)
 
 
-def _assemble(
-    uri: str,
-    names: set[str],
-    fragment: str,
-    tiling: Tiling,
-    dtype: np.dtype,
-    cell_order: str,
-    filters: tuple[str, ...],
-    tiles: FragmentTiles,
-) -> TileIndex:
-    if f"__schema/{tiles.schema_name}" not in names:
-        raise UnsupportedArrayError(f"the fragment of {uri!r} was written with another schema")
-    whole = [[0, n - 1] for n in tiling.shape]
-    if tiles.domain.tolist() != whole or len(tiles.offsets) != tiling.count:
-        raise UnsupportedArrayError(f"the fragment of {uri!r} does not cover the whole volume")
-    offsets = np.append(tiles.offsets, np.uint64(tiles.file_size))
-    if tiling.count > MAX_TILES or (np.diff(offsets.astype(np.int64)) <= 0).any():
+def _assemble(uri: str, path: str, layout: _Layout, tiles: FragmentTiles) -> TileIndex:
+    tiling, dtype = layout.tiling, layout.dtype
+    written = _written(uri, tiling, tiles)
+    if len(written) < tiling.count and not np.isfinite(layout.fill):
+        raise UnsupportedArrayError(f"voxels of {uri!r} that were not written are {layout.fill}")
+    stored = np.append(tiles.offsets, np.uint64(tiles.file_size)).astype(np.int64)
+    lengths = np.diff(stored)
+    if (lengths <= 0).any():
         raise IntegrityError(f"tile offsets of {uri!r} are not in order")
-    if np.diff(offsets).max() >= 1 << 32:
+    if lengths.max() >= 1 << 32:
         raise UnsupportedArrayError(f"{uri!r} has a tile of more than 4 GiB")
+    # A tile that was not written has no bytes, and the fill value everywhere.
+    offsets = np.zeros(tiling.count + 1, np.int64)
+    offsets[1:][written] = lengths
+    minimum = np.full(tiling.count, layout.fill, dtype)
+    minimum[written] = tiles.minimum
+    maximum = minimum.copy()
+    maximum[written] = tiles.maximum
+    total = constant_sums(tiling, minimum)
+    total[written] = tiles.total
+    constant = np.ones(tiling.count, bool)
+    constant[written] = _constant(tiles)
     return TileIndex(
         tiling,
         dtype.name,
-        cell_order,
-        filters,
-        f"{fragment}/a0.tdb",
-        offsets.astype(np.int64),
-        tiles.minimum,
-        tiles.maximum,
-        tiles.total,
-        _constant(tiling, tiles),
+        layout.cell_order,
+        layout.filters,
+        path,
+        stored[0] + np.cumsum(offsets),
+        minimum,
+        maximum,
+        total,
+        constant,
     )
 
 
-def _constant(tiling: Tiling, tiles: FragmentTiles) -> np.ndarray:
+def _written(uri: str, tiling: Tiling, tiles: FragmentTiles) -> np.ndarray:
+    """Return the numbers of the tiles that the fragment holds, in its order.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        If it holds a part of a tile, or does not lie in the volume.
+    """
+    ends = tiles.domain.tolist()
+    if any(not 0 <= a <= b < n for (a, b), n in zip(ends, tiling.shape, strict=True)):
+        raise UnsupportedArrayError(f"the fragment of {uri!r} covers {ends} of {tiling.shape}")
+    box = Box(tuple(a for a, _ in ends), tuple(b + 1 for _, b in ends))
+    grid = tiles_covering(box, tiling.extents)
+    low = tiling.box([part.start for part in grid])
+    high = tiling.box([part.stop - 1 for part in grid])
+    numbers = tiling.numbers()[grid].ravel(order=tiling.order)  # type: ignore[arg-type]
+    if (low.start, high.stop) != (box.start, box.stop) or len(numbers) != len(tiles.offsets):
+        raise UnsupportedArrayError(f"the fragment of {uri!r} holds parts of tiles: {box}")
+    return numbers
+
+
+def _constant(tiles: FragmentTiles) -> np.ndarray:
     """Return which tiles have one value for certain.
 
     Minimum and maximum ignore NaN, which the sum shows; and they do not tell 0.0 from -0.0, so

@@ -206,11 +206,13 @@ def _unpack(packed: bytes) -> TileIndex:
     offsets[1:] += offsets[0]
     if offsets[0] < 0:
         raise ValueError("a tile lies before its file")
+    if (np.diff(offsets)[varied] == 0).any():
+        raise ValueError("a tile that is not constant has no bytes")
     kind = np.dtype(dtype)
     minimum = arrays.take(kind, count)
     maximum = minimum.copy()
     maximum[varied] = arrays.take(kind, header["varied"])
-    total = _constant_sums(tiling, minimum)
+    total = constant_sums(tiling, minimum)
     total[varied] = arrays.take(total.dtype, header["varied"])
     checksums = None
     if header["checksums"]:
@@ -255,7 +257,7 @@ def _check_path(path: object) -> None:
         raise ValueError(f"tile file {path!r} is not one of the array's")
 
 
-def _constant_sums(tiling: Tiling, values: np.ndarray) -> np.ndarray:
+def constant_sums(tiling: Tiling, values: np.ndarray) -> np.ndarray:
     """Return the sum of every tile if all its voxels had the value given for it."""
     kind = {"i": np.int64, "f": np.float64}.get(values.dtype.kind, np.uint64)
     cells = np.ones(tiling.grid, kind)

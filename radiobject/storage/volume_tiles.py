@@ -261,7 +261,8 @@ class VolumeTiles:
         """
         for numbers in _batches(np.flatnonzero(~self.index.constant)):
             finish(self._decoding(numbers, lambda place, tile: None))
-        for numbers in _batches(np.flatnonzero(self.index.constant)):
+        stored_constant = self.index.constant & (np.diff(self.index.offsets) > 0)
+        for numbers in _batches(np.flatnonzero(stored_constant)):
             for number, stored in zip(numbers, self._fetch(numbers), strict=True):
                 with scratch(self.index.tile_bytes) as out:
                     tiles = decode_tiles(self.index, [number], [stored], self.label, out)

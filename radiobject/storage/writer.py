@@ -11,6 +11,8 @@ import tiledb.libtiledb as lt
 
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
+from radiobject.plan.box import Box
+from radiobject.plan.content import content_box
 from radiobject.plan.tiling import Tiling, extents_for_patch
 from radiobject.storage import reader, stats
 from radiobject.storage.blocked_copy import c_ordered
@@ -34,6 +36,9 @@ def write_volume(
     timestamp: int | None = None,
 ) -> VolumeLocator:
     """Write one volume as one immutable fragment: one create, one open, one write.
+
+    Tiles of background around the content are not written: the array's fill value is what lies
+    there, for every reader of TileDB.
 
     Parameters
     ----------
@@ -72,12 +77,13 @@ def write_volume(
     tiling = Tiling(voxels.shape, tile_extents(voxels.shape, settings, patch_size))
     ctx = writing_ctx()
     filters = choose_filters(voxels, tiling, settings.compression).filters(ctx)
+    box, fill = _content(voxels, tiling)
     reader.forget(uri)
-    _create(uri, _schema(voxels.dtype, tiling, filters, ctx), ctx)
+    _create(uri, _schema(voxels.dtype, fill, tiling, filters, ctx), ctx)
     with ExitStack() as undo:
         undo.callback(_remove, uri, ctx)
         try:
-            _write(uri, c_ordered(voxels), metadata or {}, timestamp, ctx)
+            _write(uri, box, c_ordered(voxels[box.slices]), metadata or {}, timestamp, ctx)
         except tiledb.TileDBError as error:
             raise StorageError(f"volume at {uri!r} cannot be written: {error}") from error
         index = _index(uri)
@@ -88,6 +94,17 @@ def write_volume(
         stats.count(remote_writes=1, remote_bytes_written=stored)
     packed = None if index is None else index.pack()
     return VolumeLocator(uri, voxels.shape, voxels.dtype.name, packed)
+
+
+def _content(voxels: np.ndarray, tiling: Tiling) -> tuple[Box, np.generic | None]:
+    """Return the box to write, and the value of all voxels beyond it, None where there are none."""
+    whole = Box.whole(voxels.shape)
+    background = voxels[whole.start]
+    if not np.isfinite(background):
+        # A NaN is no constant to the tile index: its minimum and maximum do not show it.
+        return whole, None
+    box = content_box(voxels, tiling.extents)
+    return box, None if box == whole else background
 
 
 def _create(uri: str, schema: tiledb.ArraySchema, ctx: tiledb.Ctx) -> None:
@@ -152,13 +169,17 @@ def tile_extents(
 
 
 def _schema(
-    dtype: np.dtype, tiling: Tiling, filters: tiledb.FilterList, ctx: tiledb.Ctx
+    dtype: np.dtype,
+    fill: np.generic | None,
+    tiling: Tiling,
+    filters: tiledb.FilterList,
+    ctx: tiledb.Ctx,
 ) -> tiledb.ArraySchema:
     dimensions = [
         tiledb.Dim(name, domain=(0, side - 1), tile=extent, dtype=np.int32, ctx=ctx)
         for name, side, extent in zip(AXES, tiling.shape, tiling.extents, strict=False)
     ]
-    attribute = tiledb.Attr(VOXELS_ATTR, dtype=dtype, filters=filters, ctx=ctx)
+    attribute = tiledb.Attr(VOXELS_ATTR, dtype=dtype, fill=fill, filters=filters, ctx=ctx)
     return tiledb.ArraySchema(
         domain=tiledb.Domain(*dimensions, ctx=ctx), attrs=[attribute], ctx=ctx
     )
@@ -166,23 +187,24 @@ def _schema(
 
 def _write(
     uri: str,
+    box: Box,
     voxels: np.ndarray,
     metadata: Mapping[str, str | int | float],
     timestamp: int | None,
     ctx: tiledb.Ctx,
 ) -> None:
     with tiledb.open(uri, "w", ctx=ctx, timestamp=timestamp) as array:
-        _submit(array, voxels, ctx)
+        _submit(array, box, voxels, ctx)
         for key, value in metadata.items():
             array.meta[key] = value
 
 
-def _submit(array: tiledb.Array, voxels: np.ndarray, ctx: tiledb.Ctx) -> None:
-    """Write every voxel in one query, whose objects die before the array is closed."""
+def _submit(array: tiledb.Array, box: Box, voxels: np.ndarray, ctx: tiledb.Ctx) -> None:
+    """Write the voxels of a box in one query, whose objects die before the array is closed."""
     low_level = lt.Array(ctx, array)
     subarray = lt.Subarray(ctx, low_level)
-    for axis, side in enumerate(voxels.shape):
-        subarray._add_dim_range(axis, (0, side - 1))
+    for axis, (first, end) in enumerate(zip(box.start, box.stop, strict=True)):
+        subarray._add_dim_range(axis, (first, end - 1))
     query = lt.Query(ctx, low_level, lt.QueryType.WRITE)
     query.layout = lt.LayoutType.ROW_MAJOR
     query.set_subarray(subarray)

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from radiobject.exceptions import ConfigurationError, IngestError, ShapeError
+from radiobject.formats import gzip_stream, nifti
 from radiobject.formats.guards import Limits
 from radiobject.formats.nifti import load_nifti, save_nifti
 
@@ -130,6 +131,25 @@ def test_compression_is_told_by_bytes_not_by_name(tmp_path: Path) -> None:
     write(tmp_path / "a.nii", data)
     (tmp_path / "b.nii.gz").write_bytes((tmp_path / "a.nii").read_bytes())
     np.testing.assert_array_equal(load_nifti(tmp_path / "b.nii.gz").data, data)
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 200), (1, 3, 65), (6, 5, 4, 130)])
+@pytest.mark.parametrize("dtype", ["<i2", ">f4", "u1"])
+def test_a_large_file_is_decoded_in_slabs(
+    shape: tuple[int, ...], dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = coordinates(shape, dtype)
+    path = write(tmp_path / "a.nii.gz", data)
+    whole = load_nifti(path).data
+    for module in (gzip_stream, nifti):
+        monkeypatch.setattr(module, "AT_ONCE_BYTES", 1)
+    monkeypatch.setattr(nifti, "_SLAB_BYTES", 1)
+    slabs = load_nifti(path).data
+    assert slabs.flags.c_contiguous
+    assert slabs.tobytes() == whole.tobytes() == data.astype(slabs.dtype).tobytes()
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(IngestError, match="cut short"):
+        load_nifti(path)
 
 
 # ---- intensity scale ----

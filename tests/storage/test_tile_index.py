@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stored import DTYPES, FILTERS, coded, create, write
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
+from radiobject.plan.box import Box
 from radiobject.storage import tile_index as module
 from radiobject.storage.array_files import LocalFiles
 from radiobject.storage.fragment import UnsupportedArrayError, parse
@@ -170,6 +171,19 @@ def test_lying_pack_is_refused(packed, old, new):
         TileIndex.unpack(repacked(packed, change))
 
 
+def test_pack_of_a_varied_tile_without_bytes_is_refused(packed):
+    index = TileIndex.unpack(packed)
+    varied = int(np.flatnonzero(~index.constant)[0])
+    lengths_at = -(-index.tiling.count // 8)
+
+    def change(text, rest):
+        at = lengths_at + 4 * varied
+        return text, rest[:at] + bytes(4) + rest[at + 4 :]
+
+    with pytest.raises(IntegrityError, match="has no bytes"):
+        TileIndex.unpack(repacked(packed, change))
+
+
 def test_missing_and_foreign(tmp_path):
     with pytest.raises(StoreNotFoundError):
         build_tile_index(str(tmp_path / "none"))
@@ -210,17 +224,55 @@ def test_fragments_beside_the_one_are_refused(tmp_path):
     tiledb.vacuum(uri)
     refused(uri)
 
-    partial = str(tmp_path / "partial")
-    create(partial, SHAPE, "int32", EXTENTS)
-    refused(partial)
-    with tiledb.open(partial, "w") as array:
-        array[0:16, 0:16, 0:16] = data[:16, :16, :16]
-    refused(partial)
+    empty = str(tmp_path / "empty")
+    create(empty, SHAPE, "int32", EXTENTS)
+    refused(empty)
 
     uncommitted = write(str(tmp_path / "uncommitted"), data, EXTENTS)
     for name in os.listdir(f"{uncommitted}/__commits"):
         os.unlink(f"{uncommitted}/__commits/{name}")
     refused(uncommitted)
+
+
+def written_in_part(uri, data, box, **orders):
+    create(uri, SHAPE, data.dtype, EXTENTS, FILTERS["zstd"], **orders)
+    with tiledb.open(uri, "w") as array:
+        array[box.slices] = data[box.slices]
+    return uri
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box((1, 0, 0), (16, 16, 16)),
+        Box((0, 0, 0), (16, 15, 16)),
+        Box((16, 16, 16), (37, 40, 33)),
+        Box((16, 16, 31), (37, 41, 33)),
+    ],
+)
+def test_parts_of_tiles_are_refused(tmp_path, box):
+    refused(written_in_part(str(tmp_path / "v"), coded(SHAPE), box))
+
+
+@pytest.mark.parametrize(
+    "box", [Box((0, 0, 0), (16, 16, 16)), Box((16, 0, 32), (37, 32, 33)), Box((32,) * 3, SHAPE)]
+)
+@pytest.mark.parametrize("tile_order", "CF")
+@pytest.mark.parametrize("cell_order", "CF")
+def test_tiles_that_were_not_written_hold_the_fill_value(tmp_path, box, cell_order, tile_order):
+    data = coded(SHAPE)
+    orders = {"cell_order": cell_order, "tile_order": tile_order}
+    uri = written_in_part(str(tmp_path / "v"), data, box, **orders)
+    expected = np.full(SHAPE, np.iinfo(np.int32).min, np.int32)
+    expected[box.slices] = data[box.slices]
+    index = build_tile_index(uri)
+    tiles_equal(uri, expected, index)
+    same(TileIndex.unpack(index.pack()), index)
+
+
+def test_a_fill_value_that_is_no_number_is_refused(tmp_path):
+    box = Box((0, 0, 0), (16, 16, 16))
+    refused(written_in_part(str(tmp_path / "v"), coded(SHAPE, "float32"), box))
 
 
 def test_evolved_schema_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from stored import coded
 from radiobject.ctx import CompressionConfig, TileConfig, WriteConfig
 from radiobject.exceptions import ShapeError, StoreExistsError
 from radiobject.plan.box import Box
+from radiobject.plan.content import content_box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, writer
 from radiobject.storage.blocked_copy import c_ordered
@@ -125,6 +126,79 @@ def test_c_ordered(shape):
     assert c_ordered(data) is data
 
 
+def framed(shape, dtype, background, content):
+    """A volume of background with content in a box that no tile border meets."""
+    data = np.full(shape, background, dtype)
+    inner = tuple(slice(n // 3 + 1, n - n // 3) for n in shape)
+    data[inner] = content
+    return data
+
+
+BACKGROUNDS = [
+    ("bool", True, False),
+    ("int8", -128, 3),
+    ("uint8", 0, 255),
+    ("int16", -1024, 40),
+    ("uint16", 65535, 9),
+    ("int64", -(2**62), 1),
+    ("uint64", 2**63 + 5, 2**64 - 1),
+    ("float32", 0.0, -0.0),
+    ("float32", -0.0, 0.0),
+    ("float64", 1 / 3, 1e300),
+]
+
+
+@pytest.mark.parametrize(("dtype", "background", "content"), BACKGROUNDS)
+@pytest.mark.parametrize("shape", [(70, 33, 50), (30, 41, 20, 3)])
+def test_background_around_the_content_is_not_written(tmp_path, shape, dtype, background, content):
+    data = framed(shape, dtype, background, content)
+    config = WriteConfig(tile=TileConfig(x=8, y=8, z=8))
+    locator = writer.write_volume(str(tmp_path / "v"), np.asfortranarray(data), config=config)
+    index = index_of(locator)
+    box = content_box(data, index.tiling.extents)
+    assert box.size < data.size
+    with tiledb.open(locator.uri) as array:
+        assert array.nonempty_domain() == tuple(
+            (a, b - 1) for a, b in zip(box.start, box.stop, strict=True)
+        )
+        assert array[...]["voxels"].tobytes() == data.tobytes()
+    corner = Box((0,) * len(shape), tuple(n // 2 for n in shape))
+    with TileDBStats() as stats:
+        for part in (corner, Box.whole(shape)):
+            got = np.empty(part.shape, data.dtype)
+            reader.read_into(locator, part, got)
+            assert got.tobytes() == data[part.slices].tobytes()
+    assert "fallback_volumes" not in stats.counters()
+    unwritten = np.diff(index.offsets) == 0
+    sides = (box.start, box.stop, index.tiling.extents)
+    written = [len(range(a, b, e)) for a, b, e in zip(*sides, strict=True)]
+    assert np.count_nonzero(~unwritten) == np.prod(written)
+    assert index.constant[unwritten].all()
+    np.testing.assert_array_equal(index.total, TileIndex.unpack(index.pack()).total)
+    reader.verify(locator)
+
+
+def test_a_volume_of_background_alone_keeps_one_tile(tmp_path):
+    data = np.full((70, 40, 33), -3, np.int16)
+    locator = writer.write_volume(str(tmp_path / "v"), data)
+    assert np.count_nonzero(np.diff(index_of(locator).offsets)) == 1
+    with tiledb.open(locator.uri) as array:
+        np.testing.assert_array_equal(array[...]["voxels"], data)
+    got = np.empty_like(data)
+    reader.read_into(locator, Box.whole(data.shape), got)
+    np.testing.assert_array_equal(got, data)
+
+
+@pytest.mark.parametrize("background", [np.nan, np.inf, -np.inf])
+def test_background_that_is_no_number_is_written(tmp_path, background):
+    data = framed((70, 40, 33), "float32", background, 1)
+    locator = writer.write_volume(str(tmp_path / "v"), data)
+    assert (np.diff(index_of(locator).offsets) > 0).all()
+    got = np.empty_like(data)
+    reader.read_into(locator, Box.whole(data.shape), got)
+    assert got.tobytes() == data.tobytes()
+
+
 def test_refusals(tmp_path):
     uri = str(tmp_path / "v")
     for shape in ((4, 4), (4, 4, 4, 4, 4), (0, 4, 4)):
@@ -155,6 +229,7 @@ def test_forks_stay_silent(tmp_path):
 import numpy as np, os
 from radiobject.storage import reader, writer
 from radiobject.plan.box import Box
+from radiobject.plan.content import content_box
 locator = writer.write_volume({str(tmp_path / "v")!r}, np.zeros((9, 9, 9), np.float32))
 reader.read_into(locator, Box.whole((9, 9, 9)), np.empty((9, 9, 9), np.float32))
 pid = os.fork()
