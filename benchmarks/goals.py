@@ -1,4 +1,4 @@
-"""What is promised of the read engine and of the loaders, and whether it is kept.
+"""What is promised of the read engine, the loaders and the doors, and whether it is kept.
 
 A goal is a ratio of medians measured in turn, or an absolute figure where only that makes sense.
 "At least" ratios are speeds (over 1 is faster than what it is compared with).
@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.engine import ALONE
 from benchmarks.infrastructure.turns import Ratio
 
-ENGINE, LOADERS = "read engine", "loaders"
+ENGINE, LOADERS, DOORS = "read engine", "loaders", "doors"
 
 
 @dataclass(frozen=True)
@@ -118,3 +118,10 @@ FOREGROUND = Goal(LOADERS, "time of foreground over uniform sampling", 1.1, "x",
 CONSTRUCTION = Goal(LOADERS, "making a loader over 100,000 volumes", 1.0, "s", at_least=False)
 TABLE_READS = Goal(LOADERS, "the same, tables read", 1.0, "reads", at_least=False)
 FIRST_BATCH = Goal(LOADERS, "opening, loader and first batch, warm", 100.0, "ms", at_least=False)
+INGEST = Goal(
+    DOORS, "CPU time of ingest over nibabel and a plain array write", 0.5, "x", at_least=False
+)
+DISK = Goal(DOORS, "bytes stored over those of the .nii.gz files", 0.85, "x", at_least=False)
+DICOM = Goal(DOORS, "a series found and read, over highdicom's reader", 1.0, "x")
+BIDS = Goal(DOORS, "planning the ingest of 1,000 BIDS subjects", 5.0, "s", at_least=False)
+FIRST_SLICE = Goal(DOORS, "the viewer's page and first slice", 300.0, "ms", at_least=False)

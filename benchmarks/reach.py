@@ -22,10 +22,15 @@ from benchmarks.environment import describe_run, provenance
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import scratch_folder
 from benchmarks.goals import (
+    BIDS,
     BUDGET_GOALS,
     CONSTRUCTION,
+    DICOM,
+    DISK,
     FIRST_BATCH,
+    FIRST_SLICE,
     GROWTH,
+    INGEST,
     OVER_COPY,
     OVER_MONAI,
     REGION_GOALS,
@@ -93,9 +98,21 @@ def _memory(task: Task, folder: Path) -> list[Outcome]:
     return [growth_outcome(task, workers) for workers in GROWTH]
 
 
+def _doors(task: Task, folder: Path) -> list[Outcome]:
+    from benchmarks.reach_doors import (
+        bids_outcome,
+        dicom_outcome,
+        ingest_outcomes,
+        viewer_outcome,
+    )
+
+    found = ingest_outcomes(task, folder)
+    return [*found, dicom_outcome(task, folder), bids_outcome(folder), viewer_outcome(task)]
+
+
 Section = Callable[[Task, Path], list[Outcome]]
 # What is measured, the goals it answers, and the seconds after which it is given up: two to five
-# times what it takes on two idle cores, and ten minutes for all of them.
+# times what it takes on two idle cores, and twelve minutes for all of them.
 SECTIONS: dict[str, tuple[Section, tuple[Goal, ...], float]] = {
     "rivals": (_rivals, (OVER_COPY, OVER_MONAI), 110),
     "engine": (
@@ -107,6 +124,7 @@ SECTIONS: dict[str, tuple[Section, tuple[Goal, ...], float]] = {
     "memory": (_memory, tuple(GROWTH.values()), 150),
     "loaders": (_loaders, (*(goal for goal, _ in RATIOS.values()), FIRST_BATCH), 80),
     "many": (_many, (CONSTRUCTION, TABLE_READS), 80),
+    "doors": (_doors, (INGEST, DISK, DICOM, BIDS, FIRST_SLICE), 110),
 }
 
 

@@ -21,7 +21,11 @@ class Ratio:
     rounds: int
 
 
-def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def in_turn(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Return each call's seconds, one per round; who goes first alternates.
 
     Each is called once before, outside the clock.
@@ -32,9 +36,9 @@ def in_turn(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
     for number in range(rounds):
         order = list(calls.items())
         for name, call in order if number % 2 else reversed(order):
-            begin = time.perf_counter()
+            begin = clock()
             call()
-            taken[name].append(time.perf_counter() - begin)
+            taken[name].append(clock() - begin)
     return taken
 
 
