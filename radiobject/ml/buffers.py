@@ -11,13 +11,14 @@ import math
 import mmap
 import weakref
 from collections import deque
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from radiobject.storage.huge_pages import private_memory
 
 _ALIGNMENT = 64
 
@@ -96,19 +97,10 @@ class PrivateBuffers:
         try:
             memory = self._free.pop()
         except IndexError:
-            memory = _anonymous(self._nbytes)
+            memory = private_memory(self._nbytes)
         return lend(memory, 0, self._nbytes, self._give_back, memory)
 
     def _give_back(self, memory: mmap.mmap) -> None:
         # Called by the garbage collector, in any thread: a deque needs no lock.
         if len(self._free) < self._keep:
             self._free.append(memory)
-
-
-def _anonymous(nbytes: int) -> mmap.mmap:
-    """Map private memory, in huge pages where the system has them: a batch spans thousands."""
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory

@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 
+from radiobject.storage.huge_pages import private_memory
+
 _BLOCK = {3: (8, 32), 4: (8, 8, 16)}
 
 _GROUP = np.dtype("V16")
@@ -27,7 +29,8 @@ def c_ordered(voxels: np.ndarray) -> np.ndarray:
     """
     if voxels.flags.c_contiguous:
         return voxels
-    out = np.empty(voxels.shape, voxels.dtype)
+    memory = private_memory(voxels.nbytes)
+    out = np.frombuffer(memory, voxels.dtype, voxels.size).reshape(voxels.shape)
     copy_in_blocks(voxels, out)
     return out
 
