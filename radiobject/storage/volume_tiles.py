@@ -27,6 +27,8 @@ from radiobject.storage.voxel_check import decode_tiles, matches_statistics
 _VERIFY_TILES = 64
 # Of threads that share a read, each decodes so many at once: few enough that all end together.
 _TILES_SHARED = 16
+# Constant tiles around the content of a box from which on they are written together.
+_BACKGROUND_AT_ONCE = 32
 
 
 class VolumeTiles:
@@ -158,18 +160,23 @@ class VolumeTiles:
         rescale: Rescale | None,
     ) -> None:
         """Deliver a box of which the tiles `core` are in the cache, and the others background."""
+        inside, target = self._of_core(box, core)
+        self._deliver_background(out, target, rescale)
+        deliver(image.voxels[inside.slices], out[target.slices], rescale)
+
+    def _of_core(self, box: Box, core: tuple[slice, ...]) -> tuple[Box, Box]:
+        """Return the part of a box in the tiles `core`, and the same counted from the box."""
+        sides = list(zip(box.start, box.stop, core, self._extents, strict=True))
         inside = Box(
-            tuple(
-                max(a, t.start * e) for a, t, e in zip(box.start, core, self._extents, strict=True)
-            ),
-            tuple(
-                min(b, t.stop * e) for b, t, e in zip(box.stop, core, self._extents, strict=True)
-            ),
+            tuple(max(a, tiles.start * e) for a, _, tiles, e in sides),
+            tuple(min(b, tiles.stop * e) for _, b, tiles, e in sides),
         )
-        target = inside.shift([-a for a in box.start])
+        return inside, inside.shift([-a for a in box.start])
+
+    def _deliver_background(self, out: np.ndarray, target: Box, rescale: Rescale | None) -> None:
+        """Deliver what lies beyond the box `target` of `out`."""
         for view in outside(out, target):
             deliver(self._background, view, rescale)
-        deliver(image.voxels[inside.slices], out[target.slices], rescale)
 
     def _complete_cover(self, cover: tuple[slice, ...], image: VolumeImage) -> bool:
         """Bring every tile of `cover` into the cache, background too; False if there is no room."""
@@ -201,11 +208,20 @@ class VolumeTiles:
 
     def _assemble(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> Iterator[Task]:
         """Deliver a box tile by tile, without adding to the cache; yield the decoding."""
+        cover = tiles_covering(box, self._extents)
+        if np.count_nonzero(self._constant[cover]) >= _BACKGROUND_AT_ONCE:
+            core = self._core(cover)
+            if core != cover:
+                inside, target = self._of_core(box, core)
+                yield partial(self._deliver_background, out, target, rescale)
+                beyond = self._constant[cover].size - self._constant[core].size
+                stats.count(tiles_constant=beyond)
+                yield from self._assemble(inside, out[target.slices], rescale)
+                return
         image = self._image
         parts: list[TilePart] = []
         numbers: list[int] = []
         constant = cached = 0
-        cover = tiles_covering(box, self._extents)
         of_tile = zip(
             parts_of(box, self._extents),
             self._numbers[cover].ravel().tolist(),

@@ -9,11 +9,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stored import DTYPES, FILTERS, coded, write
 
-from radiobject.ctx import ReadConfig, configure, reset_radiobject_config
+from radiobject.ctx import (
+    ReadConfig,
+    TileConfig,
+    WriteConfig,
+    configure,
+    reset_radiobject_config,
+)
 from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.plan.box import Box
+from radiobject.plan.tiling import tiles_covering
 from radiobject.stats import TileDBStats
-from radiobject.storage import handles, reader, writer
+from radiobject.storage import handles, reader, tile_cache, writer
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.reader import ReadRequest, Rescale
 from radiobject.storage.tile_index import build_tile_index
@@ -32,7 +39,7 @@ def locate(uri, data, index=True):
 
 
 def read(locator, box, dtype=None):
-    out = np.empty(box.shape, dtype or locator.numpy_dtype)
+    out = np.full(box.shape, 101, dtype or locator.numpy_dtype)
     reader.read_into(locator, box, out)
     return out
 
@@ -86,6 +93,50 @@ def test_any_box_of_any_array(tmp_path_factory, data):
     assert "fallback_volumes" not in counted
 
 
+SHAPE, EXTENTS = (40, 33, 26), (4, 4, 4)
+
+
+@pytest.fixture(scope="module", params=["int16", "float32"])
+def framed(tmp_path_factory, request):
+    """Content amid background, and a few tiles of background amid content."""
+    voxels = np.full(SHAPE, -7, request.param)
+    voxels[9:30, 5:20, 3:21] = coded((21, 15, 18), request.param) + 1
+    voxels[16:20, 8:12, 8:16] = -7
+    config = WriteConfig(tile=TileConfig(x=4, y=4, z=4))
+    uri = str(tmp_path_factory.mktemp("framed") / "v")
+    return voxels, writer.write_volume(uri, voxels, config=config)
+
+
+@pytest.fixture(params=["off", "amid-background"])
+def cache(request, monkeypatch):
+    monkeypatch.setenv("RADIOBJECT_CACHE", request.param)
+    tile_cache.detach()
+    reader.close_all()
+    yield
+    tile_cache.detach()
+
+
+@pytest.mark.usefixtures("cache")
+@given(data=st.data())
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_box_amid_background(framed, data):
+    voxels, locator = framed
+    for box in data.draw(st.lists(boxes(SHAPE), min_size=1, max_size=4)):
+        cover = tiles_covering(box, EXTENTS)
+        with TileDBStats() as stats:
+            assert read(locator, box).tobytes() == voxels[box.slices].tobytes()
+        counted = stats.counters()
+        kinds = ("tiles_decoded", "tiles_constant", "tiles_cached")
+        tiles = np.prod([part.stop - part.start for part in cover])
+        assert sum(counted.get(kind, 0) for kind in kinds) == tiles
+        scaled = np.full(box.shape, 101, np.float32)
+        reader.read_into(locator, box, scaled, rescale=Rescale(2.0, 3.0))
+        expected = voxels[box.slices].astype(np.float32) * 2 + 3
+        np.testing.assert_array_equal(scaled, expected)
+
+
 @pytest.fixture
 def volume(tmp_path):
     data = coded((70, 50, 40), "int16")
@@ -109,8 +160,6 @@ def test_cache_serves_the_second_read(volume):
 
 
 def test_without_shared_memory(volume, monkeypatch):
-    from radiobject.storage import tile_cache
-
     data, locator = volume
     monkeypatch.setenv("RADIOBJECT_CACHE", "off")
     tile_cache.detach()
