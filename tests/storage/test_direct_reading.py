@@ -100,7 +100,7 @@ SHAPE, EXTENTS = (40, 33, 26), (4, 4, 4)
 def framed(tmp_path_factory, request):
     """Content amid background, and a few tiles of background amid content."""
     voxels = np.full(SHAPE, -7, request.param)
-    voxels[9:30, 5:20, 3:21] = coded((21, 15, 18), request.param) + 1
+    voxels[9:30, 5:20, 3:21] = np.arange(21 * 15 * 18).reshape(21, 15, 18)
     voxels[16:20, 8:12, 8:16] = -7
     config = WriteConfig(tile=TileConfig(x=4, y=4, z=4))
     uri = str(tmp_path_factory.mktemp("framed") / "v")
