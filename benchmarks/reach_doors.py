@@ -6,9 +6,7 @@ import itertools
 import json
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
@@ -191,7 +189,7 @@ def viewer_outcome(task: Task, rounds: int = ROUNDS) -> Outcome:
     taken = []
     with Server(radi) as server:
         server.serve_in_background()
-        _wait_for(lambda: _get(server.url))
+        _get(server.url)  # waits until the server answers
         for name in volumes:
             chosen = {"collection": COLLECTION, "volume": name}
             begin = time.perf_counter()
@@ -208,15 +206,3 @@ def viewer_outcome(task: Task, rounds: int = ROUNDS) -> Outcome:
 def _get(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=10) as answer:
         return answer.read()
-
-
-def _wait_for(call: Callable[[], Any], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            call()
-            return
-        except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)

@@ -121,8 +121,8 @@ def _voxels(name: str, layout: NiftiLayout, content: bytes, limits: Limits) -> N
 def _unpack_in_slabs(name: str, layout: NiftiLayout, content: bytes, out: NDArray[Any]) -> None:
     """Decode the voxels of a large gzip file into an array in C order, a slab at a time.
 
-    Decoded in one piece, it would be twice in memory on its way into a store. A slab has slices
-    enough to fill whole cache lines of the result.
+    Decoded in one piece, a volume without background would be twice in memory on its way into a
+    store. A slab has slices enough to fill whole cache lines of the result.
     """
     *sides, last = layout.shape
     slice_bytes = layout.voxel_bytes // last

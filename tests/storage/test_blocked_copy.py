@@ -50,6 +50,16 @@ def test_every_bit_arrives(array: np.ndarray, cached_bits: int) -> None:
         assert (whole[..., [0, -2, -1]] == untouched).all()
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_neighbours_may_lie_along_any_axis(data: st.DataObject) -> None:
+    array = data.draw(fortran_arrays())
+    turned = array.transpose(data.draw(st.permutations(range(array.ndim))))
+    got = c_ordered(turned)
+    assert got.flags.c_contiguous
+    assert got.tobytes() == turned.tobytes()
+
+
 @settings(max_examples=50, deadline=None)
 @given(fortran_arrays())
 def test_type_and_byte_order_change_in_the_same_copy(array: np.ndarray) -> None:
