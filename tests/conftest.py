@@ -1,6 +1,7 @@
 """Fixtures and settings for every test."""
 
 import os
+import shutil
 import uuid
 
 import pytest
@@ -9,6 +10,25 @@ import radiobject.storage.handles  # noqa: F401  (before TileDB makes every fork
 
 # Tests share decoded tiles among themselves, not with other programs of the same user.
 os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A data set on the disk, never to be changed."""
+    from stores import make_dataset
+
+    uri = tmp_path_factory.mktemp("made") / "store"
+    make_dataset(uri)
+    return uri
+
+
+@pytest.fixture
+def radi(made, tmp_path):
+    """A data set of this test's own."""
+    from radiobject import RadiObject
+
+    shutil.copytree(made, tmp_path / "store")
+    return RadiObject(str(tmp_path / "store"))
 
 
 @pytest.fixture(scope="session")

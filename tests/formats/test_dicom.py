@@ -19,62 +19,21 @@ from dicom_builder import (
     set_pixels,
     slice_pixels,
     volume,
-    write_enhanced,
     write_series,
 )
+from dicom_oracle import LPS_TO_RAS, PYDICOM_FILES, TRUTH, check_against_highdicom, refused
 from pydicom.dataset import Dataset
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    RLELossless,
     generate_uid,
 )
 
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.dicom import load_folder, load_series, scan_dicom
-from radiobject.formats.dicom_pixels import codestream_size
-from radiobject.formats.guards import Limits
 from radiobject.formats.report import Verdict
 from radiobject.imaging_metadata import extract_dicom_metadata
 from radiobject.orientation import detect_dicom_orientation
 
-PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 NIBABEL_FILES = Path(nib.__file__).parent / "nicom" / "tests" / "data"
-LPS_TO_RAS = np.diag([-1.0, -1, 1, 1])
-TRUTH = volume(6, 4, 5) - 1024
-
-
-def oracle(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """highdicom's voxels as (columns, rows, slices) along our normal, and the affine in RAS+."""
-    datasets = [pydicom.dcmread(path) for path in paths]
-    if len(datasets) == 1:
-        # Not every single image is a volume to highdicom's reader of files; its geometry is.
-        image = hd.Image.from_dataset(datasets[0])
-        found = image.get_volume(apply_real_world_transform=False)
-    else:
-        found = hd.get_volume_from_series(datasets, apply_real_world_transform=False)
-    array = found.array.transpose(2, 1, 0)
-    affine = LPS_TO_RAS @ found.affine[:, [2, 1, 0, 3]]
-    normal = np.cross(affine[:3, 0], affine[:3, 1])
-    # In LPS+ the slice axis runs along the cross product; a mirror changes its sign in RAS+.
-    if normal @ affine[:3, 2] < 0:
-        affine = affine @ np.array(
-            [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, array.shape[2] - 1], [0, 0, 0, 1]]
-        )
-        array = array[:, :, ::-1]
-    return array, affine
-
-
-def check_against_highdicom(folder: Path) -> None:
-    report, found = scan_dicom(folder)
-    assert len(found) == 1, report.to_table()
-    loaded = load_series(found[0])
-    array, affine = oracle(list(found[0].files))
-    np.testing.assert_array_equal(loaded.rescaled(), array.astype(loaded.rescaled().dtype))
-    np.testing.assert_allclose(loaded.affine, affine, atol=1e-6)
 
 
 # ---- real files ----
@@ -193,14 +152,6 @@ def test_reorient(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.data, TRUTH[::-1, ::-1])
     assert loaded.columns["axcodes"] == "RAS"
     assert "original_affine" in loaded.metadata
-
-
-def refused(folder: Path, **options: object) -> str:
-    """The reason of the one refused line of a folder that gives no volume."""
-    report, found = scan_dicom(folder, **options)
-    assert not found
-    assert [line.verdict for line in report.lines] == [Verdict.REFUSED]
-    return report.lines[0].reasons[0]
 
 
 def test_missing_slice(tmp_path: Path) -> None:
@@ -439,250 +390,6 @@ def test_echoes_are_volumes_of_their_own(tmp_path: Path) -> None:
     _, found = scan_dicom(tmp_path)
     assert [load_series(series).columns["echo_time"] for series in found] == [10.0, 20.0]
     assert all("each kind is its own volume" in series.warnings[0] for series in found)
-
-
-# ---- intensity ----
-
-
-@pytest.mark.parametrize(
-    ("slope", "intercept", "dtype", "stored"),
-    [
-        (1.0, -1024.0, "int16", "int16"),
-        (1.0, -1024.0, "uint16", "int16"),
-        (2.0, -7.0, "int16", "int16"),
-        (1.0, 0.0, "uint16", "uint16"),
-        (1.0, 60000.0, "uint16", "uint16"),
-        (100.0, 0.0, "uint16", "uint16"),
-        (1000.0, 0.0, "uint16", "int32"),
-        (1.0, -50.0, "uint8", "int8"),
-        (1.0, -500.0, "uint8", "int32"),
-        (None, None, "uint16", "uint16"),
-    ],
-)
-def test_whole_scales_stay_integers(
-    slope: float | None, intercept: float | None, dtype: str, stored: str, tmp_path: Path
-) -> None:
-    slices = 2 if dtype == "uint8" else 5
-    write_series(tmp_path, slope=slope, intercept=intercept, dtype=dtype, slices=slices)
-    loaded = load_folder(tmp_path)
-    truth = volume(6, 4, slices) * (1 if slope is None else slope) + (intercept or 0)
-    np.testing.assert_array_equal(loaded.data, truth)
-    assert loaded.rescale is None
-    assert loaded.data.dtype == np.dtype(stored)
-    check_against_highdicom(tmp_path)
-
-
-def test_one_other_scale_is_kept_for_the_reader(tmp_path: Path) -> None:
-    write_series(tmp_path, slope=0.5, intercept=-3.25)
-    loaded = load_folder(tmp_path)
-    assert loaded.rescale == (0.5, -3.25)
-    assert loaded.metadata["rescale_slope"] == 0.5
-    np.testing.assert_array_equal(loaded.data, volume(6, 4, 5))
-    check_against_highdicom(tmp_path)
-
-
-def test_scales_that_differ_between_slices_are_applied(tmp_path: Path) -> None:
-    def per_slice(ds: Dataset, s: int) -> None:
-        ds.RescaleSlope, ds.RescaleIntercept = 0.25 * (s + 1), 0.0
-
-    write_series(tmp_path / "pet", edit=per_slice)
-    loaded = load_folder(tmp_path / "pet")
-    assert (loaded.data.dtype, loaded.rescale) == (np.float32, None)
-    np.testing.assert_array_equal(loaded.data, volume(6, 4, 5) * 0.25 * np.arange(1, 6))
-
-    def whole(ds: Dataset, s: int) -> None:
-        ds.RescaleSlope, ds.RescaleIntercept = s + 1, -s
-
-    write_series(tmp_path / "whole", edit=whole)
-    loaded = load_folder(tmp_path / "whole")
-    assert loaded.data.dtype == np.int16
-    np.testing.assert_array_equal(loaded.data, volume(6, 4, 5) * np.arange(1, 6) - np.arange(5))
-
-
-@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8"])
-def test_monochrome1_is_turned_over(dtype: str, tmp_path: Path) -> None:
-    def inverse(ds: Dataset, s: int) -> None:
-        ds.PhotometricInterpretation = "MONOCHROME1"
-
-    write_series(
-        tmp_path, dtype=dtype, slope=1, intercept=-5, edit=inverse,
-        slices=2 if dtype == "uint8" else 5,
-    )  # fmt: skip
-    check_against_highdicom(tmp_path)
-    loaded = load_folder(tmp_path)
-    assert loaded.data[0, 0, 0] > loaded.data[5, 3, 1]
-
-
-def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:
-    def overlay(ds: Dataset, s: int) -> None:
-        pixels = slice_pixels(4, 6, s, "uint16")
-        set_pixels(ds, pixels | 0xF000, bits_stored=12)
-
-    write_series(tmp_path, edit=overlay)
-    np.testing.assert_array_equal(load_folder(tmp_path).data, TRUTH)
-
-
-@pytest.mark.parametrize(
-    "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
-)
-def test_native_codings(syntax: str, tmp_path: Path) -> None:
-    def swap(ds: Dataset, s: int) -> None:
-        if syntax == ExplicitVRBigEndian:
-            ds.PixelData = slice_pixels(4, 6, s).astype(">i2").tobytes()
-
-    write_series(tmp_path, edit=swap, syntax=syntax)
-    np.testing.assert_array_equal(load_folder(tmp_path).data, TRUTH)
-
-
-@pytest.mark.parametrize(
-    ("syntax", "dtype"),
-    [
-        (RLELossless, "uint16"),
-        (RLELossless, "int16"),
-        (JPEG2000Lossless, "uint16"),
-        (JPEG2000Lossless, "int16"),
-        (JPEGLSLossless, "uint16"),
-    ],
-)
-def test_compressed_codings(syntax: str, dtype: str, tmp_path: Path) -> None:
-    write_series(
-        tmp_path, dtype=dtype, rows=64, columns=64,
-        edit=lambda ds, s: ds.compress(syntax, generate_instance_uid=False),
-    )  # fmt: skip
-    np.testing.assert_array_equal(load_folder(tmp_path).data, volume(64, 64, 5) - 1024)
-
-
-# ---- multi-frame ----
-
-
-@pytest.mark.parametrize("times", [1, 3])
-def test_enhanced_multi_frame(times: int, tmp_path: Path) -> None:
-    truth = write_enhanced(tmp_path / "IM", times=times)
-    loaded = load_folder(tmp_path)
-    np.testing.assert_array_equal(loaded.data, truth)
-    assert loaded.columns["spacing_z"] == 2.5
-    if times == 1:
-        check_against_highdicom(tmp_path)
-
-
-@pytest.mark.parametrize(("slopes", "dtype"), [([2.0, 3.0], "int16"), ([0.5, 0.25], "float32")])
-def test_scale_per_frame(slopes: list[float], dtype: str, tmp_path: Path) -> None:
-    truth = write_enhanced(tmp_path / "IM", slopes=slopes)
-    loaded = load_folder(tmp_path)
-    np.testing.assert_array_equal(loaded.data, truth)
-    assert loaded.data.dtype == dtype
-    check_against_highdicom(tmp_path)
-
-
-def test_frames_without_places_are_refused(tmp_path: Path) -> None:
-    write_series(
-        tmp_path, slices=1, edit=lambda ds, s: set_pixels(ds, np.zeros((3, 4, 6), np.int16))
-    )
-    assert "3 frames without a position of each" in refused(tmp_path)
-
-
-# ---- damage and limits ----
-
-
-@pytest.mark.filterwarnings("ignore:End of file reached")
-def test_truncated_and_unreadable_files_are_reported_and_the_rest_is_kept(tmp_path: Path) -> None:
-    write_series(tmp_path / "good")
-    bad = write_series(tmp_path / "bad")
-    bad[2].write_bytes(bad[2].read_bytes()[:-10])
-    (tmp_path / "junk.dcm").write_bytes(bytes(128) + b"DICM" + b"\xff" * 50)
-    report, found = scan_dicom(tmp_path)
-    assert len(found) == 1
-    text = report.to_table()
-    assert "cut short: 48 bytes of pixels are declared, at most" in text
-    assert report.refused[-1].files == 4, "the rest of the series is not taken for whole"
-
-
-def test_a_file_cut_after_the_scan_is_refused(tmp_path: Path) -> None:
-    paths = write_series(tmp_path)
-    _, found = scan_dicom(tmp_path)
-    paths[2].write_bytes(paths[2].read_bytes()[:-10])
-    with pytest.raises(IngestError, match=r"IM0002\.dcm: cut short"):
-        load_series(found[0])
-    paths[2].unlink()
-    with pytest.raises(FileNotFoundError):
-        load_series(found[0])
-
-
-def test_absurd_rows_cost_nothing(tmp_path: Path) -> None:
-    def absurd(ds: Dataset, s: int) -> None:
-        ds.Rows = ds.Columns = 65535
-
-    write_series(tmp_path, slices=1, edit=absurd)
-    assert "65535 x 65535 pixels decodes to 8,589,672,450 bytes" in refused(tmp_path)
-    write_series(
-        tmp_path / "more", slices=1, edit=lambda ds, s: setattr(ds, "NumberOfFrames", 10**9)
-    )
-    assert "declares 24,000,000,000 voxels" in refused(tmp_path / "more")
-    assert "over the limit" in refused(tmp_path / "more", limits=Limits(max_voxels=10))
-
-
-@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
-def test_a_codestream_larger_than_its_header_is_not_decoded(syntax: str, tmp_path: Path) -> None:
-    def bomb(ds: Dataset, s: int) -> None:
-        set_pixels(ds, np.zeros((64, 64), np.uint16))
-        ds.compress(syntax, generate_instance_uid=False)
-        ds.Rows = ds.Columns = 16
-
-    write_series(tmp_path, slices=1, edit=bomb)
-    with pytest.raises(IngestError, match="frame is 64 x 64 pixels, the header declares 16 x 16"):
-        load_folder(tmp_path)
-
-
-def test_codestream_sizes_of_real_files() -> None:
-    for name in ("JPEG-lossy.dcm", "JPEG2000.dcm", "693_J2KI.dcm", "JPEGLSNearLossless_08.dcm"):
-        dataset = pydicom.dcmread(PYDICOM_FILES / name)
-        stream = next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
-        assert codestream_size(stream) == (dataset.Rows, dataset.Columns), name
-    assert codestream_size(b"") is None
-    assert codestream_size(b"\xff\xd8\xff\xff\xff") is None
-
-
-def test_a_damaged_codestream_is_refused(tmp_path: Path) -> None:
-    def spoil(ds: Dataset, s: int) -> None:
-        set_pixels(ds, slice_pixels(64, 64, s, "uint16"))
-        ds.compress(JPEG2000Lossless, generate_instance_uid=False)
-        spoiled = bytearray(ds.PixelData)
-        spoiled[150:-8] = bytes(len(spoiled) - 158)
-        ds.PixelData = bytes(spoiled)
-
-    write_series(tmp_path, slices=1, edit=spoil)
-    with pytest.raises(IngestError):
-        load_folder(tmp_path)
-
-
-def test_an_impossible_orientation_is_refused_and_other_series_are_kept(tmp_path: Path) -> None:
-    def stretch(dataset: Dataset, number: int) -> None:
-        dataset.ImageOrientationPatient = [5, 0, 0, 0, 1, 0]
-
-    write_series(tmp_path / "bad", slices=2, edit=stretch)
-    good = write_series(tmp_path / "good")
-    report, found = scan_dicom(tmp_path)
-    assert [len(series.frames) for series in found] == [len(good)]
-    reasons = [reason for line in report.lines for reason in line.reasons if line.files == 2]
-    assert "not two perpendicular unit vectors" in reasons[0]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_flipped_bytes_load_or_raise_our_error(tmp_path: Path) -> None:
-    source = write_series(tmp_path / "src", slices=1)[0].read_bytes()
-    rng = random.Random(0)
-    path = tmp_path / "x.dcm"
-    for _ in range(400):
-        content = bytearray(source)
-        for _ in range(rng.choice([1, 1, 3, 20])):
-            content[rng.randrange(132, len(content))] = rng.randrange(256)
-        path.write_bytes(content)
-        _, found = scan_dicom([path])
-        for series in found:
-            try:
-                assert load_series(series).data.ndim == 3
-            except IngestError:
-                continue
 
 
 # ---- privacy and provenance ----

@@ -1,0 +1,166 @@
+"""What DICOM's stored values become: scales, codings and frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_builder import (
+    set_pixels,
+    slice_pixels,
+    volume,
+    write_enhanced,
+    write_series,
+)
+from dicom_oracle import TRUTH, check_against_highdicom, refused
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+from radiobject.formats.dicom import load_folder
+
+# ---- intensity ----
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "dtype", "stored"),
+    [
+        (1.0, -1024.0, "int16", "int16"),
+        (1.0, -1024.0, "uint16", "int16"),
+        (2.0, -7.0, "int16", "int16"),
+        (1.0, 0.0, "uint16", "uint16"),
+        (1.0, 60000.0, "uint16", "uint16"),
+        (100.0, 0.0, "uint16", "uint16"),
+        (1000.0, 0.0, "uint16", "int32"),
+        (1.0, -50.0, "uint8", "int8"),
+        (1.0, -500.0, "uint8", "int32"),
+        (None, None, "uint16", "uint16"),
+    ],
+)
+def test_whole_scales_stay_integers(
+    slope: float | None, intercept: float | None, dtype: str, stored: str, tmp_path: Path
+) -> None:
+    slices = 2 if dtype == "uint8" else 5
+    write_series(tmp_path, slope=slope, intercept=intercept, dtype=dtype, slices=slices)
+    loaded = load_folder(tmp_path)
+    truth = volume(6, 4, slices) * (1 if slope is None else slope) + (intercept or 0)
+    np.testing.assert_array_equal(loaded.data, truth)
+    assert loaded.rescale is None
+    assert loaded.data.dtype == np.dtype(stored)
+    check_against_highdicom(tmp_path)
+
+
+def test_one_other_scale_is_kept_for_the_reader(tmp_path: Path) -> None:
+    write_series(tmp_path, slope=0.5, intercept=-3.25)
+    loaded = load_folder(tmp_path)
+    assert loaded.rescale == (0.5, -3.25)
+    assert loaded.metadata["rescale_slope"] == 0.5
+    np.testing.assert_array_equal(loaded.data, volume(6, 4, 5))
+    check_against_highdicom(tmp_path)
+
+
+def test_scales_that_differ_between_slices_are_applied(tmp_path: Path) -> None:
+    def per_slice(ds: Dataset, s: int) -> None:
+        ds.RescaleSlope, ds.RescaleIntercept = 0.25 * (s + 1), 0.0
+
+    write_series(tmp_path / "pet", edit=per_slice)
+    loaded = load_folder(tmp_path / "pet")
+    assert (loaded.data.dtype, loaded.rescale) == (np.float32, None)
+    np.testing.assert_array_equal(loaded.data, volume(6, 4, 5) * 0.25 * np.arange(1, 6))
+
+    def whole(ds: Dataset, s: int) -> None:
+        ds.RescaleSlope, ds.RescaleIntercept = s + 1, -s
+
+    write_series(tmp_path / "whole", edit=whole)
+    loaded = load_folder(tmp_path / "whole")
+    assert loaded.data.dtype == np.int16
+    np.testing.assert_array_equal(loaded.data, volume(6, 4, 5) * np.arange(1, 6) - np.arange(5))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8"])
+def test_monochrome1_is_turned_over(dtype: str, tmp_path: Path) -> None:
+    def inverse(ds: Dataset, s: int) -> None:
+        ds.PhotometricInterpretation = "MONOCHROME1"
+
+    write_series(
+        tmp_path, dtype=dtype, slope=1, intercept=-5, edit=inverse,
+        slices=2 if dtype == "uint8" else 5,
+    )  # fmt: skip
+    check_against_highdicom(tmp_path)
+    loaded = load_folder(tmp_path)
+    assert loaded.data[0, 0, 0] > loaded.data[5, 3, 1]
+
+
+def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:
+    def overlay(ds: Dataset, s: int) -> None:
+        pixels = slice_pixels(4, 6, s, "uint16")
+        set_pixels(ds, pixels | 0xF000, bits_stored=12)
+
+    write_series(tmp_path, edit=overlay)
+    np.testing.assert_array_equal(load_folder(tmp_path).data, TRUTH)
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
+)
+def test_native_codings(syntax: str, tmp_path: Path) -> None:
+    def swap(ds: Dataset, s: int) -> None:
+        if syntax == ExplicitVRBigEndian:
+            ds.PixelData = slice_pixels(4, 6, s).astype(">i2").tobytes()
+
+    write_series(tmp_path, edit=swap, syntax=syntax)
+    np.testing.assert_array_equal(load_folder(tmp_path).data, TRUTH)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "dtype"),
+    [
+        (RLELossless, "uint16"),
+        (RLELossless, "int16"),
+        (JPEG2000Lossless, "uint16"),
+        (JPEG2000Lossless, "int16"),
+        (JPEGLSLossless, "uint16"),
+    ],
+)
+def test_compressed_codings(syntax: str, dtype: str, tmp_path: Path) -> None:
+    write_series(
+        tmp_path, dtype=dtype, rows=64, columns=64,
+        edit=lambda ds, s: ds.compress(syntax, generate_instance_uid=False),
+    )  # fmt: skip
+    np.testing.assert_array_equal(load_folder(tmp_path).data, volume(64, 64, 5) - 1024)
+
+
+# ---- multi-frame ----
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_enhanced_multi_frame(times: int, tmp_path: Path) -> None:
+    truth = write_enhanced(tmp_path / "IM", times=times)
+    loaded = load_folder(tmp_path)
+    np.testing.assert_array_equal(loaded.data, truth)
+    assert loaded.columns["spacing_z"] == 2.5
+    if times == 1:
+        check_against_highdicom(tmp_path)
+
+
+@pytest.mark.parametrize(("slopes", "dtype"), [([2.0, 3.0], "int16"), ([0.5, 0.25], "float32")])
+def test_scale_per_frame(slopes: list[float], dtype: str, tmp_path: Path) -> None:
+    truth = write_enhanced(tmp_path / "IM", slopes=slopes)
+    loaded = load_folder(tmp_path)
+    np.testing.assert_array_equal(loaded.data, truth)
+    assert loaded.data.dtype == dtype
+    check_against_highdicom(tmp_path)
+
+
+def test_frames_without_places_are_refused(tmp_path: Path) -> None:
+    write_series(
+        tmp_path, slices=1, edit=lambda ds, s: set_pixels(ds, np.zeros((3, 4, 6), np.int16))
+    )
+    assert "3 frames without a position of each" in refused(tmp_path)
