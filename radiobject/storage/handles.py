@@ -10,6 +10,7 @@ garbage collector runs, so the low-level query is used.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
 from collections import OrderedDict
@@ -185,8 +186,13 @@ def close_all() -> None:
 
 
 def _abandon_inherited() -> None:
-    """Make what a forked child inherited immortal, so that it is neither used nor freed there."""
+    """Make what a forked child inherited immortal, so that it is neither used nor freed there.
+
+    That goes for garbage, too: objects of tiledb-py form cycles, which hold contexts that were
+    replaced until the collector finds them. What is frozen it does not look at.
+    """
     global _lock
+    gc.freeze()
     for inherited in _sessions.values():
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
     _sessions.clear()

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -139,3 +141,23 @@ def test_a_forked_child_has_sessions_of_its_own(tmp_path):
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(_read_in_child, (uri,)).get(60) == coded(SHAPE).sum()
     read(uri, Box.whole(SHAPE), "int32")
+
+
+def test_garbage_with_a_context_is_not_collected_in_a_forked_child():
+    """libtiledb's threads are not there to be stopped: it would hang or be killed."""
+    program = """
+import gc, os, signal, tiledb
+from radiobject.storage import handles
+gc.disable()
+for _ in range(8):
+    cycle = [tiledb.Ctx({"sm.compute_concurrency_level": "2"})]
+    cycle.append(cycle)
+del cycle
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    gc.collect()
+    os._exit(0)
+raise SystemExit(os.waitpid(child, 0)[1])
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
