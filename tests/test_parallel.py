@@ -152,3 +152,29 @@ def test_a_worker_that_dies_loses_nothing_committed(radi, tmp_path):
         assert (
             len(VolumeCollection(radi.CT.uri).lazy().write(f"{radi.uri}-out", executor=pool)) == 4
         )
+
+
+def test_runs_share_their_threads():
+    def who(_):
+        time.sleep(0.01)
+        return threading.get_ident()
+
+    first, second = (set(run(who, range(8), max_workers=3)) for _ in range(2))
+    assert first == second
+    assert len(first) == 3
+
+
+def test_a_run_within_a_run_has_threads_of_its_own():
+    def inner(n):
+        return list(run(lambda m: n * m, range(3), max_workers=2))
+
+    assert list(run(inner, range(6), max_workers=2)) == [[0, n, 2 * n] for n in range(6)]
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    assert list(run(abs, [-1, -2], max_workers=2)) == [1, 2]
+    child = os.fork()
+    if not child:
+        done = list(run(abs, [-3, -4], max_workers=2))
+        os._exit(0 if done == [3, 4] else 1)
+    assert os.waitpid(child, 0)[1] == 0
