@@ -134,7 +134,7 @@ def engine_reading(
     locators: Sequence[Any], sides: Sequence[int], boxes: Sequence[Box], batch: np.ndarray
 ) -> Callable[[], None]:
     """Return a call that reads `boxes` into `batch`, as many at once as it has places."""
-    from radiobject.plan.box import Box as Region
+    from radiobject.geometry.box import Box as Region
     from radiobject.storage.reader import ReadRequest, read_batch
 
     places = [batch[n % len(batch)] for n in range(len(boxes))]
@@ -169,7 +169,7 @@ def _from_blosc2(
 def _from_libtiledb(
     locators: list[Any], sides: tuple[int, ...], boxes: list[Box], out: np.ndarray
 ) -> Callable[[], None]:
-    from radiobject.plan.box import Box as Region
+    from radiobject.geometry.box import Box as Region
     from radiobject.storage.handles import query_into
 
     def call() -> None:

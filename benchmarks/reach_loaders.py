@@ -70,7 +70,7 @@ def overhead(task: Task, rounds: int = ROUNDS) -> Ratio:
 
     Both fill a new batch each time.
     """
-    from radiobject.plan.box import Box
+    from radiobject.geometry.box import Box
     from radiobject.storage.reader import read_into
 
     collection = _decoded(task)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from radiobject.orientation import OrientationSource
+from radiobject.geometry.orientation import OrientationSource
 
 KNOWN_SERIES_TYPES: frozenset[str] = frozenset(
     {

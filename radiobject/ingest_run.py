@@ -19,9 +19,9 @@ from radiobject.formats.image import LoadedImage
 from radiobject.formats.privacy import column_name
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.frames import frame_rows
+from radiobject.geometry.orientation import spacing_mm
 from radiobject.ingest_ids import identified
 from radiobject.ingest_plan import IngestPlan, PlannedImage
-from radiobject.orientation import spacing_mm
 from radiobject.storage import collection as stored
 from radiobject.storage import dataset, files, layout, volume_rows
 from radiobject.storage.blocked_copy import c_ordered

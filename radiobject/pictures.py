@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from radiobject.orientation import axis_codes
+from radiobject.geometry.orientation import axis_codes
 
 if TYPE_CHECKING:
     from radiobject.radi_object import RadiObject

@@ -13,10 +13,10 @@ import tiledb
 from radiobject.ctx import SliceOrientation, get_radiobject_config
 from radiobject.exceptions import BoundsError, ShapeError, StoreNotFoundError, ViewError
 from radiobject.formats.image import LoadedImage, geometry_columns
+from radiobject.geometry.numpy_index import box_of_index
+from radiobject.geometry.orientation import OrientationInfo, metadata_to_orientation_info
+from radiobject.geometry.rescale import Rescale
 from radiobject.lazy import lazy_property
-from radiobject.orientation import OrientationInfo, metadata_to_orientation_info
-from radiobject.plan.numpy_index import box_of_index
-from radiobject.plan.rescale import Rescale
 from radiobject.storage import description, layout, reader
 from radiobject.storage.aside import appearing
 from radiobject.storage.locator import VolumeLocator

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from radiobject import RadiObject, VolumeCollection
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import files, layout, reader, tile_cache, writer
 from radiobject.storage.groups import object_kind
 from tests import kill_commands

@@ -17,7 +17,7 @@ from nibabel.orientations import (
 )
 
 from radiobject.exceptions import ConfigurationError, IngestError, ShapeError
-from radiobject.orientation import (
+from radiobject.geometry.orientation import (
     OrientationInfo,
     axis_codes,
     detect_nifti_orientation,

@@ -159,7 +159,7 @@ def ls(
 
 def _narrow(volumes: VolumeCollection, frame: pd.DataFrame) -> pd.DataFrame:
     """Return what fits a terminal: ids, shape, spacing and axes."""
-    from radiobject.orientation import axis_codes, spacing_mm
+    from radiobject.geometry.orientation import axis_codes, spacing_mm
 
     affines = volumes.affines()
     return frame[["obs_id", "obs_subject_id"]].assign(

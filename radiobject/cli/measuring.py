@@ -126,7 +126,7 @@ def _random_request(
     rng: np.random.Generator, locators: list[VolumeLocator], out: np.ndarray
 ) -> ReadRequest:
     """Return the request for a patch of the shape of `out`, anywhere in any volume."""
-    from radiobject.plan.box import Box
+    from radiobject.geometry.box import Box
     from radiobject.storage.reader import ReadRequest
 
     locator = locators[rng.integers(len(locators))]

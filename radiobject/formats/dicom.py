@@ -28,13 +28,13 @@ from radiobject.formats.privacy import (
 )
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.formats.source import SourceFile
-from radiobject.imaging_metadata import DicomMetadata
-from radiobject.orientation import (
+from radiobject.geometry.orientation import (
     OrientationInfo,
     orientation_info_to_metadata,
     reorient_to_canonical,
     spacing_mm,
 )
+from radiobject.imaging_metadata import DicomMetadata
 
 __all__ = ["DicomSeries", "load_folder", "load_series", "scan_dicom"]
 

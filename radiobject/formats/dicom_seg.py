@@ -22,7 +22,7 @@ from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns
 from radiobject.formats.source import SourceFile, read_file
-from radiobject.orientation import (
+from radiobject.geometry.orientation import (
     OrientationInfo,
     axis_codes,
     orientation_info_to_metadata,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radiobject.orientation import affine_to_list, axis_codes, spacing_mm
+from radiobject.geometry.orientation import affine_to_list, axis_codes, spacing_mm
 
 Scalar = str | int | float
 

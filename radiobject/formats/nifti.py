@@ -25,13 +25,13 @@ from radiobject.formats.nifti_header import (
 )
 from radiobject.formats.rescale import apply_if_lossless
 from radiobject.formats.source import SourceFile, read_file
-from radiobject.imaging_metadata import NiftiMetadata, infer_series_type
-from radiobject.orientation import (
+from radiobject.geometry.orientation import (
     Confidence,
     OrientationInfo,
     orientation_info_to_metadata,
     reorient_to_canonical,
 )
+from radiobject.imaging_metadata import NiftiMetadata, infer_series_type
 from radiobject.storage.blocked_copy import copy_in_blocks
 
 __all__ = ["is_nifti", "load_nifti", "nifti_metadata", "read_header", "save_nifti"]

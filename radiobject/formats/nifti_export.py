@@ -16,7 +16,7 @@ from nibabel.nifti2 import Nifti2Header
 from numpy.typing import DTypeLike, NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
-from radiobject.orientation import COSINE_TOLERANCE, axis_codes, nifti_geometry
+from radiobject.geometry.orientation import COSINE_TOLERANCE, axis_codes, nifti_geometry
 
 _NIFTI1_MAX_SIDE = 32767
 _SLAB_BYTES = 4 << 20

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.geometry.box import Box
+from radiobject.geometry.padding import Padding
 from radiobject.lazy import lazy_property
 from radiobject.ml.batch import SampleList, batch_of, samples_of
 from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
 from radiobject.ml.plan import SamplePlan
 from radiobject.ml.source import VolumeTable
 from radiobject.ml.transforms import apply_seeded
-from radiobject.plan.box import Box
 from radiobject.plan.foreground import Uniform, place
 from radiobject.plan.labels import LabelSummary
-from radiobject.plan.padding import Padding
 from radiobject.plan.patches import check_patch_size, padding_of, patch_affines, uniform_starts
 from radiobject.plan.philox import philox
 from radiobject.storage.handles import is_remote

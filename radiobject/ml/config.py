@@ -11,8 +11,8 @@ import torch
 
 from radiobject.ctx import SliceOrientation
 from radiobject.exceptions import ConfigurationError
+from radiobject.geometry.padding import Padding
 from radiobject.plan.foreground import Placement, Uniform
-from radiobject.plan.padding import Padding
 from radiobject.plan.patches import check_patch_size
 
 SLICE_DIM = {

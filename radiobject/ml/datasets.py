@@ -9,6 +9,8 @@ import numpy as np
 
 from radiobject._types import LabelSource
 from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.geometry.padding import Padding
+from radiobject.geometry.regrid_labels import regridded_summary
 from radiobject.ml.base import Field, StoredDataset, Transform
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.labels import label_values, load_labels
@@ -16,8 +18,6 @@ from radiobject.ml.pairing import check_geometry, check_one_split, pair_rows, se
 from radiobject.ml.source import VolumeSource, VolumeTable, as_sources, read_table
 from radiobject.plan.foreground import Foreground, Placement, Uniform, check_classes
 from radiobject.plan.labels import LabelSummary
-from radiobject.plan.padding import Padding
-from radiobject.plan.regrid_labels import regridded_summary
 from radiobject.storage.label_build import ensure_label_rows
 
 Collections = VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource]
@@ -111,7 +111,7 @@ class SegmentationDataset(StoredDataset):
         As in `VolumeCollectionDataset`.
     resample_masks : bool
         Whether a mask of another grid is resampled into its image's, by nearest neighbour and the
-        two affines, patch by patch as it is read; see `radiobject.plan.regrid`. What lies outside
+        two affines, patch by patch as it is read; see `radiobject.geometry.regrid`. What lies outside
         the mask is background, 0. Otherwise such a pair is refused.
 
     Raises

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError, ShapeError
+from radiobject.geometry.regrid import Regrid
 from radiobject.ml.source import VolumeSource, VolumeTable
-from radiobject.plan.regrid import Regrid
 
 GEOMETRY_TOLERANCE_MM = 0.05
 """How far apart the same corner of two paired volumes may lie."""

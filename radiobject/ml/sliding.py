@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.geometry.box import Box
+from radiobject.geometry.padding import Padding
+from radiobject.geometry.rescale import Rescale
 from radiobject.plan.blend import importance
-from radiobject.plan.box import Box
-from radiobject.plan.padding import Padding
 from radiobject.plan.patches import check_patch_size, grid_starts
-from radiobject.plan.rescale import Rescale
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.reader import ReadRequest, read_batch
 

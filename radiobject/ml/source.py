@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
-from radiobject.plan.regrid import Regrid
-from radiobject.plan.rescale import Rescale
+from radiobject.geometry.regrid import Regrid
+from radiobject.geometry.rescale import Rescale
 from radiobject.storage.locator import VolumeLocator
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from radiobject.plan.box import Box
-from radiobject.plan.rescale import Rescale
+from radiobject.geometry.box import Box
+from radiobject.geometry.rescale import Rescale
 
 
 def deliver(stored: np.ndarray | np.generic, out: np.ndarray, rescale: Rescale | None) -> None:

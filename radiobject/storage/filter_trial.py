@@ -10,7 +10,7 @@ import tiledb
 import zstandard
 
 from radiobject.ctx import CompressionConfig, Compressor, WriteProfile
-from radiobject.plan.tiling import Tiling
+from radiobject.geometry.tiling import Tiling
 
 _SAMPLES = 4
 _ZSTD_LEVEL = {WriteProfile.SMALL: 9, WriteProfile.BALANCED: 3}

@@ -25,7 +25,7 @@ import tiledb.libtiledb as lt
 
 from radiobject.ctx import config_generation, get_radiobject_config
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import stats
 
 QUERIES_PER_CONTEXT = 500

@@ -10,8 +10,8 @@ import numpy as np
 import tiledb
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
-from radiobject.plan.box import Box
-from radiobject.plan.tiling import Tiling, tiles_covering
+from radiobject.geometry.box import Box
+from radiobject.geometry.tiling import Tiling, tiles_covering
 from radiobject.storage import handles, stats
 from radiobject.storage.array_files import ArrayFiles, open_files
 from radiobject.storage.checksum import crc32

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import SchemaError, StorageError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.plan.labels import LabelSummary, build_label_index
 from radiobject.storage.label_index import fingerprint, read_label_rows, write_label_rows
 from radiobject.storage.locator import VolumeLocator

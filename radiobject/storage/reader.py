@@ -10,10 +10,10 @@ from typing import NoReturn
 import numpy as np
 
 from radiobject.exceptions import BoundsError, ShapeError
-from radiobject.plan.box import Box
-from radiobject.plan.padding import Padding, padded_source
-from radiobject.plan.regrid import Regrid
-from radiobject.plan.rescale import Rescale
+from radiobject.geometry.box import Box
+from radiobject.geometry.padding import Padding, padded_source
+from radiobject.geometry.regrid import Regrid
+from radiobject.geometry.rescale import Rescale
 from radiobject.storage import handles, open_volumes, stats
 from radiobject.storage.deliver import deliver, fill_outside
 from radiobject.storage.handles import is_remote

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radiobject.ctx import get_radiobject_config
-from radiobject.plan.tiling import Tiling
+from radiobject.geometry.tiling import Tiling
 from radiobject.storage import stats
 from radiobject.storage.arena import PAGE, Arena
 from radiobject.storage.arena_discovery import ArenaUnavailableError, open_arena

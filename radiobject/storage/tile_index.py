@@ -12,7 +12,7 @@ import numpy as np
 import zstandard
 
 from radiobject.exceptions import IntegrityError
-from radiobject.plan.tiling import Tiling
+from radiobject.geometry.tiling import Tiling
 from radiobject.storage.decode import COMPRESSIONS, MAX_TILE_BYTES, TileDecoder
 
 PACKED_VERSION = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from radiobject.exceptions import IntegrityError
-from radiobject.plan.ranges import coalesce
+from radiobject.geometry.ranges import coalesce
 from radiobject.storage import stats
 from radiobject.storage.array_files import local_path, map_file
 from radiobject.storage.decode import Buffer

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from radiobject.exceptions import IntegrityError
-from radiobject.plan.box import Box
-from radiobject.plan.rescale import Rescale
-from radiobject.plan.tiling import TilePart, parts_of, tiles_covering
+from radiobject.geometry.box import Box
+from radiobject.geometry.rescale import Rescale
+from radiobject.geometry.tiling import TilePart, parts_of, tiles_covering
 from radiobject.storage import stats
 from radiobject.storage.blosc_chunk import Buffer
 from radiobject.storage.checksum import crc32

@@ -11,9 +11,9 @@ import tiledb.libtiledb as lt
 
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
-from radiobject.plan.box import Box
-from radiobject.plan.content import content_box
-from radiobject.plan.tiling import Tiling, extents_for_patch
+from radiobject.geometry.box import Box
+from radiobject.geometry.content import content_box
+from radiobject.geometry.tiling import Tiling, extents_for_patch
 from radiobject.storage import reader, stats
 from radiobject.storage.blocked_copy import c_ordered
 from radiobject.storage.filter_trial import choose_filters

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
-from radiobject.orientation import axis_codes, spacing_mm
 from radiobject.plan.labels import MAX_CLASSES
 from radiobject.storage.layout import base_name
 from radiobject.viewer.planes import plane_views, wire_dtype

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from radiobject.exceptions import BoundsError
-from radiobject.orientation import axis_directions, spacing_mm
-from radiobject.plan.box import Box
-from radiobject.plan.rescale import Rescale
+from radiobject.geometry.box import Box
+from radiobject.geometry.orientation import axis_directions, spacing_mm
+from radiobject.geometry.rescale import Rescale
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.reader import read_into
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from radiobject.exceptions import StorageError
-from radiobject.plan.box import Box
-from radiobject.plan.tiling import tiles_covering
+from radiobject.geometry.box import Box
+from radiobject.geometry.tiling import tiles_covering
 from radiobject.storage.fragment import UnsupportedArrayError
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.tile_index import TileIndex, build_tile_index

@@ -17,7 +17,7 @@ import pytest
 from dicom_builder import NIBABEL_FILES, write_mosaics
 
 from radiobject.formats.dicom import load_series, scan_dicom
-from radiobject.orientation import reorient_to_canonical
+from radiobject.geometry.orientation import reorient_to_canonical
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 SERIES = PYDICOM_FILES / "dicomdirtests"

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom import load_folder, scan_dicom
 from radiobject.formats.dicom_mosaic import parse_csa
-from radiobject.orientation import reorient_to_canonical
+from radiobject.geometry.orientation import reorient_to_canonical
 
 
 @pytest.mark.filterwarnings("ignore:The DICOM readers are highly experimental")

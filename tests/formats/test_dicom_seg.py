@@ -16,7 +16,7 @@ from radiobject.formats.dicom import load_series, scan_dicom
 from radiobject.formats.dicom_seg import Segment, load_dicom_seg, save_dicom_seg
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.guards import Limits
-from radiobject.orientation import reorient_to_canonical
+from radiobject.geometry.orientation import reorient_to_canonical
 
 REAL = Path(pydicom.__file__).parent / "data" / "test_files" / "liver_1frame.dcm"
 SEGMENTS = {

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radiobject.plan.box import Box
-from radiobject.plan.content import content_box
+from radiobject.geometry.box import Box
+from radiobject.geometry.content import content_box
 
 LOOKS = {
     "C": lambda voxels: voxels,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import basic_indices
 
-from radiobject.plan.numpy_index import box_of_index
+from radiobject.geometry.numpy_index import box_of_index
 
 SHAPES = st.lists(st.integers(1, 6), min_size=3, max_size=4).map(tuple)
 

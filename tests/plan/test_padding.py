@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiobject.exceptions import ConfigurationError, ShapeError
-from radiobject.plan.box import Box
-from radiobject.plan.padding import PADDING_MODES, Padding, padded_source, source_positions
+from radiobject.geometry.box import Box
+from radiobject.geometry.padding import PADDING_MODES, Padding, padded_source, source_positions
 
 MODES = [mode for mode in PADDING_MODES if mode != "constant"]
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiobject.plan.ranges import coalesce
+from radiobject.geometry.ranges import coalesce
 
 requests = st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 300)), max_size=40)
 

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 
 from radiobject.exceptions import AlignmentError
-from radiobject.plan import regrid as regrid_module
-from radiobject.plan.box import Box
-from radiobject.plan.padding import Padding
-from radiobject.plan.regrid import TIE_TOLERANCE, Regrid
+from radiobject.geometry import regrid as regrid_module
+from radiobject.geometry.box import Box
+from radiobject.geometry.padding import Padding
+from radiobject.geometry.regrid import TIE_TOLERANCE, Regrid
 
 side = st.integers(3, 14)
 triple = st.tuples(side, side, side)

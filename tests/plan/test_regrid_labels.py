@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
+from radiobject.geometry.regrid import Regrid
+from radiobject.geometry.regrid_labels import regridded_summary
 from radiobject.plan.labels import build_label_index
-from radiobject.plan.regrid import Regrid
-from radiobject.plan.regrid_labels import regridded_summary
 
 
 def two_structures(shape):

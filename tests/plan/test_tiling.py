@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiobject.plan.box import Box
-from radiobject.plan.tiling import Tiling, extents_for_patch, parts_of, tiles_covering
+from radiobject.geometry.box import Box
+from radiobject.geometry.tiling import Tiling, extents_for_patch, parts_of, tiles_covering
 
 
 @st.composite

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stored import FILTERS, coded, write
 
 from radiobject.exceptions import IntegrityError, StorageError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import reader, tile_cache, writer
 from radiobject.storage.decode import TileDecoder
 from radiobject.storage.locator import VolumeLocator

@@ -17,8 +17,8 @@ from radiobject.ctx import (
     reset_radiobject_config,
 )
 from radiobject.exceptions import IntegrityError, StorageError
-from radiobject.plan.box import Box
-from radiobject.plan.tiling import tiles_covering
+from radiobject.geometry.box import Box
+from radiobject.geometry.tiling import tiles_covering
 from radiobject.stats import TileDBStats
 from radiobject.storage import handles, reader, tile_cache, writer
 from radiobject.storage.locator import VolumeLocator

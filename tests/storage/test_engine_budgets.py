@@ -13,7 +13,7 @@ import tiledb
 from stored import coded, write
 
 import radiobject
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, writer
 from radiobject.storage.reader import ReadRequest, Rescale

@@ -12,7 +12,7 @@ from stored import DTYPES, coded, create, write
 
 from radiobject.ctx import ReadConfig, configure, reset_radiobject_config
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import handles
 
 SHAPE = (9, 7, 5)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import reader, tile_cache, writer
 from radiobject.storage.huge_pages import HUGE, map_shared
 

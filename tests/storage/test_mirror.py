@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, tile_cache, writer
 

@@ -11,7 +11,7 @@ from s3_server import Proxy
 
 from radiobject.ctx import S3Config, configure
 from radiobject.exceptions import ConfigurationError, StorageError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import object_store, reader, tile_cache, writer
 
 pytestmark = pytest.mark.s3

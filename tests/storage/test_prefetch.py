@@ -7,7 +7,7 @@ import pytest
 from stored import coded
 
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, writer
 from radiobject.storage.locator import VolumeLocator

@@ -14,7 +14,7 @@ import pytest
 import tiledb
 import worker_reads
 
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import arena_discovery, handles, reader, tile_cache, writer
 from radiobject.storage.locator import VolumeLocator
 

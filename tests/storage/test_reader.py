@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radiobject.exceptions import BoundsError, ShapeError, StorageError, StoreNotFoundError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import reader, writer
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.reader import Padding, ReadRequest, Rescale

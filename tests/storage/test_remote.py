@@ -13,7 +13,7 @@ from worker_reads import wrong_and_counted
 
 from radiobject.ctx import S3Config, configure
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, remote, tile_cache, writer
 from radiobject.storage.locator import VolumeLocator

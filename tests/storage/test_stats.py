@@ -10,7 +10,7 @@ import pytest
 import tiledb
 
 from radiobject.ctx import TileConfig, WriteConfig
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.stats import CacheStats, S3Stats, TileDBStats
 from radiobject.storage import reader, stats, tile_cache, writer
 from radiobject.storage.locator import VolumeLocator

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, tile_cache, writer
 from radiobject.storage.reader import ReadRequest, read_batch

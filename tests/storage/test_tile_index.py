@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stored import DTYPES, FILTERS, coded, create, write
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.storage import tile_index as module
 from radiobject.storage.array_files import LocalFiles
 from radiobject.storage.fragment import UnsupportedArrayError, parse

@@ -12,8 +12,8 @@ from stored import coded
 
 from radiobject.ctx import CompressionConfig, TileConfig, WriteConfig
 from radiobject.exceptions import ShapeError, StoreExistsError
-from radiobject.plan.box import Box
-from radiobject.plan.content import content_box
+from radiobject.geometry.box import Box
+from radiobject.geometry.content import content_box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, writer
 from radiobject.storage.blocked_copy import c_ordered
@@ -228,8 +228,8 @@ def test_forks_stay_silent(tmp_path):
     program = f"""
 import numpy as np, os
 from radiobject.storage import reader, writer
-from radiobject.plan.box import Box
-from radiobject.plan.content import content_box
+from radiobject.geometry.box import Box
+from radiobject.geometry.content import content_box
 locator = writer.write_volume({str(tmp_path / "v")!r}, np.zeros((9, 9, 9), np.float32))
 reader.read_into(locator, Box.whole((9, 9, 9)), np.empty((9, 9, 9), np.float32))
 pid = os.fork()

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, tile_cache
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from radiobject.exceptions import ConfigurationError, ShapeError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 
 PADDING_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 
 _CANDIDATE_EXTENTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 256)
 _MIN_TILE_VOXELS = 2048

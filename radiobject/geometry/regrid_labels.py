@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from radiobject.geometry.regrid import Regrid
 from radiobject.plan.labels import LabelSummary
-from radiobject.plan.regrid import Regrid
 
 _ENOUGH_POSITIONS = 64
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
+from radiobject.geometry.padding import Padding, source_positions
 from radiobject.plan.labels import BACKGROUND
-from radiobject.plan.padding import Padding, source_positions
 
 TIE_TOLERANCE = 1e-4
 """Source voxels by which a centre may miss a halfway point and still count as lying on it.

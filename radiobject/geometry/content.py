@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 
 _THINNED = 8
 """Every how many voxels are looked at first: most parts that are no background show it there."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from radiobject.plan.box import Box
+from radiobject.geometry.box import Box
 
 Cut = tuple[slice | int, ...]
 
