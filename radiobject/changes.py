@@ -9,7 +9,7 @@ import numpy as np
 
 from radiobject.exceptions import SchemaError
 from radiobject.frames import plain_rows
-from radiobject.plan import split as plan
+from radiobject.sampling import split as plan
 from radiobject.storage import commit, dataset, layout
 from radiobject.storage.splits import SPLIT
 from radiobject.storage.table import TEXT, Table

@@ -33,7 +33,7 @@ from radiobject.volume import reorient_target
 from radiobject.writers import write_new_volume
 
 if TYPE_CHECKING:
-    from radiobject.plan.labels import LabelSummary
+    from radiobject.sampling.labels import LabelSummary
 
 _BATCH = 256
 _FILE_NAME_COLUMNS = ("source_path", "source_name")

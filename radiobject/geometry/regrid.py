@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import AlignmentError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding, source_positions
-from radiobject.plan.labels import BACKGROUND
+from radiobject.sampling.labels import BACKGROUND
 
 TIE_TOLERANCE = 1e-4
 """Source voxels by which a centre may miss a halfway point and still count as lying on it.

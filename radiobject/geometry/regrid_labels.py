@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.geometry.regrid import Regrid
-from radiobject.plan.labels import LabelSummary
+from radiobject.sampling.labels import LabelSummary
 
 _ENOUGH_POSITIONS = 64
 

@@ -16,7 +16,7 @@ from radiobject.ml.factories import (
 )
 from radiobject.ml.loader import VolumeLoader
 from radiobject.ml.samplers import EpochSampler
-from radiobject.plan.foreground import Foreground, PercentForeground, Uniform, Weighted
+from radiobject.sampling.foreground import Foreground, PercentForeground, Uniform, Weighted
 
 if TYPE_CHECKING:
     from radiobject.ml.compat.compose import Compose

@@ -21,10 +21,10 @@ from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
 from radiobject.ml.plan import SamplePlan
 from radiobject.ml.source import VolumeTable
 from radiobject.ml.transforms import apply_seeded
-from radiobject.plan.foreground import Uniform, place
-from radiobject.plan.labels import LabelSummary
-from radiobject.plan.patches import check_patch_size, padding_of, patch_affines, uniform_starts
-from radiobject.plan.philox import philox
+from radiobject.sampling.foreground import Uniform, place
+from radiobject.sampling.labels import LabelSummary
+from radiobject.sampling.patches import check_patch_size, padding_of, patch_affines, uniform_starts
+from radiobject.sampling.philox import philox
 from radiobject.storage.handles import is_remote
 from radiobject.storage.reader import ReadRequest, read_batch
 

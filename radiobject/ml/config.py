@@ -12,8 +12,8 @@ import torch
 from radiobject.ctx import SliceOrientation
 from radiobject.exceptions import ConfigurationError
 from radiobject.geometry.padding import Padding
-from radiobject.plan.foreground import Placement, Uniform
-from radiobject.plan.patches import check_patch_size
+from radiobject.sampling.foreground import Placement, Uniform
+from radiobject.sampling.patches import check_patch_size
 
 SLICE_DIM = {
     SliceOrientation.SAGITTAL: 0,

@@ -16,8 +16,8 @@ from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.labels import label_values, load_labels
 from radiobject.ml.pairing import check_geometry, check_one_split, pair_rows, seen_in_grid_of
 from radiobject.ml.source import VolumeSource, VolumeTable, as_sources, read_table
-from radiobject.plan.foreground import Foreground, Placement, Uniform, check_classes
-from radiobject.plan.labels import LabelSummary
+from radiobject.sampling.foreground import Foreground, Placement, Uniform, check_classes
+from radiobject.sampling.labels import LabelSummary
 from radiobject.storage.label_build import ensure_label_rows
 
 Collections = VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource]
@@ -105,7 +105,7 @@ class SegmentationDataset(StoredDataset):
     transform : callable, optional
     foreground_sampling : bool, float or placement rule
         True places every patch around a labelled voxel, a number that share of them, the classes
-        alike; a rule of `radiobject.plan.foreground` is taken as it is. No mask is read for it:
+        alike; a rule of `radiobject.sampling.foreground` is taken as it is. No mask is read for it:
         positions come from the label index, which is built and stored on first use.
     check_geometry, across_splits
         As in `VolumeCollectionDataset`.

@@ -16,7 +16,7 @@ from radiobject.ml.factories import (
 )
 from radiobject.ml.loader import VolumeLoader
 from radiobject.ml.source import VolumeSource
-from radiobject.plan.foreground import Placement
+from radiobject.sampling.foreground import Placement
 
 __all__ = [
     "create_distributed_dataloader",

@@ -17,7 +17,7 @@ from radiobject.ml.datasets import Collections, SegmentationDataset, VolumeColle
 from radiobject.ml.loader import VolumeLoader
 from radiobject.ml.samplers import EpochSampler
 from radiobject.ml.source import VolumeSource
-from radiobject.plan.foreground import Placement
+from radiobject.sampling.foreground import Placement
 from radiobject.storage.side_by_side import processors
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from radiobject.exceptions import ConfigurationError
 from radiobject.ml.base import StoredDataset
-from radiobject.plan.epoch import Tail, block_shuffled, shard, shuffled, weighted
+from radiobject.sampling.epoch import Tail, block_shuffled, shard, shuffled, weighted
 
 
 class EpochSampler(Sampler[int]):
@@ -25,7 +25,7 @@ class EpochSampler(Sampler[int]):
     rank, world_size : int
         Which share of the epoch this process takes.
     tail : {"drop", "repeat", "uneven"}
-        What happens to samples that do not divide by `world_size`; see `radiobject.plan.epoch`.
+        What happens to samples that do not divide by `world_size`; see `radiobject.sampling.epoch`.
     volumes_per_block : int, optional
         Shuffle inside blocks of this many volumes; see `block_shuffled` for what that costs.
     volume_weights : sequence of float, length of the volumes, optional

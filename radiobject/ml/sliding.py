@@ -14,8 +14,8 @@ from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding
 from radiobject.geometry.rescale import Rescale
-from radiobject.plan.blend import importance
-from radiobject.plan.patches import check_patch_size, grid_starts
+from radiobject.sampling.blend import importance
+from radiobject.sampling.patches import check_patch_size, grid_starts
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.reader import ReadRequest, read_batch
 
@@ -34,7 +34,7 @@ class SlidingWindow:
     overlap : float
         Share that neighbouring patches have in common, in [0, 1).
     mode : {"gaussian", "constant"}
-        Blending of overlapping predictions; see `radiobject.plan.blend`.
+        Blending of overlapping predictions; see `radiobject.sampling.blend`.
     sigma_scale : float
         Width of the Gaussian.
     batch_size : int

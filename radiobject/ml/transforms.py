@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from radiobject.ml.compat import monai as monai_compat
-from radiobject.plan.philox import philox
+from radiobject.sampling.philox import philox
 
 _TRANSFORM_STREAM = 0x7F
 

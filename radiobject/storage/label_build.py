@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import SchemaError, StorageError
 from radiobject.geometry.box import Box
-from radiobject.plan.labels import LabelSummary, build_label_index
+from radiobject.sampling.labels import LabelSummary, build_label_index
 from radiobject.storage.label_index import fingerprint, read_label_rows, write_label_rows
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.reader import read_into

@@ -16,7 +16,7 @@ import tiledb
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreExistsError
-from radiobject.plan.labels import LabelSummary, build_label_index
+from radiobject.sampling.labels import LabelSummary, build_label_index
 from radiobject.storage import layout
 from radiobject.storage.aside import FOLDER, appearing
 from radiobject.storage.groups import object_kind

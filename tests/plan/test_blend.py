@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.plan.blend import importance
+from radiobject.sampling.blend import importance
 
 
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.plan.epoch import block_shuffled, order, shard, shuffled, weighted
+from radiobject.sampling.epoch import block_shuffled, order, shard, shuffled, weighted
 
 
 @given(n=st.integers(0, 300), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 1000))

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.plan.foreground import (
+from radiobject.sampling.foreground import (
     Foreground,
     PercentForeground,
     Uniform,
     Weighted,
     place,
 )
-from radiobject.plan.labels import build_label_index
+from radiobject.sampling.labels import build_label_index
 
 SHAPE, PATCH = (64, 64, 64), (16, 16, 16)
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiobject.plan.foreground_share import foreground_bounds, foreground_share
-from radiobject.plan.labels import build_label_index
+from radiobject.sampling.foreground_share import foreground_bounds, foreground_share
+from radiobject.sampling.labels import build_label_index
 
 
 def true_share(mask, start, patch, classes):

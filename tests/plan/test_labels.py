@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from radiobject.exceptions import SchemaError
-from radiobject.plan.labels import MAX_POSITIONS, MAX_TILES, build_label_index
+from radiobject.sampling.labels import MAX_POSITIONS, MAX_TILES, build_label_index
 
 
 def blobs(shape=(70, 50, 40), dtype=np.uint8):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.plan.patches import (
+from radiobject.sampling.patches import (
     check_patch_size,
     grid_starts,
     padding_of,
@@ -12,7 +12,7 @@ from radiobject.plan.patches import (
     starts_around,
     uniform_starts,
 )
-from radiobject.plan.philox import philox
+from radiobject.sampling.philox import philox
 
 side = st.integers(1, 40)
 triple = st.tuples(side, side, side)

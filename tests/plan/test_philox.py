@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from radiobject.plan.philox import below, philox, unit
+from radiobject.sampling.philox import below, philox, unit
 
 ALL = 0xFFFFFFFF
 

@@ -4,7 +4,7 @@ import pytest
 from radiobject.geometry.box import Box
 from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.regrid_labels import regridded_summary
-from radiobject.plan.labels import build_label_index
+from radiobject.sampling.labels import build_label_index
 
 
 def two_structures(shape):

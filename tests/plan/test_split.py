@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radiobject.exceptions import AlignmentError, ConfigurationError
-from radiobject.plan.split import parts_of, split_subjects
+from radiobject.sampling.split import parts_of, split_subjects
 
 PARTS = {"train": 0.8, "val": 0.1, "test": 0.1}
 

@@ -12,7 +12,7 @@ import pytest
 
 from radiobject import Volume
 from radiobject.exceptions import StoreExistsError
-from radiobject.plan.labels import build_label_index
+from radiobject.sampling.labels import build_label_index
 from radiobject.storage import groups, layout
 from radiobject.storage.aside import appearing, aside
 from radiobject.storage.commit import Clock
@@ -112,7 +112,7 @@ _KILLED = """
 import sys, threading, time, os, signal
 import numpy as np
 from radiobject import Volume
-from radiobject.plan.labels import build_label_index
+from radiobject.sampling.labels import build_label_index
 from radiobject.storage.label_index import write_label_rows
 mask = np.zeros((64, 64, 64), np.uint8); mask[3:30, 4:40, 5:50] = 1
 summary = build_label_index(mask)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from radiobject.exceptions import IntegrityError
-from radiobject.plan.labels import build_label_index
+from radiobject.sampling.labels import build_label_index
 from radiobject.storage.label_index import (
     fingerprint,
     label_index_uri,

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.plan.foreground_share import foreground_bounds, foreground_share
-from radiobject.plan.labels import LabelSummary
-from radiobject.plan.patches import starts_around, uniform_starts
-from radiobject.plan.philox import philox, unit
+from radiobject.sampling.foreground_share import foreground_bounds, foreground_share
+from radiobject.sampling.labels import LabelSummary
+from radiobject.sampling.patches import starts_around, uniform_starts
+from radiobject.sampling.philox import philox, unit
 
 _POSITION_STREAM = 0
 _CHOICE_STREAM = 1

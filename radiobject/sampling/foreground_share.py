@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from radiobject.plan.labels import LabelSummary
+from radiobject.sampling.labels import LabelSummary
 
 
 def foreground_share(

@@ -1,6 +1,6 @@
 """Where a patch lies, as a function of random words.
 
-Every function takes the words it uses up, from `radiobject.plan.philox`, and works on a whole
+Every function takes the words it uses up, from `radiobject.sampling.philox`, and works on a whole
 batch at once. A start may be negative: a volume smaller than the patch is centred in it, and the
 reader pads.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
-from radiobject.plan.philox import below
+from radiobject.sampling.philox import below
 
 
 def check_patch_size(patch_size: Sequence[int], ndim: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.plan.philox import philox, unit
+from radiobject.sampling.philox import philox, unit
 
 _SHUFFLE_STREAM = 0x5_0001
 _BLOCK_STREAM = 0x5_0002

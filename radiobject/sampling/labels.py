@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import SchemaError
-from radiobject.plan.philox import below, philox
+from radiobject.sampling.philox import below, philox
 
 MAX_POSITIONS = 1024
 """Positions kept per class."""
