@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from radiobject import RadiObject
-from radiobject.identifying import identifying_fields
+from radiobject.formats.phi import identifying_fields
 from radiobject.ingest import ingest_plan
 from radiobject.ingest_plan import plan_dicoms
 from radiobject.writers import RadiObjectWriter

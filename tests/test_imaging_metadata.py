@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from radiobject.imaging_metadata import (
+from radiobject.formats.metadata import (
     KNOWN_SERIES_TYPES,
     DicomMetadata,
     extract_dicom_metadata,

@@ -64,7 +64,7 @@ def info(
 
 
 def _show_phi(radi: RadiObject) -> None:
-    from radiobject.identifying import identifying_fields
+    from radiobject.formats.phi import identifying_fields
 
     found = [vars(field) for field in identifying_fields(radi)]
     if settings.json:

@@ -20,6 +20,7 @@ from radiobject.formats.dicom_series import DicomSeries, RefusedSeries, build_se
 from radiobject.formats.discovery import NoImagesError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive, walk_files
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
+from radiobject.formats.metadata import DicomMetadata
 from radiobject.formats.privacy import (
     ALLOWED_KEYWORDS,
     NUMBER_KEYWORDS,
@@ -34,7 +35,6 @@ from radiobject.geometry.orientation import (
     reorient_to_canonical,
     spacing_mm,
 )
-from radiobject.imaging_metadata import DicomMetadata
 
 __all__ = ["DicomSeries", "load_folder", "load_series", "scan_dicom"]
 

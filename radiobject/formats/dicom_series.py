@@ -21,8 +21,8 @@ from radiobject.formats.dicom_geometry import (
 )
 from radiobject.formats.dicom_header import describe
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
+from radiobject.formats.metadata import DicomMetadata
 from radiobject.geometry.orientation import affine_to_list, axis_codes
-from radiobject.imaging_metadata import DicomMetadata
 
 # Frames at one position that differ in these are volumes of their own.
 _SEPARATE_KEYS = ("kind", "echo")

@@ -13,6 +13,7 @@ from radiobject.exceptions import IngestError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.gzip_stream import AT_ONCE_BYTES, GZIP_MAGIC, gunzip_blocks
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
+from radiobject.formats.metadata import NiftiMetadata, infer_series_type
 from radiobject.formats.nifti_export import save_nifti
 from radiobject.formats.nifti_header import (
     TEXT_FIELDS,
@@ -31,7 +32,6 @@ from radiobject.geometry.orientation import (
     orientation_info_to_metadata,
     reorient_to_canonical,
 )
-from radiobject.imaging_metadata import NiftiMetadata, infer_series_type
 from radiobject.storage.blocked_copy import copy_in_blocks
 
 __all__ = ["is_nifti", "load_nifti", "nifti_metadata", "read_header", "save_nifti"]

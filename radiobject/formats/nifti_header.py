@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IngestError, ShapeError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive
 from radiobject.formats.gzip_stream import GZIP_MAGIC, gunzip_head
+from radiobject.formats.metadata import NiftiMetadata
 from radiobject.geometry.orientation import (
     OrientationSource,
     affine_to_list,
     axis_codes,
     nifti_geometry,
 )
-from radiobject.imaging_metadata import NiftiMetadata
 
 _LOG = logging.getLogger(__name__)
 _HOPELESS = 40
