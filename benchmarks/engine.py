@@ -170,7 +170,7 @@ def _from_libtiledb(
     locators: list[Any], sides: tuple[int, ...], boxes: list[Box], out: np.ndarray
 ) -> Callable[[], None]:
     from radiobject.geometry.box import Box as Region
-    from radiobject.storage.handles import query_into
+    from radiobject.storage.io.libtiledb import query_into
 
     def call() -> None:
         for volume, start in boxes:

@@ -11,7 +11,8 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
     `index_bytes` is the size of a volume's tile index: some 3 KB, or less where none is read.
     """
     from radiobject.storage import collection as stored
-    from radiobject.storage import commit, dataset, layout
+    from radiobject.storage import commit, dataset
+    from radiobject.storage.io import layout
     from radiobject.storage.table import Table
     from radiobject.storage.volume_rows import AFFINE, ARRAY, AXCODES, DTYPE, SIDES, SPACING
 

@@ -13,8 +13,9 @@ from radiobject import pipeline
 from radiobject.exceptions import AlignmentError
 from radiobject.frames import frame_rows, frame_schema
 from radiobject.indexing import shortened
-from radiobject.storage import commit, dataset, groups, layout
+from radiobject.storage import commit, dataset, groups
 from radiobject.storage.commit import Transaction
+from radiobject.storage.io import layout
 from radiobject.volume_collection import VolumeCollection
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
 

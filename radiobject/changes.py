@@ -10,7 +10,8 @@ import numpy as np
 from radiobject.exceptions import SchemaError
 from radiobject.frames import plain_rows
 from radiobject.sampling import split as plan
-from radiobject.storage import commit, dataset, layout
+from radiobject.storage import commit, dataset
+from radiobject.storage.io import layout
 from radiobject.storage.splits import SPLIT
 from radiobject.storage.table import TEXT, Table
 

@@ -17,7 +17,7 @@ import pandas as pd
 
 from radiobject import parallel
 from radiobject.exceptions import ConfigurationError, StoreExistsError
-from radiobject.storage import layout
+from radiobject.storage.io import layout
 from radiobject.volume import Volume
 
 if TYPE_CHECKING:

@@ -31,9 +31,10 @@ from radiobject.frames import frame_schema
 from radiobject.indexing import shortened
 from radiobject.ingest_plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
 from radiobject.ingest_run import IngestOptions, IngestRun
-from radiobject.storage import commit, dataset, layout
+from radiobject.storage import commit, dataset
 from radiobject.storage.commit import Transaction
 from radiobject.storage.dataset import DatasetStore
+from radiobject.storage.io import layout
 from radiobject.storage.volume_rows import SYSTEM_COLUMNS
 from radiobject.writers import COMPUTED_COLUMNS
 

@@ -11,8 +11,8 @@ from radiobject.exceptions import AlignmentError, RadiObjectError
 from radiobject.formats.discovery import ImageFormat
 from radiobject.ingest_plan import PlannedImage
 from radiobject.pipeline import FreeIds
-from radiobject.storage import layout
 from radiobject.storage.collection import CollectionStore
+from radiobject.storage.io import layout
 
 _DIGEST = "source_sha256"
 

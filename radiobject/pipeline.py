@@ -16,7 +16,7 @@ import pandas as pd
 from radiobject import parallel
 from radiobject._types import AttrValue, normalize_transform_result
 from radiobject.exceptions import ShapeError
-from radiobject.storage import layout
+from radiobject.storage.io import layout
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.volume import Volume

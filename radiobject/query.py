@@ -14,7 +14,7 @@ import tiledb
 from radiobject import pipeline
 from radiobject._types import BatchTransformFn, TransformFn
 from radiobject.pipeline import Transformed
-from radiobject.storage import layout
+from radiobject.storage.io import layout
 from radiobject.volume import Volume
 from radiobject.writers import VolumeCollectionWriter
 

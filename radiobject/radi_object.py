@@ -18,9 +18,10 @@ from radiobject.exceptions import ViewError
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Index, Positions
 from radiobject.lazy import lazy_property
-from radiobject.storage import commit, dataset, layout
+from radiobject.storage import commit, dataset
 from radiobject.storage.commit import Clock
 from radiobject.storage.dataset import DatasetStore
+from radiobject.storage.io import layout
 from radiobject.storage.legacy import LegacyDatasetStore
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection

@@ -24,9 +24,10 @@ from radiobject.indexing import Groups, Index, Positions
 from radiobject.lazy import lazy_property
 from radiobject.pipeline import generate_obs_id as generate_obs_id
 from radiobject.query import EagerQuery, LazyQuery
-from radiobject.storage import commit, dataset, layout
+from radiobject.storage import commit, dataset
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Clock
+from radiobject.storage.io import layout
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRows
 from radiobject.volume import Volume

@@ -18,9 +18,10 @@ from radiobject.formats.image import geometry_columns
 from radiobject.frames import frame_rows
 from radiobject.indexing import shortened
 from radiobject.storage import collection as stored
-from radiobject.storage import commit, dataset, layout
+from radiobject.storage import commit, dataset
 from radiobject.storage.commit import Transaction
 from radiobject.storage.description import AFFINE_KEY, RESCALE_KEYS
+from radiobject.storage.io import layout
 from radiobject.storage.table import storable_dtype
 from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 

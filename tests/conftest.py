@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-import radiobject.storage.handles  # noqa: F401  (before TileDB makes every fork warn; see there)
+import radiobject.storage.io.libtiledb  # noqa: F401  (before TileDB makes every fork warn; see there)
 
 # Tests share decoded tiles among themselves, not with other programs of the same user.
 os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")

@@ -25,7 +25,7 @@ from radiobject.sampling.foreground import Uniform, place
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import check_patch_size, padding_of, patch_affines, uniform_starts
 from radiobject.sampling.philox import philox
-from radiobject.storage.handles import is_remote
+from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.reader import ReadRequest, read_batch
 
 Arrays = Mapping[str, NDArray[Any]]

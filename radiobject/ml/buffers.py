@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from radiobject.storage.huge_pages import private_memory
+from radiobject.storage.io.huge_pages import private_memory
 
 _ALIGNMENT = 64
 

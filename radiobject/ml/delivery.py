@@ -14,7 +14,7 @@ from radiobject.ml.batch import batch_of, collate
 from radiobject.ml.buffers import aligned, carve, layout_bytes
 from radiobject.ml.plan import SamplePlan
 from radiobject.ml.ring import SharedRing
-from radiobject.storage import stats
+from radiobject.storage.io import stats
 
 _SMALL_BYTES = 4096
 """Tensors below this travel with the message."""

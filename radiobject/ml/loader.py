@@ -33,7 +33,7 @@ from radiobject.ml.receipt import Receipt
 from radiobject.ml.report import LoaderReport, Meter
 from radiobject.ml.ring import SharedRing
 from radiobject.ml.samplers import EpochSampler
-from radiobject.storage import stats
+from radiobject.storage.io import stats
 
 _log = logging.getLogger(__name__)
 

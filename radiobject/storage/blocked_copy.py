@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from radiobject.storage.huge_pages import private_memory
+from radiobject.storage.io.huge_pages import private_memory
 
 _BLOCK = {3: (8, 32), 4: (8, 8, 16)}
 

@@ -13,8 +13,9 @@ from radiobject.ctx import WriteConfig
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
 from radiobject.indexing import Groups
 from radiobject.lazy import lazy_property
-from radiobject.storage import commit, files, groups, layout, volume_rows
+from radiobject.storage import commit, groups, volume_rows
 from radiobject.storage.commit import Clock
+from radiobject.storage.io import files, layout
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.splits import subject_splits
 from radiobject.storage.table import (

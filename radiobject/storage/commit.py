@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from radiobject.exceptions import StorageError, StoreExistsError, StoreNotFoundError
-from radiobject.storage import compaction, files, groups, layout, recovery
-from radiobject.storage.lock import acquire
+from radiobject.storage import compaction, groups, recovery
+from radiobject.storage.io import files, layout
+from radiobject.storage.io.lock import acquire
 
 ROOT = "radiobject"
 COLLECTION = "collection"

@@ -12,8 +12,8 @@ import logging
 import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
-from radiobject.storage import files, layout
-from radiobject.storage.aside import aside
+from radiobject.storage.io import files, layout
+from radiobject.storage.io.atomic import aside
 from radiobject.storage.table import Table
 
 COMMITS_PER_ROUND = 8

@@ -13,8 +13,9 @@ import tiledb
 
 from radiobject.ctx import SliceOrientation, get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.storage import groups, layout
-from radiobject.storage.aside import aside
+from radiobject.storage import groups
+from radiobject.storage.io import layout
+from radiobject.storage.io.atomic import aside
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.table import FOREVER
 

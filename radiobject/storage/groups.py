@@ -10,7 +10,7 @@ import tiledb
 
 from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import StorageError
-from radiobject.storage.aside import aside
+from radiobject.storage.io.atomic import aside
 
 _FOREVER = 2**63 - 1
 

@@ -12,11 +12,11 @@ import tiledb
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.geometry.tiling import Tiling, tiles_covering
-from radiobject.storage import handles, stats
-from radiobject.storage.array_files import ArrayFiles, open_files
-from radiobject.storage.checksum import crc32
 from radiobject.storage.decode import CHUNK_BYTES, COMPRESSIONS, MAX_TILE_BYTES
 from radiobject.storage.fragment import FragmentTiles, UnsupportedArrayError, parse
+from radiobject.storage.io import libtiledb, stats
+from radiobject.storage.io.array_files import ArrayFiles, open_files
+from radiobject.storage.io.checksum import crc32
 from radiobject.storage.tile_index import MAX_TILES, TileIndex, constant_sums
 from radiobject.storage.voxel_check import inside_tile, matches_statistics, usable_sum
 
@@ -72,7 +72,7 @@ def build(uri: str) -> TileIndex:
         raise UnsupportedArrayError(f"the fragment of {uri!r} was written with another schema")
     index = _assemble(uri, f"{fragment}/a0.tdb", layout, tiles)
     stats.count(index_builds=1)
-    return _verified(uri, index, files) if not handles.is_remote(uri) else index
+    return _verified(uri, index, files) if not libtiledb.is_remote(uri) else index
 
 
 def _only_fragment(uri: str, names: set[str]) -> str:
@@ -97,7 +97,7 @@ def _only_fragment(uri: str, names: set[str]) -> str:
 
 
 def _schema(uri: str) -> tiledb.ArraySchema:
-    ctx = handles.session(remote=handles.is_remote(uri)).ctx
+    ctx = libtiledb.session(remote=libtiledb.is_remote(uri)).ctx
     try:
         return tiledb.ArraySchema.load(uri, ctx=ctx)
     except (tiledb.TileDBError, UnicodeDecodeError) as error:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreExistsError
 from radiobject.sampling.labels import LabelSummary, build_label_index
-from radiobject.storage import layout
-from radiobject.storage.aside import FOLDER, appearing
 from radiobject.storage.groups import object_kind
+from radiobject.storage.io import layout
+from radiobject.storage.io.atomic import FOLDER, appearing
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.table import BLOB, TEXT, Table, create_table
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from radiobject.storage import compaction, files, layout, reader
+from radiobject.storage import compaction, reader
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Commit, Head, Transaction
+from radiobject.storage.io import files, layout
 
 
 def vacuum(tx: Transaction, keep: int) -> dict[str, int]:

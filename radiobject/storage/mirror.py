@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from radiobject.exceptions import ConfigurationError, IntegrityError
-from radiobject.storage import stats
-from radiobject.storage.processes import start_time
-from radiobject.storage.remote import RemoteFiles
+from radiobject.storage.io import stats
+from radiobject.storage.io.processes import start_time
+from radiobject.storage.io.remote import RemoteFiles
 from radiobject.storage.tile_index import TileIndex
 
 FOLDER_VARIABLE = "RADIOBJECT_MIRROR"

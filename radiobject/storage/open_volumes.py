@@ -6,8 +6,8 @@ import os
 import threading
 
 from radiobject.exceptions import IntegrityError, StorageError
-from radiobject.storage import handles, remote, stats
 from radiobject.storage.fragment import UnsupportedArrayError
+from radiobject.storage.io import libtiledb, remote, stats
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.tile_index import TileIndex, build_tile_index
 from radiobject.storage.tile_source import pool
@@ -63,13 +63,15 @@ def _open(locator: VolumeLocator) -> VolumeTiles | None:
 
 def _with_index(locator: VolumeLocator) -> VolumeTiles | None:
     """Open by the stored index; if that does not fit, by one made from the array itself."""
-    if handles.is_remote(locator.uri) and not (locator.uri.startswith("s3://") and remote.usable()):
+    if libtiledb.is_remote(locator.uri) and not (
+        locator.uri.startswith("s3://") and remote.usable()
+    ):
         stats.count(fallback_volumes=1)
         return None
     if locator.index is not None:
         try:
             index = TileIndex.unpack(locator.index)
-            if not handles.is_remote(locator.uri):
+            if not libtiledb.is_remote(locator.uri):
                 pool.source(locator.uri, index)  # raises if the tile file is not the index's
             return VolumeTiles(locator.uri, index, locator.index, locator.label)
         except StorageError:

@@ -14,9 +14,10 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding, padded_source
 from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.rescale import Rescale
-from radiobject.storage import handles, open_volumes, stats
+from radiobject.storage import open_volumes
 from radiobject.storage.deliver import deliver, fill_outside
-from radiobject.storage.handles import is_remote
+from radiobject.storage.io import libtiledb, stats
+from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.open_volumes import volume_tiles
 from radiobject.storage.side_by_side import Task, finish, run_side_by_side
@@ -215,10 +216,10 @@ def _read_inside(
         return
     stored = locator.numpy_dtype
     if rescale is None and out.dtype == stored and out.flags.c_contiguous:
-        handles.query_into(locator.uri, box, out)
+        libtiledb.query_into(locator.uri, box, out)
         return
     scratch = np.empty(box.shape, stored)
-    handles.query_into(locator.uri, box, scratch)
+    libtiledb.query_into(locator.uri, box, scratch)
     deliver(scratch, out, rescale)
 
 
@@ -235,7 +236,7 @@ def verify(locator: VolumeLocator) -> None:
         volume.verify()
         return
     whole = Box.whole(locator.shape)
-    handles.query_into(locator.uri, whole, np.empty(whole.shape, locator.numpy_dtype))
+    libtiledb.query_into(locator.uri, whole, np.empty(whole.shape, locator.numpy_dtype))
 
 
 def forget(uri: str) -> None:
@@ -244,10 +245,10 @@ def forget(uri: str) -> None:
     To be called when they are deleted or replaced.
     """
     open_volumes.forget(uri)
-    handles.forget(uri)
+    libtiledb.forget(uri)
 
 
 def close_all() -> None:
     """Drop everything held for any volume; the next read starts afresh."""
     open_volumes.close_all()
-    handles.close_all()
+    libtiledb.close_all()

@@ -6,8 +6,9 @@ import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.storage import commit, description, files, groups, layout, reader
-from radiobject.storage.lock import acquire
+from radiobject.storage import commit, description, groups, reader
+from radiobject.storage.io import files, layout
+from radiobject.storage.io.lock import acquire
 
 
 def uri_exists(uri: str, ctx: tiledb.Ctx | None = None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from radiobject.storage import layout
+from radiobject.storage.io import layout
 from radiobject.storage.table import TEXT, Table
 
 SPLIT = "split"

@@ -14,9 +14,9 @@ import tiledb.libtiledb as lt
 
 from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
-from radiobject.storage import files, layout
-from radiobject.storage.aside import aside
-from radiobject.storage.handles import is_remote, writing_ctx
+from radiobject.storage.io import files, layout
+from radiobject.storage.io.atomic import aside
+from radiobject.storage.io.libtiledb import is_remote, writing_ctx
 
 TEXT = np.dtype("U")
 BLOB = np.dtype("S")

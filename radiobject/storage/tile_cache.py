@@ -17,10 +17,10 @@ import numpy as np
 
 from radiobject.ctx import get_radiobject_config
 from radiobject.geometry.tiling import Tiling
-from radiobject.storage import stats
 from radiobject.storage.arena import PAGE, Arena
 from radiobject.storage.arena_discovery import ArenaUnavailableError, open_arena
-from radiobject.storage.huge_pages import HUGE, gather
+from radiobject.storage.io import stats
+from radiobject.storage.io.huge_pages import HUGE, gather
 
 _lock = threading.Lock()
 _arena: Arena | None = None

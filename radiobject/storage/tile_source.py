@@ -12,12 +12,12 @@ from typing import Protocol
 
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.ranges import coalesce
-from radiobject.storage import stats
-from radiobject.storage.array_files import local_path, map_file
 from radiobject.storage.decode import Buffer
-from radiobject.storage.handles import is_remote
+from radiobject.storage.io import stats
+from radiobject.storage.io.array_files import local_path, map_file
+from radiobject.storage.io.libtiledb import is_remote
+from radiobject.storage.io.remote import RemoteFiles
 from radiobject.storage.mirror import mirrored
-from radiobject.storage.remote import RemoteFiles
 from radiobject.storage.tile_index import TileIndex
 
 # Against 30 ms a request, one of 0.9 MB beats three of 0.16 MB (docs/design/tile-index.md).

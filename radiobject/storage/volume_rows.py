@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from radiobject.storage import layout
+from radiobject.storage.io import layout
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.table import TEXT, Column
 

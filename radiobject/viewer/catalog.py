@@ -11,7 +11,7 @@ import numpy as np
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
 from radiobject.sampling.labels import MAX_CLASSES
-from radiobject.storage.layout import base_name
+from radiobject.storage.io.layout import base_name
 from radiobject.viewer.planes import plane_views, wire_dtype
 from radiobject.viewer.tiles import tile_index_of
 

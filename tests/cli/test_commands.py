@@ -371,7 +371,7 @@ def test_a_closed_pipe_is_no_error(made: Path) -> None:
 
 
 def test_another_writer_gives_code_6(store: Path, cohort: Path) -> None:
-    from radiobject.storage.lock import acquire
+    from radiobject.storage.io.lock import acquire
 
     lock = acquire(str(store), "test")
     try:

@@ -15,7 +15,7 @@ from radiobject.ml import (
     create_segmentation_dataloader,
 )
 from radiobject.ml.distributed import create_distributed_segmentation_dataloader
-from radiobject.storage.stats import totals
+from radiobject.storage.io.stats import totals
 
 SHAPE, MASK_SHAPE, PATCH = (40, 36, 34), (30, 44, 24), (12, 10, 14)
 SUBJECTS = ["sub-00", "sub-01", "sub-02"]

@@ -11,8 +11,8 @@ from radiobject.ml import (
     SegmentationDataset,
     create_segmentation_dataloader,
 )
+from radiobject.storage.io.stats import totals
 from radiobject.storage.label_index import label_index_uri
-from radiobject.storage.stats import totals
 
 PATCH = (10, 10, 10)
 

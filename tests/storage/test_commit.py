@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiobject.exceptions import SchemaError, StorageError
-from radiobject.storage import commit, files, layout
+from radiobject.storage import commit
 from radiobject.storage.commit import Clock, Commit, Head
+from radiobject.storage.io import files, layout
 from radiobject.storage.table import BLOB, TEXT, Table, create_table, stored_key
 
 IDS = st.text(min_size=1, max_size=60).filter(lambda t: "\0" not in t and _encodable(t))

@@ -20,7 +20,8 @@ from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.geometry.tiling import tiles_covering
 from radiobject.stats import TileDBStats
-from radiobject.storage import handles, reader, tile_cache, writer
+from radiobject.storage import reader, tile_cache, writer
+from radiobject.storage.io import libtiledb
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.reader import ReadRequest, Rescale
 from radiobject.storage.tile_index import build_tile_index
@@ -83,7 +84,7 @@ def test_any_box_of_any_array(tmp_path_factory, data):
             got = read(locator, box)
             assert got.tobytes() == voxels[box.slices].tobytes()
             native = np.empty(box.shape, voxels.dtype)
-            handles.query_into(uri, box, native)
+            libtiledb.query_into(uri, box, native)
             assert got.tobytes() == native.tobytes()
             other = np.dtype(data.draw(st.sampled_from(["f4", "f8", "i8"])))
             np.testing.assert_array_equal(

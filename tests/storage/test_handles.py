@@ -13,22 +13,22 @@ from stored import DTYPES, coded, create, write
 from radiobject.ctx import ReadConfig, configure, reset_radiobject_config
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
-from radiobject.storage import handles
+from radiobject.storage.io import libtiledb
 
 SHAPE = (9, 7, 5)
 
 
 @pytest.fixture(autouse=True)
 def afresh():
-    handles.close_all()
+    libtiledb.close_all()
     yield
-    handles.close_all()
+    libtiledb.close_all()
     reset_radiobject_config()
 
 
 def read(uri, box, dtype):
     out = np.empty(box.shape, dtype)
-    handles.query_into(uri, box, out)
+    libtiledb.query_into(uri, box, out)
     return out
 
 
@@ -38,7 +38,7 @@ def test_every_type_and_box(tmp_path, dtype, shape):
     data = coded(shape, dtype)
     extents = (4, 3, 2, 2)[: len(shape)]
     uri = write(str(tmp_path / "v"), data, extents, [tiledb.ZstdFilter(3)])
-    assert handles.describe(uri) == (shape, np.dtype(dtype))
+    assert libtiledb.describe(uri) == (shape, np.dtype(dtype))
     for box in (Box.whole(shape), Box.at((1,) * len(shape), (2,) * len(shape))):
         assert read(uri, box, dtype).tobytes() == data[box.slices].tobytes()
 
@@ -62,9 +62,9 @@ def test_voxel_indices_count_from_the_first_voxel(tmp_path):
 
 
 def test_a_context_serves_so_many_queries_and_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(handles, "QUERIES_PER_CONTEXT", 3)
+    monkeypatch.setattr(libtiledb, "QUERIES_PER_CONTEXT", 3)
     uri = write(str(tmp_path / "v"), coded(SHAPE), (4, 4, 4))
-    served = [handles.session(remote=False) for _ in range(7)]
+    served = [libtiledb.session(remote=False) for _ in range(7)]
     assert [len({id(s) for s in served[a : a + 3]}) for a in (0, 3, 6)] == [1, 1, 1]
     assert len({id(s) for s in served}) == 3
     for _ in range(7):
@@ -72,31 +72,31 @@ def test_a_context_serves_so_many_queries_and_no_more(tmp_path, monkeypatch):
 
 
 def test_local_and_remote_reads_and_writes_have_contexts_of_their_own():
-    local, remote = handles.session(remote=False), handles.session(remote=True)
+    local, remote = libtiledb.session(remote=False), libtiledb.session(remote=True)
     assert local is not remote
-    assert handles.writing_ctx() not in (local.ctx, remote.ctx)
+    assert libtiledb.writing_ctx() not in (local.ctx, remote.ctx)
     assert local.ctx.config()["vfs.min_batch_size"] == "0"
     assert remote.ctx.config()["vfs.min_batch_size"] != "0"
 
 
 def test_new_settings_take_a_new_context():
-    before = handles.session(remote=False)
+    before = libtiledb.session(remote=False)
     configure(read=ReadConfig(concurrency=2))
-    after = handles.session(remote=False)
+    after = libtiledb.session(remote=False)
     assert after is not before
     assert after.ctx.config()["sm.compute_concurrency_level"] == "2"
 
 
 def test_open_arrays_are_bounded_and_forgotten(tmp_path, monkeypatch):
-    monkeypatch.setattr(handles, "MAX_OPEN_ARRAYS", 3)
+    monkeypatch.setattr(libtiledb, "MAX_OPEN_ARRAYS", 3)
     uris = [write(str(tmp_path / f"{n}"), coded(SHAPE), SHAPE) for n in range(5)]
-    session = handles.session(remote=False)
+    session = libtiledb.session(remote=False)
     for uri in [*uris, uris[2]]:
         session.open(uri)
     assert list(session._arrays) == [uris[3], uris[4], uris[2]]
-    handles.forget(uris[4])
+    libtiledb.forget(uris[4])
     assert list(session._arrays) == [uris[3], uris[2]]
-    handles.forget(str(tmp_path))
+    libtiledb.forget(str(tmp_path))
     assert not session._arrays
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_volume_is_refused_by_name(tmp_path):
     attributes = [tiledb.Attr("voxels", dtype=np.int16)]
     tiledb.Array.create(sparse, tiledb.ArraySchema(domain, attributes, sparse=True))
     with pytest.raises(StorageError, match="sparse array with 1"):
-        handles.describe(sparse)
+        libtiledb.describe(sparse)
     uri = write(str(tmp_path / "v"), coded(SHAPE), (4, 4, 4))
     with pytest.raises(StorageError, match="holds int32, expected float32"):
         read(uri, Box.whole(SHAPE), "float32")
@@ -121,7 +121,7 @@ def test_a_damaged_array_is_an_error_that_names_it(tmp_path):
     (schema,) = (n for n in os.listdir(f"{uri}/__schema") if n.startswith("__1"))
     os.truncate(f"{uri}/__schema/{schema}", 20)
     with pytest.raises(StorageError, match=r"volume at .*/v' cannot be opened"):
-        handles.describe(uri)
+        libtiledb.describe(uri)
 
 
 def test_voxels_never_written_are_the_fill_value(tmp_path):
@@ -131,7 +131,7 @@ def test_voxels_never_written_are_the_fill_value(tmp_path):
 
 
 def _read_in_child(uri):
-    assert not handles._sessions
+    assert not libtiledb._sessions
     return read(uri, Box.whole(SHAPE), "int32").sum()
 
 

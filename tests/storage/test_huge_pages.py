@@ -8,7 +8,7 @@ import pytest
 
 from radiobject.geometry.box import Box
 from radiobject.storage import reader, tile_cache, writer
-from radiobject.storage.huge_pages import HUGE, map_shared
+from radiobject.storage.io.huge_pages import HUGE, map_shared
 
 SHAPE = (200, 180, 150)
 

@@ -16,7 +16,8 @@ import pytest
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import LockError, StorageError
-from radiobject.storage import commit, layout, lock
+from radiobject.storage import commit
+from radiobject.storage.io import layout, lock
 from radiobject.writers import VolumeCollectionWriter
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -186,7 +187,7 @@ def test_repair_breaks_the_lock_of_a_data_set(s3_bucket):
 
 @pytest.mark.s3
 def test_a_failed_creation_leaves_nothing_on_s3(s3_bucket):
-    from radiobject.storage import files
+    from radiobject.storage.io import files
 
     writer = VolumeCollectionWriter(f"s3://{s3_bucket}/failed")
     with pytest.raises(ZeroDivisionError), writer:

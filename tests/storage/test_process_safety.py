@@ -15,7 +15,8 @@ import tiledb
 import worker_reads
 
 from radiobject.geometry.box import Box
-from radiobject.storage import arena_discovery, handles, reader, tile_cache, writer
+from radiobject.storage import arena_discovery, reader, tile_cache, writer
+from radiobject.storage.io import libtiledb
 from radiobject.storage.locator import VolumeLocator
 
 # Forking beside running threads is what these tests are about.
@@ -184,7 +185,7 @@ def test_locators_pickle_and_handles_do_not(locator):
 
     assert pickle.loads(pickle.dumps(locator)) == locator
     with pytest.raises(TypeError):
-        pickle.dumps(handles.session(remote=False))
+        pickle.dumps(libtiledb.session(remote=False))
 
 
 def test_memory_of_a_dead_process_is_reused(tmp_path, monkeypatch):

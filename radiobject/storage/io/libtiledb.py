@@ -26,7 +26,7 @@ import tiledb.libtiledb as lt
 from radiobject.ctx import config_generation, get_radiobject_config
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
-from radiobject.storage import stats
+from radiobject.storage.io import stats
 
 QUERIES_PER_CONTEXT = 500
 MAX_OPEN_ARRAYS = 64

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import psutil
 
 from radiobject.exceptions import LockError, StorageError
-from radiobject.storage import layout, object_store
-from radiobject.storage.processes import pid_namespace
+from radiobject.storage.io import layout, object_store
+from radiobject.storage.io.processes import pid_namespace
 
 _ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
 _RECORD_BYTES = 4096

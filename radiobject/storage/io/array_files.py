@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
-from radiobject.storage.handles import is_remote
+from radiobject.storage.io.libtiledb import is_remote
 
 
 class ArrayFiles(Protocol):
@@ -85,7 +85,7 @@ def map_file(path: Path) -> mmap.mmap:
 def open_files(uri: str) -> ArrayFiles:
     """Return the files of the array at `uri`."""
     if is_remote(uri):
-        from radiobject.storage.remote import RemoteFiles
+        from radiobject.storage.io.remote import RemoteFiles
 
         return RemoteFiles(uri)
     return LocalFiles(uri)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from radiobject.exceptions import StorageError, StoreExistsError
-from radiobject.storage import layout
+from radiobject.storage.io import layout
 
 FOLDER = f"{layout.OWN_FOLDER}/aside"
 _GROUP_MARK = "__tiledb_group.tdb"

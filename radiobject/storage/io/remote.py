@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from radiobject.ctx import config_generation
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
-from radiobject.storage import stats
-from radiobject.storage.object_store import CredentialsError, open_store, split_s3
-from radiobject.storage.object_store import usable as usable
+from radiobject.storage.io import stats
+from radiobject.storage.io.object_store import CredentialsError, open_store, split_s3
+from radiobject.storage.io.object_store import usable as usable
 
 if TYPE_CHECKING:
     from obstore.store import S3Store

@@ -9,7 +9,7 @@ from pathlib import Path
 import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
-from radiobject.storage import layout
+from radiobject.storage.io import layout
 
 _STAMPED = re.compile(r"^__(\d+)_(\d+)_[0-9a-f]{32}")
 _STAMPED_FOLDERS = ("__commits", "__schema", "__meta", "__fragment_meta", "__fragments", "__group")
