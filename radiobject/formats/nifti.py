@@ -32,7 +32,7 @@ from radiobject.geometry.orientation import (
     orientation_info_to_metadata,
     reorient_to_canonical,
 )
-from radiobject.storage.blocked_copy import copy_in_blocks
+from radiobject.storage.tiles.blocked_copy import copy_in_blocks
 
 __all__ = ["is_nifti", "load_nifti", "nifti_metadata", "read_header", "save_nifti"]
 

@@ -6,11 +6,11 @@ import os
 import threading
 
 from radiobject.exceptions import IntegrityError, StorageError
-from radiobject.storage.fragment import UnsupportedArrayError
 from radiobject.storage.io import libtiledb, remote, stats
 from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.tile_index import TileIndex, build_tile_index
-from radiobject.storage.tile_source import pool
+from radiobject.storage.tiles.fragment import UnsupportedArrayError
+from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
+from radiobject.storage.tiles.tile_source import pool
 from radiobject.storage.volume_tiles import VolumeTiles
 
 MAX_OPEN_VOLUMES = 4096

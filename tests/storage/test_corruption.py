@@ -13,9 +13,9 @@ from stored import FILTERS, coded, write
 from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.storage import reader, tile_cache, writer
-from radiobject.storage.decode import TileDecoder
 from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.tile_index import TileIndex, build_tile_index
+from radiobject.storage.tiles.decode import TileDecoder
+from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
 
 SHAPE = (40, 40, 40)
 

@@ -24,7 +24,7 @@ from radiobject.storage import reader, tile_cache, writer
 from radiobject.storage.io import libtiledb
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.reader import ReadRequest, Rescale
-from radiobject.storage.tile_index import build_tile_index
+from radiobject.storage.tiles.tile_index import build_tile_index
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from radiobject.storage.io import remote
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.prefetch import LookAhead
 from radiobject.storage.reader import ReadRequest
-from radiobject.storage.tile_index import TileIndex
+from radiobject.storage.tiles.tile_index import TileIndex
 
 pytestmark = pytest.mark.s3
 SHAPE = (70, 60, 50)
@@ -71,7 +71,7 @@ def test_one_request_a_patch(volume, proxy):
 
 
 def test_far_tiles_are_asked_for_side_by_side(volume, proxy, monkeypatch):
-    from radiobject.storage import tile_source
+    from radiobject.storage.tiles import tile_source
 
     monkeypatch.setattr(tile_source, "REMOTE_GAP_BYTES", 0)
     monkeypatch.setattr(tile_source, "REMOTE_RANGE_BYTES", 1)

@@ -15,7 +15,7 @@ from radiobject.stats import CacheStats, S3Stats, TileDBStats
 from radiobject.storage import reader, tile_cache, writer
 from radiobject.storage.io import stats
 from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.tile_index import TileIndex
+from radiobject.storage.tiles.tile_index import TileIndex
 
 SHAPE = (40, 40, 40)
 TILES = WriteConfig(tile=TileConfig(x=16, y=16, z=16))

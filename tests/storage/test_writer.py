@@ -16,8 +16,8 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.content import content_box
 from radiobject.stats import TileDBStats
 from radiobject.storage import reader, writer
-from radiobject.storage.blocked_copy import c_ordered
-from radiobject.storage.tile_index import TileIndex
+from radiobject.storage.tiles.blocked_copy import c_ordered
+from radiobject.storage.tiles.tile_index import TileIndex
 
 
 def index_of(locator):

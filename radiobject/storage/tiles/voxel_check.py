@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from radiobject.exceptions import IntegrityError
-from radiobject.storage.blosc_chunk import Buffer
-from radiobject.storage.tile_index import TileIndex
+from radiobject.storage.tiles.blosc_chunk import Buffer
+from radiobject.storage.tiles.tile_index import TileIndex
 
 
 def decode_tiles(

@@ -17,7 +17,7 @@ from radiobject.exceptions import ConfigurationError, IntegrityError
 from radiobject.storage.io import stats
 from radiobject.storage.io.processes import start_time
 from radiobject.storage.io.remote import RemoteFiles
-from radiobject.storage.tile_index import TileIndex
+from radiobject.storage.tiles.tile_index import TileIndex
 
 FOLDER_VARIABLE = "RADIOBJECT_MIRROR"
 SIZE_VARIABLE = "RADIOBJECT_MIRROR_MB"

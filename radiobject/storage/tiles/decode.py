@@ -14,7 +14,7 @@ import numpy as np
 import zstandard
 
 from radiobject.exceptions import IntegrityError
-from radiobject.storage.blosc_chunk import Buffer, chunk_bytes, decompress
+from radiobject.storage.tiles.blosc_chunk import Buffer, chunk_bytes, decompress
 
 COMPRESSIONS = ("zstd", "lz4", "gzip")
 BYTESHUFFLE = "byteshuffle"

@@ -13,7 +13,7 @@ import zstandard
 
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.tiling import Tiling
-from radiobject.storage.decode import COMPRESSIONS, MAX_TILE_BYTES, TileDecoder
+from radiobject.storage.tiles.decode import COMPRESSIONS, MAX_TILE_BYTES, TileDecoder
 
 PACKED_VERSION = 1
 MAX_TILES = 1 << 24
@@ -161,9 +161,9 @@ class TileIndex:
 def build_tile_index(uri: str) -> TileIndex:
     """Make the tile index of the volume at `uri` from the array itself.
 
-    See `radiobject.storage.index_build.build`, which this names for callers.
+    See `radiobject.storage.tiles.index_build.build`, which this names for callers.
     """
-    from radiobject.storage.index_build import build
+    from radiobject.storage.tiles.index_build import build
 
     return build(uri)
 

@@ -12,13 +12,13 @@ from typing import Protocol
 
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.ranges import coalesce
-from radiobject.storage.decode import Buffer
 from radiobject.storage.io import stats
 from radiobject.storage.io.array_files import local_path, map_file
 from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.io.remote import RemoteFiles
-from radiobject.storage.mirror import mirrored
-from radiobject.storage.tile_index import TileIndex
+from radiobject.storage.tiles.decode import Buffer
+from radiobject.storage.tiles.mirror import mirrored
+from radiobject.storage.tiles.tile_index import TileIndex
 
 # Against 30 ms a request, one of 0.9 MB beats three of 0.16 MB (docs/design/tile-index.md).
 REMOTE_GAP_BYTES = 1 << 20

@@ -12,13 +12,13 @@ import tiledb
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.geometry.tiling import Tiling, tiles_covering
-from radiobject.storage.decode import CHUNK_BYTES, COMPRESSIONS, MAX_TILE_BYTES
-from radiobject.storage.fragment import FragmentTiles, UnsupportedArrayError, parse
 from radiobject.storage.io import libtiledb, stats
 from radiobject.storage.io.array_files import ArrayFiles, open_files
 from radiobject.storage.io.checksum import crc32
-from radiobject.storage.tile_index import MAX_TILES, TileIndex, constant_sums
-from radiobject.storage.voxel_check import inside_tile, matches_statistics, usable_sum
+from radiobject.storage.tiles.decode import CHUNK_BYTES, COMPRESSIONS, MAX_TILE_BYTES
+from radiobject.storage.tiles.fragment import FragmentTiles, UnsupportedArrayError, parse
+from radiobject.storage.tiles.tile_index import MAX_TILES, TileIndex, constant_sums
+from radiobject.storage.tiles.voxel_check import inside_tile, matches_statistics, usable_sum
 
 _MAX_METADATA_BYTES = 1 << 28
 _FILTER_NAMES = {
