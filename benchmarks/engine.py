@@ -197,7 +197,8 @@ def decoded_cache(budget_mb: int | None) -> Iterator[None]:
 
 
 def _use_cache(name: str | None) -> None:
-    from radiobject.storage import reader, tile_cache
+    from radiobject.storage import reader
+    from radiobject.storage.cache import tile_cache
 
     reader.close_all()
     tile_cache.detach()
@@ -209,7 +210,7 @@ def _use_cache(name: str | None) -> None:
 
 def tile_megabytes(stored: Stored) -> float:
     """Return the MiB that all decoded tiles take which are not of one value."""
-    from radiobject.storage import tile_cache
+    from radiobject.storage.cache import tile_cache
 
     boxes: list[Box] = [(n, (0, 0, 0)) for n in range(len(stored.locators["balanced"]))]
     with decoded_cache(4096):

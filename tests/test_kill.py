@@ -17,7 +17,8 @@ import pytest
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.geometry.box import Box
-from radiobject.storage import reader, tile_cache, writer
+from radiobject.storage import reader, writer
+from radiobject.storage.cache import tile_cache
 from radiobject.storage.groups import object_kind
 from radiobject.storage.io import files, layout
 from tests import kill_commands

@@ -15,13 +15,13 @@ from radiobject.geometry.padding import Padding, padded_source
 from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.rescale import Rescale
 from radiobject.storage import open_volumes
+from radiobject.storage.cache.tile_cache import CacheUse, cache_use
 from radiobject.storage.deliver import deliver, fill_outside
 from radiobject.storage.io import libtiledb, stats
 from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.open_volumes import volume_tiles
 from radiobject.storage.side_by_side import Task, finish, run_side_by_side
-from radiobject.storage.tile_cache import CacheUse, cache_use
 
 __all__ = [
     "CacheUse",

@@ -12,7 +12,8 @@ from stored import FILTERS, coded, write
 
 from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.geometry.box import Box
-from radiobject.storage import reader, tile_cache, writer
+from radiobject.storage import reader, writer
+from radiobject.storage.cache import tile_cache
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.tiles.decode import TileDecoder
 from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
@@ -164,7 +165,7 @@ def test_decoding_any_bytes_ends_in_an_error_or_a_tile(data):
 
 
 def test_full_shared_memory_is_no_error(volume, monkeypatch):
-    from radiobject.storage.arena import Arena
+    from radiobject.storage.cache.arena import Arena
 
     data, locator = volume
 

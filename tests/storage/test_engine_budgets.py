@@ -110,7 +110,7 @@ def test_memory_is_flat_over_100_000_patches(locator, workers):
 
 
 def test_memory_is_flat_on_both_slow_ways(tmp_path, locator, monkeypatch):
-    from radiobject.storage import tile_cache
+    from radiobject.storage.cache import tile_cache
     from radiobject.storage.locator import VolumeLocator
 
     filters = [tiledb.BitShuffleFilter()]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from radiobject.geometry.box import Box
-from radiobject.storage import reader, tile_cache, writer
+from radiobject.storage import reader, writer
+from radiobject.storage.cache import tile_cache
 from radiobject.storage.io.huge_pages import HUGE, map_shared
 
 SHAPE = (200, 180, 150)

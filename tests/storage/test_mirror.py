@@ -10,7 +10,8 @@ import pytest
 from radiobject.exceptions import ConfigurationError
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import reader, tile_cache, writer
+from radiobject.storage import reader, writer
+from radiobject.storage.cache import tile_cache
 
 pytestmark = pytest.mark.s3
 SHAPE = (64, 40, 40)

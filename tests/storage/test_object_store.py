@@ -12,7 +12,8 @@ from s3_server import Proxy
 from radiobject.ctx import S3Config, configure
 from radiobject.exceptions import ConfigurationError, StorageError
 from radiobject.geometry.box import Box
-from radiobject.storage import reader, tile_cache, writer
+from radiobject.storage import reader, writer
+from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import object_store
 
 pytestmark = pytest.mark.s3

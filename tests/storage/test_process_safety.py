@@ -15,7 +15,8 @@ import tiledb
 import worker_reads
 
 from radiobject.geometry.box import Box
-from radiobject.storage import arena_discovery, reader, tile_cache, writer
+from radiobject.storage import reader, writer
+from radiobject.storage.cache import arena_discovery, tile_cache
 from radiobject.storage.io import libtiledb
 from radiobject.storage.locator import VolumeLocator
 
@@ -230,7 +231,7 @@ def _left_in(*folders):
 
 def test_versions_with_other_tables_share_no_arena():
     """The gate runs two versions on one machine: neither may read the other's tables."""
-    from radiobject.storage import arena
+    from radiobject.storage.cache import arena
 
     tables = (arena._HEADER, arena._PROCESS, arena._VOLUME)
     assert arena.magic_of(*tables) == arena.MAGIC

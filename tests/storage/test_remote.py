@@ -15,7 +15,8 @@ from radiobject.ctx import S3Config, configure
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import reader, tile_cache, writer
+from radiobject.storage import reader, writer
+from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import remote
 from radiobject.storage.locator import VolumeLocator
 from radiobject.storage.prefetch import LookAhead

@@ -13,7 +13,8 @@ from radiobject import configure, get_radiobject_config
 from radiobject.ctx import CompressionConfig, ReadConfig, WriteConfig
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.box import Box
-from radiobject.storage import reader, side_by_side, tile_cache, writer
+from radiobject.storage import reader, side_by_side, writer
+from radiobject.storage.cache import tile_cache
 from radiobject.storage.reader import ReadRequest, read_batch, read_into
 from radiobject.storage.side_by_side import finish, one_thread, run_side_by_side, usable_threads
 

@@ -8,7 +8,8 @@ import pytest
 
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import reader, tile_cache, writer
+from radiobject.storage import reader, writer
+from radiobject.storage.cache import tile_cache
 from radiobject.storage.reader import ReadRequest, read_batch
 
 SHAPE = (96, 96, 96)

@@ -7,7 +7,8 @@ import numpy as np
 
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import reader, tile_cache
+from radiobject.storage import reader
+from radiobject.storage.cache import tile_cache
 
 
 def read_boxes(locator, seed, count, through):

@@ -17,8 +17,8 @@ import numpy as np
 
 from radiobject.ctx import get_radiobject_config
 from radiobject.geometry.tiling import Tiling
-from radiobject.storage.arena import PAGE, Arena
-from radiobject.storage.arena_discovery import ArenaUnavailableError, open_arena
+from radiobject.storage.cache.arena import PAGE, Arena
+from radiobject.storage.cache.arena_discovery import ArenaUnavailableError, open_arena
 from radiobject.storage.io import stats
 from radiobject.storage.io.huge_pages import HUGE, gather
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from radiobject.storage.arena import Arena, format_arena, is_arena
+from radiobject.storage.cache.arena import Arena, format_arena, is_arena
 from radiobject.storage.io.memory import free_bytes
 
 NAME = "radiobject-tiles-1"
