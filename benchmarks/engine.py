@@ -119,7 +119,7 @@ def _quickest(call: Callable[[], None]) -> float:
 def _alone(call: Callable[[], None]) -> Callable[[], None]:
     """Return `call` by one thread, as every call was before reads were shared among several."""
     try:
-        from radiobject.storage.side_by_side import one_thread
+        from radiobject.storage.read.thread_pool import one_thread
     except ImportError:
         return call
 
@@ -135,7 +135,7 @@ def engine_reading(
 ) -> Callable[[], None]:
     """Return a call that reads `boxes` into `batch`, as many at once as it has places."""
     from radiobject.geometry.box import Box as Region
-    from radiobject.storage.reader import ReadRequest, read_batch
+    from radiobject.storage.read.reader import ReadRequest, read_batch
 
     places = [batch[n % len(batch)] for n in range(len(boxes))]
     requests = [
@@ -197,8 +197,8 @@ def decoded_cache(budget_mb: int | None) -> Iterator[None]:
 
 
 def _use_cache(name: str | None) -> None:
-    from radiobject.storage import reader
     from radiobject.storage.cache import tile_cache
+    from radiobject.storage.read import reader
 
     reader.close_all()
     tile_cache.detach()

@@ -152,7 +152,7 @@ def _boxes(task: Task, collection: Any, size: int) -> list[tuple[Any, tuple[slic
 def _undecoded(task: Task, argument: str) -> Operation:
     """Sixteen cubes of volumes that are opened anew, with no decoded tile to be found."""
     from benchmarks.engine import decoded_cache
-    from radiobject.storage.reader import close_all  # noqa: F401 - older libraries lack it
+    from radiobject.storage.read.reader import close_all  # noqa: F401 - older libraries lack it
 
     boxes = _boxes(task, _collection(task), int(argument))
 

@@ -71,7 +71,7 @@ def overhead(task: Task, rounds: int = ROUNDS) -> Ratio:
     Both fill a new batch each time.
     """
     from radiobject.geometry.box import Box
-    from radiobject.storage.reader import read_into
+    from radiobject.storage.read.reader import read_into
 
     collection = _decoded(task)
     locators = collection.locators()

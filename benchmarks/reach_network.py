@@ -82,7 +82,7 @@ def _touch_all(task: Task, locators: list[Any]) -> None:
 
 def _read_all(task: Task, locators: list[Any], boxes: list[tuple[int, list[int]]]) -> float:
     from radiobject.geometry.box import Box
-    from radiobject.storage.reader import read_into
+    from radiobject.storage.read.reader import read_into
 
     outs = np.empty((len(boxes), *task.patch_size), task.cohort.subjects[0].dtype)
 

@@ -28,7 +28,7 @@ from radiobject.storage import commit, dataset
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Clock
 from radiobject.storage.io import layout
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRows
 from radiobject.volume import Volume
 

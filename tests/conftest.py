@@ -48,7 +48,7 @@ def s3_endpoint(s3_server, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     from radiobject.ctx import reset_radiobject_config
-    from radiobject.storage import reader
+    from radiobject.storage.read import reader
 
     reset_radiobject_config()
     yield s3_server

@@ -10,7 +10,7 @@ import pandas as pd
 from radiobject import RadiObject, Volume, VolumeCollection
 from radiobject.exceptions import StoreExistsError
 from radiobject.geometry.box import Box
-from radiobject.storage import reader
+from radiobject.storage.read import reader
 from radiobject.writers import RadiObjectWriter
 from tests.crashing import FILLING, dying
 

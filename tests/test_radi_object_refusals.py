@@ -123,7 +123,7 @@ import os, numpy as np
 from radiobject import RadiObject, StorageError
 import radiobject.storage.io.lock, radiobject.storage.legacy, radiobject.changes, radiobject.ingest
 radi = RadiObject({radi.uri!r})
-import radiobject.storage.reader, tiledb, pandas
+import radiobject.storage.read.reader, tiledb, pandas
 radi.CT[0][0, 0, 0]
 os.setgid(65534); os.setuid(65534)
 radi = RadiObject({radi.uri!r})

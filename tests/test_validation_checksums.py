@@ -7,7 +7,7 @@ import pytest
 
 from radiobject import VolumeCollection
 from radiobject.exceptions import IntegrityError
-from radiobject.storage import reader
+from radiobject.storage.read import reader
 
 
 @pytest.mark.parametrize("constant", [False, True])

@@ -15,8 +15,8 @@ from radiobject.cli.reporting import emit, reported, size_text
 if TYPE_CHECKING:
     import numpy as np
 
-    from radiobject.storage.locator import VolumeLocator
-    from radiobject.storage.reader import ReadRequest
+    from radiobject.storage.read.locator import VolumeLocator
+    from radiobject.storage.read.reader import ReadRequest
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def measure(
     import numpy as np
 
     from radiobject.stats import TileDBStats
-    from radiobject.storage.reader import read_batch
+    from radiobject.storage.read.reader import read_batch
 
     fitting = [
         locator
@@ -127,7 +127,7 @@ def _random_request(
 ) -> ReadRequest:
     """Return the request for a patch of the shape of `out`, anywhere in any volume."""
     from radiobject.geometry.box import Box
-    from radiobject.storage.reader import ReadRequest
+    from radiobject.storage.read.reader import ReadRequest
 
     locator = locators[rng.integers(len(locators))]
     sides = (*out.shape, 1)[: len(locator.shape)]

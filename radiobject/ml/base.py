@@ -26,7 +26,7 @@ from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import check_patch_size, padding_of, patch_affines, uniform_starts
 from radiobject.sampling.philox import philox
 from radiobject.storage.io.libtiledb import is_remote
-from radiobject.storage.reader import ReadRequest, read_batch
+from radiobject.storage.read.reader import ReadRequest, read_batch
 
 Arrays = Mapping[str, NDArray[Any]]
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]

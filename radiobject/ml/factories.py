@@ -18,7 +18,7 @@ from radiobject.ml.loader import VolumeLoader
 from radiobject.ml.samplers import EpochSampler
 from radiobject.ml.source import VolumeSource
 from radiobject.sampling.foreground import Placement
-from radiobject.storage.side_by_side import processors
+from radiobject.storage.read.thread_pool import processors
 
 
 class _Unchosen(int):

@@ -16,9 +16,9 @@ from radiobject.ml.base import StoredDataset
 from radiobject.ml.batch import batch_of, collate
 from radiobject.ml.buffers import PrivateBuffers, carve, layout_bytes
 from radiobject.ml.plan import SamplePlan
-from radiobject.storage import prefetch as storage_prefetch
-from radiobject.storage.reader import ReadRequest, read_batch
-from radiobject.storage.side_by_side import one_thread
+from radiobject.storage.read import prefetch as storage_prefetch
+from radiobject.storage.read.reader import ReadRequest, read_batch
+from radiobject.storage.read.thread_pool import one_thread
 
 REMOTE_DEPTH = 8
 """Batches in flight towards an object store, beside those that are ready."""

@@ -16,8 +16,8 @@ from radiobject.geometry.padding import Padding
 from radiobject.geometry.rescale import Rescale
 from radiobject.sampling.blend import importance
 from radiobject.sampling.patches import check_patch_size, grid_starts
-from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.reader import ReadRequest, read_batch
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.reader import ReadRequest, read_batch
 
 Predictor = Callable[[torch.Tensor], torch.Tensor]
 Slab = tuple[int, NDArray[np.float32]]

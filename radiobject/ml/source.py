@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.rescale import Rescale
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ from radiobject.lazy import lazy_property
 from radiobject.storage import commit, groups, volume_rows
 from radiobject.storage.commit import Clock
 from radiobject.storage.io import files, layout
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.splits import subject_splits
 from radiobject.storage.table import (
     BLOB,

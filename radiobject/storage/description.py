@@ -16,7 +16,7 @@ from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.storage import groups
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import aside
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.table import FOREVER
 
 RESCALE_KEYS = ("rescale_slope", "rescale_intercept")

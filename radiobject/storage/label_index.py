@@ -20,7 +20,7 @@ from radiobject.sampling.labels import LabelSummary, build_label_index
 from radiobject.storage.groups import object_kind
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import FOLDER, appearing
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.table import BLOB, TEXT, Table, create_table
 
 __all__ = [

@@ -23,7 +23,7 @@ from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Commit, Head
 from radiobject.storage.description import VolumeDescription, describe_volume
 from radiobject.storage.io import files, layout
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.table import BLOB, TEXT, Column, Table
 from radiobject.storage.volume_rows import VolumeRows
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from radiobject.storage import compaction, reader
+from radiobject.storage import compaction
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Commit, Head, Transaction
 from radiobject.storage.io import files, layout
+from radiobject.storage.read import reader
 
 
 def vacuum(tx: Transaction, keep: int) -> dict[str, int]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radiobject.storage.io import layout
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.table import TEXT, Column
 
 ARRAY = "_array"

@@ -17,7 +17,7 @@ from radiobject.viewer.tiles import tile_index_of
 
 if TYPE_CHECKING:
     from radiobject.radi_object import RadiObject
-    from radiobject.storage.locator import VolumeLocator
+    from radiobject.storage.read.locator import VolumeLocator
     from radiobject.volume_collection import VolumeCollection
 
 _SAME_PLACE_MM = 1e-3

@@ -12,8 +12,8 @@ from radiobject.exceptions import BoundsError
 from radiobject.geometry.box import Box
 from radiobject.geometry.orientation import axis_directions, spacing_mm
 from radiobject.geometry.rescale import Rescale
-from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.reader import read_into
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.reader import read_into
 
 _RIGHT, _FRONT, _HEAD = range(3)
 _LETTERS = ("LR", "PA", "IS")

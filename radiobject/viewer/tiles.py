@@ -9,7 +9,7 @@ from typing import Any
 from radiobject.exceptions import StorageError
 from radiobject.geometry.box import Box
 from radiobject.geometry.tiling import tiles_covering
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tiles.fragment import UnsupportedArrayError
 from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
 

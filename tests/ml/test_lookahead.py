@@ -14,7 +14,7 @@ from radiobject.ml.buffers import PrivateBuffers
 from radiobject.ml.config import DatasetConfig
 from radiobject.ml.datasets import VolumeCollectionDataset
 from radiobject.ml.lookahead import LookAhead, _Board
-from radiobject.storage import reader
+from radiobject.storage.read import reader
 
 BATCH = 3
 

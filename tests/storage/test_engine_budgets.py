@@ -15,8 +15,9 @@ from stored import coded, write
 import radiobject
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import reader, writer
-from radiobject.storage.reader import ReadRequest, Rescale
+from radiobject.storage import writer
+from radiobject.storage.read import reader
+from radiobject.storage.read.reader import ReadRequest, Rescale
 
 PACKAGE = os.path.dirname(radiobject.__file__)
 SHAPE = (128, 100, 90)
@@ -111,7 +112,7 @@ def test_memory_is_flat_over_100_000_patches(locator, workers):
 
 def test_memory_is_flat_on_both_slow_ways(tmp_path, locator, monkeypatch):
     from radiobject.storage.cache import tile_cache
-    from radiobject.storage.locator import VolumeLocator
+    from radiobject.storage.read.locator import VolumeLocator
 
     filters = [tiledb.BitShuffleFilter()]
     uri = write(str(tmp_path / "v"), coded(SHAPE, "int16"), (32, 32, 32), filters)

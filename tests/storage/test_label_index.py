@@ -11,7 +11,7 @@ from radiobject.storage.label_index import (
     read_label_rows,
     write_label_rows,
 )
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
 
 
 def locator(obs_id, index=b"tiles"):

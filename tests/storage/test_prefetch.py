@@ -9,10 +9,11 @@ from stored import coded
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import reader, writer
-from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.prefetch import LookAhead
-from radiobject.storage.reader import ReadRequest
+from radiobject.storage import writer
+from radiobject.storage.read import reader
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.prefetch import LookAhead
+from radiobject.storage.read.reader import ReadRequest
 
 
 @pytest.fixture(scope="module")

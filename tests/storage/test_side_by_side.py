@@ -13,15 +13,16 @@ from radiobject import configure, get_radiobject_config
 from radiobject.ctx import CompressionConfig, ReadConfig, WriteConfig
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.box import Box
-from radiobject.storage import reader, side_by_side, writer
+from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
-from radiobject.storage.reader import ReadRequest, read_batch, read_into
-from radiobject.storage.side_by_side import finish, one_thread, run_side_by_side, usable_threads
+from radiobject.storage.read import reader, thread_pool
+from radiobject.storage.read.reader import ReadRequest, read_batch, read_into
+from radiobject.storage.read.thread_pool import finish, one_thread, run_side_by_side, usable_threads
 
 
 @pytest.fixture
 def four_processors(monkeypatch):
-    monkeypatch.setattr(side_by_side, "processors", lambda: 4)
+    monkeypatch.setattr(thread_pool, "processors", lambda: 4)
 
 
 @pytest.fixture
@@ -109,9 +110,9 @@ def test_a_worker_process_has_one_thread():
         "from radiobject.storage import side_by_side\n"
         "side_by_side.processors = lambda: 4\n"
         "if __name__ == '__main__':\n"
-        "    print(side_by_side.usable_threads(), flush=True)\n"
+        "    print(thread_pool.usable_threads(), flush=True)\n"
         "    context = multiprocessing.get_context('fork')\n"
-        "    child = context.Process(target=lambda: print(side_by_side.usable_threads()))\n"
+        "    child = context.Process(target=lambda: print(thread_pool.usable_threads()))\n"
         "    child.start(); child.join()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,9 +8,10 @@ import pytest
 
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import reader, writer
+from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
-from radiobject.storage.reader import ReadRequest, read_batch
+from radiobject.storage.read import reader
+from radiobject.storage.read.reader import ReadRequest, read_batch
 
 SHAPE = (96, 96, 96)
 VOLUMES = 8

@@ -7,8 +7,8 @@ import numpy as np
 
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import reader
 from radiobject.storage.cache import tile_cache
+from radiobject.storage.read import reader
 
 
 def read_boxes(locator, seed, count, through):
@@ -32,7 +32,7 @@ def wrong_and_counted(locator, seed, count):
 
 def fill_and_wait(uri):
     """Fill the cache with one volume, say how much it takes, and wait to be killed."""
-    from radiobject.storage.locator import VolumeLocator
+    from radiobject.storage.read.locator import VolumeLocator
 
     locator = VolumeLocator(uri, (64, 64, 64), "int16")
     reader.read_into(locator, Box.whole(locator.shape), np.empty(locator.shape, np.int16))

@@ -17,7 +17,7 @@ from radiobject.ml.datasets import Collections, aligned_tables
 from radiobject.ml.labels import label_values, load_labels
 from radiobject.ml.pairing import check_one_split
 from radiobject.ml.source import VolumeTable, as_sources
-from radiobject.storage.reader import ReadRequest, read_batch
+from radiobject.storage.read.reader import ReadRequest, read_batch
 
 
 @dataclass(frozen=True)

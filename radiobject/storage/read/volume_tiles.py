@@ -13,11 +13,11 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.rescale import Rescale
 from radiobject.geometry.tiling import TilePart, parts_of, tiles_covering
 from radiobject.storage.cache.tile_cache import VolumeImage, open_image
-from radiobject.storage.deliver import deliver, outside
 from radiobject.storage.io import stats
 from radiobject.storage.io.checksum import crc32
 from radiobject.storage.io.libtiledb import is_remote
-from radiobject.storage.side_by_side import Task, finish, usable_threads
+from radiobject.storage.read.convert import deliver, outside
+from radiobject.storage.read.thread_pool import Task, finish, usable_threads
 from radiobject.storage.tiles.blosc_chunk import Buffer
 from radiobject.storage.tiles.decode import scratch
 from radiobject.storage.tiles.tile_index import TileIndex

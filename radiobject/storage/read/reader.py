@@ -14,14 +14,14 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding, padded_source
 from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.rescale import Rescale
-from radiobject.storage import open_volumes
 from radiobject.storage.cache.tile_cache import CacheUse, cache_use
-from radiobject.storage.deliver import deliver, fill_outside
 from radiobject.storage.io import libtiledb, stats
 from radiobject.storage.io.libtiledb import is_remote
-from radiobject.storage.locator import VolumeLocator
-from radiobject.storage.open_volumes import volume_tiles
-from radiobject.storage.side_by_side import Task, finish, run_side_by_side
+from radiobject.storage.read import open_volumes
+from radiobject.storage.read.convert import deliver, fill_outside
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.open_volumes import volume_tiles
+from radiobject.storage.read.thread_pool import Task, finish, run_side_by_side
 
 __all__ = [
     "CacheUse",

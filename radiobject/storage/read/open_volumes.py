@@ -7,11 +7,11 @@ import threading
 
 from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.storage.io import libtiledb, remote, stats
-from radiobject.storage.locator import VolumeLocator
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.volume_tiles import VolumeTiles
 from radiobject.storage.tiles.fragment import UnsupportedArrayError
 from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
 from radiobject.storage.tiles.tile_source import pool
-from radiobject.storage.volume_tiles import VolumeTiles
 
 MAX_OPEN_VOLUMES = 4096
 

@@ -10,10 +10,10 @@ from types import TracebackType
 
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import StorageError
-from radiobject.storage import reader
 from radiobject.storage.io import stats
 from radiobject.storage.io.libtiledb import is_remote
-from radiobject.storage.reader import ReadRequest
+from radiobject.storage.read import reader
+from radiobject.storage.read.reader import ReadRequest
 
 REMOTE_THREADS = 16
 
