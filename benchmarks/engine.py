@@ -53,7 +53,7 @@ def write_ways(cohort: Cohort, folder: Path) -> Stored:
     import blosc2
 
     from radiobject.ctx import CompressionConfig, WriteConfig
-    from radiobject.storage import writer
+    from radiobject.storage.tables import writer
 
     locators: dict[str, list[Any]] = {"balanced": [], "fast": []}
     paths: dict[str, list[str]] = {"zstd": [], "lz4": []}

@@ -192,7 +192,7 @@ def construction_outcomes(
 @contextmanager
 def _counted_table_reads() -> Iterator[list[int]]:
     """Yield a list that grows by a 1 with every table read."""
-    from radiobject.storage.table import Table
+    from radiobject.storage.tables.table import Table
 
     read, counted = Table.read, []
 

@@ -13,7 +13,7 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
     from radiobject.storage import collection as stored
     from radiobject.storage import commit, dataset
     from radiobject.storage.io import layout
-    from radiobject.storage.table import Table
+    from radiobject.storage.tables.table import Table
     from radiobject.storage.volume_rows import AFFINE, ARRAY, AXCODES, DTYPE, SIDES, SPACING
 
     subjects = [f"sub-{number:06d}" for number in range(count)]

@@ -13,9 +13,10 @@ from radiobject import pipeline
 from radiobject.exceptions import AlignmentError
 from radiobject.frames import frame_rows, frame_schema
 from radiobject.indexing import shortened
-from radiobject.storage import commit, dataset, groups
+from radiobject.storage import commit, dataset
 from radiobject.storage.commit import Transaction
 from radiobject.storage.io import layout
+from radiobject.storage.tables import groups
 from radiobject.volume_collection import VolumeCollection
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
 

@@ -13,7 +13,7 @@ from radiobject.sampling import split as plan
 from radiobject.storage import commit, dataset
 from radiobject.storage.io import layout
 from radiobject.storage.splits import SPLIT
-from radiobject.storage.table import TEXT, Table
+from radiobject.storage.tables.table import TEXT, Table
 
 if TYPE_CHECKING:
     from radiobject.radi_object import RadiObject

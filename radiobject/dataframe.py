@@ -18,7 +18,7 @@ from radiobject.indexing import Positions, positions_of_keys, shortened
 from radiobject.lazy import lazy_property
 from radiobject.storage.commit import Clock
 from radiobject.storage.io import layout
-from radiobject.storage.table import (
+from radiobject.storage.tables.table import (
     TEXT,
     Table,
     check_column_name,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from radiobject.exceptions import SchemaError
-from radiobject.storage.table import Column, storable_dtype
+from radiobject.storage.tables.table import Column, storable_dtype
 from radiobject.storage.volume_rows import AFFINE, SIDES, SPACING
 
 ComputedColumn = tuple[tuple[str, ...], Callable[[pd.DataFrame], pd.Series]]

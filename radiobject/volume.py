@@ -22,7 +22,7 @@ from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import appearing
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.writer import storable, write_volume
+from radiobject.storage.tables.writer import storable, write_volume
 from radiobject.writers import checked_affine
 
 VOXELS_ATTR = layout.VOXELS_ATTR

@@ -22,7 +22,7 @@ from radiobject.storage import commit, dataset
 from radiobject.storage.commit import Transaction
 from radiobject.storage.description import AFFINE_KEY, RESCALE_KEYS
 from radiobject.storage.io import layout
-from radiobject.storage.table import storable_dtype
+from radiobject.storage.tables.table import storable_dtype
 from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 
 if TYPE_CHECKING:

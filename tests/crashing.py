@@ -14,10 +14,10 @@ from unittest import mock
 import tiledb
 import tiledb.libtiledb as lt
 
-from radiobject.storage import groups
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.cache.arena import Arena
 from radiobject.storage.cache.tile_cache import VolumeImage
+from radiobject.storage.tables import groups
 
 CHANGING = (
     (groups, "create"),

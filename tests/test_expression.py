@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radiobject.expression import compile_filter
-from radiobject.storage.table import TEXT, Table, create_table, stored_key
+from radiobject.storage.tables.table import TEXT, Table, create_table, stored_key
 
 COLUMNS = {
     "k": TEXT, "i": np.dtype("int32"), "u": np.dtype("uint8"), "f": np.dtype("float64"),

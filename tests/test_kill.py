@@ -17,11 +17,11 @@ import pytest
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.geometry.box import Box
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
-from radiobject.storage.groups import object_kind
 from radiobject.storage.io import files, layout
 from radiobject.storage.read import reader
+from radiobject.storage.tables import writer
+from radiobject.storage.tables.groups import object_kind
 from tests import kill_commands
 
 COMMANDS = (

@@ -18,7 +18,8 @@ from radiobject.exceptions import (
     StorageError,
     ViewError,
 )
-from radiobject.storage import commit, groups
+from radiobject.storage import commit
+from radiobject.storage.tables import groups
 from radiobject.writers import VolumeCollectionWriter
 
 # Identity (cases 1 to 3)

@@ -9,8 +9,8 @@ import tiledb
 
 from benchmarks.tables import write_tables
 from radiobject import RadiObject
-from radiobject.storage import groups
-from radiobject.storage.table import Table
+from radiobject.storage.tables import groups
+from radiobject.storage.tables.table import Table
 
 N = 100_000
 

@@ -22,8 +22,8 @@ from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
 from radiobject.ml.source import VolumeTable, as_sources
 from radiobject.storage import collection as stored
 from radiobject.storage import commit, dataset
-from radiobject.storage.groups import object_kind
 from radiobject.storage.label_index import fingerprint
+from radiobject.storage.tables.groups import object_kind
 from radiobject.volume_collection import VolumeCollection
 from radiobject.writers import VolumeCollectionWriter, write_new_volume
 

@@ -13,12 +13,13 @@ from radiobject.ctx import WriteConfig
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
 from radiobject.indexing import Groups
 from radiobject.lazy import lazy_property
-from radiobject.storage import commit, groups, volume_rows
+from radiobject.storage import commit, volume_rows
 from radiobject.storage.commit import Clock
 from radiobject.storage.io import files, layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.splits import subject_splits
-from radiobject.storage.table import (
+from radiobject.storage.tables import groups
+from radiobject.storage.tables.table import (
     BLOB,
     TEXT,
     Column,
@@ -27,8 +28,8 @@ from radiobject.storage.table import (
     create_table,
     storable_dtype,
 )
+from radiobject.storage.tables.writer import write_volume
 from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord, VolumeRows
-from radiobject.storage.writer import write_volume
 
 OBS_KEYS = (layout.SUBJECT_ID, layout.OBS_ID)
 INDEX_KEY = "array_name"

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from radiobject.exceptions import StorageError, StoreExistsError, StoreNotFoundError
-from radiobject.storage import compaction, groups, recovery
+from radiobject.storage import compaction, recovery
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.lock import acquire
+from radiobject.storage.tables import groups
 
 ROOT = "radiobject"
 COLLECTION = "collection"

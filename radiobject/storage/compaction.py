@@ -14,7 +14,7 @@ import tiledb
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import aside
-from radiobject.storage.table import Table
+from radiobject.storage.tables.table import Table
 
 COMMITS_PER_ROUND = 8
 """A round looks at every table, which costs listings; it follows each so many commits."""

@@ -10,13 +10,14 @@ import numpy as np
 
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
 from radiobject.lazy import lazy_property
-from radiobject.storage import collection, commit, groups, legacy
+from radiobject.storage import collection, commit, legacy
 from radiobject.storage.collection import CollectionStore, add_missing_columns
 from radiobject.storage.commit import Clock, Head, Transaction
 from radiobject.storage.commit import owner_of as owner_of
 from radiobject.storage.io import files, layout
 from radiobject.storage.splits import subject_splits
-from radiobject.storage.table import TEXT, Table, create_table
+from radiobject.storage.tables import groups
+from radiobject.storage.tables.table import TEXT, Table, create_table
 
 META_KEYS = (layout.SUBJECT_ID,)
 OBS_IDS = "obs_ids"

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreExistsError
 from radiobject.sampling.labels import LabelSummary, build_label_index
-from radiobject.storage.groups import object_kind
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import FOLDER, appearing
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.table import BLOB, TEXT, Table, create_table
+from radiobject.storage.tables.groups import object_kind
+from radiobject.storage.tables.table import BLOB, TEXT, Table, create_table
 
 __all__ = [
     "build_label_index",

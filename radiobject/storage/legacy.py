@@ -18,13 +18,14 @@ import numpy.typing as npt
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError
 from radiobject.lazy import lazy_property
-from radiobject.storage import commit, groups
+from radiobject.storage import commit
 from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commit import Commit, Head
 from radiobject.storage.description import VolumeDescription, describe_volume
 from radiobject.storage.io import files, layout
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.table import BLOB, TEXT, Column, Table
+from radiobject.storage.tables import groups
+from radiobject.storage.tables.table import BLOB, TEXT, Column, Table
 from radiobject.storage.volume_rows import VolumeRows
 
 WRITTEN_BY = "0.1"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from radiobject.storage import groups
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import FOLDER as ASIDE
+from radiobject.storage.tables import groups
 
 STANDALONE = "standalone"
 """Metadata key of a collection that was committed on its own, before any owner linked it."""

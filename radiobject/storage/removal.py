@@ -6,10 +6,11 @@ import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.storage import commit, description, groups
+from radiobject.storage import commit, description
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.lock import acquire
 from radiobject.storage.read import reader
+from radiobject.storage.tables import groups
 
 
 def uri_exists(uri: str, ctx: tiledb.Ctx | None = None) -> bool:

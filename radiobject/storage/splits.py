@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from radiobject.storage.io import layout
-from radiobject.storage.table import TEXT, Table
+from radiobject.storage.tables.table import TEXT, Table
 
 SPLIT = "split"
 """Column of obs_meta: the part that each subject belongs to."""

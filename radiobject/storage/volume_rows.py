@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.table import TEXT, Column
+from radiobject.storage.tables.table import TEXT, Column
 
 ARRAY = "_array"
 DTYPE = "_dtype"

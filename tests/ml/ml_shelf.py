@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from radiobject.storage.writer import write_volume
+from radiobject.storage.tables.writer import write_volume
 
 
 class Shelf:

@@ -13,13 +13,13 @@ import pytest
 from radiobject import Volume
 from radiobject.exceptions import StoreExistsError
 from radiobject.sampling.labels import build_label_index
-from radiobject.storage import groups
 from radiobject.storage.commit import Clock
-from radiobject.storage.groups import object_kind
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import appearing, aside
 from radiobject.storage.label_index import label_index_uri, write_label_rows
-from radiobject.storage.table import TEXT, Table, create_table
+from radiobject.storage.tables import groups
+from radiobject.storage.tables.groups import object_kind
+from radiobject.storage.tables.table import TEXT, Table, create_table
 
 
 @pytest.fixture

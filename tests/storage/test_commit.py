@@ -15,7 +15,7 @@ from radiobject.exceptions import SchemaError, StorageError
 from radiobject.storage import commit
 from radiobject.storage.commit import Clock, Commit, Head
 from radiobject.storage.io import files, layout
-from radiobject.storage.table import BLOB, TEXT, Table, create_table, stored_key
+from radiobject.storage.tables.table import BLOB, TEXT, Table, create_table, stored_key
 
 IDS = st.text(min_size=1, max_size=60).filter(lambda t: "\0" not in t and _encodable(t))
 
@@ -181,7 +181,7 @@ def test_links_are_removed_and_not_followed(tmp_path):
 def test_merging_takes_memory_for_the_table_and_not_for_a_large_one(table):
     """libtiledb's own default takes 1.7 GB to merge a few rows."""
     code = (
-        "import resource, sys; from radiobject.storage.table import Table\n"
+        "import resource, sys; from radiobject.storage.tables.table import Table\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10\n"
         "table = Table(sys.argv[1]); table.read(); before = peak()\n"
         "assert table.consolidate(force=True); print(peak() - before)"

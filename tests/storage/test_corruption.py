@@ -12,10 +12,10 @@ from stored import FILTERS, coded, write
 
 from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.geometry.box import Box
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.tables import writer
 from radiobject.storage.tiles.decode import TileDecoder
 from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
 

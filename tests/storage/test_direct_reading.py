@@ -20,12 +20,12 @@ from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.geometry.tiling import tiles_covering
 from radiobject.stats import TileDBStats
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import libtiledb
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import ReadRequest, Rescale
+from radiobject.storage.tables import writer
 from radiobject.storage.tiles.tile_index import build_tile_index
 
 

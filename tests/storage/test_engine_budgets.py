@@ -15,9 +15,9 @@ from stored import coded, write
 import radiobject
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import writer
 from radiobject.storage.read import reader
 from radiobject.storage.read.reader import ReadRequest, Rescale
+from radiobject.storage.tables import writer
 
 PACKAGE = os.path.dirname(radiobject.__file__)
 SHAPE = (128, 100, 90)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from radiobject.geometry.box import Box
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io.huge_pages import HUGE, map_shared
 from radiobject.storage.read import reader
+from radiobject.storage.tables import writer
 
 SHAPE = (200, 180, 150)
 

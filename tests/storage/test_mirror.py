@@ -10,9 +10,9 @@ import pytest
 from radiobject.exceptions import ConfigurationError
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
+from radiobject.storage.tables import writer
 
 pytestmark = pytest.mark.s3
 SHAPE = (64, 40, 40)

@@ -12,10 +12,10 @@ from s3_server import Proxy
 from radiobject.ctx import S3Config, configure
 from radiobject.exceptions import ConfigurationError, StorageError
 from radiobject.geometry.box import Box
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import object_store
 from radiobject.storage.read import reader
+from radiobject.storage.tables import writer
 
 pytestmark = pytest.mark.s3
 SHAPE = (20, 20, 20)

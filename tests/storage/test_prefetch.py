@@ -9,11 +9,11 @@ from stored import coded
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import writer
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.prefetch import LookAhead
 from radiobject.storage.read.reader import ReadRequest
+from radiobject.storage.tables import writer
 
 
 @pytest.fixture(scope="module")

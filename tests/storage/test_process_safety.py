@@ -15,11 +15,11 @@ import tiledb
 import worker_reads
 
 from radiobject.geometry.box import Box
-from radiobject.storage import writer
 from radiobject.storage.cache import arena_discovery, tile_cache
 from radiobject.storage.io import libtiledb
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.tables import writer
 
 # Forking beside running threads is what these tests are about.
 pytestmark = [

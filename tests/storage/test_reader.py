@@ -5,10 +5,10 @@ import pytest
 
 from radiobject.exceptions import BoundsError, ShapeError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
-from radiobject.storage import writer
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import Padding, ReadRequest, Rescale
+from radiobject.storage.tables import writer
 
 NUMPY_MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 

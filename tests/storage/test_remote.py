@@ -15,13 +15,13 @@ from radiobject.ctx import S3Config, configure
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import remote
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.prefetch import LookAhead
 from radiobject.storage.read.reader import ReadRequest
+from radiobject.storage.tables import writer
 from radiobject.storage.tiles.tile_index import TileIndex
 
 pytestmark = pytest.mark.s3

@@ -13,11 +13,11 @@ from radiobject import configure, get_radiobject_config
 from radiobject.ctx import CompressionConfig, ReadConfig, WriteConfig
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.box import Box
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader, thread_pool
 from radiobject.storage.read.reader import ReadRequest, read_batch, read_into
 from radiobject.storage.read.thread_pool import finish, one_thread, run_side_by_side, usable_threads
+from radiobject.storage.tables import writer
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import tiledb
 from radiobject.ctx import TileConfig, WriteConfig
 from radiobject.geometry.box import Box
 from radiobject.stats import CacheStats, S3Stats, TileDBStats
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import stats
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.tables import writer
 from radiobject.storage.tiles.tile_index import TileIndex
 
 SHAPE = (40, 40, 40)

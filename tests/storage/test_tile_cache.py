@@ -8,10 +8,10 @@ import pytest
 
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
-from radiobject.storage import writer
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
 from radiobject.storage.read.reader import ReadRequest, read_batch
+from radiobject.storage.tables import writer
 
 SHAPE = (96, 96, 96)
 VOLUMES = 8

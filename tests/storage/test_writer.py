@@ -15,8 +15,8 @@ from radiobject.exceptions import ShapeError, StoreExistsError
 from radiobject.geometry.box import Box
 from radiobject.geometry.content import content_box
 from radiobject.stats import TileDBStats
-from radiobject.storage import writer
 from radiobject.storage.read import reader
+from radiobject.storage.tables import writer
 from radiobject.storage.tiles.blocked_copy import c_ordered
 from radiobject.storage.tiles.tile_index import TileIndex
 

@@ -14,11 +14,11 @@ from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
 from radiobject.geometry.box import Box
 from radiobject.geometry.content import content_box
 from radiobject.geometry.tiling import Tiling, extents_for_patch
-from radiobject.storage.filter_trial import choose_filters
 from radiobject.storage.io import stats
 from radiobject.storage.io.libtiledb import is_remote, writing_ctx
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.tables.filter_trial import choose_filters
 from radiobject.storage.tiles.blocked_copy import c_ordered
 from radiobject.storage.tiles.fragment import UnsupportedArrayError
 from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
