@@ -13,8 +13,9 @@ from radiobject import pipeline
 from radiobject.exceptions import AlignmentError
 from radiobject.frames import frame_rows, frame_schema
 from radiobject.indexing import shortened
-from radiobject.storage import commit, dataset
-from radiobject.storage.commit import Transaction
+from radiobject.storage import dataset
+from radiobject.storage.commits import head
+from radiobject.storage.commits.head import Transaction
 from radiobject.storage.io import layout
 from radiobject.storage.tables import groups
 from radiobject.volume_collection import VolumeCollection
@@ -72,7 +73,7 @@ def create_from_collections(
     if missing:
         raise AlignmentError(f"subjects in the collections lack a row: {shortened(missing)}")
     rows = rows.drop(columns=[dataset.OBS_IDS], errors="ignore")
-    with commit.creation(location, commit.ROOT, "from collections") as tx:
+    with head.creation(location, head.ROOT, "from collections") as tx:
         schema = frame_schema(rows, dataset.META_KEYS)
         dataset.create_obs_meta(location, schema, tx.clock)
         dataset.add_subjects(location, frame_rows(rows), tx.clock)
@@ -128,12 +129,12 @@ def _bring_in(tx: Transaction, name: str, vc: VolumeCollection, taken: Sequence[
     A copy's volumes get ids of their own, none of them in `taken`.
     """
     below = layout.parent(vc.uri) == layout.join(tx.uri, layout.COLLECTIONS)
-    if below and not vc.is_view and commit.OWNER not in (groups.read_metadata(vc.uri) or {}):
+    if below and not vc.is_view and head.OWNER not in (groups.read_metadata(vc.uri) or {}):
         # Its own lock rolls back what a dead writer left, which this commit would publish.
-        with commit.transaction(vc.uri, "link"):
+        with head.transaction(vc.uri, "link"):
             # The commit must be later than the collection's rows, or they stay invisible.
-            tx.clock.now = max(tx.clock.now, commit.read_head(vc.uri).last.timestamp)
-        described = {commit.NAME: name, commit.OWNER: "../.."}
+            tx.clock.now = max(tx.clock.now, head.read_head(vc.uri).last.timestamp)
+        described = {head.NAME: name, head.OWNER: "../.."}
         groups.write_metadata(vc.uri, described, tx.clock.tick())
         return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"
     place = dataset.new_collection_location(tx, name)

@@ -16,7 +16,7 @@ from radiobject.expression import compile_filter
 from radiobject.frames import ComputedColumn, frame_rows, frame_schema, plain_rows, to_series
 from radiobject.indexing import Positions, positions_of_keys, shortened
 from radiobject.lazy import lazy_property
-from radiobject.storage.commit import Clock
+from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout
 from radiobject.storage.tables.table import (
     TEXT,

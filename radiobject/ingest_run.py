@@ -25,7 +25,7 @@ from radiobject.ingest_plan import IngestPlan, PlannedImage
 from radiobject.storage import collection as stored
 from radiobject.storage import dataset, volume_rows
 from radiobject.storage.collection import CollectionStore
-from radiobject.storage.commit import Transaction
+from radiobject.storage.commits.head import Transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.label_index import build_label_index, fingerprint, write_label_rows
 from radiobject.storage.tiles.blocked_copy import c_ordered

@@ -18,8 +18,9 @@ from radiobject.formats.image import geometry_columns
 from radiobject.frames import frame_rows
 from radiobject.indexing import shortened
 from radiobject.storage import collection as stored
-from radiobject.storage import commit, dataset
-from radiobject.storage.commit import Transaction
+from radiobject.storage import dataset
+from radiobject.storage.commits import head
+from radiobject.storage.commits.head import Transaction
 from radiobject.storage.description import AFFINE_KEY, RESCALE_KEYS
 from radiobject.storage.io import layout
 from radiobject.storage.tables.table import storable_dtype
@@ -135,7 +136,7 @@ class VolumeCollectionWriter:
             return self
         if self._state != "new":
             raise StorageError(f"the writer of {self.uri} is already initialized")
-        opened = commit.creation(self.uri, commit.COLLECTION, "write", name=self.name)
+        opened = head.creation(self.uri, head.COLLECTION, "write", name=self.name)
         tx = self._stack.enter_context(opened)
         with closing_on_error(self._stack):
             stored.create_tables(self.uri, tx.clock, self._declared())
@@ -353,7 +354,7 @@ class RadiObjectWriter:
     def __enter__(self) -> Self:
         if self._tx is not None:
             raise StorageError(f"the writer of {self.uri} is already initialized")
-        opened = commit.creation(self.uri, commit.ROOT, "write")
+        opened = head.creation(self.uri, head.ROOT, "write")
         self._tx = self._stack.enter_context(opened)
         with closing_on_error(self._stack):
             declared = {n: storable_dtype(d, n) for n, d in (self._schema or {}).items()}

@@ -18,7 +18,7 @@ from radiobject.exceptions import (
     StorageError,
     ViewError,
 )
-from radiobject.storage import commit
+from radiobject.storage.commits import head
 from radiobject.storage.tables import groups
 from radiobject.writers import VolumeCollectionWriter
 
@@ -338,7 +338,7 @@ def test_impossible_ids_are_refused_and_nothing_is_left(tmp_path, bad):
 
 
 def test_two_writers_in_one_process(radi):
-    with commit.transaction(radi.uri, "a long write"), pytest.raises(LockError, match="this proce"):
+    with head.transaction(radi.uri, "a long write"), pytest.raises(LockError, match="this proce"):
         radi.delete("a")
     radi.delete("a")
 
@@ -372,7 +372,7 @@ def test_notebook_pictures_and_reprs(radi):
 def test_a_writer_whose_clock_is_behind_comes_after_all_the_same(tmp_path, monkeypatch):
     ahead = time.time() + 7200
     with monkeypatch.context() as patched:
-        patched.setattr("radiobject.storage.commit.time.time", lambda: ahead)
+        patched.setattr("radiobject.storage.commits.head.time.time", lambda: ahead)
         make_dataset(tmp_path / "store")
     radi = RadiObject(str(tmp_path / "store"))
     radi.CT.obs.add_column("grade", int, fill=1)
@@ -391,6 +391,6 @@ def test_a_writer_whose_clock_is_behind_comes_after_all_the_same(tmp_path, monke
 
 @pytest.mark.parametrize("entry", ["no json", '{"timestamp": 1, "colour": "red"}', "[]"])
 def test_a_damaged_history_is_said_to_be_one(radi, entry):
-    groups.write_metadata(radi.uri, {"commit:000000000000001": entry}, commit.Clock().tick())
+    groups.write_metadata(radi.uri, {"commit:000000000000001": entry}, head.Clock().tick())
     with pytest.raises(StorageError, match=r"the history of .* is damaged"):
         RadiObject(radi.uri).obs_meta.read()

@@ -21,7 +21,8 @@ from radiobject.ml.pairing import scan_of
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
 from radiobject.ml.source import VolumeTable, as_sources
 from radiobject.storage import collection as stored
-from radiobject.storage import commit, dataset
+from radiobject.storage import dataset
+from radiobject.storage.commits import head
 from radiobject.storage.label_index import fingerprint
 from radiobject.storage.tables.groups import object_kind
 from radiobject.volume_collection import VolumeCollection
@@ -120,7 +121,7 @@ def _store(
         with VolumeCollectionWriter(uri, name=name) as writer:
             writer.write_volume(voxels, obs_id, subject, affine=affine, source_obs_id=source)
         return
-    with commit.transaction(dataset.owner_of(uri), "infer") as tx:
+    with head.transaction(dataset.owner_of(uri), "infer") as tx:
         record = write_new_volume(
             uri,
             tx.clock.tick(),

@@ -10,10 +10,11 @@ import numpy as np
 
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
 from radiobject.lazy import lazy_property
-from radiobject.storage import collection, commit, legacy
+from radiobject.storage import collection, legacy
 from radiobject.storage.collection import CollectionStore, add_missing_columns
-from radiobject.storage.commit import Clock, Head, Transaction
-from radiobject.storage.commit import owner_of as owner_of
+from radiobject.storage.commits import head
+from radiobject.storage.commits.head import Clock, Head, Transaction
+from radiobject.storage.commits.head import owner_of as owner_of
 from radiobject.storage.io import files, layout
 from radiobject.storage.splits import subject_splits
 from radiobject.storage.tables import groups
@@ -37,8 +38,8 @@ class DatasetStore:
 
     def __init__(self, uri: str, at: Any = None) -> None:
         self.uri = uri
-        self.head: Head = commit.read_head(uri)
-        if self.head.kind != commit.ROOT:
+        self.head: Head = head.read_head(uri)
+        if self.head.kind != head.ROOT:
             raise StorageError(
                 f"{uri} is a {self.head.kind}, not a data set; open it with VolumeCollection"
             )
@@ -86,9 +87,9 @@ class DatasetStore:
 
 
 def open_dataset(uri: str, at: Any = None) -> DatasetStore | legacy.LegacyDatasetStore:
-    """Open the data set at `uri`; see `radiobject.storage.commit.read_head` for the errors."""
+    """Open the data set at `uri`; see `radiobject.storage.commits.head.read_head` for the errors."""
     metadata = groups.read_metadata(uri)
-    if metadata is not None and not commit.is_ours(metadata) and legacy.is_legacy_dataset(uri):
+    if metadata is not None and not head.is_ours(metadata) and legacy.is_legacy_dataset(uri):
         return legacy.LegacyDatasetStore(uri, at)
     return DatasetStore(uri, at)
 
@@ -96,7 +97,7 @@ def open_dataset(uri: str, at: Any = None) -> DatasetStore | legacy.LegacyDatase
 def open_collection(uri: str, at: Any = None) -> CollectionStore:
     """Open the collection at `uri`, of this version or of 0.1.x."""
     metadata = groups.read_metadata(uri)
-    if metadata is not None and not commit.is_ours(metadata) and legacy.is_legacy_collection(uri):
+    if metadata is not None and not head.is_ours(metadata) and legacy.is_legacy_collection(uri):
         return legacy.LegacyCollectionStore(uri)
     return collection.open_collection(uri, at)
 
@@ -104,7 +105,7 @@ def open_collection(uri: str, at: Any = None) -> CollectionStore:
 def is_dataset(uri: str) -> bool:
     """Tell whether a finished data set lies at `uri`."""
     try:
-        return commit.read_head(uri).kind == commit.ROOT
+        return head.read_head(uri).kind == head.ROOT
     except StoreNotFoundError:
         return False
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from radiobject.storage import compaction
 from radiobject.storage.collection import CollectionStore
-from radiobject.storage.commit import Commit, Head, Transaction
+from radiobject.storage.commits import compaction
+from radiobject.storage.commits.head import Commit, Head, Transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.read import reader
 

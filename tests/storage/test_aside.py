@@ -13,7 +13,7 @@ import pytest
 from radiobject import Volume
 from radiobject.exceptions import StoreExistsError
 from radiobject.sampling.labels import build_label_index
-from radiobject.storage.commit import Clock
+from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import appearing, aside
 from radiobject.storage.label_index import label_index_uri, write_label_rows

@@ -2,7 +2,7 @@
 
 Every write of a commit carries one timestamp T. The last write records the commit and sets the
 head to T, in one metadata file and so all at once. Readers open every table at the head, so what
-an unfinished commit wrote is invisible; the next writer removes it (`radiobject.storage.recovery`).
+an unfinished commit wrote is invisible; the next writer removes it (`radiobject.storage.commits.recovery`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from radiobject.exceptions import StorageError, StoreExistsError, StoreNotFoundError
-from radiobject.storage import compaction, recovery
+from radiobject.storage.commits import compaction, recovery
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.lock import acquire
 from radiobject.storage.tables import groups
