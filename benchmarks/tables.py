@@ -10,12 +10,12 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
 
     `index_bytes` is the size of a volume's tile index: some 3 KB, or less where none is read.
     """
-    from radiobject.storage import collection as stored
-    from radiobject.storage import dataset
     from radiobject.storage.commits import head
     from radiobject.storage.io import layout
+    from radiobject.storage.schema import collection as stored
+    from radiobject.storage.schema import dataset
+    from radiobject.storage.schema.volume_rows import AFFINE, ARRAY, AXCODES, DTYPE, SIDES, SPACING
     from radiobject.storage.tables.table import Table
-    from radiobject.storage.volume_rows import AFFINE, ARRAY, AXCODES, DTYPE, SIDES, SPACING
 
     subjects = [f"sub-{number:06d}" for number in range(count)]
     ids = [f"{subject}_CT" for subject in subjects]

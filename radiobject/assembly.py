@@ -13,10 +13,10 @@ from radiobject import pipeline
 from radiobject.exceptions import AlignmentError
 from radiobject.frames import frame_rows, frame_schema
 from radiobject.indexing import shortened
-from radiobject.storage import dataset
 from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Transaction
 from radiobject.storage.io import layout
+from radiobject.storage.schema import dataset
 from radiobject.storage.tables import groups
 from radiobject.volume_collection import VolumeCollection
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter

@@ -10,10 +10,10 @@ import numpy as np
 from radiobject.exceptions import SchemaError
 from radiobject.frames import plain_rows
 from radiobject.sampling import split as plan
-from radiobject.storage import dataset
 from radiobject.storage.commits import head
 from radiobject.storage.io import layout
-from radiobject.storage.splits import SPLIT
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.splits import SPLIT
 from radiobject.storage.tables.table import TEXT, Table
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from radiobject.exceptions import SchemaError
+from radiobject.storage.schema.volume_rows import AFFINE, SIDES, SPACING
 from radiobject.storage.tables.table import Column, storable_dtype
-from radiobject.storage.volume_rows import AFFINE, SIDES, SPACING
 
 ComputedColumn = tuple[tuple[str, ...], Callable[[pd.DataFrame], pd.Series]]
 """Stored columns that a column is computed from, and how."""

@@ -31,12 +31,12 @@ from radiobject.frames import frame_schema
 from radiobject.indexing import shortened
 from radiobject.ingest_plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
 from radiobject.ingest_run import IngestOptions, IngestRun
-from radiobject.storage import dataset
 from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Transaction
-from radiobject.storage.dataset import DatasetStore
 from radiobject.storage.io import layout
-from radiobject.storage.volume_rows import SYSTEM_COLUMNS
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.dataset import DatasetStore
+from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS
 from radiobject.writers import COMPUTED_COLUMNS
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from radiobject.exceptions import AlignmentError, RadiObjectError
 from radiobject.formats.discovery import ImageFormat
 from radiobject.ingest_plan import PlannedImage
 from radiobject.pipeline import FreeIds
-from radiobject.storage.collection import CollectionStore
 from radiobject.storage.io import layout
+from radiobject.storage.schema.collection import CollectionStore
 
 _DIGEST = "source_sha256"
 

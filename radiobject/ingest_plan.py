@@ -24,8 +24,8 @@ from radiobject.formats.discovery import (
 from radiobject.formats.privacy import check_keywords, keyed_id
 from radiobject.formats.report import IngestReport
 from radiobject.indexing import shortened
-from radiobject.storage import dataset
 from radiobject.storage.io import layout
+from radiobject.storage.schema import dataset
 
 if TYPE_CHECKING:
     from radiobject.formats.dicom_series import DicomSeries

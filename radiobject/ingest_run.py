@@ -22,14 +22,14 @@ from radiobject.frames import frame_rows
 from radiobject.geometry.orientation import spacing_mm
 from radiobject.ingest_ids import identified
 from radiobject.ingest_plan import IngestPlan, PlannedImage
-from radiobject.storage import collection as stored
-from radiobject.storage import dataset, volume_rows
-from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commits.head import Transaction
 from radiobject.storage.io import files, layout
-from radiobject.storage.label_index import build_label_index, fingerprint, write_label_rows
+from radiobject.storage.schema import collection as stored
+from radiobject.storage.schema import dataset, volume_rows
+from radiobject.storage.schema.collection import CollectionStore
+from radiobject.storage.schema.label_index import build_label_index, fingerprint, write_label_rows
+from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.storage.tiles.blocked_copy import c_ordered
-from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.volume import reorient_target
 from radiobject.writers import write_new_volume
 

@@ -18,7 +18,7 @@ from radiobject._types import AttrValue, normalize_transform_result
 from radiobject.exceptions import ShapeError
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
+from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.volume import Volume
 from radiobject.writers import COMPUTED_COLUMNS, VolumeCollectionWriter, write_new_volume
 

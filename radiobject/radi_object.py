@@ -18,12 +18,12 @@ from radiobject.exceptions import ViewError
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Index, Positions
 from radiobject.lazy import lazy_property
-from radiobject.storage import dataset
 from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Clock
-from radiobject.storage.dataset import DatasetStore
 from radiobject.storage.io import layout
-from radiobject.storage.legacy import LegacyDatasetStore
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.dataset import DatasetStore
+from radiobject.storage.schema.legacy import LegacyDatasetStore
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
 
@@ -406,7 +406,7 @@ class RadiObject:
         dict
             How many states, volumes and collections were removed.
         """
-        from radiobject.storage.maintenance import vacuum
+        from radiobject.storage.schema.maintenance import vacuum
 
         with self._change("vacuum") as tx:
             return vacuum(tx, keep)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from radiobject import pipeline
 from radiobject.exceptions import StorageError
 from radiobject.pipeline import FreeIds
-from radiobject.storage import dataset
-from radiobject.storage.legacy import LegacyDatasetStore
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.legacy import LegacyDatasetStore
 from radiobject.writers import RadiObjectWriter
 
 if TYPE_CHECKING:

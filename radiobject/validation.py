@@ -10,13 +10,13 @@ import numpy as np
 
 from radiobject.exceptions import AlignmentError
 from radiobject.indexing import shortened
-from radiobject.storage import dataset
-from radiobject.storage.collection import CollectionStore
-from radiobject.storage.dataset import DatasetStore
-from radiobject.storage.description import describe_volume
 from radiobject.storage.io import files, layout
-from radiobject.storage.legacy import LegacyCollectionStore, LegacyDatasetStore
 from radiobject.storage.read import reader
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.collection import CollectionStore
+from radiobject.storage.schema.dataset import DatasetStore
+from radiobject.storage.schema.description import describe_volume
+from radiobject.storage.schema.legacy import LegacyCollectionStore, LegacyDatasetStore
 
 
 def validate_collection(store: CollectionStore, *, checksums: bool = False) -> None:

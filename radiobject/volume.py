@@ -17,11 +17,11 @@ from radiobject.geometry.numpy_index import box_of_index
 from radiobject.geometry.orientation import OrientationInfo, metadata_to_orientation_info
 from radiobject.geometry.rescale import Rescale
 from radiobject.lazy import lazy_property
-from radiobject.storage import description
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import appearing
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.schema import description
 from radiobject.storage.tables.writer import storable, write_volume
 from radiobject.writers import checked_affine
 

@@ -24,13 +24,13 @@ from radiobject.indexing import Groups, Index, Positions
 from radiobject.lazy import lazy_property
 from radiobject.pipeline import generate_obs_id as generate_obs_id
 from radiobject.query import EagerQuery, LazyQuery
-from radiobject.storage import dataset
-from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRows
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.collection import CollectionStore
+from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRows
 from radiobject.volume import Volume
 
 if TYPE_CHECKING:

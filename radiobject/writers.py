@@ -17,14 +17,14 @@ from radiobject.exceptions import AlignmentError, SchemaError, ShapeError, Stora
 from radiobject.formats.image import geometry_columns
 from radiobject.frames import frame_rows
 from radiobject.indexing import shortened
-from radiobject.storage import collection as stored
-from radiobject.storage import dataset
 from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Transaction
-from radiobject.storage.description import AFFINE_KEY, RESCALE_KEYS
 from radiobject.storage.io import layout
+from radiobject.storage.schema import collection as stored
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.description import AFFINE_KEY, RESCALE_KEYS
+from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.storage.tables.table import storable_dtype
-from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 
 if TYPE_CHECKING:
     from radiobject.radi_object import RadiObject
@@ -64,7 +64,7 @@ def write_new_volume(
 ) -> VolumeRecord:
     """Write one volume with its geometry into an open commit of the collection at `uri`.
 
-    `options` are those of `radiobject.storage.collection.write_record`.
+    `options` are those of `radiobject.storage.schema.collection.write_record`.
     """
     matrix = checked_affine(affine, repr(obs_id))
     geometry = geometry_columns(np.shape(data), matrix)

@@ -21,8 +21,8 @@ from radiobject.exceptions import (
     StoreExistsError,
 )
 from radiobject.ingest import IngestOptions, ingest_images
-from radiobject.storage import collection as stored
-from radiobject.storage.label_index import read_label_rows
+from radiobject.storage.schema import collection as stored
+from radiobject.storage.schema.label_index import read_label_rows
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_a_bids_folder_becomes_a_data_set(bids: Path, tmp_path: Path) -> None:
 
 
 def test_the_label_collections_of_a_bids_folder_are_indexed(bids: Path, tmp_path: Path) -> None:
-    from radiobject.storage.label_index import read_label_rows
+    from radiobject.storage.schema.label_index import read_label_rows
 
     radi = ingest_plan(str(tmp_path / "store"), plan_bids(bids)).radi
     masks = radi.collection("brain_mask")

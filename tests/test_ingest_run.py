@@ -16,7 +16,7 @@ from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, ShapeError
 from radiobject.ingest import IngestOptions, ingest_images, ingest_plan
 from radiobject.ingest_plan import join_plans, plan_dicoms, plan_niftis
-from radiobject.storage.label_index import read_label_rows
+from radiobject.storage.schema.label_index import read_label_rows
 
 SHAPE = (3, 4, 5)
 

@@ -35,7 +35,7 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete subjects, volumes or all of it. All but --all stays readable until `vacuum`."""
-    from radiobject.storage.removal import delete_tiledb_uri
+    from radiobject.storage.schema.removal import delete_tiledb_uri
 
     if sum(map(bool, (subject, volume, everything))) != 1:
         raise typer.BadParameter("give one of --subject, --volume or --all")
@@ -95,7 +95,7 @@ def index_labels(
     as_json: AsJson = False,
 ) -> None:
     """Index label masks for foreground sampling, where that is not done yet."""
-    from radiobject.storage.label_build import ensure_label_rows
+    from radiobject.storage.schema.label_build import ensure_label_rows
 
     radi = opened(uri)
     rows: list[dict[str, Any]] = []

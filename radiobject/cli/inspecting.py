@@ -93,7 +93,7 @@ def _described(radi: RadiObject) -> dict[str, Any]:
 
 
 def _collection(collection: VolumeCollection) -> dict[str, Any]:
-    from radiobject.storage.label_index import label_index_uri
+    from radiobject.storage.schema.label_index import label_index_uri
     from radiobject.storage.tables.groups import object_kind
     from radiobject.storage.tiles.tile_index import TileIndex
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from radiobject.formats.privacy import identifying_columns
-from radiobject.storage.description import describe_volume
+from radiobject.storage.schema.description import describe_volume
 
 if TYPE_CHECKING:
     from radiobject.radi_object import RadiObject

@@ -18,7 +18,7 @@ from radiobject.ml.pairing import check_geometry, check_one_split, pair_rows, se
 from radiobject.ml.source import VolumeSource, VolumeTable, as_sources, read_table
 from radiobject.sampling.foreground import Foreground, Placement, Uniform, check_classes
 from radiobject.sampling.labels import LabelSummary
-from radiobject.storage.label_build import ensure_label_rows
+from radiobject.storage.schema.label_build import ensure_label_rows
 
 Collections = VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource]
 

@@ -20,10 +20,10 @@ from radiobject.ml.datasets import Collections, aligned_tables
 from radiobject.ml.pairing import scan_of
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
 from radiobject.ml.source import VolumeTable, as_sources
-from radiobject.storage import collection as stored
-from radiobject.storage import dataset
 from radiobject.storage.commits import head
-from radiobject.storage.label_index import fingerprint
+from radiobject.storage.schema import collection as stored
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.label_index import fingerprint
 from radiobject.storage.tables.groups import object_kind
 from radiobject.volume_collection import VolumeCollection
 from radiobject.writers import VolumeCollectionWriter, write_new_volume

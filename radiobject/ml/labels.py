@@ -13,7 +13,7 @@ from radiobject._types import LabelSource
 from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.ml.source import VolumeSource
 from radiobject.radi_object import RadiObject
-from radiobject.storage.dataset import owner_of
+from radiobject.storage.schema.dataset import owner_of
 from radiobject.storage.tables.groups import object_kind
 
 _OBS, _SUBJECT = "obs_id", "obs_subject_id"

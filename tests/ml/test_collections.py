@@ -148,7 +148,7 @@ def test_the_import_lines_of_0_1_bring_neither_monai_nor_torchio():
 def test_plans_and_storage_need_no_torch():
     program = (
         "import sys, radiobject.sampling.foreground, radiobject.sampling.split, radiobject.sampling.blend\n"
-        "import radiobject.storage.label_build\n"
+        "import radiobject.storage.schema.label_build\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -12,7 +12,7 @@ from radiobject.ml import (
     create_segmentation_dataloader,
 )
 from radiobject.storage.io.stats import totals
-from radiobject.storage.label_index import label_index_uri
+from radiobject.storage.schema.label_index import label_index_uri
 
 PATCH = (10, 10, 10)
 

@@ -16,7 +16,7 @@ from radiobject.sampling.labels import build_label_index
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import appearing, aside
-from radiobject.storage.label_index import label_index_uri, write_label_rows
+from radiobject.storage.schema.label_index import label_index_uri, write_label_rows
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.tables.table import TEXT, Table, create_table
@@ -114,7 +114,7 @@ import sys, threading, time, os, signal
 import numpy as np
 from radiobject import Volume
 from radiobject.sampling.labels import build_label_index
-from radiobject.storage.label_index import write_label_rows
+from radiobject.storage.schema.label_index import write_label_rows
 mask = np.zeros((64, 64, 64), np.uint8); mask[3:30, 4:40, 5:50] = 1
 summary = build_label_index(mask)
 threading.Timer(float(sys.argv[2]), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()

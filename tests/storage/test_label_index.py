@@ -5,13 +5,13 @@ import pytest
 
 from radiobject.exceptions import IntegrityError
 from radiobject.sampling.labels import build_label_index
-from radiobject.storage.label_index import (
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.schema.label_index import (
     fingerprint,
     label_index_uri,
     read_label_rows,
     write_label_rows,
 )
-from radiobject.storage.read.locator import VolumeLocator
 
 
 def locator(obs_id, index=b"tiles"):

@@ -15,9 +15,9 @@ from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import SchemaError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.sampling.labels import LabelSummary, build_label_index
-from radiobject.storage.label_index import fingerprint, read_label_rows, write_label_rows
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import read_into
+from radiobject.storage.schema.label_index import fingerprint, read_label_rows, write_label_rows
 
 _log = logging.getLogger(__name__)
 

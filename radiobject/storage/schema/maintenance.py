@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commits import compaction
 from radiobject.storage.commits.head import Commit, Head, Transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.read import reader
+from radiobject.storage.schema.collection import CollectionStore
 
 
 def vacuum(tx: Transaction, keep: int) -> dict[str, int]:

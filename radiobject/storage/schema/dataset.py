@@ -10,13 +10,13 @@ import numpy as np
 
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
 from radiobject.lazy import lazy_property
-from radiobject.storage import collection, legacy
-from radiobject.storage.collection import CollectionStore, add_missing_columns
 from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Clock, Head, Transaction
 from radiobject.storage.commits.head import owner_of as owner_of
 from radiobject.storage.io import files, layout
-from radiobject.storage.splits import subject_splits
+from radiobject.storage.schema import collection, legacy
+from radiobject.storage.schema.collection import CollectionStore, add_missing_columns
+from radiobject.storage.schema.splits import subject_splits
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import TEXT, Table, create_table
 

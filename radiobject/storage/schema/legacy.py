@@ -18,15 +18,15 @@ import numpy.typing as npt
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError
 from radiobject.lazy import lazy_property
-from radiobject.storage.collection import CollectionStore
 from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Commit, Head
-from radiobject.storage.description import VolumeDescription, describe_volume
 from radiobject.storage.io import files, layout
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.schema.collection import CollectionStore
+from radiobject.storage.schema.description import VolumeDescription, describe_volume
+from radiobject.storage.schema.volume_rows import VolumeRows
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import BLOB, TEXT, Column, Table
-from radiobject.storage.volume_rows import VolumeRows
 
 WRITTEN_BY = "0.1"
 _ABSENT = "absent"
@@ -191,7 +191,7 @@ class LegacyCollectionStore(CollectionStore):
 
 
 class LegacyDatasetStore:
-    """A data set of 0.1.x, in the form of `radiobject.storage.dataset.DatasetStore`."""
+    """A data set of 0.1.x, in the form of `radiobject.storage.schema.dataset.DatasetStore`."""
 
     splits: dict[str, str] = {}  # noqa: RUF012  (never changed: there is none)
 

@@ -13,12 +13,13 @@ from radiobject.ctx import WriteConfig
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
 from radiobject.indexing import Groups
 from radiobject.lazy import lazy_property
-from radiobject.storage import volume_rows
 from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import files, layout
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.splits import subject_splits
+from radiobject.storage.schema import volume_rows
+from radiobject.storage.schema.splits import subject_splits
+from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord, VolumeRows
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import (
     BLOB,
@@ -30,7 +31,6 @@ from radiobject.storage.tables.table import (
     storable_dtype,
 )
 from radiobject.storage.tables.writer import write_volume
-from radiobject.storage.volume_rows import SYSTEM_COLUMNS, VolumeRecord, VolumeRows
 
 OBS_KEYS = (layout.SUBJECT_ID, layout.OBS_ID)
 INDEX_KEY = "array_name"

@@ -6,11 +6,11 @@ import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.storage import description
 from radiobject.storage.commits import head
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.lock import acquire
 from radiobject.storage.read import reader
+from radiobject.storage.schema import description
 from radiobject.storage.tables import groups
 
 
