@@ -10,7 +10,8 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
 
     `index_bytes` is the size of a volume's tile index: some 3 KB, or less where none is read.
     """
-    from radiobject.storage.commits import head
+    from radiobject.storage.commits.head import ROOT
+    from radiobject.storage.commits.transaction import creation
     from radiobject.storage.io import layout
     from radiobject.storage.schema import collection as stored
     from radiobject.storage.schema import dataset
@@ -19,7 +20,7 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
 
     subjects = [f"sub-{number:06d}" for number in range(count)]
     ids = [f"{subject}_CT" for subject in subjects]
-    with head.creation(uri, head.ROOT, "synthetic") as tx:
+    with creation(uri, ROOT, "synthetic") as tx:
         dataset.create_obs_meta(uri, {"age": np.dtype(np.int64)}, tx.clock)
         ages = (np.arange(count) % 90).tolist()
         dataset.add_subjects(uri, {layout.SUBJECT_ID: subjects, "age": ages}, tx.clock)

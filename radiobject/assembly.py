@@ -13,8 +13,8 @@ from radiobject import pipeline
 from radiobject.exceptions import AlignmentError
 from radiobject.frames import frame_rows, frame_schema
 from radiobject.indexing import shortened
-from radiobject.storage.commits import head
-from radiobject.storage.commits.head import Transaction
+from radiobject.storage.commits.head import NAME, OWNER, ROOT, read_head
+from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.tables import groups
@@ -73,7 +73,7 @@ def create_from_collections(
     if missing:
         raise AlignmentError(f"subjects in the collections lack a row: {shortened(missing)}")
     rows = rows.drop(columns=[dataset.OBS_IDS], errors="ignore")
-    with head.creation(location, head.ROOT, "from collections") as tx:
+    with creation(location, ROOT, "from collections") as tx:
         schema = frame_schema(rows, dataset.META_KEYS)
         dataset.create_obs_meta(location, schema, tx.clock)
         dataset.add_subjects(location, frame_rows(rows), tx.clock)
@@ -129,12 +129,12 @@ def _bring_in(tx: Transaction, name: str, vc: VolumeCollection, taken: Sequence[
     A copy's volumes get ids of their own, none of them in `taken`.
     """
     below = layout.parent(vc.uri) == layout.join(tx.uri, layout.COLLECTIONS)
-    if below and not vc.is_view and head.OWNER not in (groups.read_metadata(vc.uri) or {}):
+    if below and not vc.is_view and OWNER not in (groups.read_metadata(vc.uri) or {}):
         # Its own lock rolls back what a dead writer left, which this commit would publish.
-        with head.transaction(vc.uri, "link"):
+        with transaction(vc.uri, "link"):
             # The commit must be later than the collection's rows, or they stay invisible.
-            tx.clock.now = max(tx.clock.now, head.read_head(vc.uri).last.timestamp)
-        described = {head.NAME: name, head.OWNER: "../.."}
+            tx.clock.now = max(tx.clock.now, read_head(vc.uri).last.timestamp)
+        described = {NAME: name, OWNER: "../.."}
         groups.write_metadata(vc.uri, described, tx.clock.tick())
         return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"
     place = dataset.new_collection_location(tx, name)

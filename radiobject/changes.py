@@ -10,7 +10,7 @@ import numpy as np
 from radiobject.exceptions import SchemaError
 from radiobject.frames import plain_rows
 from radiobject.sampling import split as plan
-from radiobject.storage.commits import head
+from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.splits import SPLIT
@@ -41,7 +41,7 @@ def delete_volumes(collection: VolumeCollection, obs_ids: Sequence[str]) -> None
     """Do what `VolumeCollection.delete` says."""
     gone = list(dict.fromkeys(obs_ids))
     owner = dataset.owner_of(collection.uri)
-    with head.transaction(owner, "delete volumes") as tx:
+    with transaction(owner, "delete volumes") as tx:
         collection._reopen()
         found: VolumeCollection = collection.loc[gone]  # type: ignore[assignment]
         collection._store.obs.delete_keys(layout.OBS_ID, gone, tx.clock.tick())

@@ -1,4 +1,4 @@
-"""From files to stored volumes: all of them in one head, or none.
+"""From files to stored volumes: all of them in one commit, or none.
 
 Every door makes a plan and hands it to one run. With ``on_error="report"`` what can be read is kept
 and what cannot is reported. With ``exists="resume"`` work is committed in batches, so that an
@@ -31,8 +31,8 @@ from radiobject.frames import frame_schema
 from radiobject.indexing import shortened
 from radiobject.ingest_plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
 from radiobject.ingest_run import IngestOptions, IngestRun
-from radiobject.storage.commits import head
-from radiobject.storage.commits.head import Transaction
+from radiobject.storage.commits.head import COLLECTION, ROOT
+from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
@@ -107,14 +107,14 @@ def ingest_plan(
     location = layout.normalise_uri(uri)
     exists = settings.exists != "raise" and dataset.is_dataset(location)
     if append or (exists and settings.exists == "resume"):
-        with head.transaction(location, "append") as tx:
+        with transaction(location, "append") as tx:
             report = _run_on(DatasetStore(location), tx, plan, settings).execute()
     elif exists:
-        with head.transaction(location, "replace") as tx:
+        with transaction(location, "replace") as tx:
             _empty(tx)
             report = IngestRun(tx, plan, settings).execute()
     else:
-        with head.creation(location, head.ROOT, "ingest") as tx:
+        with creation(location, ROOT, "ingest") as tx:
             schema = frame_schema(plan.subjects, dataset.META_KEYS)
             dataset.create_obs_meta(location, schema, tx.clock)
             report = IngestRun(tx, plan, settings).execute()
@@ -330,7 +330,7 @@ def create_collection(
     if obs is not None:
         plan = replace(plan, images=_with_rows(plan.images, obs))
     plan = replace(plan, uniform=frozenset({label} if validate_dimensions else ()))
-    with head.creation(location, head.COLLECTION, "ingest", name=label) as tx:
+    with creation(location, COLLECTION, "ingest", name=label) as tx:
         report = IngestRun(tx, plan, settings, made={label: location}, subjects=None).execute()
     _warn_of_refused(report)
     return VolumeCollection(location)
@@ -376,7 +376,7 @@ def append_to_collection(
     settings = IngestOptions(**options)
     owner = dataset.owner_of(collection.uri)
     label = collection.name or layout.base_name(collection.uri)
-    with head.transaction(owner, f"append to {label}") as tx:
+    with transaction(owner, f"append to {label}") as tx:
         collection._reopen()
         name = collection.name or layout.base_name(collection.uri)
         plan = _planned({name: pairs}, kind, settings)

@@ -22,7 +22,7 @@ from radiobject.frames import frame_rows
 from radiobject.geometry.orientation import spacing_mm
 from radiobject.ingest_ids import identified
 from radiobject.ingest_plan import IngestPlan, PlannedImage
-from radiobject.storage.commits.head import Transaction
+from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset, volume_rows

@@ -18,8 +18,9 @@ from radiobject.exceptions import ViewError
 from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Index, Positions
 from radiobject.lazy import lazy_property
-from radiobject.storage.commits import head
+from radiobject.storage.commits import recovery
 from radiobject.storage.commits.head import Clock
+from radiobject.storage.commits.transaction import Transaction, transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
@@ -254,9 +255,9 @@ class RadiObject:
             self.__dict__.pop(cached, None)
 
     @contextmanager
-    def _change(self, operation: str, **options: Any) -> Iterator[head.Transaction]:
+    def _change(self, operation: str, **options: Any) -> Iterator[Transaction]:
         self._require_root(operation)
-        with head.transaction(self._uri, operation, **options) as tx:
+        with transaction(self._uri, operation, **options) as tx:
             self._reopen()
             yield tx
         self._reopen()
@@ -420,7 +421,7 @@ class RadiObject:
             Take over the lock of a writer on another machine that is gone for good.
         """
         with self._change("repair", break_lock=break_lock) as tx:
-            head.recovery.roll_back(tx.uri, tx.rollback_point, tx.locations)
+            recovery.roll_back(tx.uri, tx.rollback_point, tx.locations)
 
     # Copies and creation
 

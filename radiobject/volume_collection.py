@@ -24,8 +24,8 @@ from radiobject.indexing import Groups, Index, Positions
 from radiobject.lazy import lazy_property
 from radiobject.pipeline import generate_obs_id as generate_obs_id
 from radiobject.query import EagerQuery, LazyQuery
-from radiobject.storage.commits import head
 from radiobject.storage.commits.head import Clock
+from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import dataset
@@ -342,7 +342,7 @@ class VolumeCollection:
     @contextmanager
     def _commit_rows(self, operation: str) -> Iterator[Clock]:
         self._require_root(operation)
-        with head.transaction(dataset.owner_of(self.uri), operation) as tx:
+        with transaction(dataset.owner_of(self.uri), operation) as tx:
             yield tx.clock
             dataset.publish(tx)
         self._changed()

@@ -17,8 +17,8 @@ from radiobject.exceptions import AlignmentError, SchemaError, ShapeError, Stora
 from radiobject.formats.image import geometry_columns
 from radiobject.frames import frame_rows
 from radiobject.indexing import shortened
-from radiobject.storage.commits import head
-from radiobject.storage.commits.head import Transaction
+from radiobject.storage.commits.head import COLLECTION, ROOT
+from radiobject.storage.commits.transaction import Transaction, creation
 from radiobject.storage.io import layout
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
@@ -136,7 +136,7 @@ class VolumeCollectionWriter:
             return self
         if self._state != "new":
             raise StorageError(f"the writer of {self.uri} is already initialized")
-        opened = head.creation(self.uri, head.COLLECTION, "write", name=self.name)
+        opened = creation(self.uri, COLLECTION, "write", name=self.name)
         tx = self._stack.enter_context(opened)
         with closing_on_error(self._stack):
             stored.create_tables(self.uri, tx.clock, self._declared())
@@ -354,7 +354,7 @@ class RadiObjectWriter:
     def __enter__(self) -> Self:
         if self._tx is not None:
             raise StorageError(f"the writer of {self.uri} is already initialized")
-        opened = head.creation(self.uri, head.ROOT, "write")
+        opened = creation(self.uri, ROOT, "write")
         self._tx = self._stack.enter_context(opened)
         with closing_on_error(self._stack):
             declared = {n: storable_dtype(d, n) for n, d in (self._schema or {}).items()}

@@ -18,7 +18,8 @@ from radiobject.exceptions import (
     StorageError,
     ViewError,
 )
-from radiobject.storage.commits import head
+from radiobject.storage.commits.head import Clock
+from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.tables import groups
 from radiobject.writers import VolumeCollectionWriter
 
@@ -338,7 +339,7 @@ def test_impossible_ids_are_refused_and_nothing_is_left(tmp_path, bad):
 
 
 def test_two_writers_in_one_process(radi):
-    with head.transaction(radi.uri, "a long write"), pytest.raises(LockError, match="this proce"):
+    with transaction(radi.uri, "a long write"), pytest.raises(LockError, match="this proce"):
         radi.delete("a")
     radi.delete("a")
 
@@ -391,6 +392,6 @@ def test_a_writer_whose_clock_is_behind_comes_after_all_the_same(tmp_path, monke
 
 @pytest.mark.parametrize("entry", ["no json", '{"timestamp": 1, "colour": "red"}', "[]"])
 def test_a_damaged_history_is_said_to_be_one(radi, entry):
-    groups.write_metadata(radi.uri, {"commit:000000000000001": entry}, head.Clock().tick())
+    groups.write_metadata(radi.uri, {"commit:000000000000001": entry}, Clock().tick())
     with pytest.raises(StorageError, match=r"the history of .* is damaged"):
         RadiObject(radi.uri).obs_meta.read()

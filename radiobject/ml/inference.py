@@ -20,7 +20,7 @@ from radiobject.ml.datasets import Collections, aligned_tables
 from radiobject.ml.pairing import scan_of
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
 from radiobject.ml.source import VolumeTable, as_sources
-from radiobject.storage.commits import head
+from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.label_index import fingerprint
@@ -121,7 +121,7 @@ def _store(
         with VolumeCollectionWriter(uri, name=name) as writer:
             writer.write_volume(voxels, obs_id, subject, affine=affine, source_obs_id=source)
         return
-    with head.transaction(dataset.owner_of(uri), "infer") as tx:
+    with transaction(dataset.owner_of(uri), "infer") as tx:
         record = write_new_volume(
             uri,
             tx.clock.tick(),

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiobject.exceptions import SchemaError, StorageError
-from radiobject.storage.commits import head
-from radiobject.storage.commits.head import Clock, Commit, Head
+from radiobject.storage.commits.head import ROOT, Clock, Commit, Head
 from radiobject.storage.io import files, layout
 from radiobject.storage.tables.table import BLOB, TEXT, Table, create_table, stored_key
 
@@ -90,7 +89,7 @@ def test_a_clock_only_rises():
 def test_states_by_timestamp_time_and_count():
     now = datetime.now(UTC)
     stamps = [int((now + timedelta(hours=h)).timestamp() * 1000) for h in range(3)]
-    head = Head("u", head.ROOT, None, None, tuple(Commit(s, "", "") for s in stamps))
+    head = Head("u", ROOT, None, None, tuple(Commit(s, "", "") for s in stamps))
     assert head.at(None) is head.at(-1) is head.last
     assert head.at(-3).timestamp == stamps[0]
     assert head.at(stamps[1]).timestamp == stamps[1]

@@ -16,7 +16,7 @@ import pytest
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import LockError, StorageError
-from radiobject.storage.commits import head
+from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout, lock
 from radiobject.writers import VolumeCollectionWriter
 
@@ -24,7 +24,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def hold(uri, held, let_go):
-    with head.transaction(uri, "a long ingest"):
+    with transaction(uri, "a long ingest"):
         held.set()
         let_go.wait(60)
 
@@ -73,7 +73,7 @@ def test_a_dead_holders_lock_is_taken_and_its_rows_rolled_back(local):
 
 
 def test_a_holder_is_named_however_long_its_operation_is(local):
-    with head.transaction(local.uri, f"rename CT to {'x' * 4000}"):
+    with transaction(local.uri, f"rename CT to {'x' * 4000}"):
         command = [sys.executable, "-c", "import sys; from radiobject import VolumeCollection;"
                    "VolumeCollection(sys.argv[1]).delete('i')", local.uri]  # fmt: skip
         said = subprocess.run(command, stderr=subprocess.PIPE, text=True).stderr
@@ -109,7 +109,7 @@ def test_of_many_writers_at_once_one_works(local):
         "import sys, time; from radiobject.storage import commit; from radiobject import *;"
         "from radiobject.exceptions import LockError\n"
         "try:\n"
-        "    with head.transaction(sys.argv[1], 'race'): time.sleep(1.5); print('worked')\n"
+        "    with transaction(sys.argv[1], 'race'): time.sleep(1.5); print('worked')\n"
         "except LockError: print('refused')"
     )
     command = [sys.executable, "-c", code, local.uri]
@@ -138,7 +138,7 @@ def put(uri, raw):
 
 @pytest.mark.s3
 def test_two_writers_on_s3(remote):
-    with head.transaction(remote.uri, "a long ingest"), pytest.raises(LockError, match="ingest"):
+    with transaction(remote.uri, "a long ingest"), pytest.raises(LockError, match="ingest"):
         remote.delete("i")
     remote.delete("i")
     assert len(VolumeCollection(remote.uri)) == 0
@@ -159,7 +159,7 @@ def test_another_machines_lock_is_broken_only_when_told(remote):
     put(remote.uri, b"not a record of this version")
     with pytest.raises(LockError, match="another version"):
         remote.delete("i")
-    with head.transaction(remote.uri, "repair", break_lock=True):
+    with transaction(remote.uri, "repair", break_lock=True):
         pass
     remote.delete("i")
 

@@ -13,8 +13,14 @@ from radiobject.ctx import WriteConfig
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
 from radiobject.indexing import Groups
 from radiobject.lazy import lazy_property
-from radiobject.storage.commits import head
-from radiobject.storage.commits.head import Clock
+from radiobject.storage.commits.head import (
+    COLLECTION,
+    OWNER,
+    Clock,
+    group_description,
+    owner_of,
+    read_head,
+)
 from radiobject.storage.io import files, layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import volume_rows
@@ -105,7 +111,7 @@ class CollectionStore:
 
     def subject_splits(self) -> dict[str, str]:
         """Return the part of each subject in the stored split of the owning data set."""
-        root = head.owner_of(self.uri)
+        root = owner_of(self.uri)
         if root == self.uri:
             return {}
         return subject_splits(Table(layout.join(root, layout.OBS_META), self.timestamp))
@@ -148,7 +154,7 @@ def create_collection(
 
 def create_group(uri: str, clock: Clock, *, name: str, owner: str) -> None:
     """Create the group of a collection, which gets its tables by `create_tables`."""
-    description = head.group_description(head.COLLECTION, name=name, owner=owner)
+    description = group_description(COLLECTION, name=name, owner=owner)
     files.make_folder(layout.parent(uri))
     groups.create(uri, description, clock.tick())
 
@@ -288,20 +294,20 @@ def open_collection(uri: str, at: Any = None) -> CollectionStore:
         If there is none, or its data set has no committed state with it.
     """
     metadata = groups.read_metadata(uri)
-    owner = (metadata or {}).get(head.OWNER)
+    owner = (metadata or {}).get(OWNER)
     if owner:
         root = layout.normalise_uri(layout.resolve(uri, str(owner)))
         location = f"{layout.COLLECTIONS}/{layout.base_name(uri)}"
         if groups.read_metadata(root) is not None:
-            head = head.read_head(root)
+            head = read_head(root)
             state = head.at(at)
             for name, place in state.collections.items():
                 if place in (location, uri):
                     newest = state is head.last
                     return CollectionStore(uri, state.timestamp, name, newest=newest)
             raise StoreNotFoundError(f"no committed state of {root} has the collection at {uri}")
-    head = head.read_head(uri)
-    if head.kind != head.COLLECTION:
+    head = read_head(uri)
+    if head.kind != COLLECTION:
         raise StorageError(f"{uri} is a {head.kind}, not a collection; open it with RadiObject")
     state = head.at(at)
     return CollectionStore(uri, state.timestamp, head.name, newest=state is head.last)

@@ -10,9 +10,9 @@ import numpy as np
 
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
 from radiobject.lazy import lazy_property
-from radiobject.storage.commits import head
-from radiobject.storage.commits.head import Clock, Head, Transaction
+from radiobject.storage.commits.head import ROOT, Clock, Head, is_ours, read_head
 from radiobject.storage.commits.head import owner_of as owner_of
+from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.schema import collection, legacy
 from radiobject.storage.schema.collection import CollectionStore, add_missing_columns
@@ -38,8 +38,8 @@ class DatasetStore:
 
     def __init__(self, uri: str, at: Any = None) -> None:
         self.uri = uri
-        self.head: Head = head.read_head(uri)
-        if self.head.kind != head.ROOT:
+        self.head: Head = read_head(uri)
+        if self.head.kind != ROOT:
             raise StorageError(
                 f"{uri} is a {self.head.kind}, not a data set; open it with VolumeCollection"
             )
@@ -89,7 +89,7 @@ class DatasetStore:
 def open_dataset(uri: str, at: Any = None) -> DatasetStore | legacy.LegacyDatasetStore:
     """Open the data set at `uri`; see `radiobject.storage.commits.head.read_head` for the errors."""
     metadata = groups.read_metadata(uri)
-    if metadata is not None and not head.is_ours(metadata) and legacy.is_legacy_dataset(uri):
+    if metadata is not None and not is_ours(metadata) and legacy.is_legacy_dataset(uri):
         return legacy.LegacyDatasetStore(uri, at)
     return DatasetStore(uri, at)
 
@@ -97,7 +97,7 @@ def open_dataset(uri: str, at: Any = None) -> DatasetStore | legacy.LegacyDatase
 def open_collection(uri: str, at: Any = None) -> CollectionStore:
     """Open the collection at `uri`, of this version or of 0.1.x."""
     metadata = groups.read_metadata(uri)
-    if metadata is not None and not head.is_ours(metadata) and legacy.is_legacy_collection(uri):
+    if metadata is not None and not is_ours(metadata) and legacy.is_legacy_collection(uri):
         return legacy.LegacyCollectionStore(uri)
     return collection.open_collection(uri, at)
 
@@ -105,7 +105,7 @@ def open_collection(uri: str, at: Any = None) -> CollectionStore:
 def is_dataset(uri: str) -> bool:
     """Tell whether a finished data set lies at `uri`."""
     try:
-        return head.read_head(uri).kind == head.ROOT
+        return read_head(uri).kind == ROOT
     except StoreNotFoundError:
         return False
 

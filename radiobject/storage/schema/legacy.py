@@ -18,8 +18,7 @@ import numpy.typing as npt
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError
 from radiobject.lazy import lazy_property
-from radiobject.storage.commits import head
-from radiobject.storage.commits.head import Commit, Head
+from radiobject.storage.commits.head import ROOT, Commit, Head
 from radiobject.storage.io import files, layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema.collection import CollectionStore
@@ -204,7 +203,7 @@ class LegacyDatasetStore:
         self._collections = {layout.base_name(f): LegacyCollectionStore(f) for f in folders}
         places = {n: layout.join(layout.COLLECTIONS, n) for n in self._collections}
         self.state = Commit(0, f"written by radiobject {WRITTEN_BY}", "", places)
-        self.head = Head(uri, head.ROOT, None, None, (self.state,))
+        self.head = Head(uri, ROOT, None, None, (self.state,))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from radiobject.storage.commits import compaction
-from radiobject.storage.commits.head import Commit, Head, Transaction
+from radiobject.storage.commits.head import Commit, Head
+from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.read import reader
 from radiobject.storage.schema.collection import CollectionStore

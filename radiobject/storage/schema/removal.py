@@ -6,7 +6,7 @@ import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
-from radiobject.storage.commits import head
+from radiobject.storage.commits.head import OWNER, is_ours, parse_head, withdraw
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.lock import acquire
 from radiobject.storage.read import reader
@@ -47,14 +47,14 @@ def delete_tiledb_uri(uri: str, ctx: tiledb.Ctx | None = None) -> None:
 
 def _delete_group(uri: str) -> None:
     metadata = groups.read_metadata(uri) or {}
-    if not head.is_ours(metadata):
-        head.parse_head(uri, metadata)
-    if metadata.get(head.OWNER):
+    if not is_ours(metadata):
+        parse_head(uri, metadata)
+    if metadata.get(OWNER):
         raise StorageError(f"{uri} belongs to a data set; delete its volumes or subjects there")
     lock = acquire(uri, "delete")
     try:
         # Half a deletion is an unfinished data set: not opened, and deleted by the next try.
-        head.withdraw(uri)
+        withdraw(uri)
         reader.forget(uri)
         files.remove(uri)
     finally:
