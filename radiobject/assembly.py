@@ -11,8 +11,8 @@ import pandas as pd
 
 from radiobject import pipeline
 from radiobject.exceptions import AlignmentError
-from radiobject.frames import frame_rows, frame_schema
 from radiobject.indexing import shortened
+from radiobject.rows.pandas_io import frame_rows, frame_schema
 from radiobject.storage.commits.head import NAME, OWNER, ROOT, read_head
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radiobject.exceptions import SchemaError
-from radiobject.frames import plain_rows
+from radiobject.rows.pandas_io import plain_rows
 from radiobject.sampling import split as plan
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout

@@ -12,10 +12,16 @@ import pandas as pd
 import tiledb
 
 from radiobject.exceptions import AlignmentError, SchemaError, ViewError
-from radiobject.expression import compile_filter
-from radiobject.frames import ComputedColumn, frame_rows, frame_schema, plain_rows, to_series
 from radiobject.indexing import Positions, positions_of_keys, shortened
 from radiobject.lazy import lazy_property
+from radiobject.rows.expression import compile_filter
+from radiobject.rows.pandas_io import (
+    ComputedColumn,
+    frame_rows,
+    frame_schema,
+    plain_rows,
+    to_series,
+)
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout
 from radiobject.storage.tables.table import (
@@ -153,7 +159,7 @@ class Dataframe:
         columns
             Value columns in the order wanted, all by default; names of key columns are ignored.
         value_filter
-            Filter expression (`radiobject.expression`) that the rows must fulfil.
+            Filter expression (`radiobject.rows.expression`) that the rows must fulfil.
         include_index
             Whether the key columns come first.
 

@@ -27,10 +27,10 @@ from radiobject.formats.discovery import (
     resolve_nifti_source,
 )
 from radiobject.formats.report import IngestReport
-from radiobject.frames import frame_schema
 from radiobject.indexing import shortened
 from radiobject.ingest_plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
 from radiobject.ingest_run import IngestOptions, IngestRun
+from radiobject.rows.pandas_io import frame_schema
 from radiobject.storage.commits.head import COLLECTION, ROOT
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout

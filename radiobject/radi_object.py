@@ -15,9 +15,9 @@ import tiledb
 
 from radiobject.dataframe import Belonging, Dataframe
 from radiobject.exceptions import ViewError
-from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Index, Positions
 from radiobject.lazy import lazy_property
+from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.storage.commits import recovery
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.commits.transaction import Transaction, transaction
@@ -211,7 +211,7 @@ class RadiObject:
         return iter(self.collection_names)
 
     def filter(self, expr: str) -> RadiObject:
-        """Return the subjects whose rows match a filter expression (`radiobject.expression`)."""
+        """Return the subjects whose rows match a filter expression (`radiobject.rows.expression`)."""
         return self._select(self.obs_meta.matching(expr))
 
     def head(self, n: int = 5) -> RadiObject:

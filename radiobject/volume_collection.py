@@ -18,12 +18,12 @@ from radiobject import pipeline
 from radiobject._types import BatchTransformFn, LabelSource, TransformFn
 from radiobject.dataframe import Belonging, Dataframe
 from radiobject.exceptions import ViewError
-from radiobject.frames import GEOMETRY_TEXTS
-from radiobject.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.indexing import Groups, Index, Positions
 from radiobject.lazy import lazy_property
 from radiobject.pipeline import generate_obs_id as generate_obs_id
 from radiobject.query import EagerQuery, LazyQuery
+from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
+from radiobject.rows.pandas_io import GEOMETRY_TEXTS
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
@@ -241,7 +241,7 @@ class VolumeCollection:
                 yield owners[places[0]], grouped._view(places)
 
     def filter(self, expr: str) -> VolumeCollection:
-        """Return the volumes whose rows match a filter expression (`radiobject.expression`)."""
+        """Return the volumes whose rows match a filter expression (`radiobject.rows.expression`)."""
         return VolumeCollection.of_store(self._store, self.obs.matching(expr))
 
     def head(self, n: int = 5) -> VolumeCollection:

@@ -15,8 +15,8 @@ import tiledb
 
 from radiobject.exceptions import AlignmentError, SchemaError, ShapeError, StorageError
 from radiobject.formats.image import geometry_columns
-from radiobject.frames import frame_rows
 from radiobject.indexing import shortened
+from radiobject.rows.pandas_io import frame_rows
 from radiobject.storage.commits.head import COLLECTION, ROOT
 from radiobject.storage.commits.transaction import Transaction, creation
 from radiobject.storage.io import layout

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radiobject.expression import compile_filter
+from radiobject.rows.expression import compile_filter
 from radiobject.storage.tables.table import TEXT, Table, create_table, stored_key
 
 COLUMNS = {

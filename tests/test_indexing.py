@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiobject import Index, align
-from radiobject.indexers import first_positions, last_positions, sampled
 from radiobject.indexing import Groups, positions_of, positions_of_keys
+from radiobject.rows.indexers import first_positions, last_positions, sampled
 
 KEYS = st.lists(st.sampled_from("abcdef"), unique=True)
 
