@@ -29,10 +29,10 @@ from radiobject.exceptions import (
 )
 from radiobject.indexing import Index, align
 from radiobject.ingest import ImageFormat
-from radiobject.query import EagerQuery, LazyQuery
 from radiobject.radi_object import RadiObject
 from radiobject.stats import CacheStats, S3Stats, TileDBStats
 from radiobject.storage.schema.removal import delete_tiledb_uri, uri_exists
+from radiobject.transform.query import EagerQuery, LazyQuery
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from radiobject import pipeline
 from radiobject.exceptions import AlignmentError
 from radiobject.indexing import shortened
 from radiobject.rows.pandas_io import frame_rows, frame_schema
@@ -18,6 +17,7 @@ from radiobject.storage.commits.transaction import Transaction, creation, transa
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.tables import groups
+from radiobject.transform import jobs
 from radiobject.volume_collection import VolumeCollection
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
 
@@ -42,13 +42,11 @@ def write_selection(
             writer.write_obs_meta(rows)
         taken: list[str] = []
         for name in once.collection_names:
-            target = writer.add_collection(name, None, pipeline.own_schema(once.collection(name)))
-            jobs = pipeline.jobs_of(once.collection(name))
-            ids = pipeline.new_ids(jobs, name, taken)
+            target = writer.add_collection(name, None, jobs.own_schema(once.collection(name)))
+            jobs = jobs.jobs_of(once.collection(name))
+            ids = jobs.new_ids(jobs, name, taken)
             taken += ids
-            pipeline.stream_into(
-                target, jobs, (), obs_ids=ids, executor=executor, progress=progress
-            )
+            jobs.stream_into(target, jobs, (), obs_ids=ids, executor=executor, progress=progress)
     return RadiObject(uri)
 
 
@@ -138,8 +136,8 @@ def _bring_in(tx: Transaction, name: str, vc: VolumeCollection, taken: Sequence[
         groups.write_metadata(vc.uri, described, tx.clock.tick())
         return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"
     place = dataset.new_collection_location(tx, name)
-    uri, schema = layout.join(tx.uri, place), pipeline.own_schema(vc)
+    uri, schema = layout.join(tx.uri, place), jobs.own_schema(vc)
     with VolumeCollectionWriter(uri, None, schema, name).within(tx) as writer:
-        jobs = pipeline.jobs_of(vc)
-        pipeline.stream_into(writer, jobs, (), obs_ids=pipeline.new_ids(jobs, name, taken))
+        jobs = jobs.jobs_of(vc)
+        jobs.stream_into(writer, jobs, (), obs_ids=jobs.new_ids(jobs, name, taken))
     return place

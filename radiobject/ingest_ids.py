@@ -10,9 +10,9 @@ from pathlib import Path
 from radiobject.exceptions import AlignmentError, RadiObjectError
 from radiobject.formats.discovery import ImageFormat
 from radiobject.ingest_plan import PlannedImage
-from radiobject.pipeline import FreeIds
 from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
+from radiobject.transform.jobs import FreeIds
 
 _DIGEST = "source_sha256"
 

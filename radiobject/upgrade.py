@@ -7,11 +7,11 @@ from collections import Counter
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
-from radiobject import pipeline
 from radiobject.exceptions import StorageError
-from radiobject.pipeline import FreeIds
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.legacy import LegacyDatasetStore
+from radiobject.transform import jobs
+from radiobject.transform.jobs import FreeIds
 from radiobject.writers import RadiObjectWriter
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def upgrade_dataset(
             writer.write_obs_meta(rows)
         for name in radi.collection_names:
             collection = radi.collection(name)
-            pipeline.stream_into(
-                writer.add_collection(name, None, pipeline.own_schema(collection)),
-                pipeline.jobs_of(collection),
+            jobs.stream_into(
+                writer.add_collection(name, None, jobs.own_schema(collection)),
+                jobs.jobs_of(collection),
                 (),
                 obs_ids=ids[name],
                 executor=executor,

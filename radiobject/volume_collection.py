@@ -14,14 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 import tiledb
 
-from radiobject import pipeline
 from radiobject._types import BatchTransformFn, LabelSource, TransformFn
 from radiobject.dataframe import Belonging, Dataframe
 from radiobject.exceptions import ViewError
 from radiobject.indexing import Groups, Index, Positions
 from radiobject.lazy import lazy_property
-from radiobject.pipeline import generate_obs_id as generate_obs_id
-from radiobject.query import EagerQuery, LazyQuery
 from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.rows.pandas_io import GEOMETRY_TEXTS
 from radiobject.storage.commits.head import Clock
@@ -31,6 +28,9 @@ from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRows
+from radiobject.transform import jobs
+from radiobject.transform.jobs import generate_obs_id as generate_obs_id
+from radiobject.transform.query import EagerQuery, LazyQuery
 from radiobject.volume import Volume
 
 if TYPE_CHECKING:
@@ -270,8 +270,8 @@ class VolumeCollection:
         self, fn: TransformFn, *, executor: Executor | None = None, progress: bool = False
     ) -> EagerQuery:
         """Apply `fn(volume, obs_row)` to every volume and hold the results."""
-        work: Callable[[Any], Any] = partial(pipeline.transform_job, (fn,))
-        return EagerQuery.run(self, work, pipeline.jobs_of(self), executor, progress)
+        work: Callable[[Any], Any] = partial(jobs.transform_job, (fn,))
+        return EagerQuery.run(self, work, jobs.jobs_of(self), executor, progress)
 
     def map_batches(
         self,
@@ -282,8 +282,8 @@ class VolumeCollection:
         progress: bool = False,
     ) -> EagerQuery:
         """Apply `fn` to lists of (volume, obs_row) and hold the results."""
-        batches = pipeline.in_batches(pipeline.jobs_of(self), batch_size)
-        work: Callable[[Any], Any] = partial(pipeline.batch_job, fn)
+        batches = jobs.in_batches(jobs.jobs_of(self), batch_size)
+        work: Callable[[Any], Any] = partial(jobs.batch_job, fn)
         return EagerQuery.run(self, work, batches, executor, progress)
 
     def write(

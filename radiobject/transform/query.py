@@ -1,0 +1,312 @@
+"""Transform pipelines over collections: eager ones hold their results, lazy ones stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import tiledb
+
+from radiobject._types import BatchTransformFn, TransformFn
+from radiobject.storage.io import layout
+from radiobject.transform import jobs
+from radiobject.transform.jobs import Transformed
+from radiobject.volume import Volume
+from radiobject.writers import VolumeCollectionWriter
+
+if TYPE_CHECKING:
+    from radiobject.volume_collection import VolumeCollection
+
+
+class EagerQuery:
+    """Results of a transform over a collection, held in memory.
+
+    Parameters
+    ----------
+    results : list
+        One value per volume.
+    obs_df : DataFrame
+        The volumes' rows, in the same order.
+    source : VolumeCollection
+        The collection or view that was transformed.
+    obs_updates : list of dict, optional
+        New column values per volume.
+    """
+
+    def __init__(
+        self,
+        results: Sequence[Any],
+        obs_df: pd.DataFrame,
+        source: VolumeCollection,
+        obs_updates: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        self._results = list(results)
+        self._obs = obs_df.reset_index(drop=True)
+        self._source = source
+        updates = obs_updates or [{} for _ in self._results]
+        self._updates = [dict(update) for update in updates]
+        if not len(self._results) == len(self._obs) == len(self._updates):
+            raise ValueError(
+                f"{len(self._results)} results need as many rows and updates, got "
+                f"{len(self._obs)} and {len(self._updates)}"
+            )
+
+    @classmethod
+    def run(
+        cls,
+        source: VolumeCollection,
+        work: Callable[[Any], Any],
+        items: Sequence[Any],
+        executor: Executor | None = None,
+        progress: bool = False,
+    ) -> EagerQuery:
+        """Run `work` on the jobs of `source`, in its order; each gives one result or a list.
+
+        The query keeps the state that was read: changes made later move none of its results.
+        """
+        source = source.copy()
+        results = jobs.run_jobs(
+            work, items, executor=executor, progress=progress, description="transforming"
+        )
+        done: list[Transformed] = []
+        for result in results:
+            done += result if isinstance(result, list) else [result]
+        jobs = [job for item in items for job in (item if isinstance(item, Sequence) else [item])]
+        rows = pd.DataFrame([dict(job.row) for job in jobs], columns=source.obs.all_columns)
+        return cls([item.value for item in done], rows, source, [item.updates for item in done])
+
+    def _rows(self) -> list[dict[str, Any]]:
+        records = self._obs.to_dict(orient="records")
+        return [
+            {str(key): value for key, value in row.items()} | update
+            for row, update in zip(records, self._updates, strict=True)
+        ]
+
+    def map(self, fn: TransformFn) -> EagerQuery:
+        """Apply `fn(value, obs_row)` to every result."""
+        done = [
+            jobs.transform_value((fn,), value, row)
+            for value, row in zip(self._results, self._rows(), strict=True)
+        ]
+        merged = [old | new.updates for old, new in zip(self._updates, done, strict=True)]
+        return EagerQuery([item.value for item in done], self._obs, self._source, merged)
+
+    def map_batches(self, fn: BatchTransformFn, batch_size: int = 8) -> EagerQuery:
+        """Apply `fn` to lists of (value, obs_row)."""
+        pairs = list(zip(self._results, self._rows(), strict=True))
+        batches = jobs.in_batches(pairs, batch_size)
+        done = [item for batch in batches for item in jobs.transform_batch(fn, batch)]
+        merged = [old | new.updates for old, new in zip(self._updates, done, strict=True)]
+        return EagerQuery([item.value for item in done], self._obs, self._source, merged)
+
+    def write(
+        self, uri: str, name: str | None = None, ctx: tiledb.Ctx | None = None
+    ) -> VolumeCollection:
+        """Write the results as a new collection, with the geometry of their sources."""
+        from radiobject.volume_collection import VolumeCollection
+
+        label = name or layout.base_name(layout.normalise_uri(uri))
+        with VolumeCollectionWriter(uri, name=label) as writer:
+            done = (Transformed(v, u) for v, u in zip(self._results, self._updates, strict=True))
+            jobs = jobs.jobs_of(self._source)
+            names = jobs.new_ids(jobs, label)
+            for job, obs_id, item in zip(jobs, names, done, strict=True):
+                record = jobs.write_transformed(writer.uri, writer.timestamp, obs_id, job, item)
+                writer.add_records([record])
+        return VolumeCollection(writer.uri)
+
+    def to_list(self) -> list[tuple[Any, pd.Series]]:
+        """Return (value, obs_row) pairs."""
+        rows = (pd.Series(row) for row in self._rows())
+        return list(zip(self._results, rows, strict=True))
+
+    def to_dataframe(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return ids, new columns and a summary of each result; or the given columns."""
+        keys = list(dict.fromkeys(key for update in self._updates for key in update))
+        frame = pd.DataFrame(self._rows())
+        frame["result"] = [_summary(value) for value in self._results]
+        wanted = [layout.OBS_ID, layout.SUBJECT_ID, *keys, "result"]
+        return frame.reindex(columns=list(columns) if columns is not None else wanted)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._results)
+
+    def __getitem__(self, position: int) -> Any:
+        return self._results[position]
+
+    def __repr__(self) -> str:
+        return f"EagerQuery({len(self)} results of {self._source!r})"
+
+    def _repr_html_(self) -> str:
+        return str(self.to_dataframe().to_html(index=False))
+
+
+class LazyQuery:
+    """A selection and transforms that run only when the result is asked for.
+
+    Volumes are read, transformed and written one per worker; the whole is never in memory.
+
+    Parameters
+    ----------
+    source : VolumeCollection
+        The collection or view.
+    volume_ids, subject_ids : sequence of str, optional
+        Keep only these volumes, and volumes of these subjects.
+    volume_query : str, optional
+        Keep only volumes that match this filter expression.
+    transform_fn : callable, optional
+        First transform.
+    """
+
+    def __init__(
+        self,
+        source: VolumeCollection,
+        *,
+        volume_ids: Sequence[str] | None = None,
+        volume_query: str | None = None,
+        subject_ids: Sequence[str] | None = None,
+        transform_fn: TransformFn | None = None,
+    ) -> None:
+        if volume_ids is not None:
+            source = source.loc[list(volume_ids)]  # type: ignore[assignment]
+        if volume_query is not None:
+            source = source.filter(volume_query)
+        if subject_ids is not None:
+            source = source.of_subjects(list(subject_ids))
+        self._source = source
+        self._fns: tuple[TransformFn, ...] = () if transform_fn is None else (transform_fn,)
+
+    def _with(
+        self, source: VolumeCollection | None = None, fns: Sequence[TransformFn] | None = None
+    ) -> LazyQuery:
+        query = LazyQuery(self._source if source is None else source)
+        query._fns = self._fns if fns is None else tuple(fns)
+        return query
+
+    def filter(self, expr: str) -> LazyQuery:
+        """Keep the volumes that match, too."""
+        return self._with(self._source.filter(expr))
+
+    def filter_subjects(self, ids: Sequence[str]) -> LazyQuery:
+        """Keep the volumes of these subjects."""
+        return self._with(self._source.of_subjects(list(ids)))
+
+    def iloc(self, key: Any) -> LazyQuery:
+        """Keep the volumes at these positions."""
+        return self._with(self._source.iloc[_several(key)])  # type: ignore[arg-type]
+
+    def loc(self, key: str | Sequence[str]) -> LazyQuery:
+        """Keep the volumes with these ids."""
+        return self._with(self._source.loc[[key] if isinstance(key, str) else list(key)])  # type: ignore[arg-type]
+
+    def head(self, n: int = 5) -> LazyQuery:
+        """Keep the first volumes."""
+        return self._with(self._source.head(n))
+
+    def tail(self, n: int = 5) -> LazyQuery:
+        """Keep the last volumes."""
+        return self._with(self._source.tail(n))
+
+    def sample(self, n: int = 5, seed: int | None = None) -> LazyQuery:
+        """Keep volumes chosen at random."""
+        return self._with(self._source.sample(n, seed))
+
+    def map(self, fn: TransformFn) -> LazyQuery:
+        """Apply `fn(volume, obs_row)` as well, after the transforms before it."""
+        return self._with(fns=(*self._fns, fn))
+
+    def count(self) -> int:
+        """Return the number of volumes."""
+        return len(self._source)
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def to_obs(self) -> pd.DataFrame:
+        """Return the volumes' rows."""
+        return self._source.to_obs()
+
+    def iter_volumes(self) -> Iterator[Volume]:
+        """Yield the stored volumes, sorted by id."""
+        for obs_id in sorted(self._source.obs_ids):
+            yield self._source.loc[obs_id]  # type: ignore[misc]
+
+    def results(
+        self, *, executor: Executor | None = None, progress: bool = False
+    ) -> Iterator[Transformed]:
+        """Yield transformed volumes in order, a few at a time."""
+        work: Callable[[Any], Transformed] = partial(jobs.transform_job, self._fns)
+        yield from jobs.run_jobs(
+            work,
+            jobs.jobs_of(self._source),
+            executor=executor,
+            progress=progress,
+            description="transforming",
+        )
+
+    def to_numpy_stack(self) -> np.ndarray:
+        """Return all transformed volumes as one array (N, X, Y, Z[, T]).
+
+        Raises
+        ------
+        ValueError
+            If no volume matches.
+        """
+        if not len(self):
+            raise ValueError("No volumes match the query")
+        return np.stack([item.value for item in self.results()])
+
+    def write(
+        self,
+        uri: str | None = None,
+        name: str | None = None,
+        ctx: tiledb.Ctx | None = None,
+        *,
+        executor: Executor | None = None,
+        progress: bool = False,
+    ) -> VolumeCollection:
+        """Write the transformed volumes as a new collection.
+
+        Parameters
+        ----------
+        uri : str, optional
+            Where to; by default beside the source, named after the last transform.
+        name : str, optional
+            The collection's name; the last part of `uri` by default.
+        executor : concurrent.futures.Executor, optional
+            Where volumes are read, transformed and written; threads by default.
+        """
+        from radiobject.volume_collection import VolumeCollection
+
+        if uri is None:
+            label = getattr(self._fns[-1], "__name__", "mapped") if self._fns else "written"
+            uri = f"{self._source.uri}_{label}"
+        label = name or layout.base_name(layout.normalise_uri(uri))
+        # A transform may give a column values of another type; a copy keeps the types.
+        schema = None if self._fns else jobs.own_schema(self._source)
+        with VolumeCollectionWriter(uri, None, schema, label) as writer:
+            jobs = jobs.jobs_of(self._source)
+            jobs.stream_into(writer, jobs, self._fns, executor=executor, progress=progress)
+        return VolumeCollection(writer.uri)
+
+    def __repr__(self) -> str:
+        return f"LazyQuery({len(self)} volumes, {len(self._fns)} transforms)"
+
+
+def _several(key: Any) -> Any:
+    return [key] if isinstance(key, int | np.integer) else key
+
+
+def _summary(value: Any) -> str:
+    if isinstance(value, np.ndarray) and value.ndim:
+        return f"{'x'.join(str(side) for side in value.shape)} {value.dtype}"
+    if isinstance(value, float | np.floating):
+        return f"{value:.4f}"
+    return str(value)
