@@ -302,7 +302,7 @@ class RadiObject:
         KeyError
             If a subject is not there; nothing is deleted.
         """
-        from radiobject.changes import delete_subjects
+        from radiobject.edit.changes import delete_subjects
 
         delete_subjects(self, listed(subjects))
 
@@ -316,7 +316,7 @@ class RadiObject:
         ValueError
             If there is one called `new`.
         """
-        from radiobject.changes import rename_collection
+        from radiobject.edit.changes import rename_collection
 
         rename_collection(self, old, new)
 
@@ -349,7 +349,7 @@ class RadiObject:
         AlignmentError
             If subjects have a part that is not one of `fractions`.
         """
-        from radiobject.changes import split_dataset
+        from radiobject.edit.changes import split_dataset
 
         return split_dataset(self, fractions, stratify, seed)
 
@@ -375,7 +375,7 @@ class RadiObject:
         AlignmentError
             If a volume belongs to a subject without a row in obs_meta, or an id is taken.
         """
-        from radiobject.assembly import add_collection
+        from radiobject.edit.compose import add_collection
 
         self._require_root("add_collection")
         add_collection(self, name, vc if isinstance(vc, VolumeCollection) else VolumeCollection(vc))
@@ -383,7 +383,7 @@ class RadiObject:
 
     def validate(self, *, checksums: bool = False) -> None:
         """Check that rows, ids and stored volumes agree; see `VolumeCollection.validate`."""
-        from radiobject.validation import validate_dataset
+        from radiobject.edit.check import validate_dataset
 
         if self.is_view:
             raise ViewError(f"validate needs the stored data set, {self!r} is a view of it")
@@ -434,7 +434,7 @@ class RadiObject:
         progress: bool = False,
     ) -> RadiObject:
         """Copy what is selected to a new data set."""
-        from radiobject.assembly import write_selection
+        from radiobject.edit.compose import write_selection
 
         return write_selection(self, uri, executor=executor, progress=progress)
 
@@ -448,7 +448,7 @@ class RadiObject:
         StorageError
             If the data set has this version's layout already.
         """
-        from radiobject.upgrade import upgrade_dataset
+        from radiobject.edit.upgrade import upgrade_dataset
 
         return upgrade_dataset(self, uri, executor=executor, progress=progress)
 
@@ -486,7 +486,7 @@ class RadiObject:
         ValueError
             If there is no collection.
         """
-        from radiobject.assembly import create_from_collections
+        from radiobject.edit.compose import create_from_collections
 
         return create_from_collections(uri, collections, obs_meta)
 

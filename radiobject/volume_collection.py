@@ -388,7 +388,7 @@ class VolumeCollection:
         ViewError
             On a view.
         """
-        from radiobject.changes import delete_volumes
+        from radiobject.edit.changes import delete_volumes
 
         self._require_root("delete")
         delete_volumes(self, listed(obs_ids))
@@ -409,7 +409,7 @@ class VolumeCollection:
         ViewError
             On a view.
         """
-        from radiobject.validation import validate_collection
+        from radiobject.edit.check import validate_collection
 
         if self.is_view:
             raise ViewError(f"validate needs the stored collection, {self!r} is a view of it")
