@@ -239,7 +239,7 @@ class RadiObject:
 
     def describe(self) -> str:
         """Return a summary of the selection as text."""
-        from radiobject.pictures import describe_text
+        from radiobject.repr_html import describe_text
 
         return describe_text(self)
 
@@ -498,6 +498,6 @@ class RadiObject:
         )
 
     def _repr_html_(self) -> str:
-        from radiobject.pictures import dataset_html
+        from radiobject.repr_html import dataset_html
 
         return dataset_html(self)

@@ -329,7 +329,7 @@ class Volume:
         return f"Volume(shape={shape}, dtype={self.dtype}, obs_id={self.obs_id!r})"
 
     def _repr_html_(self) -> str:
-        from radiobject.pictures import volume_html
+        from radiobject.repr_html import volume_html
 
         return volume_html(self)
 

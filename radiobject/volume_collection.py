@@ -488,6 +488,6 @@ class VolumeCollection:
         return f"VolumeCollection({self.name!r}, {len(self)} volumes, shape={shown}{view})"
 
     def _repr_html_(self) -> str:
-        from radiobject.pictures import collection_html
+        from radiobject.repr_html import collection_html
 
         return collection_html(self)
