@@ -28,7 +28,7 @@ from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRows
-from radiobject.transform import jobs
+from radiobject.transform.jobs import batch_job, in_batches, jobs_of, transform_job
 from radiobject.transform.jobs import generate_obs_id as generate_obs_id
 from radiobject.transform.query import EagerQuery, LazyQuery
 from radiobject.volume import Volume
@@ -270,8 +270,8 @@ class VolumeCollection:
         self, fn: TransformFn, *, executor: Executor | None = None, progress: bool = False
     ) -> EagerQuery:
         """Apply `fn(volume, obs_row)` to every volume and hold the results."""
-        work: Callable[[Any], Any] = partial(jobs.transform_job, (fn,))
-        return EagerQuery.run(self, work, jobs.jobs_of(self), executor, progress)
+        work: Callable[[Any], Any] = partial(transform_job, (fn,))
+        return EagerQuery.run(self, work, jobs_of(self), executor, progress)
 
     def map_batches(
         self,
@@ -282,8 +282,8 @@ class VolumeCollection:
         progress: bool = False,
     ) -> EagerQuery:
         """Apply `fn` to lists of (volume, obs_row) and hold the results."""
-        batches = jobs.in_batches(jobs.jobs_of(self), batch_size)
-        work: Callable[[Any], Any] = partial(jobs.batch_job, fn)
+        batches = in_batches(jobs_of(self), batch_size)
+        work: Callable[[Any], Any] = partial(batch_job, fn)
         return EagerQuery.run(self, work, batches, executor, progress)
 
     def write(

@@ -17,7 +17,7 @@ from radiobject.storage.commits.transaction import Transaction, creation, transa
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.tables import groups
-from radiobject.transform import jobs
+from radiobject.transform.jobs import jobs_of, new_ids, own_schema, stream_into
 from radiobject.volume_collection import VolumeCollection
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
 
@@ -42,11 +42,11 @@ def write_selection(
             writer.write_obs_meta(rows)
         taken: list[str] = []
         for name in once.collection_names:
-            target = writer.add_collection(name, None, jobs.own_schema(once.collection(name)))
-            jobs = jobs.jobs_of(once.collection(name))
-            ids = jobs.new_ids(jobs, name, taken)
+            target = writer.add_collection(name, None, own_schema(once.collection(name)))
+            jobs = jobs_of(once.collection(name))
+            ids = new_ids(jobs, name, taken)
             taken += ids
-            jobs.stream_into(target, jobs, (), obs_ids=ids, executor=executor, progress=progress)
+            stream_into(target, jobs, (), obs_ids=ids, executor=executor, progress=progress)
     return RadiObject(uri)
 
 
@@ -136,8 +136,8 @@ def _bring_in(tx: Transaction, name: str, vc: VolumeCollection, taken: Sequence[
         groups.write_metadata(vc.uri, described, tx.clock.tick())
         return f"{layout.COLLECTIONS}/{layout.base_name(vc.uri)}"
     place = dataset.new_collection_location(tx, name)
-    uri, schema = layout.join(tx.uri, place), jobs.own_schema(vc)
+    uri, schema = layout.join(tx.uri, place), own_schema(vc)
     with VolumeCollectionWriter(uri, None, schema, name).within(tx) as writer:
-        jobs = jobs.jobs_of(vc)
-        jobs.stream_into(writer, jobs, (), obs_ids=jobs.new_ids(jobs, name, taken))
+        jobs = jobs_of(vc)
+        stream_into(writer, jobs, (), obs_ids=new_ids(jobs, name, taken))
     return place

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from radiobject.exceptions import StorageError
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.legacy import LegacyDatasetStore
-from radiobject.transform import jobs
-from radiobject.transform.jobs import FreeIds
+from radiobject.transform.jobs import FreeIds, jobs_of, own_schema, stream_into
 from radiobject.writers import RadiObjectWriter
 
 if TYPE_CHECKING:
@@ -46,9 +45,9 @@ def upgrade_dataset(
             writer.write_obs_meta(rows)
         for name in radi.collection_names:
             collection = radi.collection(name)
-            jobs.stream_into(
-                writer.add_collection(name, None, jobs.own_schema(collection)),
-                jobs.jobs_of(collection),
+            stream_into(
+                writer.add_collection(name, None, own_schema(collection)),
+                jobs_of(collection),
                 (),
                 obs_ids=ids[name],
                 executor=executor,

@@ -13,8 +13,19 @@ import tiledb
 
 from radiobject._types import BatchTransformFn, TransformFn
 from radiobject.storage.io import layout
-from radiobject.transform import jobs
-from radiobject.transform.jobs import Transformed
+from radiobject.transform.jobs import (
+    Transformed,
+    in_batches,
+    jobs_of,
+    new_ids,
+    own_schema,
+    run_jobs,
+    stream_into,
+    transform_batch,
+    transform_job,
+    transform_value,
+    write_transformed,
+)
 from radiobject.volume import Volume
 from radiobject.writers import VolumeCollectionWriter
 
@@ -69,7 +80,7 @@ class EagerQuery:
         The query keeps the state that was read: changes made later move none of its results.
         """
         source = source.copy()
-        results = jobs.run_jobs(
+        results = run_jobs(
             work, items, executor=executor, progress=progress, description="transforming"
         )
         done: list[Transformed] = []
@@ -89,7 +100,7 @@ class EagerQuery:
     def map(self, fn: TransformFn) -> EagerQuery:
         """Apply `fn(value, obs_row)` to every result."""
         done = [
-            jobs.transform_value((fn,), value, row)
+            transform_value((fn,), value, row)
             for value, row in zip(self._results, self._rows(), strict=True)
         ]
         merged = [old | new.updates for old, new in zip(self._updates, done, strict=True)]
@@ -98,8 +109,8 @@ class EagerQuery:
     def map_batches(self, fn: BatchTransformFn, batch_size: int = 8) -> EagerQuery:
         """Apply `fn` to lists of (value, obs_row)."""
         pairs = list(zip(self._results, self._rows(), strict=True))
-        batches = jobs.in_batches(pairs, batch_size)
-        done = [item for batch in batches for item in jobs.transform_batch(fn, batch)]
+        batches = in_batches(pairs, batch_size)
+        done = [item for batch in batches for item in transform_batch(fn, batch)]
         merged = [old | new.updates for old, new in zip(self._updates, done, strict=True)]
         return EagerQuery([item.value for item in done], self._obs, self._source, merged)
 
@@ -112,10 +123,10 @@ class EagerQuery:
         label = name or layout.base_name(layout.normalise_uri(uri))
         with VolumeCollectionWriter(uri, name=label) as writer:
             done = (Transformed(v, u) for v, u in zip(self._results, self._updates, strict=True))
-            jobs = jobs.jobs_of(self._source)
-            names = jobs.new_ids(jobs, label)
+            jobs = jobs_of(self._source)
+            names = new_ids(jobs, label)
             for job, obs_id, item in zip(jobs, names, done, strict=True):
-                record = jobs.write_transformed(writer.uri, writer.timestamp, obs_id, job, item)
+                record = write_transformed(writer.uri, writer.timestamp, obs_id, job, item)
                 writer.add_records([record])
         return VolumeCollection(writer.uri)
 
@@ -242,10 +253,10 @@ class LazyQuery:
         self, *, executor: Executor | None = None, progress: bool = False
     ) -> Iterator[Transformed]:
         """Yield transformed volumes in order, a few at a time."""
-        work: Callable[[Any], Transformed] = partial(jobs.transform_job, self._fns)
-        yield from jobs.run_jobs(
+        work: Callable[[Any], Transformed] = partial(transform_job, self._fns)
+        yield from run_jobs(
             work,
-            jobs.jobs_of(self._source),
+            jobs_of(self._source),
             executor=executor,
             progress=progress,
             description="transforming",
@@ -290,10 +301,10 @@ class LazyQuery:
             uri = f"{self._source.uri}_{label}"
         label = name or layout.base_name(layout.normalise_uri(uri))
         # A transform may give a column values of another type; a copy keeps the types.
-        schema = None if self._fns else jobs.own_schema(self._source)
+        schema = None if self._fns else own_schema(self._source)
         with VolumeCollectionWriter(uri, None, schema, label) as writer:
-            jobs = jobs.jobs_of(self._source)
-            jobs.stream_into(writer, jobs, self._fns, executor=executor, progress=progress)
+            jobs = jobs_of(self._source)
+            stream_into(writer, jobs, self._fns, executor=executor, progress=progress)
         return VolumeCollection(writer.uri)
 
     def __repr__(self) -> str:
