@@ -151,7 +151,7 @@ def bids_outcome(folder: Path, subjects: int = BIDS_SUBJECTS, rounds: int = ROUN
     """Return the seconds that planning the ingest of a BIDS folder takes."""
     import nibabel as nib
 
-    from radiobject.ingest_plan import plan_bids
+    from radiobject.ingest.plan import plan_bids
 
     root = folder / "bids"
     root.mkdir()

@@ -27,8 +27,8 @@ from radiobject.exceptions import (
     StorageError,
     ViewError,
 )
+from radiobject.formats.discovery import ImageFormat
 from radiobject.indexing import Index, align
-from radiobject.ingest import ImageFormat
 from radiobject.radi_object import RadiObject
 from radiobject.stats import CacheStats, S3Stats, TileDBStats
 from radiobject.storage.schema.removal import delete_tiledb_uri, uri_exists

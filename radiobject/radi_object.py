@@ -286,10 +286,10 @@ class RadiObject:
         ViewError
             On a view.
         """
-        from radiobject import ingest
+        from radiobject.ingest.entry import entry
 
         self._require_root("append")
-        ingest.append_images(
+        entry.append_images(
             self, images, obs_meta, reorient, format_hint, progress=progress, **options
         )
         self._reopen()
@@ -465,11 +465,11 @@ class RadiObject:
         progress: bool = False,
         **options: Any,
     ) -> RadiObject:
-        """Create a data set from NIfTI files and DICOM series; see `radiobject.ingest`."""
-        from radiobject import ingest
+        """Create a data set from NIfTI files and DICOM series; see `radiobject.ingest.entry`."""
+        from radiobject.ingest.entry import entry
 
         options |= {"format_hint": format_hint, "progress": progress}
-        return ingest.create_dataset(uri, images, validate_alignment, obs_meta, reorient, **options)
+        return entry.create_dataset(uri, images, validate_alignment, obs_meta, reorient, **options)
 
     @classmethod
     def from_collections(

@@ -370,10 +370,10 @@ class VolumeCollection:
         ShapeError
             If the collection has one shape and a file has another.
         """
-        from radiobject import ingest
+        from radiobject.ingest.entry import entry
 
         self._require_root("append")
-        ingest.append_to_collection(
+        entry.append_to_collection(
             self, niftis, dicom_dirs, reorient=reorient, progress=progress, executor=executor
         )
         self._changed()
@@ -431,12 +431,12 @@ class VolumeCollection:
         progress: bool = False,
         **options: Any,
     ) -> VolumeCollection:
-        """Create a collection from NIfTI files; see `radiobject.ingest.create_collection`."""
-        from radiobject import ingest
+        """Create a collection from NIfTI files; see `radiobject.ingest.entry.create_collection`."""
+        from radiobject.ingest.entry import entry
 
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
-        return ingest.create_collection(
-            uri, niftis, ingest.ImageFormat.NIFTI, obs, reorient, valid_subject_ids, name, **options
+        return entry.create_collection(
+            uri, niftis, entry.ImageFormat.NIFTI, obs, reorient, valid_subject_ids, name, **options
         )
 
     @classmethod
@@ -453,12 +453,12 @@ class VolumeCollection:
         progress: bool = False,
         **options: Any,
     ) -> VolumeCollection:
-        """Create a collection from DICOM series; see `radiobject.ingest.create_collection`."""
-        from radiobject import ingest
+        """Create a collection from DICOM series; see `radiobject.ingest.entry.create_collection`."""
+        from radiobject.ingest.entry import entry
 
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
-        return ingest.create_collection(
-            uri, dicom_dirs, ingest.ImageFormat.DICOM, obs, reorient, valid_subject_ids, name,
+        return entry.create_collection(
+            uri, dicom_dirs, entry.ImageFormat.DICOM, obs, reorient, valid_subject_ids, name,
             **options,
         )  # fmt: skip
 

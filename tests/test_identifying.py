@@ -10,8 +10,8 @@ import pandas as pd
 
 from radiobject import RadiObject
 from radiobject.formats.phi import identifying_fields
-from radiobject.ingest import ingest_plan
-from radiobject.ingest_plan import plan_dicoms
+from radiobject.ingest.entry import ingest_plan
+from radiobject.ingest.plan import plan_dicoms
 from radiobject.writers import RadiObjectWriter
 
 

@@ -20,7 +20,7 @@ from radiobject.exceptions import (
     StorageError,
     StoreExistsError,
 )
-from radiobject.ingest import IngestOptions, ingest_images
+from radiobject.ingest.entry import IngestOptions, ingest_images
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema.label_index import read_label_rows
 
@@ -135,7 +135,7 @@ def test_an_existing_data_set_is_refused_resumed_or_replaced(scans, tmp_path):
 
 
 def test_a_resumed_run_commits_in_batches(scans, tmp_path, monkeypatch):
-    monkeypatch.setattr("radiobject.ingest_run._BATCH", 2)
+    monkeypatch.setattr("radiobject.ingest.run._BATCH", 2)
     write = stored.write_record
     calls = []
 

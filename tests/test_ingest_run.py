@@ -14,8 +14,8 @@ from pydicom import Dataset
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, ShapeError
-from radiobject.ingest import IngestOptions, ingest_images, ingest_plan
-from radiobject.ingest_plan import join_plans, plan_dicoms, plan_niftis
+from radiobject.ingest.entry import IngestOptions, ingest_images, ingest_plan
+from radiobject.ingest.plan import join_plans, plan_dicoms, plan_niftis
 from radiobject.storage.schema.label_index import read_label_rows
 
 SHAPE = (3, 4, 5)
@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_reported_by_a_resumed_run_too(tmp_path: Path) ->
 def test_a_long_run_is_committed_in_batches_only_if_it_can_be_taken_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("radiobject.ingest_run._BATCH", 2)
+    monkeypatch.setattr("radiobject.ingest.run._BATCH", 2)
     images = {
         name: [(scan(tmp_path / f"{name}{n}.nii", n), f"s{n}") for n in range(3)]
         for name in ("CT", "MR")

@@ -18,8 +18,8 @@ from radiobject.cli.sources import Source, parse_source, plan_of, read_key, read
 
 if TYPE_CHECKING:
     from radiobject.formats.report import IngestReport
-    from radiobject.ingest import IngestOptions
-    from radiobject.ingest_plan import IngestPlan
+    from radiobject.ingest.entry import IngestOptions
+    from radiobject.ingest.plan import IngestPlan
 
 _INGEST_EXAMPLES = """
 Examples:
@@ -127,7 +127,7 @@ class _Wish:
 
     def plan(self, sources: list[str]) -> IngestPlan:
         """Return what will be stored, before anything is."""
-        from radiobject.ingest_plan import join_plans
+        from radiobject.ingest.plan import join_plans
 
         parsed: list[Source] = [parse_source(text, self.kind.value) for text in sources]
         plan = join_plans(
@@ -149,7 +149,7 @@ class _Wish:
 
     def options(self, exists: str, executor: Executor | None) -> IngestOptions:
         """Return the library's options."""
-        from radiobject.ingest import IngestOptions
+        from radiobject.ingest.entry import IngestOptions
 
         return IngestOptions(
             reorient=self.reorient,
@@ -252,7 +252,7 @@ def _carry_out(
     append: bool,
 ) -> None:
     from radiobject.cli.reporting import settings
-    from radiobject.ingest import ingest_plan
+    from radiobject.ingest.entry import ingest_plan
 
     plan = wish.plan(sources)
     with threads(workers) as executor:

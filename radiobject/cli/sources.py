@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from radiobject.formats.discovery import ImageSource
-    from radiobject.ingest_plan import IngestPlan
+    from radiobject.ingest.plan import IngestPlan
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
 _BIDS_MARKS = ("dataset_description.json", "participants.tsv")
@@ -71,7 +71,7 @@ def plan_of(
     source: Source, *, keep: Sequence[str], subject_pattern: str | None, subject_from: str
 ) -> IngestPlan:
     """Return the plan to ingest one source."""
-    from radiobject.ingest_plan import plan_bids, plan_dicoms, plan_niftis
+    from radiobject.ingest.plan import plan_bids, plan_dicoms, plan_niftis
 
     if source.kind == "bids":
         if source.name is not None:

@@ -1,7 +1,7 @@
 """What an ingest will do, before it is done: which image becomes which volume of which subject.
 
 A plan is made from headers and names alone. It can be looked at, its ids can be replaced by keyed
-hashes, and `radiobject.ingest.ingest_plan` carries it out.
+hashes, and `radiobject.ingest.entry.ingest_plan` carries it out.
 """
 
 from __future__ import annotations

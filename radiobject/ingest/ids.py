@@ -9,7 +9,7 @@ from pathlib import Path
 
 from radiobject.exceptions import AlignmentError, RadiObjectError
 from radiobject.formats.discovery import ImageFormat
-from radiobject.ingest_plan import PlannedImage
+from radiobject.ingest.plan import PlannedImage
 from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.transform.jobs import FreeIds

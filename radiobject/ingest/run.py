@@ -19,8 +19,8 @@ from radiobject.formats.image import LoadedImage
 from radiobject.formats.privacy import column_name
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.orientation import spacing_mm
-from radiobject.ingest_ids import identified
-from radiobject.ingest_plan import IngestPlan, PlannedImage
+from radiobject.ingest.ids import identified
+from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.rows.pandas_io import frame_rows
 from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout

@@ -28,8 +28,8 @@ from radiobject.formats.discovery import (
 )
 from radiobject.formats.report import IngestReport
 from radiobject.indexing import shortened
-from radiobject.ingest_plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
-from radiobject.ingest_run import IngestOptions, IngestRun
+from radiobject.ingest.plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
+from radiobject.ingest.run import IngestOptions, IngestRun
 from radiobject.rows.pandas_io import frame_schema
 from radiobject.storage.commits.head import COLLECTION, ROOT
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
@@ -77,7 +77,7 @@ def ingest_plan(
     uri : str
         Where the data set is or goes.
     plan : IngestPlan
-        From `radiobject.ingest_plan`.
+        From `radiobject.ingest.plan`.
     options : IngestOptions, optional
         As for `ingest_images`; `keep_fields` is part of the plan instead.
     append : bool
