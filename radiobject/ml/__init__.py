@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from radiobject._types import LabelSource
-from radiobject.ml.batch import collate
 from radiobject.ml.config import DatasetConfig, LoadingMode
-from radiobject.ml.datasets import SegmentationDataset, VolumeCollectionDataset
-from radiobject.ml.factories import (
+from radiobject.ml.datasets.batch import collate
+from radiobject.ml.datasets.volumes import SegmentationDataset, VolumeCollectionDataset
+from radiobject.ml.loaders.factories import (
     create_inference_dataloader,
     create_segmentation_dataloader,
     create_training_dataloader,
     create_validation_dataloader,
 )
-from radiobject.ml.loader import VolumeLoader
-from radiobject.ml.samplers import EpochSampler
+from radiobject.ml.loaders.loader import VolumeLoader
+from radiobject.ml.loaders.samplers import EpochSampler
 from radiobject.sampling.foreground import Foreground, PercentForeground, Uniform, Weighted
 
 if TYPE_CHECKING:

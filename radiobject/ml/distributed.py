@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Unpack
 
 from radiobject._types import LabelSource
-from radiobject.ml.base import Transform
-from radiobject.ml.datasets import Collections, SegmentationDataset, VolumeCollectionDataset
-from radiobject.ml.factories import (
+from radiobject.ml.datasets.base import Transform
+from radiobject.ml.datasets.source import VolumeSource
+from radiobject.ml.datasets.volumes import Collections, SegmentationDataset, VolumeCollectionDataset
+from radiobject.ml.loaders.factories import (
     DEFAULT_WORKERS,
     LoaderOptions,
     build_distributed,
     make_config,
     volume_options,
 )
-from radiobject.ml.loader import VolumeLoader
-from radiobject.ml.source import VolumeSource
+from radiobject.ml.loaders.loader import VolumeLoader
 from radiobject.sampling.foreground import Placement
 
 __all__ = [

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError, StoreExistsError
-from radiobject.ml.datasets import Collections, aligned_tables
-from radiobject.ml.pairing import scan_of
+from radiobject.ml.datasets.pairing import scan_of
+from radiobject.ml.datasets.source import VolumeTable, as_sources
+from radiobject.ml.datasets.volumes import Collections, aligned_tables
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
-from radiobject.ml.source import VolumeTable, as_sources
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset

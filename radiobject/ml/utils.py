@@ -9,9 +9,9 @@ import torch
 
 from radiobject._types import LabelSource
 from radiobject.exceptions import ShapeError
-from radiobject.ml.labels import load_labels
-from radiobject.ml.pairing import pair_rows
-from radiobject.ml.source import VolumeSource, as_sources, read_table
+from radiobject.ml.datasets.labels import load_labels
+from radiobject.ml.datasets.pairing import pair_rows
+from radiobject.ml.datasets.source import VolumeSource, as_sources, read_table
 
 __all__ = [
     "LabelSource",

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from radiobject.ml.buffers import PrivateBuffers, carve, layout_bytes
-from radiobject.ml.ring import SharedRing
+from radiobject.ml.loaders.buffers import PrivateBuffers, carve, layout_bytes
+from radiobject.ml.loaders.ring import SharedRing
 
 LAYOUT = {"a": ((2, 3), np.dtype(np.float32)), "b": ((5,), np.dtype(np.uint8))}
 

@@ -15,7 +15,7 @@ from radiobject.ml import (
     create_segmentation_dataloader,
     create_training_dataloader,
 )
-from radiobject.ml.source import VolumeSource
+from radiobject.ml.datasets.source import VolumeSource
 from radiobject.ml.utils import (
     collect_volume_shapes,
     validate_collection_alignment,

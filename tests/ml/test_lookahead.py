@@ -10,10 +10,10 @@ import torch
 from ml_shelf import make_shelf
 
 from radiobject.exceptions import IntegrityError, ShapeError
-from radiobject.ml.buffers import PrivateBuffers
 from radiobject.ml.config import DatasetConfig
-from radiobject.ml.datasets import VolumeCollectionDataset
-from radiobject.ml.lookahead import LookAhead, _Board
+from radiobject.ml.datasets.volumes import VolumeCollectionDataset
+from radiobject.ml.loaders.buffers import PrivateBuffers
+from radiobject.ml.loaders.lookahead import LookAhead, _Board
 from radiobject.storage.read import reader
 
 BATCH = 3

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from radiobject.ml.report import LoaderReport, Meter
+from radiobject.ml.loaders.report import LoaderReport, Meter
 
 
 def reported(counted, *, busy_s=0.0, wait_s=0.01, workers=0, transform=False):

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 from radiobject._types import LabelSource
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
-from radiobject.ml.datasets import Collections, aligned_tables
-from radiobject.ml.labels import label_values, load_labels
-from radiobject.ml.pairing import check_one_split
-from radiobject.ml.source import VolumeTable, as_sources
+from radiobject.ml.datasets.labels import label_values, load_labels
+from radiobject.ml.datasets.pairing import check_one_split
+from radiobject.ml.datasets.source import VolumeTable, as_sources
+from radiobject.ml.datasets.volumes import Collections, aligned_tables
 from radiobject.storage.read.reader import ReadRequest, read_batch
 
 

@@ -11,7 +11,7 @@ import torch
 
 from radiobject._types import LabelSource
 from radiobject.exceptions import AlignmentError, SchemaError
-from radiobject.ml.source import VolumeSource
+from radiobject.ml.datasets.source import VolumeSource
 from radiobject.radi_object import RadiObject
 from radiobject.storage.schema.dataset import owner_of
 from radiobject.storage.tables.groups import object_kind

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from radiobject.ml.buffers import lend
+from radiobject.ml.loaders.buffers import lend
 
 
 class SharedRing:

@@ -16,11 +16,11 @@ from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding
 from radiobject.lazy import lazy_property
-from radiobject.ml.batch import SampleList, batch_of, samples_of
 from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
-from radiobject.ml.plan import SamplePlan
-from radiobject.ml.source import VolumeTable
-from radiobject.ml.transforms import apply_seeded
+from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
+from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.datasets.source import VolumeTable
+from radiobject.ml.datasets.transforms import apply_seeded
 from radiobject.sampling.foreground import Uniform, place
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import check_patch_size, padding_of, patch_affines, uniform_starts

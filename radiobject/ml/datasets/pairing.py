@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError, ShapeError
 from radiobject.geometry.regrid import Regrid
-from radiobject.ml.source import VolumeSource, VolumeTable
+from radiobject.ml.datasets.source import VolumeSource, VolumeTable
 
 GEOMETRY_TOLERANCE_MM = 0.05
 """How far apart the same corner of two paired volumes may lie."""

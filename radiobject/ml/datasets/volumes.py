@@ -11,11 +11,16 @@ from radiobject._types import LabelSource
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.padding import Padding
 from radiobject.geometry.regrid_labels import regridded_summary
-from radiobject.ml.base import Field, StoredDataset, Transform
 from radiobject.ml.config import DatasetConfig, LoadingMode
-from radiobject.ml.labels import label_values, load_labels
-from radiobject.ml.pairing import check_geometry, check_one_split, pair_rows, seen_in_grid_of
-from radiobject.ml.source import VolumeSource, VolumeTable, as_sources, read_table
+from radiobject.ml.datasets.base import Field, StoredDataset, Transform
+from radiobject.ml.datasets.labels import label_values, load_labels
+from radiobject.ml.datasets.pairing import (
+    check_geometry,
+    check_one_split,
+    pair_rows,
+    seen_in_grid_of,
+)
+from radiobject.ml.datasets.source import VolumeSource, VolumeTable, as_sources, read_table
 from radiobject.sampling.foreground import Foreground, Placement, Uniform, check_classes
 from radiobject.sampling.labels import LabelSummary
 from radiobject.storage.schema.label_build import ensure_label_rows

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.ml.base import StoredDataset
+from radiobject.ml.datasets.base import StoredDataset
 from radiobject.sampling.epoch import Tail, block_shuffled, shard, shuffled, weighted
 
 

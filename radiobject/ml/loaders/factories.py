@@ -11,12 +11,12 @@ import torch
 from radiobject._types import LabelSource
 from radiobject.ctx import SliceOrientation
 from radiobject.exceptions import ConfigurationError, ShapeError
-from radiobject.ml.base import StoredDataset, Transform
 from radiobject.ml.config import DatasetConfig, LoadingMode
-from radiobject.ml.datasets import Collections, SegmentationDataset, VolumeCollectionDataset
-from radiobject.ml.loader import VolumeLoader
-from radiobject.ml.samplers import EpochSampler
-from radiobject.ml.source import VolumeSource
+from radiobject.ml.datasets.base import StoredDataset, Transform
+from radiobject.ml.datasets.source import VolumeSource
+from radiobject.ml.datasets.volumes import Collections, SegmentationDataset, VolumeCollectionDataset
+from radiobject.ml.loaders.loader import VolumeLoader
+from radiobject.ml.loaders.samplers import EpochSampler
 from radiobject.sampling.foreground import Placement
 from radiobject.storage.read.thread_pool import processors
 

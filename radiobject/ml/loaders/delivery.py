@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from radiobject.ml.base import StoredDataset
-from radiobject.ml.batch import batch_of, collate
-from radiobject.ml.buffers import aligned, carve, layout_bytes
-from radiobject.ml.plan import SamplePlan
-from radiobject.ml.ring import SharedRing
+from radiobject.ml.datasets.base import StoredDataset
+from radiobject.ml.datasets.batch import batch_of, collate
+from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.loaders.buffers import aligned, carve, layout_bytes
+from radiobject.ml.loaders.ring import SharedRing
 from radiobject.storage.io import stats
 
 _SMALL_BYTES = 4096

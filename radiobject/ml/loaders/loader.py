@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.ml.base import StoredDataset
-from radiobject.ml.buffers import PrivateBuffers, aligned
 from radiobject.ml.compat import monai as monai_compat
-from radiobject.ml.delivery import (
+from radiobject.ml.datasets.base import StoredDataset
+from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
+from radiobject.ml.loaders.delivery import (
     AttachRing,
     BatchRequest,
     RequestGroup,
     collate_or_send,
     received,
 )
-from radiobject.ml.lookahead import LookAhead
-from radiobject.ml.plan import SamplePlan
-from radiobject.ml.progress import Progress
-from radiobject.ml.receipt import Receipt
-from radiobject.ml.report import LoaderReport, Meter
-from radiobject.ml.ring import SharedRing
-from radiobject.ml.samplers import EpochSampler
+from radiobject.ml.loaders.lookahead import LookAhead
+from radiobject.ml.loaders.progress import Progress
+from radiobject.ml.loaders.receipt import Receipt
+from radiobject.ml.loaders.report import LoaderReport, Meter
+from radiobject.ml.loaders.ring import SharedRing
+from radiobject.ml.loaders.samplers import EpochSampler
 from radiobject.storage.io import stats
 
 _log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from radiobject.ml.base import StoredDataset
-from radiobject.ml.batch import batch_of, collate
-from radiobject.ml.buffers import PrivateBuffers, carve, layout_bytes
-from radiobject.ml.plan import SamplePlan
+from radiobject.ml.datasets.base import StoredDataset
+from radiobject.ml.datasets.batch import batch_of, collate
+from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.loaders.buffers import PrivateBuffers, carve, layout_bytes
 from radiobject.storage.read import prefetch as storage_prefetch
 from radiobject.storage.read.reader import ReadRequest, read_batch
 from radiobject.storage.read.thread_pool import one_thread

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.ml.samplers import EpochSampler
+from radiobject.ml.loaders.samplers import EpochSampler
 
 _VERSION = 1
 
