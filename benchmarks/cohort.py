@@ -89,7 +89,7 @@ class Cohort:
 
     @property
     def has_labels(self) -> bool:
-        """Tell whether every subject has a label map."""
+        """Return whether every subject has a label map."""
         return all(subject.label is not None for subject in self.subjects)
 
     def first(self, n: int) -> Cohort:

@@ -155,7 +155,7 @@ def _short(findings: list[Finding]) -> Iterator[dict[str, Any]]:
 
 
 def is_right(one: dict[str, Any]) -> bool:
-    """Tell whether a try came out as it must."""
+    """Return whether a try came out as it must."""
     return one["closed"] == (one["kind"] == "slowed")
 
 

@@ -281,5 +281,5 @@ GATE = (
 
 
 def is_counted_only(name: str) -> bool:
-    """Tell whether an operation waits for a network: its requests say more than its seconds."""
+    """Return whether an operation waits for a network: its requests say more than its seconds."""
     return name.partition(":")[0] == "s3"

@@ -70,7 +70,7 @@ class Row:
 
     @property
     def is_rival(self) -> bool:
-        """Tell whether this is another project's loader (and not the physical limit)."""
+        """Return whether this is another project's loader (and not the physical limit)."""
         return self.framework != "RadiObject" and self.storage != "memory"
 
 

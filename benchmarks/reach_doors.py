@@ -15,7 +15,7 @@ from benchmarks.boxes import Task
 from benchmarks.errors import BenchmarkError
 from benchmarks.forms import COLLECTION
 from benchmarks.goals import BIDS, DICOM, DISK, FIRST_SLICE, INGEST, Outcome, of_ratio
-from benchmarks.infrastructure.turns import in_turn, ratio, summary
+from benchmarks.infrastructure.turns import interleaved, ratio, summary
 
 ROUNDS = 5
 BIDS_SUBJECTS = 1000
@@ -44,7 +44,7 @@ def ingest_outcomes(task: Task, folder: Path, rounds: int = ROUNDS) -> list[Outc
         for image, name in images:
             _write_plain(image, f"{stores['plain'][-1]}/{name}")
 
-    taken = in_turn({"ours": ours, "plain": plain}, rounds, clock=time.process_time)
+    taken = interleaved({"ours": ours, "plain": plain}, rounds, clock=time.process_time)
     stored = RadiObject(stores["ours"][-1])
     for volume, (_, name) in zip(stored.collection(COLLECTION), images, strict=True):
         _expect_equal(volume.to_numpy(), _read_plain(f"{stores['plain'][-1]}/{name}"), name)
@@ -109,7 +109,7 @@ def dicom_outcome(task: Task, folder: Path, rounds: int = ROUNDS) -> Outcome:
         volume = highdicom.get_volume_from_series(slices, dtype=np.int32)
         volumes["theirs"] = volume.array
 
-    taken = in_turn({"ours": ours, "theirs": theirs}, rounds)
+    taken = interleaved({"ours": ours, "theirs": theirs}, rounds)
     # Theirs are slices from the highest to the lowest, rows, columns.
     _expect_equal(volumes["ours"], volumes["theirs"][::-1].T, "the series")
     return of_ratio(DICOM, ratio(taken["theirs"], taken["ours"]))
@@ -172,7 +172,7 @@ def bids_outcome(folder: Path, subjects: int = BIDS_SUBJECTS, rounds: int = ROUN
         if planned != subjects:
             raise BenchmarkError(f"{planned} images planned, expected {subjects}")
 
-    return of_ratio(BIDS, summary(in_turn({"plan": plan}, rounds)["plan"]))
+    return of_ratio(BIDS, summary(interleaved({"plan": plan}, rounds)["plan"]))
 
 
 def viewer_outcome(task: Task, rounds: int = ROUNDS) -> Outcome:

@@ -18,7 +18,7 @@ from benchmarks.engine import (
     tile_megabytes,
 )
 from benchmarks.goals import BUDGET_GOALS, REGION_GOALS, Outcome, of_ratio
-from benchmarks.infrastructure.turns import in_turn, ratio
+from benchmarks.infrastructure.turns import interleaved, ratio
 
 ROUNDS = 15
 _PATCH, _BATCH, _EPOCH = 64, 4, 200
@@ -32,7 +32,7 @@ def region_outcomes(stored: Stored, region: str, rounds: int = ROUNDS) -> list[O
     ways = dict.fromkeys(way for ours, theirs, _ in goals for way in (ours, theirs))
     sides, boxes = region_boxes(stored, region)
     with decoded_cache(None):
-        taken = in_turn({way: reading(way, stored, sides, boxes) for way in ways}, rounds)
+        taken = interleaved({way: reading(way, stored, sides, boxes) for way in ways}, rounds)
     return [of_ratio(goal, ratio(taken[theirs], taken[ours])) for ours, theirs, goal in goals]
 
 

@@ -28,7 +28,7 @@ from benchmarks.goals import (
 )
 from benchmarks.infrastructure.measure import endless, touch
 from benchmarks.infrastructure.resources import held_mib
-from benchmarks.infrastructure.turns import Ratio, in_turn, ratio, summary
+from benchmarks.infrastructure.turns import Ratio, interleaved, ratio, summary
 from benchmarks.operations import segmentation_loader, store_uri, training_loader
 from benchmarks.tables import write_tables
 
@@ -117,7 +117,7 @@ def ring(task: Task, rounds: int = ROUNDS) -> Ratio:
     """Return the speed of two workers with the shared ring over that of the thread path."""
     collection = _decoded(task)
     calls = {n: draining(training_loader(task, collection, workers=n)) for n in (0, 2)}
-    taken = in_turn({str(n): call for n, call in calls.items()}, rounds)
+    taken = interleaved({str(n): call for n, call in calls.items()}, rounds)
     return ratio(taken["0"], taken["2"])
 
 
@@ -127,7 +127,7 @@ def pairs(task: Task, rounds: int = ROUNDS) -> Ratio:
         "image": draining(training_loader(task, _decoded(task, COLLECTION, MASK_COLLECTION))),
         "pair": draining(segmentation_loader(task)),
     }
-    taken = in_turn(calls, rounds)
+    taken = interleaved(calls, rounds)
     return ratio(taken["image"], taken["pair"])
 
 
@@ -138,7 +138,7 @@ def foreground(task: Task, rounds: int = ROUNDS) -> Ratio:
         name: draining(segmentation_loader(task, foreground_sampling=name == "foreground"))
         for name in ("uniform", "foreground")
     }
-    taken = in_turn(calls, rounds)
+    taken = interleaved(calls, rounds)
     return ratio(taken["foreground"], taken["uniform"])
 
 

@@ -174,7 +174,7 @@ class S3Config(BaseModel):
         return endpoint if "://" in endpoint else f"https://{endpoint}"
 
     def resolved_virtual_addressing(self) -> bool:
-        """Tell whether the bucket is part of the host name."""
+        """Return whether the bucket is part of the host name."""
         if "use_virtual_addressing" in self.model_fields_set:
             return self.use_virtual_addressing
         return self.use_virtual_addressing and self.resolved_endpoint() is None

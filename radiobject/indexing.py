@@ -100,7 +100,7 @@ class Index:
         return self.take(positions_of_mask(np.asarray(chosen), len(self.keys)))
 
     def is_aligned(self, other: Index) -> bool:
-        """Tell whether both have the same keys in the same order."""
+        """Return whether both have the same keys in the same order."""
         return self.keys == other.keys
 
     def __eq__(self, other: object) -> bool:

@@ -211,7 +211,7 @@ class RadiObject:
         return iter(self.collection_names)
 
     def filter(self, expr: str) -> RadiObject:
-        """Return the subjects whose rows match a filter expression (`radiobject.rows.expression`)."""
+        """Return the subjects whose rows match a filter expression; see `radiobject.rows.expression`."""
         return self._select(self.obs_meta.matching(expr))
 
     def head(self, n: int = 5) -> RadiObject:

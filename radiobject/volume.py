@@ -18,7 +18,7 @@ from radiobject.geometry.orientation import OrientationInfo, metadata_to_orienta
 from radiobject.geometry.rescale import Rescale
 from radiobject.lazy import lazy_property
 from radiobject.storage.io import layout
-from radiobject.storage.io.atomic import appearing
+from radiobject.storage.io.atomic import create_atomically
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import description
@@ -317,7 +317,7 @@ class Volume:
     @classmethod
     def _write(cls, uri: str, voxels: np.ndarray, metadata: Mapping[str, Any]) -> Volume:
         location = layout.normalise_uri(uri)
-        with appearing(location) as place:
+        with create_atomically(location) as place:
             write_volume(place, voxels, metadata=metadata)
         return cls(location)
 

@@ -241,7 +241,7 @@ class VolumeCollection:
                 yield owners[places[0]], grouped._view(places)
 
     def filter(self, expr: str) -> VolumeCollection:
-        """Return the volumes whose rows match a filter expression (`radiobject.rows.expression`)."""
+        """Return the volumes whose rows match a filter expression; see `radiobject.rows.expression`."""
         return VolumeCollection.of_store(self._store, self.obs.matching(expr))
 
     def head(self, n: int = 5) -> VolumeCollection:
@@ -431,7 +431,7 @@ class VolumeCollection:
         progress: bool = False,
         **options: Any,
     ) -> VolumeCollection:
-        """Create a collection from NIfTI files; see `radiobject.ingest.entry.create_collection`."""
+        """Create a collection from NIfTI files; see `ingest.entry.create_collection`."""
         from radiobject.ingest.entry import entry
 
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
@@ -453,7 +453,7 @@ class VolumeCollection:
         progress: bool = False,
         **options: Any,
     ) -> VolumeCollection:
-        """Create a collection from DICOM series; see `radiobject.ingest.entry.create_collection`."""
+        """Create a collection from DICOM series; see `ingest.entry.create_collection`."""
         from radiobject.ingest.entry import entry
 
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}

@@ -5,8 +5,13 @@ import shutil
 import uuid
 
 import pytest
+from hypothesis import settings
 
 import radiobject.storage.io.libtiledb  # noqa: F401  (before TileDB makes every fork warn; see there)
+
+# The machine may be busy: a slow example is no failure.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
 # Tests share decoded tiles among themselves, not with other programs of the same user.
 os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")

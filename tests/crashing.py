@@ -42,7 +42,7 @@ ON_CLOSE = ((tiledb.Array, "close"), (tiledb.Group, "close"))
 """Closing writes metadata; only a real death can come before it, as a destructor writes it too."""
 FILLING = (
     (Arena, "attach"),
-    (Arena, "charge"),
+    (Arena, "reserve"),
     (Arena, "allocate"),
     (VolumeImage, "admit"),
     (VolumeImage, "fill"),

@@ -109,7 +109,7 @@ def test_imports_only_go_down():
 
 
 def _used(path: Path, alias: str) -> bool:
-    """Tell whether a module uses a name at run time: not just in annotations."""
+    """Return whether a module uses a name at run time: not just in annotations."""
     tree = ast.parse(path.read_text())
     annotations: set[int] = set()
     for node in ast.walk(tree):

@@ -121,7 +121,8 @@ def test_a_read_only_data_set_opens_and_reads_and_says_why_it_cannot_be_written(
     code = f"""
 import os, numpy as np
 from radiobject import RadiObject, StorageError
-import radiobject.storage.io.lock, radiobject.storage.schema.legacy, radiobject.edit.changes, radiobject.ingest.entry
+import radiobject.storage.io.lock, radiobject.storage.schema.legacy
+import radiobject.edit.changes, radiobject.ingest.entry
 radi = RadiObject({radi.uri!r})
 import radiobject.storage.read.reader, tiledb, pandas
 radi.CT[0][0, 0, 0]

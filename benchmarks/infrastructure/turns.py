@@ -21,7 +21,7 @@ class Ratio:
     rounds: int
 
 
-def in_turn(
+def interleaved(
     calls: Mapping[str, Callable[[], Any]],
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,

@@ -111,7 +111,7 @@ Errors = Annotated[OnError, typer.Option(help="Leave out and report what cannot 
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Arguments:
     """The options that ingest and append share."""
 
     kind: Kind
@@ -208,11 +208,11 @@ def ingest(
     if resume and replace:
         raise typer.BadParameter("--resume and --replace exclude each other")
     chosen = Exists.RESUME if resume else Exists.REPLACE if replace else exists
-    wish = _Wish(
+    arguments = _Arguments(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error,
     )  # fmt: skip
-    _carry_out(uri, sources, wish, chosen, report, workers, append=False)
+    _carry_out(uri, sources, arguments, chosen, report, workers, append=False)
 
 
 @reported
@@ -234,17 +234,17 @@ def append(
     as_json: AsJson = False,
 ) -> None:
     """Add volumes and subjects to a data set; a subject's further scans are numbered."""
-    wish = _Wish(
+    arguments = _Arguments(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error,
     )  # fmt: skip
-    _carry_out(uri, sources, wish, Exists.FAIL, report, workers, append=True)
+    _carry_out(uri, sources, arguments, Exists.FAIL, report, workers, append=True)
 
 
 def _carry_out(
     uri: str,
     sources: list[str],
-    wish: _Wish,
+    arguments: _Arguments,
     exists: Exists,
     report_file: Path | None,
     workers: int | None,
@@ -254,9 +254,9 @@ def _carry_out(
     from radiobject.cli.reporting import settings
     from radiobject.ingest.entry import ingest_plan
 
-    plan = wish.plan(sources)
+    plan = arguments.plan(sources)
     with threads(workers) as executor:
-        options = wish.options(exists.value, executor)
+        options = arguments.options(exists.value, executor)
         outcome = ingest_plan(uri, plan, options, append=append)
     report = outcome.report
     if report_file is not None:

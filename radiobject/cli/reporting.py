@@ -74,7 +74,7 @@ def visible(text: str) -> str:
 
 
 def show_progress() -> bool:
-    """Tell whether progress is shown: on a terminal, and neither quiet nor JSON."""
+    """Return whether progress is shown: on a terminal, and neither quiet nor JSON."""
     return sys.stderr.isatty() and not settings.quiet and not settings.json
 
 

@@ -75,7 +75,7 @@ class BidsName:
         return cls(entities, suffix) if suffix.isalnum() else None
 
     def applies_to(self, other: BidsName) -> bool:
-        """Tell whether a sidecar of this name describes a file of the `other` name."""
+        """Return whether a sidecar of this name describes a file of the `other` name."""
         return self.suffix == other.suffix and self.entities.items() <= other.entities.items()
 
 
@@ -286,7 +286,7 @@ def _relative(tree: _Tree, path: Path) -> str:
 
 
 def _leads_out(root: Path, path: Path) -> bool:
-    """Tell whether a link ends outside the data set; a git-annex link ends inside."""
+    """Return whether a link ends outside the data set; a git-annex link ends inside."""
     return path.is_symlink() and not path.resolve().is_relative_to(root.resolve())
 
 

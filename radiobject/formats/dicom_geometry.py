@@ -87,7 +87,7 @@ def slice_normal(orientation: Sequence[float]) -> NDArray[np.float64]:
 
 
 def same_orientation(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Tell whether two slices are parallel, within `ORIENTATION_TOLERANCE` per cosine."""
+    """Return whether two slices are parallel, within `ORIENTATION_TOLERANCE` per cosine."""
     difference = np.abs(np.asarray(first, float) - np.asarray(second, float))
     return bool(difference.max() <= ORIENTATION_TOLERANCE)
 

@@ -59,12 +59,12 @@ def nifti_stem(path: Path) -> str:
 
 
 def starts_like_dicom(head: bytes) -> bool:
-    """Tell whether the first `DICOM_HEAD_BYTES` of a file are those of a DICOM file."""
+    """Return whether the first `DICOM_HEAD_BYTES` of a file are those of a DICOM file."""
     return head[DICOM_HEAD_BYTES - 4 : DICOM_HEAD_BYTES] == b"DICM"
 
 
 def has_dicom_preamble(path: Path) -> bool:
-    """Tell whether a file starts like a DICOM file, whatever its name."""
+    """Return whether a file starts like a DICOM file, whatever its name."""
     try:
         with path.open("rb") as stream:
             return starts_like_dicom(stream.read(DICOM_HEAD_BYTES))

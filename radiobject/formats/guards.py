@@ -92,7 +92,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def is_archive(path: Path) -> bool:
-    """Tell whether the file name is that of an archive."""
+    """Return whether the file name is that of an archive."""
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 

@@ -136,7 +136,7 @@ def _at_once(compressed: bytes, declared: int) -> NDArray[np.uint8] | None:
 
 
 def _only_ends_with(content: bytes, word: int) -> bool:
-    """Tell whether a little-endian `word` of four bytes is at the end, and nowhere before it."""
+    """Return whether a little-endian `word` of four bytes is at the end, and nowhere before it."""
     end = len(content) - 4
     if end < 0 or int.from_bytes(content[end:], "little") != word:
         return False

@@ -194,7 +194,7 @@ def _set_geometry(header: Any, affine: NDArray[np.float64], metadata: Mapping[st
 def _same_axes(
     kept: Mapping[str, Any], affine: NDArray[np.float64], metadata: Mapping[str, Any]
 ) -> bool:
-    """Tell whether the voxel axes still are the file's own."""
+    """Return whether the voxel axes still are the file's own."""
     if not all(name in kept for name in _AXIS_FIELDS):
         return False
     original = metadata.get("original_affine")

@@ -159,7 +159,7 @@ class NiftiLayout:
 
 
 def is_nifti(path: Path) -> bool:
-    """Tell whether the file name is that of a NIfTI file or of one of a pair."""
+    """Return whether the file name is that of a NIfTI file or of one of a pair."""
     return path.name.lower().endswith(NIFTI_SUFFIXES)
 
 

@@ -1,0 +1,1 @@
+"""Boxes, tiles, grids and axes: arithmetic without a file."""

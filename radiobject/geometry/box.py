@@ -70,7 +70,7 @@ class Box:
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     def within(self, shape: Sequence[int]) -> bool:
-        """Tell whether the whole box lies inside a volume of `shape`."""
+        """Return whether the whole box lies inside a volume of `shape`."""
         return len(shape) == self.ndim and all(
             a >= 0 and b <= n for a, b, n in zip(self.start, self.stop, shape, strict=True)
         )

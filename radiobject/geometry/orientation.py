@@ -265,7 +265,7 @@ def detect_dicom_orientation(dicom_dir: Path) -> OrientationInfo:
 
 
 def is_orientation_valid(info: OrientationInfo) -> bool:
-    """Tell whether the affine comes from a header and describes a plausible grid."""
+    """Return whether the affine comes from a header and describes a plausible grid."""
     affine = np.asarray(info.affine, dtype=np.float64)
     if info.source == "identity" or affine.shape != (4, 4) or not np.isfinite(affine).all():
         return False

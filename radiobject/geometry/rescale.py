@@ -18,5 +18,5 @@ class Rescale:
 
     @property
     def is_identity(self) -> bool:
-        """Tell whether the map changes nothing."""
+        """Return whether the map changes nothing."""
         return self.slope == 1.0 and self.intercept == 0.0

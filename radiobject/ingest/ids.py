@@ -75,7 +75,7 @@ def identified(
 
 
 def _is_there(image: PlannedImage, present: _Present, planned: int) -> bool:
-    """Tell whether a planned image is stored; `planned` are those of its subject and collection."""
+    """Return whether an image is stored; `planned` are those of its subject and collection."""
     if image.obs_id is not None:
         return present.taken.get(image.obs_id) == image.collection
     known = present.sources.get((image.obs_subject_id, image.collection), Counter())

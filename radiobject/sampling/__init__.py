@@ -1,0 +1,1 @@
+"""Where patches lie: pure functions of seed, epoch and sample."""

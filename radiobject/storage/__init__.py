@@ -1,0 +1,1 @@
+"""The store: bytes, tiles, cache, reads, tables, commits and what is stored."""

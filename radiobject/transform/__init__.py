@@ -1,0 +1,1 @@
+"""Volumes mapped, streamed and written."""

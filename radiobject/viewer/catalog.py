@@ -126,7 +126,7 @@ class Catalog:
 
 
 def _may_be_labels(locator: VolumeLocator) -> bool:
-    """Tell whether a volume can be a label mask: 3-D, small numbers, none negative."""
+    """Return whether a volume can be a label mask: 3-D, small numbers, none negative."""
     stored = locator.numpy_dtype
     if locator.rescale is not None or stored.kind not in _LABEL_KINDS or len(locator.shape) != 3:
         return False

@@ -22,7 +22,7 @@ from benchmarks.goals import (
     Outcome,
     of_ratio,
 )
-from benchmarks.infrastructure.turns import in_turn, ratio
+from benchmarks.infrastructure.turns import interleaved, ratio
 from benchmarks.reach_doors import (
     bids_outcome,
     dicom_outcome,
@@ -70,7 +70,7 @@ def test_verdicts(goal: Goal, figure: float | None, verdict: str, shortfall: flo
 
 def test_turns_alternate_and_ratios_are_of_the_same_round() -> None:
     called: list[str] = []
-    taken = in_turn({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 3)
+    taken = interleaved({"a": lambda: called.append("a"), "b": lambda: called.append("b")}, 3)
     assert called == ["a", "b", "b", "a", "a", "b", "b", "a"]
     assert {len(seconds) for seconds in taken.values()} == {3}
     assert ratio([1.0, 10.0, 100.0], [2.0, 5.0, 50.0]).median == 2.0

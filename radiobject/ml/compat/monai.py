@@ -15,7 +15,7 @@ _VOXELS = ("image", "mask")
 
 
 def is_monai(transform: object) -> bool:
-    """Tell whether a transform is MONAI's, or derived from one of MONAI's."""
+    """Return whether a transform is MONAI's, or derived from one of MONAI's."""
     return any(kind.__module__.split(".")[0] == "monai" for kind in type(transform).__mro__)
 
 
@@ -71,7 +71,7 @@ def batch_metatensor(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def holds_metatensor(samples: Sequence[Any]) -> bool:
-    """Tell whether samples hold a MetaTensor, or are lists as MONAI's multi-sample crops return."""
+    """Return whether samples hold a MetaTensor, or are lists, as MONAI's multi-sample crops give."""
     if not samples or "monai.data" not in sys.modules:
         return False
     first = samples[0]

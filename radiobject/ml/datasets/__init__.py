@@ -1,0 +1,1 @@
+"""From collections to samples and filled buffers."""

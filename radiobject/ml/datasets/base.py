@@ -373,8 +373,8 @@ class StoredDataset(Dataset):
         collate function. The loaders of this package pass a request instead, which knows its own
         buffer.
         """
-        if hasattr(indices, "fulfil"):
-            return indices.fulfil(self)
+        if hasattr(indices, "execute"):
+            return indices.execute(self)
         if not self.is_uniform:
             return [self[i] for i in indices]
         plan = self.plan(indices, self.epoch)

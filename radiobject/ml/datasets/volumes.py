@@ -116,8 +116,8 @@ class SegmentationDataset(StoredDataset):
         As in `VolumeCollectionDataset`.
     resample_masks : bool
         Whether a mask of another grid is resampled into its image's, by nearest neighbour and the
-        two affines, patch by patch as it is read; see `radiobject.geometry.regrid`. What lies outside
-        the mask is background, 0. Otherwise such a pair is refused.
+        two affines, patch by patch as it is read; see `radiobject.geometry.regrid`. What lies
+        outside the mask is background, 0. Otherwise such a pair is refused.
 
     Raises
     ------

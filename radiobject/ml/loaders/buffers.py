@@ -37,11 +37,11 @@ def aligned(nbytes: int) -> int:
 
 
 def layout_bytes(layout: Layout) -> int:
-    """Return the bytes that `carve` needs for a layout."""
+    """Return the bytes that `split_views` needs for a layout."""
     return sum(aligned(math.prod(shape) * dtype.itemsize) for shape, dtype in layout.values())
 
 
-def carve(memory: torch.Tensor, layout: Layout) -> dict[str, torch.Tensor]:
+def split_views(memory: torch.Tensor, layout: Layout) -> dict[str, torch.Tensor]:
     """Return tensors of the given shapes and types, one after the other in `memory`.
 
     Parameters
@@ -57,7 +57,7 @@ def carve(memory: torch.Tensor, layout: Layout) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def lend(memory: Any, offset: int, nbytes: int, give_back: Any, *args: Any) -> torch.Tensor:
+def lease(memory: Any, offset: int, nbytes: int, give_back: Any, *args: Any) -> torch.Tensor:
     """Return bytes of `memory` as a tensor, and call ``give_back(*args)`` when its storage dies.
 
     The lease is a new array over a buffer that is not an array: NumPy then makes it the base of
@@ -98,7 +98,7 @@ class PrivateBuffers:
             memory = self._free.pop()
         except IndexError:
             memory = private_memory(self._nbytes)
-        return lend(memory, 0, self._nbytes, self._give_back, memory)
+        return lease(memory, 0, self._nbytes, self._give_back, memory)
 
     def _give_back(self, memory: mmap.mmap) -> None:
         # Called by the garbage collector, in any thread: a deque needs no lock.

@@ -12,7 +12,7 @@ import torch
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.batch import batch_of, collate
 from radiobject.ml.datasets.plan import SamplePlan
-from radiobject.ml.loaders.buffers import aligned, carve, layout_bytes
+from radiobject.ml.loaders.buffers import aligned, layout_bytes, split_views
 from radiobject.ml.loaders.ring import SharedRing
 from radiobject.storage.io import stats
 
@@ -68,15 +68,15 @@ class BatchRequest:
     plan: SamplePlan
     slot: int | None
 
-    def fulfil(self, dataset: StoredDataset) -> Delivery:
+    def execute(self, dataset: StoredDataset) -> Delivery:
         """Read the batch; called in the worker."""
         memory = _ring.view(self.slot) if _ring is not None and self.slot is not None else None
         layout = dataset.layout(self.plan)
         needed = layout_bytes(layout)
         if dataset.transform is None and memory is not None and memory.numel() >= needed:
-            self._read(dataset, carve(memory, layout))
+            self._read(dataset, split_views(memory, layout))
             return Delivery(None, _counts_since_last())
-        voxels = carve(torch.empty(needed, dtype=torch.uint8), layout)
+        voxels = split_views(torch.empty(needed, dtype=torch.uint8), layout)
         self._read(dataset, voxels)
         if dataset.transform is None:
             return Delivery(voxels, _counts_since_last())
@@ -101,9 +101,9 @@ class RequestGroup:
 
     requests: tuple[BatchRequest, ...]
 
-    def fulfil(self, dataset: StoredDataset) -> DeliveryGroup:
+    def execute(self, dataset: StoredDataset) -> DeliveryGroup:
         """Read the batches; called in the worker."""
-        return DeliveryGroup(tuple(request.fulfil(dataset) for request in self.requests))
+        return DeliveryGroup(tuple(request.execute(dataset) for request in self.requests))
 
 
 def collate_or_send(fetched: Any) -> Any:
@@ -119,7 +119,7 @@ def received(
     if dataset.transform is None:
         voxels = delivery.batch
         if voxels is None:
-            voxels = carve(memory, dataset.layout(request.plan))
+            voxels = split_views(memory, dataset.layout(request.plan))
         return batch_of(voxels, dataset.describe(request.plan))
     if not isinstance(delivery.batch, dict):
         return delivery.batch

@@ -15,7 +15,7 @@ import torch
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.batch import batch_of, collate
 from radiobject.ml.datasets.plan import SamplePlan
-from radiobject.ml.loaders.buffers import PrivateBuffers, carve, layout_bytes
+from radiobject.ml.loaders.buffers import PrivateBuffers, layout_bytes, split_views
 from radiobject.storage.read import prefetch as storage_prefetch
 from radiobject.storage.read.reader import ReadRequest, read_batch
 from radiobject.storage.read.thread_pool import one_thread
@@ -57,8 +57,8 @@ class LookAhead:
         self._dataset = dataset
         self._buffers = buffers
         self._helps = not dataset.is_remote
-        self._board = _Board(plans, depth + (REMOTE_DEPTH if dataset.is_remote else 0))
-        work = _read_side_by_side if dataset.is_remote else _read_one_by_one
+        self._board = _ReorderBuffer(plans, depth + (REMOTE_DEPTH if dataset.is_remote else 0))
+        work = _read_in_flight if dataset.is_remote else _read_one_by_one
         reader = threading.Thread(
             target=work,
             args=(dataset, buffers, self._board),
@@ -92,7 +92,7 @@ class _Ready:
     batch: dict[str, Any]
 
 
-class _Board:
+class _ReorderBuffer:
     """Who reads which batch: claimed in the order of the plans, delivered, taken in that order.
 
     Parameters
@@ -180,7 +180,7 @@ class _Board:
 
 
 def _read(
-    dataset: StoredDataset, buffers: PrivateBuffers, board: _Board, claimed: _Numbered
+    dataset: StoredDataset, buffers: PrivateBuffers, board: _ReorderBuffer, claimed: _Numbered
 ) -> None:
     """Read a claimed batch and deliver it, or what went wrong."""
     number, plan = claimed
@@ -193,12 +193,14 @@ def _read(
         board.deliver(number, error)
 
 
-def _read_one_by_one(dataset: StoredDataset, buffers: PrivateBuffers, board: _Board) -> None:
+def _read_one_by_one(
+    dataset: StoredDataset, buffers: PrivateBuffers, board: _ReorderBuffer
+) -> None:
     while (claimed := board.claim()) is not None:
         _read(dataset, buffers, board, claimed)
 
 
-def _read_side_by_side(dataset: StoredDataset, buffers: PrivateBuffers, board: _Board) -> None:
+def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _ReorderBuffer) -> None:
     """Keep as many reads in flight as an object store's latency needs."""
     started: deque[tuple[SamplePlan, _Voxels]] = deque()
 
@@ -223,11 +225,11 @@ def _prepared(
     dataset: StoredDataset, plan: SamplePlan, buffers: PrivateBuffers
 ) -> tuple[_Voxels, list[ReadRequest]]:
     layout = dataset.layout(plan)
-    voxels = carve(buffers.take(layout_bytes(layout)), layout)
+    voxels = split_views(buffers.take(layout_bytes(layout)), layout)
     return voxels, dataset.requests(plan, {name: t.numpy() for name, t in voxels.items()})
 
 
-def _stop(reader: threading.Thread, board: _Board, pid: int) -> None:
+def _stop(reader: threading.Thread, board: _ReorderBuffer, pid: int) -> None:
     """End the thread; it finishes the batch that it is reading."""
     if os.getpid() != pid:  # a forked child has no such thread, and its lock may be held for ever
         return

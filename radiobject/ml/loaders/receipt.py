@@ -19,7 +19,7 @@ class Receipt:
     """
 
     def __init__(self, state: str | None = None) -> None:
-        self._head = bytes.fromhex(state) if state else bytes(32)
+        self._digest = bytes.fromhex(state) if state else bytes(32)
 
     def add(self, batch: Mapping[str, Any]) -> None:
         """Take in the samples of a batch."""
@@ -29,8 +29,8 @@ class Receipt:
             for voxels in sample:
                 plain = voxels.as_subclass(torch.Tensor).contiguous()
                 digest.update(plain.reshape(-1).view(torch.uint8).numpy())
-            self._head = hashlib.sha256(self._head + digest.digest()).digest()
+            self._digest = hashlib.sha256(self._digest + digest.digest()).digest()
 
     def hexdigest(self) -> str:
         """Return the receipt so far, 64 hexadecimal digits."""
-        return self._head.hex()
+        return self._digest.hex()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from radiobject.ml.loaders.buffers import lend
+from radiobject.ml.loaders.buffers import lease
 
 
 class SharedRing:
@@ -79,7 +79,7 @@ class SharedRing:
 
     def lease(self, slot: int) -> torch.Tensor:
         """Return a slot's bytes, which are given back when nobody holds them any more."""
-        return lend(self._memory, slot * self.nbytes, self.nbytes, self.give_back, slot)
+        return lease(self._memory, slot * self.nbytes, self.nbytes, self.give_back, slot)
 
 
 def _nameless_file(size: int) -> int:

@@ -1,0 +1,1 @@
+"""Decoded tiles in memory that all processes of the machine share."""

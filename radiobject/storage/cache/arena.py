@@ -39,7 +39,7 @@ _HEADER = np.dtype(
         ("charged", "u8"),
         ("next", "u8"),
         ("default_budget", "u8"),
-        ("promised", "u8"),
+        ("reserved", "u8"),
         ("spanned", "u8"),
         ("refused", "u8"),
         ("volumes", "u8"),
@@ -53,7 +53,7 @@ _VOLUME = np.dtype(
         ("offset", "u8"),
         ("size", "u8"),
         ("charged", "u8"),
-        ("promised", "u8"),
+        ("reserved", "u8"),
         ("users", "u1", PROCESSES),
     ]
 )
@@ -97,7 +97,7 @@ def format_arena(fd: int, default_budget: int) -> None:
 
 
 def is_arena(fd: int) -> bool:
-    """Tell whether a memory file is an arena of this user, with process ids that mean the same."""
+    """Return whether a memory file is an arena of this user and of the same process ids."""
     status = os.fstat(fd)
     if status.st_uid != os.geteuid() or status.st_size != VIRTUAL_BYTES:
         return False
@@ -195,7 +195,7 @@ class Arena:
                 os.posix_fallocate(self.fd, offset, head)
                 row["key"] = np.frombuffer(key, np.uint8)
                 row["offset"], row["size"] = offset, size
-                row["charged"] = row["promised"] = 0
+                row["charged"] = row["reserved"] = 0
                 row["users"] = 0
                 row["state"] = _USED
                 self._header["next"] = offset + _round_up(size)
@@ -218,8 +218,8 @@ class Arena:
                 if not self._users[entry]:
                     self._volumes[entry]["users"][self._slot] = 0
 
-    def let_in(self, entry: int, whole: int, budget: int) -> bool:
-        """Tell whether tiles of a volume may be admitted; the caller holds the lock.
+    def admit(self, entry: int, whole: int, budget: int) -> bool:
+        """Return whether tiles of a volume may be admitted; the caller holds the lock.
 
         Volumes are let in while all that they may ever need fits: a budget for a quarter of the
         data then serves a quarter of the patches at full speed, and not a quarter of each patch.
@@ -234,38 +234,38 @@ class Arena:
         budget : int
         """
         row, header = self._volumes[entry], self._header
-        if row["promised"]:
+        if row["reserved"]:
             return True
-        room = self._promised + whole <= budget
+        room = self._reserved + whole <= budget
         if not room and time.monotonic() >= self._look_again:
             self._drop_unused()
             self._look_again = time.monotonic() + _LOOK_AGAIN_S
-            room = self._promised + whole <= budget
+            room = self._reserved + whole <= budget
         if not room:
             header["refused"] += np.uint64(1)
             if header["refused"] > _PATIENCE * header["volumes"]:
-                self._take_back_promises()
-                room = self._promised < budget
+                self._give_back_reservations()
+                room = self._reserved < budget
         if room:
-            row["promised"] = whole
-            header["promised"] += np.uint64(whole)
+            row["reserved"] = whole
+            header["reserved"] += np.uint64(whole)
         return room
 
     def is_roomy(self, budget: int) -> bool:
-        """Tell whether all volumes may take all of their memory, background included."""
+        """Return whether all volumes may take all of their memory, background included."""
         return int(self._header["spanned"][0]) <= _MOST_RESIDENT * budget
 
     @property
-    def _promised(self) -> int:
-        return int(self._header["promised"][0])
+    def _reserved(self) -> int:
+        return int(self._header["reserved"][0])
 
-    def _take_back_promises(self) -> None:
+    def _give_back_reservations(self) -> None:
         for place in self._used_places():
-            self._volumes[place]["promised"] = self._volumes[place]["charged"]
-        self._header["promised"] = self._header["charged"]
+            self._volumes[place]["reserved"] = self._volumes[place]["charged"]
+        self._header["reserved"] = self._header["charged"]
         self._header["refused"] = 0
 
-    def charge(self, entry: int, amount: int, budget: int) -> bool:
+    def reserve(self, entry: int, amount: int, budget: int) -> bool:
         """Admit `amount` bytes for a volume if they fit into `budget`; the caller holds the lock.
 
         When they do not, volumes that no living process uses are dropped first. The memory really
@@ -351,7 +351,7 @@ class Arena:
         # Counted afresh, which also mends what a process left that was killed half-way.
         left = self._used_places()
         self._header["volumes"] = len(left)
-        for total, of_volume in (("charged",) * 2, ("promised",) * 2, ("spanned", "size")):
+        for total, of_volume in (("charged",) * 2, ("reserved",) * 2, ("spanned", "size")):
             self._header[total] = sum(int(self._volumes[place][of_volume]) for place in left)
 
     def _used_places(self) -> list[int]:

@@ -144,11 +144,11 @@ class VolumeImage:
         weakref.finalize(self, _release, arena, entry, os.getpid()).atexit = False
 
     def is_roomy(self) -> bool:
-        """Tell whether background may be stored as well."""
+        """Return whether background may be stored as well."""
         return self._arena.is_roomy(budget_bytes(self._arena))
 
     def may_admit(self) -> bool:
-        """Tell whether it is worth asking for room: not just after it was refused."""
+        """Return whether it is worth asking for room: not just after it was refused."""
         now = time.monotonic()
         return now >= self._ask_again and now >= _full_until
 
@@ -164,12 +164,12 @@ class VolumeImage:
         with self._arena.locked():
             new = [p for p in positions if not self._constant[p] and not self._charged[p]]
             amount = sum(self._tile_bytes(p) for p in new)
-            if amount and not self._arena.let_in(self._entry, self._whole, budget):
+            if amount and not self._arena.admit(self._entry, self._whole, budget):
                 self._ask_again = time.monotonic() + self._turn
                 self._turn = min(2 * self._turn, _RETRY_S)
                 stats.count(cache_refused=1)
                 return False
-            if amount and not self._arena.charge(self._entry, amount, budget):
+            if amount and not self._arena.reserve(self._entry, amount, budget):
                 return _refuse()
             for p in new:
                 self._charged[p] = 1

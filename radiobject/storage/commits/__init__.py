@@ -1,0 +1,1 @@
+"""One change of a data set: all of it, or none."""

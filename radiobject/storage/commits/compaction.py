@@ -13,7 +13,7 @@ import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.storage.io import files, layout
-from radiobject.storage.io.atomic import aside
+from radiobject.storage.io.atomic import atomic
 from radiobject.storage.tables.table import Table
 
 COMMITS_PER_ROUND = 8
@@ -60,7 +60,7 @@ def _compact_metadata(uri: str, force: bool) -> None:
     files.remove_merged(folder)
     if len(files.list_folder(folder)) <= limit:
         return
-    with aside(uri, metadata=True) as place:
+    with atomic(uri, metadata=True) as place:
         tiledb.Group.consolidate_metadata(place, ctx=get_tiledb_ctx())
         for entry in files.list_folder(layout.join(place, "__meta")):
             # It lists what was merged by where it was; the names tell it as well.

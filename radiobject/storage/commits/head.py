@@ -2,7 +2,8 @@
 
 Every write of a commit carries one timestamp T. The last write records the commit and sets the
 head to T, in one metadata file and so all at once. Readers open every table at the head, so what
-an unfinished commit wrote is invisible; the next writer removes it (`radiobject.storage.commits.recovery`).
+an unfinished commit wrote is invisible; the next writer removes it
+(`radiobject.storage.commits.recovery`).
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ def withdraw(uri: str) -> None:
 
 
 def is_ours(metadata: Mapping[str, Any]) -> bool:
-    """Tell whether a group with this metadata is a data set of ours, finished or not."""
+    """Return whether a group with this metadata is a data set of ours, finished or not."""
     return _VERSION in metadata
 
 

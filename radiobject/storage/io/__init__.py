@@ -1,0 +1,1 @@
+"""Files, objects, locks, memory and libtiledb."""

@@ -26,7 +26,7 @@ _LOADED = ("__group", "__schema")
 
 
 @contextmanager
-def aside(uri: str, *, metadata: bool = False) -> Iterator[str]:
+def atomic(uri: str, *, metadata: bool = False) -> Iterator[str]:
     """Give the URI to write metadata, members or a schema of the object at `uri` to.
 
     On a disk it is a stand-in with the schemas and members of the object, and its metadata if
@@ -48,7 +48,7 @@ def aside(uri: str, *, metadata: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def appearing(uri: str, *, folder: str | None = None) -> Iterator[str]:
+def create_atomically(uri: str, *, folder: str | None = None) -> Iterator[str]:
     """Give the URI to create an object at, which then appears at `uri` whole or not at all.
 
     Parameters

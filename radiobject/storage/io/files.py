@@ -20,7 +20,7 @@ def _vfs() -> tiledb.VFS:
 
 
 def is_link(uri: str) -> bool:
-    """Tell whether `uri` is a symbolic link, which nothing here follows to delete."""
+    """Return whether `uri` is a symbolic link, which nothing here follows to delete."""
     return layout.is_local(uri) and os.path.islink(uri)
 
 
@@ -35,7 +35,7 @@ def list_folder(uri: str) -> list[str]:
 
 
 def is_something(uri: str) -> bool:
-    """Tell whether a file or a non-empty folder lies at `uri`."""
+    """Return whether a file or a non-empty folder lies at `uri`."""
     if layout.is_local(uri):
         return os.path.lexists(uri) and (not os.path.isdir(uri) or bool(os.listdir(uri)))
     return bool(list_folder(uri)) or bool(_vfs().is_file(uri))

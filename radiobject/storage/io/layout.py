@@ -56,7 +56,7 @@ def normalise_uri(uri: object) -> str:
 
 
 def is_local(uri: str) -> bool:
-    """Tell whether a normalised `uri` is a path of this machine."""
+    """Return whether a normalised `uri` is a path of this machine."""
     return "://" not in uri
 
 

@@ -36,7 +36,7 @@ _FAILURES = (tiledb.TileDBError, UnicodeDecodeError)
 
 
 def is_remote(uri: str) -> bool:
-    """Tell whether `uri` names an object store and not a local path."""
+    """Return whether `uri` names an object store and not a local path."""
     scheme, separator, _ = uri.partition("://")
     return bool(separator) and scheme != "file"
 
@@ -74,7 +74,7 @@ class Session:
             settings["vfs.min_batch_gap"] = "0"
         self.generation = config_generation()
         self.queries = 0
-        self.ctx = _patient_ctx(settings) if kind == "write" else tiledb.Ctx(settings)
+        self.ctx = _batch_context(settings) if kind == "write" else tiledb.Ctx(settings)
         self._arrays: OrderedDict[str, OpenArray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -100,7 +100,7 @@ class Session:
                 del self._arrays[key]
 
 
-def _patient_ctx(settings: tiledb.Config) -> tiledb.Ctx:
+def _batch_context(settings: tiledb.Config) -> tiledb.Ctx:
     """Return a context whose threads do not interrupt others when they are woken.
 
     libtiledb wakes its threads several times for each tile, mostly for work that the thread which

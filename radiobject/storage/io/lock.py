@@ -72,7 +72,7 @@ class LockRecord:
         return json.dumps(asdict(self)).encode()
 
     def is_dead(self) -> bool:
-        """Tell whether the holder ran on this machine and does not any more.
+        """Return whether the holder ran on this machine and does not any more.
 
         Only where process ids mean the same: two containers, or two machines, may have one name.
         """

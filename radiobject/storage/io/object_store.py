@@ -111,7 +111,7 @@ os.register_at_fork(after_in_child=_note_fork)
 
 
 def usable() -> bool:
-    """Tell whether this process may send requests of its own.
+    """Return whether this process may send requests of its own.
 
     The threads of the HTTP client do not survive a fork: a child of a process that has already
     used it reads through libtiledb instead.

@@ -1,0 +1,1 @@
+"""From a locator and a box to voxels in a buffer."""

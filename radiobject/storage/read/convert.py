@@ -10,7 +10,7 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.rescale import Rescale
 
 
-def deliver(stored: np.ndarray | np.generic, out: np.ndarray, rescale: Rescale | None) -> None:
+def convert(stored: np.ndarray | np.generic, out: np.ndarray, rescale: Rescale | None) -> None:
     """Copy `stored`, of the shape of `out` or one value, converting as ``astype`` does."""
     if rescale is None or rescale.is_identity:
         np.copyto(out, stored, casting="unsafe")

@@ -18,10 +18,10 @@ from radiobject.storage.cache.tile_cache import CacheUse, cache_use
 from radiobject.storage.io import libtiledb, stats
 from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.read import open_volumes
-from radiobject.storage.read.convert import deliver, fill_outside
+from radiobject.storage.read.convert import convert, fill_outside
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.open_volumes import volume_tiles
-from radiobject.storage.read.thread_pool import Task, finish, run_side_by_side
+from radiobject.storage.read.thread_pool import Task, run_on_threads, run_tasks
 
 __all__ = [
     "CacheUse",
@@ -151,9 +151,9 @@ def _refuse(request: ReadRequest, shape: tuple[int, ...]) -> NoReturn:
 
 def _read_slow(requests: list[ReadRequest]) -> None:
     if any(is_remote(request.locator.uri) for request in requests):
-        run_side_by_side(_read_one, requests, MAX_PARALLEL_READS)
+        run_on_threads(_read_one, requests, MAX_PARALLEL_READS)
     else:
-        finish(chain.from_iterable(map(_begin, requests)))
+        run_tasks(chain.from_iterable(map(_begin, requests)))
 
 
 def _begin(request: ReadRequest) -> Iterator[Task]:
@@ -185,7 +185,7 @@ def _read_one(request: ReadRequest) -> None:
         source, positions = padded_source(box, locator.shape, request.pad.mode)
         scratch = np.empty(source.shape, locator.numpy_dtype)
         _read_inside(locator, source, scratch, None)
-        deliver(scratch[np.ix_(*positions)], out, request.rescale)
+        convert(scratch[np.ix_(*positions)], out, request.rescale)
 
 
 def _read_regridded(request: ReadRequest, regrid: Regrid) -> None:
@@ -220,7 +220,7 @@ def _read_inside(
         return
     scratch = np.empty(box.shape, stored)
     libtiledb.query_into(locator.uri, box, scratch)
-    deliver(scratch, out, rescale)
+    convert(scratch, out, rescale)
 
 
 def verify(locator: VolumeLocator) -> None:

@@ -62,7 +62,7 @@ def processors() -> int:
     return os.cpu_count() or 1
 
 
-def finish(tasks: Iterable[Task]) -> None:
+def run_tasks(tasks: Iterable[Task]) -> None:
     """Do tasks, by as many threads as may share them, if they are not too few."""
     threads = usable_threads()
     if threads == 1:
@@ -70,10 +70,10 @@ def finish(tasks: Iterable[Task]) -> None:
             task()
         return
     listed = list(tasks)
-    run_side_by_side(lambda task: task(), listed, threads if len(listed) >= _WORTH_SHARING else 1)
+    run_on_threads(lambda task: task(), listed, threads if len(listed) >= _WORTH_SHARING else 1)
 
 
-def run_side_by_side(work: Callable[[T], None], items: Sequence[T], threads: int) -> None:
+def run_on_threads(work: Callable[[T], None], items: Sequence[T], threads: int) -> None:
     """Do `work` with every item, in the calling thread and in others beside it.
 
     Parameters

@@ -16,8 +16,8 @@ from radiobject.storage.cache.tile_cache import VolumeImage, open_image
 from radiobject.storage.io import stats
 from radiobject.storage.io.checksum import crc32
 from radiobject.storage.io.libtiledb import is_remote
-from radiobject.storage.read.convert import deliver, outside
-from radiobject.storage.read.thread_pool import Task, finish, usable_threads
+from radiobject.storage.read.convert import convert, outside
+from radiobject.storage.read.thread_pool import Task, run_tasks, usable_threads
 from radiobject.storage.tiles.blosc_chunk import Buffer
 from radiobject.storage.tiles.decode import scratch
 from radiobject.storage.tiles.tile_index import TileIndex
@@ -62,7 +62,7 @@ class VolumeTiles:
 
     @property
     def remote(self) -> bool:
-        """Tell whether missing tiles come over a network."""
+        """Return whether missing tiles come over a network."""
         return is_remote(self.uri)
 
     def read_warm(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> int:
@@ -96,12 +96,12 @@ class VolumeTiles:
         if rescale is None and out.dtype == self.dtype:
             out[...] = voxels
         else:
-            deliver(voxels, out, rescale)
+            convert(voxels, out, rescale)
         return tiles
 
     def read(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> None:
         """Read a box inside the volume that is not empty: what `begin` leaves to do, too."""
-        finish(self.begin(box, out, rescale))
+        run_tasks(self.begin(box, out, rescale))
 
     def begin(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> Iterator[Task]:
         """Read a box inside the volume that is not empty, filling the cache where it has room.
@@ -123,7 +123,7 @@ class VolumeTiles:
         )
         image, constant = self._image, self._constant[cover]
         if constant.all() and self._background is not None:
-            deliver(self._background, out, rescale)
+            convert(self._background, out, rescale)
             stats.count(tiles_constant=constant.size)
             return
         if image is not None and not constant.all() and image.may_admit():
@@ -162,7 +162,7 @@ class VolumeTiles:
         """Deliver a box of which the tiles `core` are in the cache, and the others background."""
         inside, target = self._of_core(box, core)
         self._deliver_background(out, target, rescale)
-        deliver(image.voxels[inside.slices], out[target.slices], rescale)
+        convert(image.voxels[inside.slices], out[target.slices], rescale)
 
     def _of_core(self, box: Box, core: tuple[slice, ...]) -> tuple[Box, Box]:
         """Return the part of a box in the tiles `core`, and the same counted from the box."""
@@ -176,7 +176,7 @@ class VolumeTiles:
     def _deliver_background(self, out: np.ndarray, target: Box, rescale: Rescale | None) -> None:
         """Deliver what lies beyond the box `target` of `out`."""
         for view in outside(out, target):
-            deliver(self._background, view, rescale)
+            convert(self._background, view, rescale)
 
     def _complete_cover(self, cover: tuple[slice, ...], image: VolumeImage) -> bool:
         """Bring every tile of `cover` into the cache, background too; False if there is no room."""
@@ -191,7 +191,7 @@ class VolumeTiles:
         def fill(place: int, tile: np.ndarray) -> None:
             image.fill(varied[place], self._inside(varied[place], tile))
 
-        finish(self._decoding(numbers, fill))
+        run_tasks(self._decoding(numbers, fill))
         for position in positions:
             if self._constant[position]:
                 image.fill(position, self.index.minimum[self._numbers[position]])
@@ -265,7 +265,7 @@ class VolumeTiles:
         if rescale is None and out.dtype == self.dtype:
             out[where] = voxels
         else:
-            deliver(voxels, out[where], rescale)
+            convert(voxels, out[where], rescale)
 
     def verify(self) -> None:
         """Fetch and decode every tile, cached and constant ones too, and check each.
@@ -276,7 +276,7 @@ class VolumeTiles:
             For the first tile that is not what was written or cannot be fetched.
         """
         for numbers in _batches(np.flatnonzero(~self.index.constant)):
-            finish(self._decoding(numbers, lambda place, tile: None))
+            run_tasks(self._decoding(numbers, lambda place, tile: None))
         stored_constant = self.index.constant & (np.diff(self.index.offsets) > 0)
         for numbers in _batches(np.flatnonzero(stored_constant)):
             for number, stored in zip(numbers, self._fetch(numbers), strict=True):

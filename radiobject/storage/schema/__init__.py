@@ -1,0 +1,1 @@
+"""Which tables, volumes and indexes make a data set."""

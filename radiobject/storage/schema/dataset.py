@@ -87,7 +87,7 @@ class DatasetStore:
 
 
 def open_dataset(uri: str, at: Any = None) -> DatasetStore | legacy.LegacyDatasetStore:
-    """Open the data set at `uri`; see `radiobject.storage.commits.head.read_head` for the errors."""
+    """Open the data set at `uri`; see `commits.head.read_head` for the errors."""
     metadata = groups.read_metadata(uri)
     if metadata is not None and not is_ours(metadata) and legacy.is_legacy_dataset(uri):
         return legacy.LegacyDatasetStore(uri, at)
@@ -103,7 +103,7 @@ def open_collection(uri: str, at: Any = None) -> CollectionStore:
 
 
 def is_dataset(uri: str) -> bool:
-    """Tell whether a finished data set lies at `uri`."""
+    """Return whether a finished data set lies at `uri`."""
     try:
         return read_head(uri).kind == ROOT
     except StoreNotFoundError:

@@ -14,7 +14,7 @@ import tiledb
 from radiobject.ctx import SliceOrientation, get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.storage.io import layout
-from radiobject.storage.io.atomic import aside
+from radiobject.storage.io.atomic import atomic
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import FOREVER
@@ -100,7 +100,7 @@ def describe_volume(uri: str) -> VolumeDescription:
 
 
 def is_part_of_collection(uri: str) -> bool:
-    """Tell whether the array at `uri` lies among a collection's volumes."""
+    """Return whether the array at `uri` lies among a collection's volumes."""
     folder = layout.parent(uri)
     if layout.base_name(folder) != layout.VOLUMES:
         return False
@@ -109,6 +109,6 @@ def is_part_of_collection(uri: str) -> bool:
 
 def write_array_metadata(uri: str, values: Mapping[str, str | int | float]) -> None:
     """Set metadata of the array at `uri`."""
-    with aside(uri) as place, tiledb.open(place, "w", ctx=get_tiledb_ctx()) as array:
+    with atomic(uri) as place, tiledb.open(place, "w", ctx=get_tiledb_ctx()) as array:
         for key, value in values.items():
             array.meta[key] = value

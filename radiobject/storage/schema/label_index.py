@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IntegrityError, StorageError, StoreExistsError
 from radiobject.sampling.labels import LabelSummary, build_label_index
 from radiobject.storage.io import layout
-from radiobject.storage.io.atomic import FOLDER, appearing
+from radiobject.storage.io.atomic import FOLDER, create_atomically
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.tables.table import BLOB, TEXT, Table, create_table
@@ -123,7 +123,7 @@ def _create(uri: str) -> None:
         return
     columns = {"fingerprint": TEXT} | dict.fromkeys(_COLUMNS, BLOB)
     try:
-        with appearing(uri, folder=layout.join(layout.parent(uri), FOLDER)) as place:
+        with create_atomically(uri, folder=layout.join(layout.parent(uri), FOLDER)) as place:
             create_table(place, (layout.OBS_ID,), columns, tile_rows=_TILE_ROWS)
     except StoreExistsError:
         return  # by another process, with the same columns

@@ -263,12 +263,12 @@ def _refuse(uri: str, verb: str) -> None:
 
 
 def is_legacy_dataset(uri: str) -> bool:
-    """Tell whether the group at `uri` has the layout of a 0.1.x data set."""
+    """Return whether the group at `uri` has the layout of a 0.1.x data set."""
     parts = {layout.OBS_META: "array", layout.COLLECTIONS: "group"}
     return all(groups.object_kind(layout.join(uri, name)) == kind for name, kind in parts.items())
 
 
 def is_legacy_collection(uri: str) -> bool:
-    """Tell whether the group at `uri` has the layout of a 0.1.x collection."""
+    """Return whether the group at `uri` has the layout of a 0.1.x collection."""
     parts = {layout.OBS: "array", layout.VOLUMES: "group"}
     return all(groups.object_kind(layout.join(uri, name)) == kind for name, kind in parts.items())

@@ -15,7 +15,7 @@ from radiobject.storage.tables import groups
 
 
 def uri_exists(uri: str, ctx: tiledb.Ctx | None = None) -> bool:
-    """Tell whether a TileDB group or array lies at `uri`."""
+    """Return whether a TileDB group or array lies at `uri`."""
     return groups.object_kind(layout.normalise_uri(uri)) is not None
 
 

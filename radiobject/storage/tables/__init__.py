@@ -1,0 +1,1 @@
+"""Tables, groups and arrays as TileDB writes them."""

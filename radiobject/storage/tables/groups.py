@@ -10,7 +10,7 @@ import tiledb
 
 from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import StorageError
-from radiobject.storage.io.atomic import aside
+from radiobject.storage.io.atomic import atomic
 
 _FOREVER = 2**63 - 1
 
@@ -63,7 +63,7 @@ def add_arrays(uri: str, names: list[str], timestamp: int) -> None:
 
 @contextmanager
 def _changing(uri: str, timestamp: int) -> Iterator[tiledb.Group]:
-    with aside(uri) as place, _open(place, "w", timestamp) as group:
+    with atomic(uri) as place, _open(place, "w", timestamp) as group:
         yield group
 
 

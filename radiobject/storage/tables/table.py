@@ -15,7 +15,7 @@ import tiledb.libtiledb as lt
 from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
 from radiobject.storage.io import files, layout
-from radiobject.storage.io.atomic import aside
+from radiobject.storage.io.atomic import atomic
 from radiobject.storage.io.libtiledb import is_remote, writing_ctx
 
 TEXT = np.dtype("U")
@@ -252,7 +252,7 @@ class Table:
         for name in drop:
             evolution.drop_attribute(name)
         evolution.timestamp(tick())
-        with aside(self.uri) as place:
+        with atomic(self.uri) as place:
             evolution.array_evolve(place)
         if add:
             self._forget_values(list(add), tick)

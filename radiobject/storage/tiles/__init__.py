@@ -1,0 +1,1 @@
+"""Where each tile of a volume lies, and how it is decoded."""

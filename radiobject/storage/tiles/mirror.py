@@ -104,7 +104,7 @@ def _name(uri: str, index: TileIndex, tag: str) -> str:
 
 
 def _is_whole(place: Path, size: int) -> bool:
-    """Tell whether a copy is there, and note that it is used now."""
+    """Return whether a copy is there, and note that it is used now."""
     try:
         whole = place.stat().st_size == size
         if whole:

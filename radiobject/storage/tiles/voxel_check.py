@@ -54,7 +54,7 @@ def usable_sum(total: np.ndarray) -> np.ndarray:
 
 
 def matches_statistics(index: TileIndex, number: int, voxels: np.ndarray) -> bool:
-    """Tell whether the voxels of a tile have its stored minimum, maximum and sum.
+    """Return whether the voxels of a tile have its stored minimum, maximum and sum.
 
     Sums of integers are compared exactly, unless one of its parts may have left the type's range;
     sums of floats within the rounding that another order of addition gives. Tiles with values

@@ -16,7 +16,12 @@ from radiobject.geometry.box import Box
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader, thread_pool
 from radiobject.storage.read.reader import ReadRequest, read_batch, read_into
-from radiobject.storage.read.thread_pool import finish, one_thread, run_side_by_side, usable_threads
+from radiobject.storage.read.thread_pool import (
+    one_thread,
+    run_on_threads,
+    run_tasks,
+    usable_threads,
+)
 from radiobject.storage.tables import writer
 
 
@@ -39,7 +44,7 @@ def nothing_cached(monkeypatch):
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 100])
 def test_every_item_is_done_once(threads, count):
     done = []
-    run_side_by_side(done.append, range(count), threads)
+    run_on_threads(done.append, range(count), threads)
     assert sorted(done) == list(range(count))
 
 
@@ -56,7 +61,7 @@ def test_the_first_error_is_raised_when_all_threads_are_done(threads):
             running.remove(item)
 
     with pytest.raises(ValueError, match=r"item [34]$"):
-        run_side_by_side(work, range(50), threads)
+        run_on_threads(work, range(50), threads)
     assert not running
 
 
@@ -71,14 +76,14 @@ def test_an_interrupt_of_the_caller_waits_for_the_others():
         ended.append(item)
 
     with pytest.raises(KeyboardInterrupt):
-        run_side_by_side(work, range(2), 2)
+        run_on_threads(work, range(2), 2)
     assert len(ended) == 1
 
 
 def test_one_of_several_has_one_thread(four_processors):
     assert usable_threads() == min(4, get_radiobject_config().read.concurrency)
     inside = []
-    run_side_by_side(lambda item: inside.append(usable_threads()), range(8), 3)
+    run_on_threads(lambda item: inside.append(usable_threads()), range(8), 3)
     assert inside == [1] * 8
     with one_thread():
         assert usable_threads() == 1
@@ -99,7 +104,7 @@ def test_few_tasks_stay_with_the_caller(four_processors, count, shared):
         elif shared:
             second.wait(30)  # until another thread has begun
 
-    finish(task for _ in range(count))
+    run_tasks(task for _ in range(count))
     assert len(began) == count
     assert bool(set(began) - {threading.get_ident()}) == shared
 
@@ -107,8 +112,8 @@ def test_few_tasks_stay_with_the_caller(four_processors, count, shared):
 def test_a_worker_process_has_one_thread():
     code = (
         "import multiprocessing\n"
-        "from radiobject.storage import side_by_side\n"
-        "side_by_side.processors = lambda: 4\n"
+        "from radiobject.storage.read import thread_pool\n"
+        "thread_pool.processors = lambda: 4\n"
         "if __name__ == '__main__':\n"
         "    print(thread_pool.usable_threads(), flush=True)\n"
         "    context = multiprocessing.get_context('fork')\n"
@@ -120,11 +125,11 @@ def test_a_worker_process_has_one_thread():
 
 
 def test_a_forked_child_has_threads_of_its_own():
-    run_side_by_side(lambda item: None, range(9), 3)
+    run_on_threads(lambda item: None, range(9), 3)
     pid = os.fork()
     if pid == 0:
         done = []
-        run_side_by_side(done.append, range(9), 3)
+        run_on_threads(done.append, range(9), 3)
         os._exit(0 if sorted(done) == list(range(9)) else 1)
     assert os.waitpid(pid, 0)[1] == 0
 
@@ -170,7 +175,7 @@ def test_a_fork_while_the_decoder_is_imported_waits_for_it():
     """A module that another thread imports would never be there in the child."""
     code = (
         "import os, sys, threading\n"
-        "from radiobject.storage import blosc_chunk\n"
+        "from radiobject.storage.tiles import blosc_chunk\n"
         "begun = threading.Event()\n"
         "class Watch:\n"
         "    def find_spec(self, name, path=None, target=None):\n"

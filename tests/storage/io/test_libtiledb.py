@@ -147,7 +147,7 @@ def test_garbage_with_a_context_is_not_collected_in_a_forked_child():
     """libtiledb's threads are not there to be stopped: it would hang or be killed."""
     program = """
 import gc, os, signal, tiledb
-from radiobject.storage import handles
+from radiobject.storage.io import libtiledb
 gc.disable()
 for _ in range(8):
     cycle = [tiledb.Ctx({"sm.compute_concurrency_level": "2"})]

@@ -13,7 +13,7 @@ from radiobject.exceptions import IntegrityError, ShapeError
 from radiobject.ml.config import DatasetConfig
 from radiobject.ml.datasets.volumes import VolumeCollectionDataset
 from radiobject.ml.loaders.buffers import PrivateBuffers
-from radiobject.ml.loaders.lookahead import LookAhead, _Board
+from radiobject.ml.loaders.lookahead import LookAhead, _ReorderBuffer
 from radiobject.storage.read import reader
 
 BATCH = 3
@@ -119,7 +119,7 @@ def test_a_plan_that_fails_while_the_consumer_claims_it_is_raised_and_not_waited
         raise ShapeError("no such plan")
         yield
 
-    board = _Board(plans(), depth=2)
+    board = _ReorderBuffer(plans(), depth=2)
     with pytest.raises(ShapeError, match="no such plan"):
         board.take(or_claim=True)
     assert board.take(or_claim=True) is None

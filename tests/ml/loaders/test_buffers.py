@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from radiobject.ml.loaders.buffers import PrivateBuffers, carve, layout_bytes
+from radiobject.ml.loaders.buffers import PrivateBuffers, layout_bytes, split_views
 from radiobject.ml.loaders.ring import SharedRing
 
 LAYOUT = {"a": ((2, 3), np.dtype(np.float32)), "b": ((5,), np.dtype(np.uint8))}
@@ -24,21 +24,21 @@ LAYOUT = {"a": ((2, 3), np.dtype(np.float32)), "b": ((5,), np.dtype(np.uint8))}
 )
 def test_a_buffer_is_not_reused_while_anything_of_it_lives(derive):
     buffers = PrivateBuffers(1024, keep=4)
-    tensors = carve(buffers.take(1024), LAYOUT)
+    tensors = split_views(buffers.take(1024), LAYOUT)
     place = tensors["a"].data_ptr()
     kept = derive(tensors["a"])
     del tensors
     gc.collect()
-    assert carve(buffers.take(1024), LAYOUT)["a"].data_ptr() != place
+    assert split_views(buffers.take(1024), LAYOUT)["a"].data_ptr() != place
     del kept
     gc.collect()
-    places = {carve(buffers.take(1024), LAYOUT)["a"].data_ptr() for _ in range(3)}
+    places = {split_views(buffers.take(1024), LAYOUT)["a"].data_ptr() for _ in range(3)}
     assert place in places
 
 
 def test_carving():
     memory = torch.zeros(layout_bytes(LAYOUT), dtype=torch.uint8)
-    tensors = carve(memory, LAYOUT)
+    tensors = split_views(memory, LAYOUT)
     tensors["a"].fill_(1.5)
     tensors["b"].fill_(7)
     assert tensors["a"].shape == (2, 3)

@@ -228,7 +228,7 @@ def test_nothing_stays_of_a_failed_write(tmp_path):
 def test_forks_stay_silent(tmp_path):
     program = f"""
 import numpy as np, os
-from radiobject.storage import reader, writer
+from radiobject.storage.read import reader; from radiobject.storage.tables import writer
 from radiobject.geometry.box import Box
 from radiobject.geometry.content import content_box
 locator = writer.write_volume({str(tmp_path / "v")!r}, np.zeros((9, 9, 9), np.float32))

@@ -106,7 +106,8 @@ def test_a_link_in_place_of_the_lock_is_not_followed(local, tmp_path):
 
 def test_of_many_writers_at_once_one_works(local):
     code = (
-        "import sys, time; from radiobject.storage import commit; from radiobject import *;"
+        "import sys, time; from radiobject import *;"
+        "from radiobject.storage.commits.transaction import transaction;"
         "from radiobject.exceptions import LockError\n"
         "try:\n"
         "    with transaction(sys.argv[1], 'race'): time.sleep(1.5); print('worked')\n"

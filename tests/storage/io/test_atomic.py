@@ -15,7 +15,7 @@ from radiobject.exceptions import StoreExistsError
 from radiobject.sampling.labels import build_label_index
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout
-from radiobject.storage.io.atomic import appearing, aside
+from radiobject.storage.io.atomic import atomic, create_atomically
 from radiobject.storage.schema.label_index import label_index_uri, write_label_rows
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.groups import object_kind
@@ -30,7 +30,7 @@ def group(tmp_path):
 
 
 def test_metadata_appears_at_the_end_and_not_after_an_error(group):
-    with pytest.raises(ZeroDivisionError), aside(group) as place:
+    with pytest.raises(ZeroDivisionError), atomic(group) as place:
         with groups._open(place, "w", 2) as stand_in:
             stand_in.meta["head"] = 2
         assert groups.read_metadata(group) == {"head": 1}
@@ -92,18 +92,18 @@ def test_readers_never_meet_half_a_file(group, tmp_path):
 
 def test_what_is_made_appears_whole_or_not_at_all(tmp_path):
     target = str(tmp_path / "deep" / "v")
-    with pytest.raises(ZeroDivisionError), appearing(target) as place:
+    with pytest.raises(ZeroDivisionError), create_atomically(target) as place:
         create_table(place, ["k"], {"n": np.dtype(int)})
         raise ZeroDivisionError
     assert os.listdir(tmp_path / "deep") == []
-    with appearing(target) as place:
+    with create_atomically(target) as place:
         create_table(place, ["k"], {"n": np.dtype(int)})
         assert os.listdir(tmp_path / "deep") == [os.path.basename(place)]
     assert os.listdir(tmp_path / "deep") == ["v"]
-    with pytest.raises(StoreExistsError, match="already"), appearing(target):
+    with pytest.raises(StoreExistsError, match="already"), create_atomically(target):
         pass
     second = str(tmp_path / "deep" / "w")
-    with pytest.raises(StoreExistsError, match="meanwhile"), appearing(second) as place:
+    with pytest.raises(StoreExistsError, match="meanwhile"), create_atomically(second) as place:
         create_table(place, ["k"], {"n": np.dtype(int)})
         create_table(second, ["k"], {"n": np.dtype(int)})
     assert sorted(os.listdir(tmp_path / "deep")) == ["v", "w"]

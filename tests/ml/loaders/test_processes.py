@@ -94,7 +94,7 @@ def test_nothing_is_left_after_a_kill(shelf, tmp_path):
     (tmp_path / "run.py").write_text(program)
     (tmp_path / "shelf.pkl").write_bytes(pickle.dumps(shelf))
     before = shared_memory()
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, tmp_path / "run.py", here, tmp_path / "shelf.pkl"],
         capture_output=True,

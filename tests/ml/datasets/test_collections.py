@@ -147,7 +147,8 @@ def test_the_import_lines_of_0_1_bring_neither_monai_nor_torchio():
 
 def test_plans_and_storage_need_no_torch():
     program = (
-        "import sys, radiobject.sampling.foreground, radiobject.sampling.split, radiobject.sampling.blend\n"
+        "import sys, radiobject.sampling.foreground, radiobject.sampling.split\n"
+        "import radiobject.sampling.blend\n"
         "import radiobject.storage.schema.label_build\n"
         "assert 'torch' not in sys.modules\n"
     )
