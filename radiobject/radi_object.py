@@ -211,7 +211,7 @@ class RadiObject:
         return iter(self.collection_names)
 
     def filter(self, expr: str) -> RadiObject:
-        """Return the subjects whose rows match a filter expression; see `radiobject.rows.expression`."""
+        """Return the subjects that an expression selects; see `radiobject.rows.expression`."""
         return self._select(self.obs_meta.matching(expr))
 
     def head(self, n: int = 5) -> RadiObject:
@@ -286,7 +286,7 @@ class RadiObject:
         ViewError
             On a view.
         """
-        from radiobject.ingest.entry import entry
+        from radiobject.ingest import entry
 
         self._require_root("append")
         entry.append_images(
@@ -466,7 +466,7 @@ class RadiObject:
         **options: Any,
     ) -> RadiObject:
         """Create a data set from NIfTI files and DICOM series; see `radiobject.ingest.entry`."""
-        from radiobject.ingest.entry import entry
+        from radiobject.ingest import entry
 
         options |= {"format_hint": format_hint, "progress": progress}
         return entry.create_dataset(uri, images, validate_alignment, obs_meta, reorient, **options)

@@ -241,7 +241,7 @@ class VolumeCollection:
                 yield owners[places[0]], grouped._view(places)
 
     def filter(self, expr: str) -> VolumeCollection:
-        """Return the volumes whose rows match a filter expression; see `radiobject.rows.expression`."""
+        """Return the volumes that an expression selects; see `radiobject.rows.expression`."""
         return VolumeCollection.of_store(self._store, self.obs.matching(expr))
 
     def head(self, n: int = 5) -> VolumeCollection:
@@ -370,7 +370,7 @@ class VolumeCollection:
         ShapeError
             If the collection has one shape and a file has another.
         """
-        from radiobject.ingest.entry import entry
+        from radiobject.ingest import entry
 
         self._require_root("append")
         entry.append_to_collection(
@@ -432,7 +432,7 @@ class VolumeCollection:
         **options: Any,
     ) -> VolumeCollection:
         """Create a collection from NIfTI files; see `ingest.entry.create_collection`."""
-        from radiobject.ingest.entry import entry
+        from radiobject.ingest import entry
 
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
         return entry.create_collection(
@@ -454,7 +454,7 @@ class VolumeCollection:
         **options: Any,
     ) -> VolumeCollection:
         """Create a collection from DICOM series; see `ingest.entry.create_collection`."""
-        from radiobject.ingest.entry import entry
+        from radiobject.ingest import entry
 
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
         return entry.create_collection(

@@ -71,7 +71,7 @@ def batch_metatensor(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def holds_metatensor(samples: Sequence[Any]) -> bool:
-    """Return whether samples hold a MetaTensor, or are lists, as MONAI's multi-sample crops give."""
+    """Return whether samples hold a MetaTensor, or lists, as MONAI's multi-sample crops give."""
     if not samples or "monai.data" not in sys.modules:
         return False
     first = samples[0]
