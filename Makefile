@@ -3,6 +3,7 @@
 #
 #   make test                  the test-suite
 #   make lint                  ruff and mypy
+#   make imports               who imports whom: circles, and imports that go up
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
 #   make compare BASE=main     the gate: is this commit slower, larger or hungrier than BASE?
 #   make range RANGE=a..b      measure every commit of a range (EVERY=5: every fifth); a killed run
@@ -31,7 +32,7 @@ CONSTRAINTS := $(if $(findstring $(SPACE),$(ROOT)),file://$(subst $(SPACE),%20,$
 PIP := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m pip
 BENCHMARKS := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m benchmarks
 
-.PHONY: help venv test test-slow lint bench compare range site reach gate-check clean
+.PHONY: help venv test test-slow lint imports bench compare range site reach gate-check clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -75,6 +76,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/python -m tests.imports
 
 bench: $(STAMP)
 	$(BENCHMARKS) rank $(QUICK_FLAG)

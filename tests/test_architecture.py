@@ -1,53 +1,43 @@
-"""Imports only go down the floors of the design, and each engine is known to its own floor only."""
+"""The house: no circles, imports only down, each engine on its own floor.
+
+`python -m tests.imports` prints the graph that is held to account here.
+"""
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "radiobject"
+import pytest
 
-FLOORS = (
-    ("words", ("ctx", "exceptions", "_types", "lazy")),
-    ("values", ("orientation", "imaging_metadata", "indexing", "expression", "indexers")),
-    ("plan", ("plan",)),
-    ("storage", ("storage", "stats")),
-    ("formats", ("formats",)),
-    ("tables", ("frames", "dataframe", "parallel", "jsonable")),
-    (
-        "nouns",
-        (
-            "volume", "writers", "pipeline", "query", "pictures", "validation", "volume_collection",
-            "radi_object", "changes", "assembly", "upgrade",
-        ),
-    ),
-    ("verbs", ("ingest", "ingest_ids", "ingest_plan", "ingest_run", "identifying", "export")),
-    ("training", ("ml",)),
-    ("doors", ("__init__", "__main__", "cli", "cli_values", "viewer")),
-)  # fmt: skip
-FLOOR_OF = {module: floor for floor, (_, modules) in enumerate(FLOORS) for module in modules}
+from tests.imports import ROOT, circles, graph, imports, modules, room_of, upward
 
-UPWARD = {
-    # A header's series type and orientation are values of a file, which formats can read.
-    ("imaging_metadata", "formats"),
-    ("orientation", "formats"),
-    # The documented data-set method of a noun is one line that calls the verb or dataset.
-    ("volume_collection", "ingest"),
-    ("radi_object", "ingest"),
-    ("volume_collection", "ml"),
+LIBRARY = modules("radiobject")
+
+UPWARD: dict[tuple[str, str], str] = {}
+"""(importer, imported) pairs that may go up, and why. At most three."""
+
+IN_FUNCTIONS = {
+    "blosc2": "a tenth of a second, for the first tile that is decoded",
+    "boto3": "extra s3",
+    "highdicom": "extra dicom",
+    "monai": "extra ml, seconds",
+    "obstore": "extra s3",
+    "pydicom": "extra dicom",
+    "torchio": "extra ml, seconds",
 }
-"""(module, floor's module) pairs that go up: one line in a function, or only for a type."""
+"""Packages that a function may import, because they are optional or slow, and why."""
 
 ENGINES = {
-    "tiledb": {"storage"},
-    "nibabel": {"formats"},
-    "pydicom": {"formats"},
-    "highdicom": {"formats"},
-    "torch": {"ml"},
-    "monai": {"ml"},
-    "torchio": {"ml"},
-    "obstore": {"storage"},
-    "boto3": {"storage"},
-    "blosc2": {"storage"},
+    "tiledb": ("storage",),
+    "nibabel": ("formats",),
+    "pydicom": ("formats",),
+    "highdicom": ("formats",),
+    "torch": ("ml",),
+    "monai": ("ml",),
+    "torchio": ("ml",),
+    "triton": ("ml",),
+    "obstore": ("storage",),
+    "boto3": ("storage",),
+    "blosc2": ("storage",),
 }
 ELSEWHERE = {
     ("ctx", "tiledb"): "makes the process's TileDB context, on first use",
@@ -56,56 +46,31 @@ ELSEWHERE = {
 """Engines used outside their floor at run time, and why."""
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE)
-        yield relative.parts[0].removesuffix(".py"), path
-
-
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yield each imported module, and whether it is for type annotations alone."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, id(node) in typing_only
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            base = node.module or ""
-            if base == "radiobject":
-                for alias in node.names:
-                    yield f"radiobject.{alias.name}", id(node) in typing_only
-            else:
-                yield base, id(node) in typing_only
-
-
-def own(name: str) -> str | None:
-    parts = name.split(".")
-    if parts[0] != "radiobject":
-        return None
-    return parts[1] if len(parts) > 1 else "__init__"
-
-
 def test_every_module_has_a_floor():
-    assert sorted({module for module, _ in modules()} - set(FLOOR_OF)) == []
+    assert [module for module in LIBRARY if room_of(module) is None] == []
+
+
+@pytest.mark.parametrize("package", ["radiobject", "benchmarks"])
+def test_no_import_goes_round(package):
+    assert circles(graph(package)) == []
 
 
 def test_imports_only_go_down():
-    upward = {
-        (module, target)
-        for module, path in modules()
-        for name, typing_only in imports(path)
-        if not typing_only
-        and (target := own(name)) in FLOOR_OF
-        and FLOOR_OF[target] > FLOOR_OF[module]
+    rising = {(edge.importer, edge.imported) for edge in upward(graph("radiobject"))}
+    assert sorted(rising) == sorted(UPWARD)
+    assert len(UPWARD) <= 3
+
+
+def test_functions_import_only_what_is_optional():
+    hidden = {
+        (edge.importer, edge.imported)
+        for module, path in LIBRARY.items()
+        for edge in imports(module, path, LIBRARY)
+        if edge.in_function
+        and edge.imported.split(".")[0] not in IN_FUNCTIONS
+        and (edge.importer, edge.imported) not in LAZY
     }
-    assert sorted(upward - UPWARD) == []
+    assert sorted(hidden) == []
 
 
 def _used(path: Path, alias: str) -> bool:
@@ -125,25 +90,22 @@ def _used(path: Path, alias: str) -> bool:
 
 def test_engines_stay_on_their_floor():
     strays = set()
-    for module, path in modules():
-        for name, typing_only in imports(path):
-            engine = name.split(".")[0]
-            if typing_only or engine not in ENGINES or module in ENGINES[engine]:
+    for module, path in LIBRARY.items():
+        room = str(room_of(module))
+        for edge in imports(module, path):
+            engine = edge.imported.split(".")[0]
+            if edge.for_types or engine not in ENGINES or room.split(".")[0] in ENGINES[engine]:
                 continue
-            if (module, engine) not in ELSEWHERE and _used(path, engine):
-                strays.add((str(path.relative_to(PACKAGE)), engine))
+            if (room, engine) not in ELSEWHERE and _used(path, engine):
+                strays.add((str(path.relative_to(ROOT)), engine))
     assert sorted(strays) == []
-
-
-def test_the_exceptions_are_still_needed():
-    made = {(module, own(name)) for module, path in modules() for name, _ in imports(path)}
-    assert sorted(pair for pair in UPWARD if pair not in made) == []
 
 
 def test_modules_stay_readable():
     long = {
-        str(path.relative_to(PACKAGE)): lines
-        for _, path in modules()
+        module: lines
+        for package in ("radiobject", "benchmarks", "tests")
+        for module, path in modules(package).items()
         if (lines := len(path.read_text().splitlines())) > 500
     }
     assert long == {}
