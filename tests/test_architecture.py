@@ -68,7 +68,6 @@ def test_functions_import_only_what_is_optional():
         for edge in imports(module, path, LIBRARY)
         if edge.in_function
         and edge.imported.split(".")[0] not in IN_FUNCTIONS
-        and (edge.importer, edge.imported) not in LAZY
     }
     assert sorted(hidden) == []
 
