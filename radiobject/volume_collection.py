@@ -20,7 +20,7 @@ from radiobject.exceptions import ViewError
 from radiobject.indexing import Groups, Index, Positions
 from radiobject.lazy import lazy_property
 from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
-from radiobject.rows.pandas_io import GEOMETRY_TEXTS
+from radiobject.rows.pandas_io import GEOMETRY_TEXTS, to_series
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
@@ -164,6 +164,10 @@ class VolumeCollection:
     def subject_splits(self) -> dict[str, str]:
         """Return each subject's part in the data set's stored split; see `RadiObject.split`."""
         return self._store.subject_splits()
+
+    def subject_rows(self) -> pd.DataFrame:
+        """Return the data set's table of subjects; empty where the collection stands alone."""
+        return pd.DataFrame({n: to_series(c) for n, c in self._store.subject_table().items()})
 
     # Rows
 

@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "doors",
         ("export", "cli", "viewer", "orientation", "imaging_metadata", "query", "stats",
-         "__init__", "__main__"),
+         "ml.inference", "__init__", "__main__"),
     ),
 )  # fmt: skip
 """The floors of the library from the ground up, and the modules and packages on each."""

@@ -66,8 +66,7 @@ def test_functions_import_only_what_is_optional():
         (edge.importer, edge.imported)
         for module, path in LIBRARY.items()
         for edge in imports(module, path, LIBRARY)
-        if edge.in_function
-        and edge.imported.split(".")[0] not in IN_FUNCTIONS
+        if edge.in_function and edge.imported.split(".")[0] not in IN_FUNCTIONS
     }
     assert sorted(hidden) == []
 

@@ -12,9 +12,6 @@ import torch
 from radiobject._types import LabelSource
 from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.ml.datasets.source import VolumeSource
-from radiobject.radi_object import RadiObject
-from radiobject.storage.schema.dataset import owner_of
-from radiobject.storage.tables.groups import object_kind
 
 _OBS, _SUBJECT = "obs_id", "obs_subject_id"
 _SHOWN = 10
@@ -92,13 +89,10 @@ def _column(source: VolumeSource, name: str) -> Mapping[str, Any]:
 
 def _subject_rows(source: VolumeSource) -> pd.DataFrame | None:
     """Return the table of subjects of the data set that a collection belongs to, if to any."""
-    if hasattr(source, "subject_rows"):
-        rows: pd.DataFrame = source.subject_rows()
-        return rows
-    if source.uri is None or object_kind(source.uri) is None:
-        return None
-    owner = owner_of(source.uri)
-    return None if owner == source.uri else RadiObject(owner).obs_meta.read()
+    rows: pd.DataFrame = (
+        source.subject_rows() if hasattr(source, "subject_rows") else pd.DataFrame()
+    )
+    return rows if _SUBJECT in rows.columns else None
 
 
 def _keyed(labels: pd.DataFrame | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -116,6 +116,14 @@ class CollectionStore:
             return {}
         return subject_splits(Table(layout.join(root, layout.OBS_META), self.timestamp))
 
+    def subject_table(self) -> dict[str, Column]:
+        """Return the table of subjects of the owning data set at this state, {} without one."""
+        root = owner_of(self.uri)
+        if root == self.uri:
+            return {}
+        table = Table(layout.join(root, layout.OBS_META), self.timestamp)
+        return table.read([name for name in table.schema()[1] if not name.startswith("_")])
+
     def read(self, columns: Sequence[str] = (), condition: str | None = None) -> dict[str, Column]:
         """Return the key columns and `columns` of every volume, or of those that match."""
         return self.obs.read(columns, condition=condition)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
+from radiobject import VolumeCollection
 from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.ml import VolumeCollectionDataset, create_training_dataloader
 from radiobject.ml.utils import load_labels
@@ -34,6 +35,17 @@ def test_a_column_of_the_subjects(shelf):
     assert load_labels(shelf, "site")["sub-05_CT"] == "C"
     with pytest.raises(SchemaError, match=r"Label column 'nope' not found.*age.*site"):
         load_labels(shelf, "nope")
+
+
+def test_a_column_of_the_stored_subjects(radi):
+    """From the state that the collection was opened at, through views as well."""
+    ages = radi.obs_meta.read().set_index("obs_subject_id")["age"]
+    view = radi.CT.iloc[[2, 0]]
+    found = load_labels(view, "age")
+    assert found == {i: ages[s] for i, s in zip(view.obs_ids, view.subject_ids, strict=True)}
+    alone = VolumeCollection.from_numpy(f"{radi.uri}-alone", {("a", "a_CT"): np.zeros((4, 4, 4))})
+    with pytest.raises(SchemaError, match="Label column 'age' not found"):
+        load_labels(alone, "age")
 
 
 def test_missing_labels_are_listed_before_the_first_batch(shelf):

@@ -1,0 +1,171 @@
+"""Predicted volumes, one after the other, into a stored collection; resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from radiobject.exceptions import ConfigurationError, StoreExistsError
+from radiobject.ml.datasets.pairing import scan_of
+from radiobject.ml.datasets.source import VolumeTable, as_sources
+from radiobject.ml.datasets.volumes import Collections, aligned_tables
+from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
+from radiobject.storage.commits.transaction import transaction
+from radiobject.storage.io import layout
+from radiobject.storage.schema import collection as stored
+from radiobject.storage.schema import dataset
+from radiobject.storage.schema.label_index import fingerprint
+from radiobject.storage.tables.groups import object_kind
+from radiobject.writers import VolumeCollectionWriter, write_new_volume
+
+Output = str | Callable[[NDArray[np.float32]], NDArray[Any]]
+
+
+def predict_collection(
+    collections: Collections,
+    predictor: Predictor,
+    uri: str,
+    window: SlidingWindow,
+    *,
+    output: Output = "channels",
+    name: str | None = None,
+    device: torch.device | str = "cpu",
+    resume: bool = True,
+    spool: str | Path | None = None,
+    run_id: str = "",
+) -> str:
+    """Do what `radiobject.ml.inference.infer_collection` says, and return where the result lies."""
+    if isinstance(output, str) and output not in ("channels", "argmax"):
+        raise ConfigurationError(f"output must be 'channels', 'argmax' or a function, got {output}")
+    tables = aligned_tables(as_sources(collections), geometry=True)
+    uri = layout.normalise_uri(uri)
+    if object_kind(uri) is not None and not resume:
+        raise StoreExistsError(f"something lies at {uri!r}; choose another, or resume=True")
+    target = dataset.open_collection(uri) if object_kind(uri) is not None else None
+    done = set() if target is None else set(target.rows.obs_ids.tolist())
+    called = name or (target.name if target is not None else None) or layout.base_name(uri)
+    folder = _spool_folder(spool, uri)
+    for row in range(len(tables[0])):
+        obs_id = f"{tables[0].subject_ids[row]}_{called}{scan_of(tables[0], row)}"
+        if obs_id in done:
+            continue
+        key = f"{asdict(window)} {output if isinstance(output, str) else 'function'} {run_id}"
+        job = _Job(tables, row, window, output, folder, key)
+        voxels = job.run(predictor, device)
+        _store(uri, called, voxels, obs_id, tables[0], row)
+        done.add(obs_id)
+        job.remove()
+    return uri
+
+
+def _store(
+    uri: str, name: str, voxels: NDArray[Any], obs_id: str, table: VolumeTable, row: int
+) -> None:
+    """Commit one volume to the collection, which the first one makes."""
+    subject, affine, source = table.subject_ids[row], table.affines[row], table.obs_ids[row]
+    if object_kind(uri) is None:
+        with VolumeCollectionWriter(uri, name=name) as writer:
+            writer.write_volume(voxels, obs_id, subject, affine=affine, source_obs_id=source)
+        return
+    with transaction(dataset.owner_of(uri), "infer") as tx:
+        record = write_new_volume(
+            uri,
+            tx.clock.tick(),
+            voxels,
+            obs_id=obs_id,
+            obs_subject_id=subject,
+            affine=affine,
+            columns={"source_obs_id": source},
+        )
+        stored.append_records(uri, [record], tx.clock)
+        dataset.publish(tx, volumes=1)
+
+
+def _spool_folder(given: str | Path | None, uri: str) -> Path:
+    if given is not None:
+        folder = Path(given)
+    else:
+        code = hashlib.sha256(uri.encode()).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"radiobject-infer-{os.getuid()}-{code}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The prediction of one volume, in a file that survives an interruption."""
+
+    tables: list[VolumeTable]
+    row: int
+    window: SlidingWindow
+    output: Output
+    folder: Path
+    key: str
+
+    @property
+    def _path(self) -> Path:
+        prints = [fingerprint(table.locators[self.row]) for table in self.tables]
+        code = hashlib.sha256(" ".join([self.key, *prints]).encode()).hexdigest()[:32]
+        return self.folder / code
+
+    def run(self, predictor: Predictor, device: torch.device | str) -> NDArray[Any]:
+        """Return the whole prediction, mapped from its file."""
+        channels = [table.locators[self.row] for table in self.tables]
+        shape = channels[0].shape
+        state = self._state()
+        voxels = None if state is None else self._map(state["shape"], state["dtype"], "r+")
+        planes = 0 if state is None else int(state["planes"])
+        slabs = predicted_slabs(channels, predictor, self.window, device=device, first_plane=planes)
+        for first, slab in slabs if planes < shape[0] else ():
+            made = _made(slab, self.output)
+            if voxels is None:
+                voxels = self._map([shape[0], *made.shape[1:]], made.dtype.name, "w+")
+            voxels[first : first + len(made)] = made
+            voxels.flush()
+            self._keep(first + len(made), voxels)
+        if voxels is None:
+            raise ConfigurationError(f"volume {channels[0].label} yielded no prediction")
+        return voxels
+
+    def remove(self) -> None:
+        """Delete the files."""
+        for path in (self._path.with_suffix(".json"), self._path.with_suffix(".voxels")):
+            path.unlink(missing_ok=True)
+
+    def _map(self, shape: list[int], dtype: str, mode: Any) -> np.memmap:
+        path = self._path.with_suffix(".voxels")
+        return np.memmap(path, dtype=np.dtype(dtype), mode=mode, shape=tuple(shape))
+
+    def _state(self) -> dict[str, Any] | None:
+        path = self._path.with_suffix(".json")
+        if not path.exists():
+            return None
+        state: dict[str, Any] = json.loads(path.read_text())
+        return state
+
+    def _keep(self, planes: int, voxels: NDArray[Any]) -> None:
+        """Note how many planes are complete, in a file that is never half written."""
+        path = self._path.with_suffix(".json")
+        state = {"planes": planes, "shape": list(voxels.shape), "dtype": voxels.dtype.name}
+        path.with_suffix(".new").write_text(json.dumps(state))
+        path.with_suffix(".new").replace(path)
+
+
+def _made(slab: NDArray[np.float32], output: Output) -> NDArray[Any]:
+    """Return what is stored of a slab, (planes, Y, Z) or (planes, Y, Z, K)."""
+    if callable(output):
+        return np.asarray(output(slab))
+    if output == "argmax":
+        labels = slab.argmax(axis=0)
+        return labels.astype(np.uint8 if len(slab) <= 256 else np.uint16)
+    return slab[0] if len(slab) == 1 else np.moveaxis(slab, 0, -1)
