@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.boxes import Box, slices
 from benchmarks.cohort import Cohort
 from benchmarks.forms import CHUNK, ZSTD_LEVEL
+from benchmarks.library import inner
 
 # Sides of a region; 0 is the volume's whole side.
 REGIONS: dict[str, tuple[int, int, int]] = {
@@ -53,7 +54,8 @@ def write_ways(cohort: Cohort, folder: Path) -> Stored:
     import blosc2
 
     from radiobject.ctx import CompressionConfig, WriteConfig
-    from radiobject.storage.tables import writer
+
+    writer = inner("storage.tables.writer")
 
     locators: dict[str, list[Any]] = {"balanced": [], "fast": []}
     paths: dict[str, list[str]] = {"zstd": [], "lz4": []}
@@ -119,7 +121,7 @@ def _quickest(call: Callable[[], None]) -> float:
 def _alone(call: Callable[[], None]) -> Callable[[], None]:
     """Return `call` by one thread, as every call was before reads were shared among several."""
     try:
-        from radiobject.storage.read.thread_pool import one_thread
+        one_thread = inner("storage.read.thread_pool").one_thread
     except ImportError:
         return call
 
@@ -134,19 +136,17 @@ def engine_reading(
     locators: Sequence[Any], sides: Sequence[int], boxes: Sequence[Box], batch: np.ndarray
 ) -> Callable[[], None]:
     """Return a call that reads `boxes` into `batch`, as many at once as it has places."""
-    from radiobject.geometry.box import Box as Region
-    from radiobject.storage.read.reader import ReadRequest, read_batch
-
+    region_at, reader = inner("geometry.box").Box.at, inner("storage.read.reader")
     places = [batch[n % len(batch)] for n in range(len(boxes))]
     requests = [
-        ReadRequest(locators[volume], Region.at(start, sides), place)
+        reader.ReadRequest(locators[volume], region_at(start, sides), place)
         for (volume, start), place in zip(boxes, places, strict=True)
     ]
     groups = [requests[n : n + len(batch)] for n in range(0, len(requests), len(batch))]
 
     def call() -> None:
         for group in groups:
-            read_batch(group)
+            reader.read_batch(group)
 
     return call
 
@@ -169,12 +169,11 @@ def _from_blosc2(
 def _from_libtiledb(
     locators: list[Any], sides: tuple[int, ...], boxes: list[Box], out: np.ndarray
 ) -> Callable[[], None]:
-    from radiobject.geometry.box import Box as Region
-    from radiobject.storage.io.libtiledb import query_into
+    region_at, query_into = inner("geometry.box").Box.at, inner("storage.io.libtiledb").query_into
 
     def call() -> None:
         for volume, start in boxes:
-            query_into(locators[volume].uri, Region.at(start, sides), out)
+            query_into(locators[volume].uri, region_at(start, sides), out)
 
     return call
 
@@ -197,11 +196,8 @@ def decoded_cache(budget_mb: int | None) -> Iterator[None]:
 
 
 def _use_cache(name: str | None) -> None:
-    from radiobject.storage.cache import tile_cache
-    from radiobject.storage.read import reader
-
-    reader.close_all()
-    tile_cache.detach()
+    inner("storage.read.reader").close_all()
+    inner("storage.cache.tile_cache").detach()
     if name is None:
         os.environ.pop("RADIOBJECT_CACHE", None)
     else:
@@ -210,9 +206,7 @@ def _use_cache(name: str | None) -> None:
 
 def tile_megabytes(stored: Stored) -> float:
     """Return the MiB that all decoded tiles take which are not of one value."""
-    from radiobject.storage.cache import tile_cache
-
     boxes: list[Box] = [(n, (0, 0, 0)) for n in range(len(stored.locators["balanced"]))]
     with decoded_cache(4096):
         reading("engine balanced", stored, stored.shape, boxes)()
-        return tile_cache.cache_use().tile_bytes / 2**20
+        return inner("storage.cache.tile_cache").cache_use().tile_bytes / 2**20

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.boxes import Task, slices
 from benchmarks.forms import COLLECTION, MASK_COLLECTION, make_form, write_store
+from benchmarks.library import inner
 
 Operation = Callable[[], Any]
 
@@ -152,8 +153,8 @@ def _boxes(task: Task, collection: Any, size: int) -> list[tuple[Any, tuple[slic
 def _undecoded(task: Task, argument: str) -> Operation:
     """Sixteen cubes of volumes that are opened anew, with no decoded tile to be found."""
     from benchmarks.engine import decoded_cache
-    from radiobject.storage.read.reader import close_all  # noqa: F401 - older libraries lack it
 
+    _ = inner("storage.read.reader").close_all  # older libraries lack it
     boxes = _boxes(task, _collection(task), int(argument))
 
     def call() -> None:

@@ -16,6 +16,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.forms import COLLECTION
 from benchmarks.goals import BIDS, DICOM, DISK, FIRST_SLICE, INGEST, Outcome, of_ratio
 from benchmarks.infrastructure.turns import interleaved, ratio, summary
+from benchmarks.library import inner
 
 ROUNDS = 5
 BIDS_SUBJECTS = 1000
@@ -151,7 +152,7 @@ def bids_outcome(folder: Path, subjects: int = BIDS_SUBJECTS, rounds: int = ROUN
     """Return the seconds that planning the ingest of a BIDS folder takes."""
     import nibabel as nib
 
-    from radiobject.ingest.plan import plan_bids
+    plan_bids = inner("ingest.plan").plan_bids
 
     root = folder / "bids"
     root.mkdir()

@@ -29,6 +29,7 @@ from benchmarks.goals import (
 from benchmarks.infrastructure.measure import endless, touch
 from benchmarks.infrastructure.resources import held_mib
 from benchmarks.infrastructure.turns import Ratio, interleaved, ratio, summary
+from benchmarks.library import inner
 from benchmarks.operations import segmentation_loader, store_uri, training_loader
 from benchmarks.tables import write_tables
 
@@ -70,9 +71,7 @@ def overhead(task: Task, rounds: int = ROUNDS) -> Ratio:
 
     Both fill a new batch each time.
     """
-    from radiobject.geometry.box import Box
-    from radiobject.storage.read.reader import read_into
-
+    Box, read_into = inner("geometry.box").Box, inner("storage.read.reader").read_into
     collection = _decoded(task)
     locators = collection.locators()
     delivered = endless(training_loader(task, collection))
@@ -192,8 +191,7 @@ def construction_outcomes(
 @contextmanager
 def _counted_table_reads() -> Iterator[list[int]]:
     """Yield a list that grows by a 1 with every table read."""
-    from radiobject.storage.tables.table import Table
-
+    Table = inner("storage.tables.table").Table
     read, counted = Table.read, []
 
     def counting(self: Any, *arguments: Any, **options: Any) -> Any:

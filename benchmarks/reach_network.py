@@ -25,6 +25,7 @@ from benchmarks.engine import decoded_cache
 from benchmarks.forms import COLLECTION
 from benchmarks.goals import S3_FIRST, S3_LATER, S3_MIRRORED, S3_REQUESTS, Outcome, of_ratio
 from benchmarks.infrastructure.turns import summary
+from benchmarks.library import inner
 from benchmarks.operations import store_uri
 from benchmarks.s3 import running_server, traffic, upload_folder
 
@@ -81,9 +82,7 @@ def _touch_all(task: Task, locators: list[Any]) -> None:
 
 
 def _read_all(task: Task, locators: list[Any], boxes: list[tuple[int, list[int]]]) -> float:
-    from radiobject.geometry.box import Box
-    from radiobject.storage.read.reader import read_into
-
+    Box, read_into = inner("geometry.box").Box, inner("storage.read.reader").read_into
     outs = np.empty((len(boxes), *task.patch_size), task.cohort.subjects[0].dtype)
 
     def read(number: int) -> None:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.library import inner
+
 
 def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
     """Write the tables of a data set of `count` subjects with one volume each.
 
     `index_bytes` is the size of a volume's tile index: some 3 KB, or less where none is read.
     """
-    from radiobject.storage.commits.head import ROOT
-    from radiobject.storage.commits.transaction import creation
-    from radiobject.storage.io import layout
-    from radiobject.storage.schema import collection as stored
-    from radiobject.storage.schema import dataset
-    from radiobject.storage.schema.volume_rows import AFFINE, ARRAY, AXCODES, DTYPE, SIDES, SPACING
-    from radiobject.storage.tables.table import Table
-
+    layout, dataset = inner("storage.io.layout"), inner("storage.schema.dataset")
+    stored, columns = inner("storage.schema.collection"), inner("storage.schema.volume_rows")
+    creation = inner("storage.commits.transaction").creation
+    root, table = inner("storage.commits.head").ROOT, inner("storage.tables.table").Table
     subjects = [f"sub-{number:06d}" for number in range(count)]
     ids = [f"{subject}_CT" for subject in subjects]
-    with creation(uri, ROOT, "synthetic") as tx:
+    with creation(uri, root, "synthetic") as tx:
         dataset.create_obs_meta(uri, {"age": np.dtype(np.int64)}, tx.clock)
         ages = (np.arange(count) % 90).tolist()
         dataset.add_subjects(uri, {layout.SUBJECT_ID: subjects, "age": ages}, tx.clock)
@@ -28,13 +26,13 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
         folder = layout.join(uri, place)
         stored.create_collection(folder, tx.clock, {"kvp": np.int64}, name="CT", owner="../..")
         arrays = [layout.array_name(obs_id, tx.timestamp) for obs_id in ids]
-        rows = {layout.SUBJECT_ID: subjects, layout.OBS_ID: ids, ARRAY: arrays}
-        rows |= {DTYPE: ["int16"] * count, AXCODES: ["RAS"] * count}
-        rows |= {"kvp": np.arange(count) % 140, SIDES[3]: np.zeros(count, np.int32)}
-        rows |= {side: np.full(count, 240, np.int32) for side in SIDES[:3]}
-        rows |= {spacing: np.ones(count) for spacing in SPACING}
-        rows |= {name: np.full(count, float(name[-1] == name[-2])) for name in AFFINE}
-        Table(layout.join(folder, layout.OBS)).write(rows, tx.clock.tick())
+        rows = {layout.SUBJECT_ID: subjects, layout.OBS_ID: ids, columns.ARRAY: arrays}
+        rows |= {columns.DTYPE: ["int16"] * count, columns.AXCODES: ["RAS"] * count}
+        rows |= {"kvp": np.arange(count) % 140, columns.SIDES[3]: np.zeros(count, np.int32)}
+        rows |= {side: np.full(count, 240, np.int32) for side in columns.SIDES[:3]}
+        rows |= {spacing: np.ones(count) for spacing in columns.SPACING}
+        rows |= {name: np.full(count, float(name[-1] == name[-2])) for name in columns.AFFINE}
+        table(layout.join(folder, layout.OBS)).write(rows, tx.clock.tick())
         index = {stored.INDEX_KEY: arrays, stored.INDEX_COLUMN: [b"x" * index_bytes] * count}
-        Table(layout.join(folder, layout.TILE_INDEX)).write(index, tx.clock.tick())
+        table(layout.join(folder, layout.TILE_INDEX)).write(index, tx.clock.tick())
         dataset.publish(tx, collections={"CT": place}, subjects=count, volumes=count)
