@@ -1,6 +1,7 @@
 """RadiObject: radiology volumes in TileDB, read patch by patch and fed to PyTorch."""
 
 from radiobject._types import AttrValue, BatchTransformFn, LabelSource, TransformFn
+from radiobject._version import __version__ as __version__
 from radiobject.ctx import (
     CompressionConfig,
     Compressor,
@@ -35,8 +36,6 @@ from radiobject.storage.schema.removal import delete_tiledb_uri, uri_exists
 from radiobject.transform.query import EagerQuery, LazyQuery
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
-
-__version__ = "0.2.0"
 
 __all__ = [
     "AlignmentError",

@@ -1,8 +1,10 @@
-"""Properties that are computed once."""
+"""What is made on first use: properties of objects, and modules."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
@@ -34,3 +36,43 @@ class lazy_property(Generic[T]):
             return self
         value = instance.__dict__[self._name] = self._compute(instance)
         return value
+
+
+class LazyModule:
+    """A module that is imported when something of it is first used.
+
+    For packages that are optional or slow: what names them at the top of a module costs nothing
+    until it is used, and a missing one is answered with the command that installs it.
+
+    Parameters
+    ----------
+    name : str
+        The module.
+    purpose : str
+        What it is needed for, as the beginning of the sentence "... needs <package>".
+    extra : str
+        The extra of this package that installs it; empty for one that is always installed.
+    """
+
+    def __init__(self, name: str, purpose: str = "", extra: str = "") -> None:
+        self._name = name
+        self._purpose = purpose
+        self._extra = extra
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(self._module(), attribute)
+
+    def _module(self) -> ModuleType:
+        try:
+            return importlib.import_module(self._name)
+        except ModuleNotFoundError as error:
+            missing = str(error.name).split(".")[0]
+            if not self._extra or missing == "radiobject":
+                raise
+            raise ImportError(
+                f"{self._purpose} needs {missing}: pip install 'radiobject[{self._extra}]'",
+                name=missing,
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"LazyModule({self._name!r})"

@@ -14,7 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("base", ("exceptions", "_types", "lazy", "jsonable", "indexing", "ctx", "process")),
+    (
+        "base",
+        ("exceptions", "_types", "_version", "lazy", "jsonable", "indexing", "ctx", "process"),
+    ),
     ("geometry", ("geometry",)),
     ("sampling", ("sampling",)),
     ("formats", ("formats",)),
@@ -63,7 +66,10 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imports(importer: str, path: Path, known: Iterable[str] = ()) -> Iterator[Import]:
-    """Yield every import of a module; `known` tells modules from names inside modules."""
+    """Yield every import of a module, those by `LazyModule` among them.
+
+    `known` tells modules from names inside modules.
+    """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     functions: set[int] = set()
     types: set[int] = set()
@@ -81,6 +87,8 @@ def imports(importer: str, path: Path, known: Iterable[str] = ()) -> Iterator[Im
             assert node.level == 0, f"{path}:{node.lineno} imports relatively"
             whole = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
             names = [full if full in known else str(node.module) for full in whole.values()]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "LazyModule":
+            names = [ast.literal_eval(node.args[0])]
         for name in dict.fromkeys(names):
             yield Import(importer, name, node.lineno, id(node) in functions, id(node) in types)
 

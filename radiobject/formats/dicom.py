@@ -36,7 +36,14 @@ from radiobject.geometry.orientation import (
     spacing_mm,
 )
 
-__all__ = ["DicomSeries", "load_folder", "load_series", "scan_dicom"]
+__all__ = [
+    "DicomSeries",
+    "detect_dicom_orientation",
+    "extract_dicom_metadata",
+    "load_folder",
+    "load_series",
+    "scan_dicom",
+]
 
 
 def scan_dicom(
@@ -190,15 +197,25 @@ def only_series(
     )
 
 
-def metadata_of_folder(folder: Path) -> DicomMetadata:
-    """Return the obs columns of the one series in a folder; errors as `load_folder`."""
-    return only_series(folder).metadata()
+def extract_dicom_metadata(dicom_dir: str | Path) -> DicomMetadata:
+    """Return the metadata of the DICOM series in a folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    ValueError
+        If it holds no DICOM file.
+    IngestError
+        If it holds no volume or several.
+    """
+    return only_series(Path(dicom_dir)).metadata()
 
 
-def orientation_of_folder(folder: Path) -> OrientationInfo:
-    """Return the orientation of the one series in a folder; of an empty folder, the identity."""
+def detect_dicom_orientation(dicom_dir: str | Path) -> OrientationInfo:
+    """Return the orientation of the DICOM series in a folder; of an empty folder, the identity."""
     try:
-        series = only_series(folder)
+        series = only_series(Path(dicom_dir))
     except NoImagesError:
         return OrientationInfo.from_affine(np.eye(4), "identity", "unknown")
     return OrientationInfo.from_affine(

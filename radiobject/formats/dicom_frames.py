@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pydicom
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_geometry import slice_normal
 from radiobject.formats.dicom_header import (
     DEFLATED,
     NATIVE_SYNTAXES,
-    PARSE_ERRORS,
     DicomFile,
     NotDicomError,
     OtherObjectError,
@@ -24,10 +22,12 @@ from radiobject.formats.dicom_header import (
     element_header_bytes,
     file_meta,
     header_fields,
+    parse_errors,
     pixel_format,
 )
 from radiobject.formats.dicom_mosaic import CSA_TAGS, Window, mosaic_tiles
 from radiobject.formats.discovery import DICOM_HEAD_BYTES, starts_like_dicom
+from radiobject.formats.engines import pydicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.privacy import ALLOWED_KEYWORDS
 
@@ -124,7 +124,7 @@ def read_frames(
     except IngestError as error:
         harmless = isinstance(error, OtherObjectError)
         raise RefusedFileError(str(error), series, description, harmless) from error
-    except PARSE_ERRORS as error:
+    except parse_errors() as error:
         raise RefusedFileError(f"damaged DICOM file ({error})", series, description) from error
 
 

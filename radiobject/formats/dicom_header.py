@@ -12,19 +12,13 @@ from typing import Any
 import numpy as np
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.engines import pydicom
 from radiobject.formats.privacy import ALLOWED_KEYWORDS, NUMBER_KEYWORDS
 
-try:
-    from pydicom.errors import BytesLengthException, InvalidDicomError
-except ImportError as error:
-    raise ImportError("reading DICOM needs pydicom: pip install 'radiobject[dicom]'") from error
-
-PARSE_ERRORS = (
-    InvalidDicomError, BytesLengthException, EOFError, ValueError, KeyError, TypeError,
-    AttributeError, IndexError, NotImplementedError, OverflowError, OSError, struct.error,
-    zlib.error, RecursionError,
+_PARSE_ERRORS = (
+    EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, NotImplementedError,
+    OverflowError, OSError, struct.error, zlib.error, RecursionError,
 )  # fmt: skip
-"""What pydicom raises for a file that is damaged."""
 
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
@@ -32,6 +26,12 @@ EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 NATIVE_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
 DEFLATED = "1.2.840.10008.1.2.1.99"
+
+
+def parse_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what pydicom raises for a file that is damaged, and `others`."""
+    own = (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException)
+    return (*own, *_PARSE_ERRORS, *others)
 
 
 class NotDicomError(IngestError):

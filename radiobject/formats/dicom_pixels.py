@@ -9,7 +9,6 @@ from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
@@ -17,11 +16,12 @@ from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import (
     EXPLICIT_BIG,
     NATIVE_SYNTAXES,
-    PARSE_ERRORS,
     DicomFile,
     PixelFormat,
     element_header_bytes,
+    parse_errors,
 )
+from radiobject.formats.engines import encaps, pydicom
 from radiobject.formats.guards import Limits
 from radiobject.formats.rescale import (
     apply_integer_scale,
@@ -174,7 +174,7 @@ def _decoded_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
         stored = dataset.pixel_array
     except IngestError:
         raise
-    except (*PARSE_ERRORS, RuntimeError) as error:
+    except parse_errors(RuntimeError) as error:
         raise IngestError(f"{name}: pixels cannot be decoded ({error})") from error
     expected = (file.frames, pixels.rows, pixels.columns)
     if stored.size != int(np.prod(expected)) or stored.dtype.kind not in "iu":
@@ -187,9 +187,7 @@ def _decoded_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
 
 
 def _codestreams(dataset: Any, frames: int) -> Iterator[bytes]:
-    from pydicom.encaps import generate_frames
-
-    yield from generate_frames(dataset.PixelData, number_of_frames=frames)
+    yield from encaps.generate_frames(dataset.PixelData, number_of_frames=frames)
 
 
 def _check_codestream(name: str, stream: bytes, pixels: PixelFormat) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 
-from radiobject import __version__
+from radiobject._version import __version__
 from radiobject.exceptions import AlignmentError, IngestError, ShapeError
-from radiobject.formats.dicom_header import PARSE_ERRORS
+from radiobject.formats.dicom_header import parse_errors
 from radiobject.formats.dicom_series import DicomSeries
+from radiobject.formats.engines import highdicom as hd
+from radiobject.formats.engines import pydicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns
 from radiobject.formats.source import SourceFile, read_file
@@ -28,13 +29,6 @@ from radiobject.geometry.orientation import (
     orientation_info_to_metadata,
     reorient_to_canonical,
 )
-
-try:
-    import highdicom as hd
-except ImportError as error:
-    raise ImportError(
-        "DICOM segmentations need highdicom: pip install 'radiobject[dicom]'"
-    ) from error
 
 GRID_TOLERANCE_MM = 1e-2
 """Largest distance of a voxel from its place for two grids to be one."""
@@ -115,7 +109,7 @@ def load_dicom_seg(
         described = {number: _segment(seg.get_segment_description(number)) for number in numbers}
     except IngestError:
         raise
-    except (*PARSE_ERRORS, RuntimeError, sqlite3.Error) as error:  # highdicom keeps frames in SQL
+    except parse_errors(RuntimeError, sqlite3.Error) as error:  # highdicom keeps frames in SQL
         raise IngestError(f"{name}: cannot be read as one label volume ({error})") from error
     data, affine = _along_normal(volume.array, volume.affine)
     if reference is not None:
@@ -227,7 +221,7 @@ def _check_header(path: Path, limits: Limits) -> None:
         shape = (int(header.Columns), int(header.Rows), int(header.get("NumberOfFrames") or 1))
     except IngestError:
         raise
-    except PARSE_ERRORS as error:
+    except parse_errors() as error:
         raise IngestError(f"{path.name}: damaged DICOM file ({error})") from error
     limits.check_volume(path.name, shape, 1)
 

@@ -128,36 +128,6 @@ def infer_series_type(path: str | Path, header: Any | None = None) -> str:
     return found
 
 
-def extract_nifti_metadata(path: str | Path) -> NiftiMetadata:
-    """Return the metadata of a NIfTI file, from its header alone.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    IngestError
-        If it is not a NIfTI volume.
-    """
-    from radiobject.formats.nifti import nifti_metadata
-
-    return nifti_metadata(Path(path))
-
-
-def extract_dicom_metadata(dicom_dir: str | Path) -> DicomMetadata:
-    """Return the metadata of the DICOM series in a folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such folder.
-    ValueError
-        If it holds no DICOM file.
-    """
-    from radiobject.formats.dicom import metadata_of_folder
-
-    return metadata_of_folder(Path(dicom_dir))
-
-
 def _integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text))
 

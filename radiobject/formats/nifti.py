@@ -26,15 +26,15 @@ from radiobject.formats.nifti_header import (
 )
 from radiobject.formats.rescale import apply_if_lossless
 from radiobject.formats.source import SourceFile, read_file
+from radiobject.geometry.blocked_copy import copy_in_blocks
 from radiobject.geometry.orientation import (
     Confidence,
     OrientationInfo,
     orientation_info_to_metadata,
     reorient_to_canonical,
 )
-from radiobject.storage.tiles.blocked_copy import copy_in_blocks
 
-__all__ = ["is_nifti", "load_nifti", "nifti_metadata", "read_header", "save_nifti"]
+__all__ = ["extract_nifti_metadata", "is_nifti", "load_nifti", "read_header", "save_nifti"]
 
 _SLICES = 64
 _SLAB_BYTES = 1 << 26
@@ -89,9 +89,17 @@ def load_nifti(
     return _image(layout, data, rescale, source, reorient, _kept_text(layout, keep))
 
 
-def nifti_metadata(path: Path, limits: Limits = DEFAULT_LIMITS) -> NiftiMetadata:
-    """Return the obs columns of a NIfTI file from its header; the voxels are not read."""
-    return read_header(path, limits).columns()
+def extract_nifti_metadata(path: str | Path) -> NiftiMetadata:
+    """Return the metadata of a NIfTI file, from its header alone.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IngestError
+        If it is not a NIfTI volume.
+    """
+    return read_header(Path(path)).columns()
 
 
 def _voxels(name: str, layout: NiftiLayout, content: bytes, limits: Limits) -> NDArray[Any]:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
 from numpy.typing import DTypeLike, NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.formats.engines import nifti1, nifti2
 from radiobject.geometry.orientation import COSINE_TOLERANCE, axis_codes, nifti_geometry
 
 _NIFTI1_MAX_SIDE = 32767
@@ -101,7 +100,7 @@ def export_header(
     kept: dict[str, Any] = json.loads(metadata.get("nifti_fields", "{}"))
     file_shape = _file_shape(shape, kept)
     second = int(metadata.get("nifti_version", 1)) == 2 or max(shape) > _NIFTI1_MAX_SIDE
-    header = (Nifti2Header if second else Nifti1Header)()
+    header = nifti2.Nifti2Header() if second else nifti1.Nifti1Header()
     header.set_data_dtype(dtype)
     header.set_data_shape(file_shape)
     header["vox_offset"] = header.template_dtype.itemsize + 4

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
-from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError, ShapeError
+from radiobject.formats.engines import nifti1, nifti2
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive
 from radiobject.formats.gzip_stream import GZIP_MAGIC, gunzip_head
 from radiobject.formats.metadata import NiftiMetadata
@@ -205,10 +203,10 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
     """
     version, paired = _flavour(path.name, head)
     kind = {
-        (1, False): Nifti1Header,
-        (1, True): Nifti1PairHeader,
-        (2, False): Nifti2Header,
-        (2, True): Nifti2PairHeader,
+        (1, False): nifti1.Nifti1Header,
+        (1, True): nifti1.Nifti1PairHeader,
+        (2, False): nifti2.Nifti2Header,
+        (2, True): nifti2.Nifti2PairHeader,
     }[version, paired]
     try:
         header = kind(head[: kind.template_dtype.itemsize], check=False)
@@ -216,7 +214,7 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
         header.check_fix(logger=_LOG, error_level=_HOPELESS)
         shape = tuple(int(side) for side in header.get_data_shape())
         dtype = header.get_data_dtype()
-    except (HeaderDataError, ValueError) as error:
+    except (nifti1.HeaderDataError, ValueError) as error:
         raise IngestError(f"{path.name}: damaged NIfTI header ({error})") from error
     shape = _volume_shape(path.name, shape)
     _check_dtype(path.name, dtype)

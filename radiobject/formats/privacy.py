@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from radiobject.exceptions import ConfigurationError
+from radiobject.formats.engines import pydicom
 
 ALLOWED_KEYWORDS = (
     "Modality", "SeriesDescription", "KVP", "Exposure", "RepetitionTime", "EchoTime",
@@ -63,9 +64,8 @@ def check_keywords(keep: Sequence[str]) -> tuple[str, ...]:
     ConfigurationError
         If one is not; private elements have no keyword and cannot be kept.
     """
-    from pydicom.datadict import tag_for_keyword
-
-    unknown = [keyword for keyword in keep if tag_for_keyword(keyword) is None]
+    known = pydicom.datadict.tag_for_keyword
+    unknown = [keyword for keyword in keep if known(keyword) is None]
     if unknown:
         raise ConfigurationError(
             f"{', '.join(map(repr, unknown))}: no such DICOM keyword; give names such as "

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -255,13 +254,6 @@ def detect_nifti_orientation(img: Any) -> OrientationInfo:
     affine, source = nifti_geometry(header)
     confidence: Confidence = "unknown" if source == "identity" else "header"
     return OrientationInfo.from_affine(affine, source, confidence)
-
-
-def detect_dicom_orientation(dicom_dir: Path) -> OrientationInfo:
-    """Return the orientation of the DICOM series in a folder; of an empty folder, the identity."""
-    from radiobject.formats.dicom import orientation_of_folder
-
-    return orientation_of_folder(Path(dicom_dir))
 
 
 def is_orientation_valid(info: OrientationInfo) -> bool:

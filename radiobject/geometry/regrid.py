@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from radiobject.exceptions import AlignmentError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding, source_positions
-from radiobject.sampling.labels import BACKGROUND
+
+BACKGROUND = 0
+"""The value of a label volume that is no class."""
 
 TIE_TOLERANCE = 1e-4
 """Source voxels by which a centre may miss a halfway point and still count as lying on it.

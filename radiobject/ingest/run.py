@@ -29,7 +29,7 @@ from radiobject.storage.schema import dataset, volume_rows
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.label_index import build_label_index, fingerprint, write_label_rows
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
-from radiobject.storage.tiles.blocked_copy import c_ordered
+from radiobject.storage.tiles.c_order import c_ordered
 from radiobject.volume import reorient_target
 from radiobject.writers import write_new_volume
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import SchemaError
+from radiobject.geometry.regrid import BACKGROUND
 from radiobject.sampling.philox import below, philox
 
 MAX_POSITIONS = 1024
@@ -23,8 +24,6 @@ MAX_TILES = 4096
 """Tiles of the coarse grid; its extent is doubled until it fits."""
 MAX_CLASSES = 1024
 """More distinct values than this are an image, not labels."""
-BACKGROUND = 0
-"""The value that is no class."""
 _TILE = 32
 _COUNTED_VALUES = 1 << 16
 _SAMPLE_STREAM = 0x1AB

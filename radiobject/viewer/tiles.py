@@ -11,7 +11,8 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.tiling import tiles_covering
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tiles.fragment import UnsupportedArrayError
-from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
+from radiobject.storage.tiles.index_build import build_tile_index
+from radiobject.storage.tiles.tile_index import TileIndex
 
 _MAX_LISTED = 4096
 

@@ -28,10 +28,14 @@ from pydicom.uid import (
 )
 
 from radiobject.exceptions import ConfigurationError, IngestError
-from radiobject.formats.dicom import load_folder, load_series, scan_dicom
-from radiobject.formats.metadata import extract_dicom_metadata
+from radiobject.formats.dicom import (
+    detect_dicom_orientation,
+    extract_dicom_metadata,
+    load_folder,
+    load_series,
+    scan_dicom,
+)
 from radiobject.formats.report import Verdict
-from radiobject.geometry.orientation import detect_dicom_orientation
 
 NIBABEL_FILES = Path(nib.__file__).parent / "nicom" / "tests" / "data"
 

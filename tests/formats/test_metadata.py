@@ -8,13 +8,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from radiobject.formats.dicom import extract_dicom_metadata
 from radiobject.formats.metadata import (
     KNOWN_SERIES_TYPES,
     DicomMetadata,
-    extract_dicom_metadata,
-    extract_nifti_metadata,
     infer_series_type,
 )
+from radiobject.formats.nifti import extract_nifti_metadata
 
 
 @pytest.mark.parametrize(

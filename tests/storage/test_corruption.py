@@ -17,7 +17,8 @@ from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables import writer
 from radiobject.storage.tiles.decode import TileDecoder
-from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
+from radiobject.storage.tiles.index_build import build_tile_index
+from radiobject.storage.tiles.tile_index import TileIndex
 
 SHAPE = (40, 40, 40)
 

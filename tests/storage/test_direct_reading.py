@@ -26,7 +26,7 @@ from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import ReadRequest, Rescale
 from radiobject.storage.tables import writer
-from radiobject.storage.tiles.tile_index import build_tile_index
+from radiobject.storage.tiles.index_build import build_tile_index
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ import numpy as np
 from radiobject._types import LabelSource
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.padding import Padding
-from radiobject.geometry.regrid_labels import regridded_summary
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets.base import Field, StoredDataset, Transform
 from radiobject.ml.datasets.labels import label_values, load_labels
@@ -23,6 +22,7 @@ from radiobject.ml.datasets.pairing import (
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable, as_sources, read_table
 from radiobject.sampling.foreground import Foreground, Placement, Uniform, check_classes
 from radiobject.sampling.labels import LabelSummary
+from radiobject.sampling.regrid_labels import regridded_summary
 from radiobject.storage.schema.label_build import ensure_label_rows
 
 Collections = VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource]

@@ -10,7 +10,8 @@ from radiobject.storage.io import libtiledb, remote, stats
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.volume_tiles import VolumeTiles
 from radiobject.storage.tiles.fragment import UnsupportedArrayError
-from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
+from radiobject.storage.tiles.index_build import build_tile_index
+from radiobject.storage.tiles.tile_index import TileIndex
 from radiobject.storage.tiles.tile_source import pool
 
 MAX_OPEN_VOLUMES = 4096

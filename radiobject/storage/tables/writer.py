@@ -19,9 +19,10 @@ from radiobject.storage.io.libtiledb import is_remote, writing_ctx
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables.filter_trial import choose_filters
-from radiobject.storage.tiles.blocked_copy import c_ordered
+from radiobject.storage.tiles.c_order import c_ordered
 from radiobject.storage.tiles.fragment import UnsupportedArrayError
-from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
+from radiobject.storage.tiles.index_build import build_tile_index
+from radiobject.storage.tiles.tile_index import TileIndex
 
 VOXELS_ATTR = "voxels"
 AXES = ("x", "y", "z", "t")

@@ -41,7 +41,7 @@ class _Layout:
     fill: np.generic
 
 
-def build(uri: str) -> TileIndex:
+def build_tile_index(uri: str) -> TileIndex:
     """Make the tile index of the volume at `uri` from the fragment's own metadata.
 
     Filters, type and orders come from the array's schema, never from a guess. With the tile file

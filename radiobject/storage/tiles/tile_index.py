@@ -158,16 +158,6 @@ class TileIndex:
             raise IntegrityError(f"packed tile index of {len(packed)} bytes: {error}") from error
 
 
-def build_tile_index(uri: str) -> TileIndex:
-    """Make the tile index of the volume at `uri` from the array itself.
-
-    See `radiobject.storage.tiles.index_build.build`, which this names for callers.
-    """
-    from radiobject.storage.tiles.index_build import build
-
-    return build(uri)
-
-
 def _little(values: np.ndarray) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 

@@ -17,7 +17,7 @@ from radiobject.geometry.content import content_box
 from radiobject.stats import TileDBStats
 from radiobject.storage.read import reader
 from radiobject.storage.tables import writer
-from radiobject.storage.tiles.blocked_copy import c_ordered
+from radiobject.storage.tiles.c_order import c_ordered
 from radiobject.storage.tiles.tile_index import TileIndex
 
 

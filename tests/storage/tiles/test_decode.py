@@ -15,7 +15,7 @@ from stored import DTYPES, FILTERS, write
 
 from radiobject.exceptions import IntegrityError
 from radiobject.storage.tiles.decode import TileDecoder, scratch
-from radiobject.storage.tiles.tile_index import build_tile_index
+from radiobject.storage.tiles.index_build import build_tile_index
 
 EXTENTS = {3: (4, 3, 5), 4: (4, 3, 2, 2)}
 SHAPES = {3: (9, 7, 5), 4: (5, 7, 3, 3)}

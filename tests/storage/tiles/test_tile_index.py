@@ -20,7 +20,8 @@ from radiobject.geometry.box import Box
 from radiobject.storage.io.array_files import LocalFiles
 from radiobject.storage.tiles import tile_index as module
 from radiobject.storage.tiles.fragment import UnsupportedArrayError, parse
-from radiobject.storage.tiles.tile_index import TileIndex, build_tile_index
+from radiobject.storage.tiles.index_build import build_tile_index
+from radiobject.storage.tiles.tile_index import TileIndex
 from radiobject.storage.tiles.voxel_check import inside_tile, matches_statistics
 
 SHAPE, EXTENTS = (37, 41, 33), (16, 16, 16)

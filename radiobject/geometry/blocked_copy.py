@@ -6,8 +6,6 @@ import itertools
 
 import numpy as np
 
-from radiobject.storage.io.huge_pages import private_memory
-
 _BLOCK = {3: (8, 32), 4: (8, 8, 16)}
 
 _GROUP = np.dtype("V16")
@@ -18,26 +16,6 @@ _LARGEST_GROUPED = 4
 
 _CACHED_BYTES = 1 << 19
 """Bytes of a block that is taken apart before it leaves the processor's cache."""
-
-
-def c_ordered(voxels: np.ndarray) -> np.ndarray:
-    """Return `voxels` in C order, without a copy if they are in it already.
-
-    Parameters
-    ----------
-    voxels : ndarray, 3-D or 4-D, any strides
-    """
-    if voxels.flags.c_contiguous:
-        return voxels
-    memory = private_memory(voxels.nbytes)
-    out = np.frombuffer(memory, voxels.dtype, voxels.size).reshape(voxels.shape)
-    first, *others = map(abs, voxels.strides)
-    if first > min(others):
-        # Neighbours lie along another axis than the first: NumPy copies that as fast as can be.
-        out[...] = voxels
-    else:
-        copy_in_blocks(voxels, out)
-    return out
 
 
 def copy_in_blocks(voxels: np.ndarray, out: np.ndarray) -> None:

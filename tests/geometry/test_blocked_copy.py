@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radiobject.storage.tiles import blocked_copy
-from radiobject.storage.tiles.blocked_copy import c_ordered, copy_in_blocks
+from radiobject.geometry import blocked_copy
+from radiobject.geometry.blocked_copy import copy_in_blocks
+from radiobject.storage.tiles.c_order import c_ordered
 
 DTYPES = ["?", "i1", "u1", "<i2", ">i2", "u2", "<f4", ">f4", "<i4", "u4", "<f8", ">f8", "i8"]
 

@@ -3,8 +3,8 @@ import pytest
 
 from radiobject.geometry.box import Box
 from radiobject.geometry.regrid import Regrid
-from radiobject.geometry.regrid_labels import regridded_summary
 from radiobject.sampling.labels import build_label_index
+from radiobject.sampling.regrid_labels import regridded_summary
 
 
 def two_structures(shape):

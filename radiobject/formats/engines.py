@@ -1,0 +1,24 @@
+"""The packages that parse files, each imported when a file first needs it.
+
+nibabel takes a third of a second and brings pydicom along; pydicom and highdicom are optional.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from radiobject.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import highdicom
+    import pydicom
+    from nibabel import nifti1, nifti2
+    from pydicom import encaps
+else:
+    nifti1 = LazyModule("nibabel.nifti1")
+    nifti2 = LazyModule("nibabel.nifti2")
+    pydicom = LazyModule("pydicom", "reading DICOM", "dicom")
+    encaps = LazyModule("pydicom.encaps", "reading DICOM", "dicom")
+    highdicom = LazyModule("highdicom", "a DICOM segmentation", "dicom")
+
+__all__ = ["encaps", "highdicom", "nifti1", "nifti2", "pydicom"]
