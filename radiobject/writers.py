@@ -288,7 +288,10 @@ class VolumeCollectionWriter:
 
     def _flush(self) -> None:
         if self._tx is not None:
-            stored.append_records(self.uri, self._records, self._tx.clock)
+            declared = self._schema is not None
+            stored.append_records(
+                self.uri, self._records, self._tx.clock, mixed=False, fixed=declared
+            )
         self._records = []
 
 

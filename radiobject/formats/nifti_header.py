@@ -34,6 +34,9 @@ HEADER_BYTES = 540
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")
 
+_DAMAGED = (ValueError, ArithmeticError, np.linalg.LinAlgError)
+"""What NumPy, and nibabel beside its own error, raise over numbers that no header should hold."""
+
 _UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
 _SINGLE, _PAIR = (b"n+1", b"n+2"), (b"ni1", b"ni2")
 
@@ -214,7 +217,7 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
         header.check_fix(logger=_LOG, error_level=_HOPELESS)
         shape = tuple(int(side) for side in header.get_data_shape())
         dtype = header.get_data_dtype()
-    except (nifti1.HeaderDataError, ValueError) as error:
+    except (nifti1.HeaderDataError, *_DAMAGED) as error:
         raise IngestError(f"{path.name}: damaged NIfTI header ({error})") from error
     shape = _volume_shape(path.name, shape)
     _check_dtype(path.name, dtype)
@@ -229,10 +232,10 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
 
 
 def _geometry(name: str, header: Any) -> tuple[NDArray[np.float64], OrientationSource]:
-    affine, source = nifti_geometry(header)
     try:
+        affine, source = nifti_geometry(header)
         axis_codes(affine)
-    except ShapeError as error:
+    except (ShapeError, nifti1.HeaderDataError, *_DAMAGED) as error:
         raise IngestError(f"{name}: its header places voxels nowhere: {error}") from error
     return affine, source
 

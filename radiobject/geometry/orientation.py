@@ -29,6 +29,10 @@ DETERMINANT_RANGE = (1e-6, 1e6)
 MAX_SPACING_MM = 1e6
 """A form with larger voxels is damaged."""
 
+MAX_QUATERNION_LENGTH = 1.001
+"""A quaternion of a qform up to this long was a unit one before it was rounded."""
+
+_QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _LETTERS = ("LR", "PA", "IS")
 _MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
 
@@ -211,15 +215,21 @@ def nifti_geometry(header: Any) -> tuple[NDArray[np.float64], OrientationSource]
 
 
 def _qform(header: Any) -> Any:
-    """Return a ``get_qform`` that treats a quaternion longer than one as no qform at all."""
+    """Return a ``get_qform`` that mends a quaternion a little too long, and passes over others."""
 
     def get(coded: bool) -> tuple[NDArray[np.floating] | None, int]:
-        quaternion = np.array([float(header[f"quatern_{axis}"]) for axis in "bcd"])
-        # NIfTI stores three of the four parts of a unit quaternion; float32 rounding aside,
-        # their squares cannot add up to more than one.
-        if not np.isfinite(quaternion).all() or float(quaternion @ quaternion) > 1.0 + 1e-5:
+        quaternion = np.array([float(header[name]) for name in _QUATERNION])
+        # NIfTI stores three of the four parts of a unit quaternion: their squares cannot add up
+        # to more than one. Rounding makes them, and niftilib and ITK then normalise.
+        length = float(np.linalg.norm(quaternion))
+        if not length <= MAX_QUATERNION_LENGTH:
             return None, 0
-        return header.get_qform(coded=coded)
+        if length <= 1.0:
+            return header.get_qform(coded=coded)
+        mended = header.copy()
+        for name, part in zip(_QUATERNION, quaternion / length, strict=True):
+            mended[name] = part
+        return mended.get_qform(coded=coded)
 
     return get
 

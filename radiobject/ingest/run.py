@@ -13,7 +13,7 @@ import numpy as np
 
 from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
-from radiobject.exceptions import RadiObjectError, ShapeError
+from radiobject.exceptions import IngestError, RadiObjectError, ShapeError
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.image import LoadedImage
 from radiobject.formats.privacy import column_name
@@ -152,10 +152,13 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
             config=task.config,
             patch_size=options.patch_size,
         )
-    except (RadiObjectError, OSError, TypeError) as error:
-        if options.on_error == "raise":
+    except Exception as error:
+        # Whatever a reader stumbles over in one file is that file's: the others go in.
+        if options.on_error == "report":
+            return IngestedVolume(image, error=f"{type(error).__name__}: {error}")
+        if isinstance(error, RadiObjectError | OSError | TypeError):
             raise
-        return IngestedVolume(image, error=f"{type(error).__name__}: {error}")
+        raise IngestError(f"{_name(image)}: {type(error).__name__}: {error}") from error
     return IngestedVolume(image, record, summary, loaded.warnings)
 
 

@@ -167,10 +167,13 @@ class Clock:
     Rows of one timestamp have no order among each other, and neither have two schemas of a table.
     So every step of a commit that must come after another ticks once more, and the head is set to
     the last tick.
+
+    `remarks` is what happened on the way that the commit shall say beside its operation.
     """
 
     def __init__(self, after: int = 0) -> None:
         self.now = after
+        self.remarks: list[str] = []
         self.tick()
 
     def tick(self) -> int:

@@ -77,7 +77,7 @@ class Transaction:
         """Publish everything written so far; what follows belongs to the next commit."""
         self.last = Commit(
             timestamp=self.clock.tick(),
-            operation=self.operation,
+            operation="; ".join([self.operation, *self.clock.remarks]),
             written=datetime.now(UTC).isoformat(timespec="milliseconds"),
             collections=dict(collections or {}),
             n_subjects=n_subjects,
@@ -86,6 +86,7 @@ class Transaction:
         write_head(self.uri, self.last, forget)
         self.n_commits += 1
         self._emptied = False
+        self.clock.remarks.clear()
         return self.last
 
     def compact_when_due(self) -> None:

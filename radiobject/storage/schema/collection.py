@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from radiobject.storage.tables.table import (
     create_table,
     storable_dtype,
 )
+from radiobject.storage.tables.widening import common_dtype, converted, widened
 from radiobject.storage.tables.writer import write_volume
 
 OBS_KEYS = (layout.SUBJECT_ID, layout.OBS_ID)
@@ -234,16 +234,23 @@ def write_record(
     return VolumeRecord(obs_subject_id, obs_id, array, located, matrix, dict(columns or {}))
 
 
-def append_records(uri: str, records: Sequence[VolumeRecord], clock: Clock) -> None:
+def append_records(
+    uri: str,
+    records: Sequence[VolumeRecord],
+    clock: Clock,
+    *,
+    mixed: bool = True,
+    fixed: bool = False,
+) -> None:
     """Add written volumes to the tables of the collection at `uri`.
 
-    Columns that the table lacks are added; volumes written before have no value in them.
+    Columns that the table lacks are added; volumes written before have no value in them. A column
+    whose type cannot hold the new values gets one that can; see `fitted_columns` for the options.
     """
     if not records:
         return
     table = Table(layout.join(uri, layout.OBS))
-    rows = volume_rows.columns_of(records)
-    add_missing_columns(table, rows, clock)
+    rows = fitted_columns(table, volume_rows.columns_of(records), clock, mixed=mixed, fixed=fixed)
     table.write(rows, clock.tick())
     indexed = [record for record in records if record.locator.index is not None]
     if indexed:
@@ -256,8 +263,27 @@ def append_records(uri: str, records: Sequence[VolumeRecord], clock: Clock) -> N
         )
 
 
-def add_missing_columns(table: Table, rows: Mapping[str, Sequence[Any]], clock: Clock) -> None:
-    """Give `table` the columns of `rows` that it lacks; ones without any value are left out."""
+def fitted_columns(
+    table: Table,
+    rows: Mapping[str, Sequence[Any]],
+    clock: Clock,
+    *,
+    mixed: bool = True,
+    fixed: bool = False,
+) -> dict[str, Sequence[Any]]:
+    """Make `table` fit for `rows`, and return these as it takes them.
+
+    Columns that it lacks are added, but for ones without any value. Columns too narrow for the new
+    values get a wider type, which the commit then says, unless the types are `fixed`.
+
+    Raises
+    ------
+    SchemaError
+        If text meets numbers in one column and not `mixed`: a program that writes both errs, files
+        of many scanners do not.
+    """
+    if not mixed:
+        _refuse_mixed(table, rows)
     keys, columns = table.schema_now()
     new = {
         name: inferred_dtype(values, name)
@@ -268,29 +294,42 @@ def add_missing_columns(table: Table, rows: Mapping[str, Sequence[Any]], clock: 
         check_column_name(name, keys)
     if new:
         table.evolve(add=new, tick=clock.tick)
+    own = {n: d for n, d in columns.items() if n in rows and n not in SYSTEM_COLUMNS}
+    wider = {} if fixed else {n: widened(d, rows[n], n) for n, d in own.items()}
+    wider = {name: dtype for name, dtype in wider.items() if dtype != columns[name]}
+    if wider:
+        table.retype(wider, converted, clock.tick)
+        inside = layout.base_name(table.uri) == layout.OBS
+        where = layout.base_name(layout.parent(table.uri)) if inside else "subjects"
+        clock.remarks += [
+            f"{where}: column {name} widened from {_words(columns[name])} to {_words(dtype)}"
+            for name, dtype in wider.items()
+        ]
+    types = {**columns, **new, **wider}
+    texts = {name for name in rows if types.get(name) == TEXT}
+    return {n: converted(v, types[n]) if n in texts else v for n, v in rows.items()}
+
+
+def _refuse_mixed(table: Table, rows: Mapping[str, Sequence[Any]]) -> None:
+    _, columns = table.schema_now()
+    for name, values in rows.items():
+        kinds = {type(value).__name__ for value in values if value is not None}
+        if name in columns and kinds:
+            kinds.add("str" if columns[name] == TEXT else columns[name].name)
+        if "str" in kinds and kinds - {"str", "str_"}:
+            raise SchemaError(
+                f"column {name!r} mixes values of different kinds, {', '.join(sorted(kinds))}; "
+                "convert them first"
+            )
+
+
+def _words(dtype: np.dtype) -> str:
+    return "text" if dtype == TEXT else dtype.name
 
 
 def inferred_dtype(values: Sequence[Any], name: str) -> np.dtype:
     """Return the stored type for values of one column, None among them meaning missing."""
-    kinds = {
-        "M" if isinstance(value, datetime) else np.asarray(value).dtype.kind
-        for value in values
-        if value is not None
-    }
-    if kinds <= {"b"}:
-        return np.dtype(bool)
-    if kinds <= {"i", "u"}:
-        return np.dtype(np.int64)
-    if kinds <= {"i", "u", "f"}:
-        return np.dtype(np.float64)
-    if kinds <= {"U"}:
-        return TEXT
-    if kinds <= {"M"}:
-        return np.dtype("datetime64[ns]")
-    raise SchemaError(
-        f"column {name!r} mixes values of different kinds, or of one that no column has: "
-        f"{sorted({type(value).__name__ for value in values})}"
-    )
+    return common_dtype(values, name)
 
 
 def open_collection(uri: str, at: Any = None) -> CollectionStore:

@@ -15,7 +15,7 @@ from radiobject.storage.commits.head import owner_of as owner_of
 from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.schema import collection, legacy
-from radiobject.storage.schema.collection import CollectionStore, add_missing_columns
+from radiobject.storage.schema.collection import CollectionStore, fitted_columns
 from radiobject.storage.schema.splits import subject_splits
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import TEXT, Table, create_table
@@ -118,14 +118,16 @@ def create_obs_meta(uri: str, columns: Mapping[str, np.dtype], clock: Clock) -> 
 
 
 def add_subjects(uri: str, rows: Mapping[str, Sequence[Any]], clock: Clock) -> None:
-    """Add rows of subjects; a column that the table lacks is added, `obs_ids` starts empty."""
+    """Add rows of subjects; `obs_ids` starts empty.
+
+    A column that the table lacks is added, one too narrow for the values is widened.
+    """
     table = Table(layout.join(uri, layout.OBS_META))
     count = len(rows[layout.SUBJECT_ID])
     for subject in rows[layout.SUBJECT_ID]:
         layout.checked_id(subject, layout.SUBJECT_ID)
     complete = {OBS_IDS: ["[]"] * count, **rows}
-    add_missing_columns(table, complete, clock)
-    table.write(complete, clock.tick())
+    table.write(fitted_columns(table, complete, clock), clock.tick())
 
 
 def change_obs_ids(

@@ -246,16 +246,38 @@ class Table:
         tick: Callable[[], int],
     ) -> None:
         """Add or drop value columns from the next tick on; older states keep what they had."""
+        self._evolve(add or {}, drop, tick)
+        if add:
+            self._forget_values(list(add), tick)
+
+    def _evolve(
+        self, add: Mapping[str, np.dtype], drop: Sequence[str], tick: Callable[[], int]
+    ) -> None:
         evolution = tiledb.ArraySchemaEvolution(ctx=get_tiledb_ctx())
-        for name, dtype in (add or {}).items():
+        for name, dtype in add.items():
             evolution.add_attribute(_attribute(name, dtype))
         for name in drop:
             evolution.drop_attribute(name)
         evolution.timestamp(tick())
         with atomic(self.uri) as place:
             evolution.array_evolve(place)
-        if add:
-            self._forget_values(list(add), tick)
+
+    def retype(
+        self,
+        types: Mapping[str, np.dtype],
+        convert: Callable[[Sequence[Any], np.dtype], Sequence[Any]],
+        tick: Callable[[], int],
+    ) -> None:
+        """Give value columns other types from the next ticks on; older states keep theirs.
+
+        Every row is written again: what older files hold under these names is of the old type,
+        and no reader of the new state may need it.
+        """
+        latest = Table(self.uri)
+        rows = {n: column.to_list() for n, column in latest.read([*latest.schema()[1]]).items()}
+        self._evolve({}, list(types), tick)
+        self._evolve(types, (), tick)
+        latest.write(rows | {n: convert(rows[n], dtype) for n, dtype in types.items()}, tick())
 
     def _forget_values(self, names: Sequence[str], tick: Callable[[], int]) -> None:
         # A column that was dropped and added again would show the values it had before.

@@ -1,0 +1,112 @@
+"""Columns whose types widen with what is appended; older states keep theirs."""
+
+import datetime
+
+import numpy as np
+import pytest
+
+from radiobject import RadiObject, VolumeCollection
+from radiobject.exceptions import SchemaError
+from radiobject.storage.tables.table import TEXT
+from radiobject.storage.tables.widening import as_text, common_dtype, converted, widened
+from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
+
+INT, FLOAT, BOOL = np.dtype(np.int64), np.dtype(np.float64), np.dtype(bool)
+TIME = np.dtype("datetime64[ns]")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "expected"),
+    [
+        (INT, [1, None, 2.0], INT),
+        (INT, [2.5], FLOAT),
+        (np.dtype(np.int32), [2**40], INT),
+        (INT, [2**80 + 1], TEXT),
+        (INT, ["x"], TEXT),
+        (FLOAT, [3, np.nan], FLOAT),
+        (FLOAT, [2**53 + 1], TEXT),
+        (np.dtype(np.float32), [0.1], np.dtype(np.float32)),
+        (np.dtype(np.float32), [1e300], FLOAT),
+        (BOOL, [0, True], BOOL),
+        (BOOL, [2], INT),
+        (BOOL, ["no"], TEXT),
+        (TEXT, [1, 2.5], TEXT),
+        (TIME, [datetime.datetime(2020, 1, 1)], TIME),
+        (TIME, [1.5], TEXT),
+    ],
+)
+def test_the_narrowest_type_that_holds_the_values(dtype, values, expected):
+    assert widened(dtype, values, "c") == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([True], BOOL), ([1, 2.5], FLOAT), ([True, 3], INT), ([1, "a"], TEXT), ([None, 1], INT),
+     ([1, float("nan")], FLOAT), ([datetime.date(2020, 1, 1)], TIME)],
+)  # fmt: skip
+def test_the_type_of_a_new_column(values, expected):
+    assert common_dtype(values, "c") == expected
+
+
+def test_what_is_no_value_of_a_column():
+    with pytest.raises(SchemaError, match=r"'c'.*\[1, 2\]"):
+        widened(FLOAT, [[1, 2]], "c")
+
+
+def test_numbers_as_text():
+    assert converted([2.0, 2.5, 7, True, None, "x"], TEXT) == ["2", "2.5", "7", "True", None, "x"]
+    assert as_text(np.datetime64("2020-01-01", "ns")).startswith("2020-01-01")
+
+
+def write_one(uri, number, **attrs):
+    with VolumeCollectionWriter(str(uri)) as writer:
+        writer.write_volume(np.zeros((2, 2, 2), np.uint8), f"v{number}", f"s{number}", **attrs)
+    return VolumeCollection(str(uri))
+
+
+def test_appended_values_widen_a_column_and_the_commit_says_so(tmp_path):
+    uri = str(tmp_path / "d")
+    with RadiObjectWriter(uri) as writer:
+        ct = writer.add_collection("CT")
+        for n in range(3):
+            ct.write_volume(np.zeros((2, 2, 2), np.uint8), f"v{n}", f"s{n}", tr=2, ok=True, x=n)
+    radi = RadiObject(uri)
+    for n, attrs in ((3, {"tr": 2.5}), (4, {"tr": "fast", "x": 7, "ok": 3})):
+        other = write_one(tmp_path / f"c{n}", n, **attrs)
+        from radiobject.storage.commits.transaction import transaction
+        from radiobject.storage.schema import collection as stored
+        from radiobject.storage.schema import dataset
+
+        with transaction(uri, "append") as tx:
+            record = stored.write_record(
+                radi.CT.uri, tx.timestamp, other.iloc[0].to_numpy(), obs_subject_id=f"s{n}",
+                obs_id=f"v{n}", columns=attrs,
+            )  # fmt: skip
+            stored.append_records(radi.CT.uri, [record], tx.clock)
+            dataset.add_subjects(uri, {"obs_subject_id": [f"s{n}"]}, tx.clock)
+            dataset.change_obs_ids(tx, added=[(f"s{n}", f"v{n}")])
+            dataset.publish(tx, subjects=1, volumes=1)
+    now = RadiObject(uri)
+    obs = now.CT.obs.read(["tr", "ok", "x"])
+    assert obs["tr"].tolist() == ["2", "2", "2", "2.5", "fast"]
+    assert obs["x"].tolist()[:3] == [0, 1, 2]
+    assert obs["x"].tolist()[4] == 7
+    assert obs["ok"].tolist()[0] == 1
+    assert obs["ok"].tolist()[4] == 3
+    assert RadiObject(uri, at=-3).CT.obs.read(["tr"])["tr"].tolist() == [2, 2, 2]
+    assert RadiObject(uri, at=-2).CT.obs.read(["tr"])["tr"].tolist() == [2, 2, 2, 2.5]
+    assert now.CT.filter("tr == '2'").obs_ids == ["v0", "v1", "v2"]
+    said = now.history()["operation"].tolist()
+    assert said[1] == "append; CT: column tr widened from int64 to float64"
+    assert "column tr widened from float64 to text" in said[2]
+    assert "column ok widened from bool to int64" in said[2]
+    now.validate(checksums=True)
+
+
+@pytest.mark.parametrize("value", [2.5, "2.5"])
+def test_a_declared_schema_is_kept(tmp_path, value):
+    with (
+        pytest.raises(SchemaError, match="tr"),
+        VolumeCollectionWriter(str(tmp_path / "c"), obs_schema={"tr": int}) as writer,
+    ):
+        writer.write_volume(np.zeros((2, 2, 2), np.uint8), "v", "s", tr=value)
