@@ -2,6 +2,7 @@
 # git and make is expected of the machine.
 #
 #   make test                  the test-suite
+#   make test-kernel           the gather kernel against its reference, interpreted and compiled
 #   make lint                  ruff and mypy
 #   make imports               who imports whom: circles, and imports that go up
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
@@ -32,7 +33,7 @@ CONSTRAINTS := $(if $(findstring $(SPACE),$(ROOT)),file://$(subst $(SPACE),%20,$
 PIP := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m pip
 BENCHMARKS := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m benchmarks
 
-.PHONY: help venv test test-slow lint imports bench compare range site reach gate-check clean
+.PHONY: help venv test test-kernel test-slow lint imports bench compare range site reach gate-check clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -69,6 +70,18 @@ test: $(STAMP)
 	@sh tests/viewer/install_chromium.sh
 	$(BIN)/python -m pytest
 
+# Triton comes with PyTorch's wheels for CUDA only, and takes a gigabyte: it lies beside .venv.
+KERNEL_CHECK := PYTHONPATH=$(ROOT):$(ROOT)/.triton $(BIN)/python -W ignore::RuntimeWarning tests/ml/device/kernel_check.py
+
+.triton/.installed: constraints.txt | $(STAMP)
+	rm -rf .triton
+	$(BIN)/python -m pip install --quiet --no-deps --target .triton "$$(grep -m1 '^triton==' constraints.txt)"
+	@touch $@
+
+test-kernel: .triton/.installed
+	TRITON_INTERPRET=1 $(KERNEL_CHECK)
+	$(KERNEL_CHECK)
+
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
@@ -101,4 +114,4 @@ gate-check: $(STAMP)
 	$(BENCHMARKS) gate-check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Batches on the device that trains: gathered by it, or copied to it beside the training."""
