@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_duplicates import without_duplicates
 from radiobject.formats.dicom_frames import Frame, read_frames
 from radiobject.formats.dicom_header import (
     NotDicomError,
     RefusedFileError,
     describe,
 )
+from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.dicom_pixels import decode_frames
-from radiobject.formats.dicom_series import DicomSeries, RefusedSeries, build_series
+from radiobject.formats.dicom_series import DicomSeries, Outcome, RefusedSeries, build_series
 from radiobject.formats.discovery import NoImagesError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive, walk_files
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
@@ -28,7 +31,8 @@ from radiobject.formats.privacy import (
     column_name,
 )
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
-from radiobject.formats.source import SourceFile
+from radiobject.formats.source import SourceFile, readable_name
+from radiobject.formats.time_axis import TIME_AXIS
 from radiobject.geometry.orientation import (
     OrientationInfo,
     orientation_info_to_metadata,
@@ -37,13 +41,17 @@ from radiobject.geometry.orientation import (
 )
 
 __all__ = [
+    "DicomScan",
     "DicomSeries",
     "detect_dicom_orientation",
     "extract_dicom_metadata",
     "load_folder",
     "load_series",
     "scan_dicom",
+    "scan_files",
 ]
+
+_NAN = float("nan")
 
 
 def scan_dicom(
@@ -52,6 +60,8 @@ def scan_dicom(
     limits: Limits = DEFAULT_LIMITS,
     keep: Sequence[str] = (),
     allow_tilt: bool = False,
+    options: DicomOptions | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[IngestReport, list[DicomSeries]]:
     """Find the DICOM volumes of a folder tree or a list of files, from their headers alone.
 
@@ -66,6 +76,10 @@ def scan_dicom(
         DICOM keywords to keep besides the allowed ones, such as "PatientAge".
     allow_tilt : bool
         Accept a gantry tilt, with a sheared affine.
+    options : DicomOptions, optional
+        What else to accept, and how values are delivered.
+    progress : callable, optional
+        Called with the number of files read so far.
 
     Returns
     -------
@@ -82,16 +96,64 @@ def scan_dicom(
     ConfigurationError
         If a keyword is not one.
     """
-    scan = _scan(paths, limits, check_keywords(keep))
-    report = IngestReport(lines=_refused_lines(scan.refused), skipped=scan.skipped)
-    found: list[DicomSeries] = []
-    for outcome in build_series(scan.frames, limits, allow_tilt=allow_tilt):
-        checked = _without_damage(outcome, scan.refused)
-        report.extend([_line(checked, scan.names)])
+    chosen = options or DicomOptions()
+    if allow_tilt:
+        chosen = replace(chosen, allow_tilt=True)
+    scan = scan_files(paths, limits=limits, keep=keep, options=chosen, progress=progress)
+    return scan.report, scan.series
+
+
+@dataclass
+class DicomScan:
+    """What was found in many files.
+
+    Parameters
+    ----------
+    report : IngestReport
+        A line for every series and every damaged file.
+    series : list of DicomSeries
+        The volumes.
+    lines : list of ReportLine
+        The line of each of `series`.
+    others : list of (Path, RefusedFileError)
+        Objects that are no images: segmentations, contours, reports.
+    """
+
+    report: IngestReport
+    series: list[DicomSeries] = field(default_factory=list)
+    lines: list[ReportLine] = field(default_factory=list)
+    others: list[tuple[Path, RefusedFileError]] = field(default_factory=list)
+
+
+def scan_files(
+    paths: str | Path | Iterable[str | Path],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    keep: Sequence[str] = (),
+    options: DicomOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> DicomScan:
+    """Find the volumes and the other objects of many files; arguments as for `scan_dicom`."""
+    chosen = options or DicomOptions()
+    headers = _headers(paths, limits, check_keywords(keep), progress)
+    found = DicomScan(IngestReport(_refused_lines(headers.refused), headers.skipped))
+    found.others = [(headers.paths[name], error) for name, error in headers.refused
+                    if error.harmless and error.sop_class]  # fmt: skip
+    frames, notes, clashes = without_duplicates(headers.frames)
+    for outcome in build_series(frames, limits, chosen):
+        identity = outcome.frames[0].file.identity
+        checked = _without_damage(outcome, headers.refused)
+        if identity in clashes:
+            checked = RefusedSeries(checked.frames, clashes[identity])
+        if identity in notes and isinstance(checked, DicomSeries):
+            checked = replace(checked, warnings=notes[identity] + checked.warnings)
+        line = _line(checked, headers.names)
+        found.report.extend([line])
         if isinstance(checked, DicomSeries):
-            folder = str(Path(scan.names[checked.files[0]]).parent)
-            found.append(replace(checked, folder="" if folder == "." else folder))
-    return report, found
+            folder = str(Path(headers.names[checked.files[0]]).parent)
+            found.series.append(replace(checked, folder="" if folder == "." else folder))
+            found.lines.append(line)
+    return found
 
 
 def load_series(
@@ -137,6 +199,10 @@ def load_series(
         affine, "dicom_iop", "inferred" if series.assumed else "header"
     )
     metadata: dict[str, Scalar] = dict(orientation_info_to_metadata(orientation, original))
+    if series.axis is not None:
+        metadata[TIME_AXIS] = series.axis.to_json()
+    if series.frames[0].file.pixels.inverted:
+        metadata["display_inverted"] = 1
     columns = _columns(series) | geometry_columns(data.shape, affine) | source.columns()
     columns["source_files"] = len(stack.files)
     return LoadedImage(
@@ -156,6 +222,7 @@ def load_folder(
     limits: Limits = DEFAULT_LIMITS,
     keep: Sequence[str] = (),
     allow_tilt: bool = False,
+    options: DicomOptions | None = None,
 ) -> LoadedImage:
     """Load the one DICOM volume of a folder.
 
@@ -166,7 +233,10 @@ def load_folder(
     IngestError
         If it holds no volume or several; the message lists what was found.
     """
-    series = only_series(Path(folder), limits=limits, keep=keep, allow_tilt=allow_tilt)
+    chosen = options or DicomOptions()
+    if allow_tilt:
+        chosen = replace(chosen, allow_tilt=True)
+    series = only_series(Path(folder), limits=limits, keep=keep, options=chosen)
     return load_series(series, reorient=reorient, limits=limits)
 
 
@@ -175,7 +245,7 @@ def only_series(
     *,
     limits: Limits = DEFAULT_LIMITS,
     keep: Sequence[str] = (),
-    allow_tilt: bool = False,
+    options: DicomOptions | None = None,
 ) -> DicomSeries:
     """Return the one series of a folder that is a volume; errors as `load_folder`.
 
@@ -184,7 +254,7 @@ def only_series(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
-    report, found = scan_dicom(folder, limits=limits, keep=keep, allow_tilt=allow_tilt)
+    report, found = scan_dicom(folder, limits=limits, keep=keep, options=options)
     if not report.lines:
         raise NoImagesError(f"No DICOM files in {folder.name!r}")
     blocking = [line for line in report.refused if not line.harmless]
@@ -233,39 +303,49 @@ def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, str
         for path in walk_files(root) if root.is_dir() else [root]:
             if path not in seen:
                 seen.add(path)
-                yield path, str(path.relative_to(root)) if root.is_dir() else path.name
+                name = str(path.relative_to(root)) if root.is_dir() else path.name
+                yield path, readable_name(name)
 
 
 @dataclass
-class _Scan:
+class _Headers:
     """What the headers of many files say."""
 
     frames: list[Frame] = field(default_factory=list)
     names: dict[Path, str] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     refused: list[tuple[str, RefusedFileError]] = field(default_factory=list)
 
 
-def _scan(paths: str | Path | Iterable[str | Path], limits: Limits, keep: Sequence[str]) -> _Scan:
-    scan = _Scan()
-    for path, name in _files(paths):
-        scan.names[path] = name
+def _headers(
+    paths: str | Path | Iterable[str | Path],
+    limits: Limits,
+    keep: Sequence[str],
+    progress: Callable[[int], None] | None,
+) -> _Headers:
+    found = _Headers()
+    for count, (path, name) in enumerate(_files(paths), 1):
+        found.names[path] = name
         try:
             if is_archive(path):
                 raise NotDicomError("archives are not opened")
-            scan.frames += read_frames(path, limits, keep)
+            found.frames += read_frames(path, limits, keep)
         except NotDicomError as error:
-            scan.skipped[name] = str(error)
+            found.skipped[name] = str(error)
         except RefusedFileError as error:
-            scan.refused.append((name, error))
-    return scan
+            found.paths[name] = path
+            found.refused.append((name, error))
+        if progress is not None:
+            progress(count)
+    return found
 
 
 def _refused_lines(refused: Iterable[tuple[str, RefusedFileError]]) -> list[ReportLine]:
     """Return a line per series and reason."""
-    groups: dict[tuple[str, str], list[tuple[str, RefusedFileError]]] = {}
+    groups: dict[tuple[Any, str], list[tuple[str, RefusedFileError]]] = {}
     for name, error in refused:
-        groups.setdefault((error.series_uid or name, str(error)), []).append((name, error))
+        groups.setdefault((error.identity or name, str(error)), []).append((name, error))
     return [
         ReportLine(
             source=files[0][0],
@@ -279,12 +359,10 @@ def _refused_lines(refused: Iterable[tuple[str, RefusedFileError]]) -> list[Repo
     ]
 
 
-def _without_damage(
-    outcome: DicomSeries | RefusedSeries, refused: Iterable[tuple[str, RefusedFileError]]
-) -> DicomSeries | RefusedSeries:
+def _without_damage(outcome: Outcome, refused: Iterable[tuple[str, RefusedFileError]]) -> Outcome:
     """Refuse a series of which files could not be read: what is left of it is not the scan."""
-    uid = outcome.frames[0].file.series_uid
-    damaged = [name for name, error in refused if error.series_uid == uid and not error.harmless]
+    own = outcome.frames[0].file.identity
+    damaged = [name for name, error in refused if error.identity == own and not error.harmless]
     if isinstance(outcome, RefusedSeries) or not damaged:
         return outcome
     return RefusedSeries(
@@ -294,7 +372,7 @@ def _without_damage(
     )
 
 
-def _line(outcome: DicomSeries | RefusedSeries, names: dict[Path, str]) -> ReportLine:
+def _line(outcome: Outcome, names: dict[Path, str]) -> ReportLine:
     frame = outcome.frames[0]
     description = describe(frame.file.fields)
     count = len({frame.file.path for frame in outcome.frames})
@@ -313,16 +391,27 @@ def _line(outcome: DicomSeries | RefusedSeries, names: dict[Path, str]) -> Repor
 
 
 def _columns(series: DicomSeries) -> dict[str, Scalar]:
-    """Return the header's obs columns: allowed fields, then those asked for by name."""
-    fields = series.fields
+    """Return the header's obs columns: allowed fields, what tells volumes apart, those asked for.
+
+    A number that is not stated is not a number; a text is empty.
+    """
+    fields, keys = series.fields, series.keys
     columns: dict[str, Scalar] = {
         "modality": str(fields["Modality"] or ""),
         "series_description": str(fields["SeriesDescription"] or ""),
         "orientation_source": "dicom_iop",
+        "image_kind": keys.kind,
+        "complex_component": keys.component,
+        "stack_id": series.frames[0].stack,
+        "acquisition_plane": series.acquisition_plane,
+        "units": series.frames[0].file.units,
     }
     for keyword in NUMBER_KEYWORDS:
         value = fields[keyword]
-        columns[column_name(keyword)] = float("nan") if value is None else value
+        columns[column_name(keyword)] = _NAN if value is None else value
+    for name, number in (("inversion_time", keys.inversion), ("flip_angle", keys.flip)):
+        columns[name] = _NAN if number is None else number
+    columns["b_value"] = keys.b_value if keys.b_value is not None and not series.axis else _NAN
     for keyword in fields:
         if keyword not in ALLOWED_KEYWORDS:
             columns[column_name(keyword)] = fields[keyword] if fields[keyword] is not None else ""

@@ -2,61 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from radiobject.exceptions import IngestError
-from radiobject.formats.dicom_geometry import slice_normal
+from radiobject.formats.dicom_classes import MEDIA_DIRECTORY, is_image, name_of_class
 from radiobject.formats.dicom_header import (
-    DEFLATED,
     NATIVE_SYNTAXES,
     DicomFile,
     NotDicomError,
     OtherObjectError,
     RefusedFileError,
+    SeriesIdentity,
     describe,
     element_header_bytes,
-    file_meta,
     header_fields,
+    number_of,
     parse_errors,
     pixel_format,
+    text_of,
+    undecodable,
 )
-from radiobject.formats.dicom_mosaic import CSA_TAGS, Window, mosaic_tiles
+from radiobject.formats.dicom_keys import PRIVATE_ELEMENTS, FrameKeys, frame_keys
+from radiobject.formats.dicom_mosaic import CSA_ELEMENT, Window, mosaic_tiles
+from radiobject.formats.dicom_parse import Fields, Header, HeaderError, Wanted, read_header
+from radiobject.formats.dicom_planes import (
+    UIH_ELEMENTS,
+    dose_positions,
+    is_uih_grid,
+    nuclear_frames,
+    uih_tiles,
+)
 from radiobject.formats.discovery import DICOM_HEAD_BYTES, starts_like_dicom
-from radiobject.formats.engines import pydicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.privacy import ALLOWED_KEYWORDS
 
 # Only these are parsed: a patient's name never gets into this process unless it is asked for.
-_TAGS = (
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "ImageType",
-    "Rows", "Columns", "NumberOfFrames",
+_KEYWORDS = (
+    "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
+    "SeriesNumber", "ImageType", "InstanceNumber", "Rows", "Columns", "NumberOfFrames",
     "SamplesPerPixel", "PhotometricInterpretation", "PresentationLUTShape", "BitsAllocated",
     "BitsStored", "HighBit", "PixelRepresentation", "PixelSpacing", "SliceThickness",
+    "PixelPaddingValue", "PixelPaddingRangeLimit",
     "SpacingBetweenSlices", "ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope",
-    "RescaleIntercept", "RescaleType", "ModalityLUTSequence", "GridFrameOffsetVector",
-    "DoseGridScaling", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "RescaleIntercept", "RescaleType", "Units", "DoseUnits", "ModalityLUTSequence",
+    "GridFrameOffsetVector", "DoseGridScaling",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
     "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "AcquisitionTime",
-    "AcquisitionDate", "AcquisitionDateTime", "ContentTime", "DiffusionBValue", "EchoNumbers",
+    "AcquisitionDate", "AcquisitionDateTime", "ContentTime", "ContentDate", "DiffusionBValue",
+    "DiffusionGradientOrientation", "EchoNumbers", "InversionTime", "FlipAngle",
+    "FrameReferenceTime", "ComplexImageComponent", "ConvolutionKernel", "StudyDate", "StudyTime",
+    # Functional groups (PS3.3 C.7.6.16.2) and what they hold.
+    "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
+    "FrameContentSequence", "PixelValueTransformationSequence", "MREchoSequence",
+    "MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
+    "MRDiffusionSequence", "DiffusionGradientDirectionSequence", "CardiacSynchronizationSequence",
+    "MRTimingAndRelatedParametersSequence", "MRModifierSequence", "CTXRayDetailsSequence",
+    "CTReconstructionSequence", "CTExposureSequence", "ExposureInmAs",
+    "EffectiveEchoTime", "FrameType", "StackID", "DimensionIndexValues", "InversionTimes",
+    "TemporalPositionIndex", "FrameAcquisitionNumber", "FrameAcquisitionDateTime",
+    "FrameReferenceDateTime", "NominalCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase",
+    "DiffusionDirectionality", "InStackPositionNumber",
+    # Nuclear medicine (PS3.3 C.8.4).
+    "FrameIncrementPointer", "SliceVector", "DetectorInformationSequence",
 )  # fmt: skip
 
+_AGREEING = ("ConvolutionKernel", "SeriesDescription")
+"""What images of one volume must not say differently."""
 _SCOUT_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
-_FLOAT_PIXELS = (b"\xe0\x7f\x08\x00", b"\xe0\x7f\x09\x00")
-"""Tags of Float and Double Float Pixel Data, which are little-endian in every syntax in use."""
-_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-_MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
+_WITHOUT_PREAMBLE = (b"\x08\x00", b"\x02\x00")
+"""First group of a data set without preamble: identification, or file meta information."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One slice: a frame of a file and its place in the patient, LPS+ mm.
 
-    ``keys`` tells frames at one position apart: echo, kind, temporal position and so on.
-    ``window`` is the slice's part of the frame, None for the whole of it.
+    ``slope`` and ``intercept`` are None where the file states none, which is not 1 and 0.
+    ``keys`` tells frames at one position apart. ``window`` is the slice's part of the frame, None
+    for the whole of it.
     """
 
     file: DicomFile
@@ -65,10 +95,10 @@ class Frame:
     orientation: tuple[float, ...]
     spacing_mm: tuple[float, float]
     thickness_mm: float | None
-    slope: float
-    intercept: float
+    slope: float | None
+    intercept: float | None
     stack: str
-    keys: dict[str, Any]
+    keys: FrameKeys
     window: Window | None = None
 
     @property
@@ -82,6 +112,18 @@ class Frame:
         """Columns of the slice."""
         pixels, window = self.file.pixels, self.window
         return pixels.columns if window is None else window.right - window.left
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Slope and intercept; 1 and 0 where the file states none."""
+        slope = 1.0 if self.slope is None else self.slope
+        return slope, 0.0 if self.intercept is None else self.intercept
+
+
+@lru_cache(maxsize=16)
+def _wanted(keep: tuple[str, ...]) -> Wanted:
+    private = PRIVATE_ELEMENTS | CSA_ELEMENT | UIH_ELEMENTS
+    return Wanted.of((*_KEYWORDS, *ALLOWED_KEYWORDS, *keep), private)
 
 
 def read_frames(
@@ -105,87 +147,146 @@ def read_frames(
     RefusedFileError
         If it is damaged, no image, or has no place in the patient; the message says which.
     """
-    tags: list[Any] = [*_TAGS, *CSA_TAGS, *ALLOWED_KEYWORDS, *keep]
-    series, description = "", ""
+    identity: SeriesIdentity | None = None
+    description = ""
     try:
-        with path.open("rb") as stream:
-            preamble = starts_like_dicom(stream.read(DICOM_HEAD_BYTES))
-            if not preamble and not path.name.lower().endswith((".dcm", ".ima")):
+        with path.open("rb", buffering=0) as stream:
+            head = stream.read(DICOM_HEAD_BYTES)
+            named = path.name.lower().endswith((".dcm", ".ima"))
+            if not starts_like_dicom(head) and not named and not _may_be_bare(head):
                 raise NotDicomError("not a DICOM file")
-            stream.seek(0)
-            dataset = pydicom.dcmread(
-                stream, stop_before_pixels=True, specific_tags=tags, force=True
-            )
-            series = str(dataset.get("SeriesInstanceUID") or "")
-            description = describe(dataset)
-            return _frames(dataset, path, stream, limits, keep)
+            header = _header(stream, keep, sure=named or starts_like_dicom(head))
+            fields = header.fields
+            if fields.get("SeriesInstanceUID"):
+                identity = SeriesIdentity.of(fields)
+            description = describe(fields)
+            return _frames(header, path, limits, keep)
     except NotDicomError:
         raise
     except IngestError as error:
-        harmless = isinstance(error, OtherObjectError)
-        raise RefusedFileError(str(error), series, description, harmless) from error
+        other = isinstance(error, OtherObjectError)
+        sop_class = error.sop_class if isinstance(error, OtherObjectError) else ""
+        raise RefusedFileError(str(error), identity, description, other, sop_class) from error
+    except PermissionError as error:
+        raise RefusedFileError(f"cannot be read ({error.strerror})", identity) from error
     except parse_errors() as error:
-        raise RefusedFileError(f"damaged DICOM file ({error})", series, description) from error
+        raise RefusedFileError(f"damaged DICOM file ({error})", identity, description) from error
 
 
-def _frames(
-    dataset: Any, path: Path, stream: BinaryIO, limits: Limits, keep: Sequence[str]
-) -> list[Frame]:
-    _refuse_other_objects(dataset)
-    syntax = file_meta(dataset, "TransferSyntaxUID")
-    offset = None if syntax == DEFLATED else stream.tell()
-    if offset is not None and stream.read(4) in _FLOAT_PIXELS:
+def _may_be_bare(head: bytes) -> bool:
+    """Return whether a file may be a data set without preamble: an even, low first element."""
+    return head[:2] in _WITHOUT_PREAMBLE and len(head) >= 12 and head[3] in (0, 1)
+
+
+def _header(stream: Any, keep: Sequence[str], *, sure: bool) -> Header:
+    try:
+        return read_header(stream, _wanted(tuple(keep)))
+    except HeaderError as error:
+        if not sure:
+            raise NotDicomError("not a DICOM file") from error
+        raise
+
+
+def _frames(header: Header, path: Path, limits: Limits, keep: Sequence[str]) -> list[Frame]:
+    fields = header.fields
+    _refuse_other_objects(header)
+    if header.pixel_tag in _FLOAT_PIXELS:
         raise IngestError("pixels that are floating-point numbers; convert the series first")
-    pixels = pixel_format(dataset)
-    count = max(int(dataset.get("NumberOfFrames") or 1), 1)
+    pixels = pixel_format(fields)
+    count = max(int(number_of(fields, "NumberOfFrames") or 1), 1)
     limits.check_volume(path.name, (pixels.columns, pixels.rows, count), pixels.dtype.itemsize)
     limits.check_frame(path.name, pixels.rows, pixels.columns, pixels.dtype.itemsize)
-    if syntax in NATIVE_SYNTAXES and offset is not None:
-        _check_length(path, offset + element_header_bytes(syntax), pixels.frame_bytes * count)
+    if not header.pixel_tag:
+        raise IngestError("no pixels: the header describes an image, and none is there")
+    why = undecodable(header.syntax)
+    if why:
+        raise IngestError(why)
+    offset = header.pixel_offset
+    if header.syntax in NATIVE_SYNTAXES and offset is not None:
+        _check_length(
+            path, offset + element_header_bytes(header.syntax), pixels.frame_bytes * count
+        )
+    shared = _flat((fields.get(_GROUPS[0]) or [{}])[0])
+    base = {key: value for key, value in fields.items() if key not in _GROUPS} | shared
     file = DicomFile(
         path=path,
-        series_uid=str(dataset.SeriesInstanceUID),
-        syntax=syntax,
+        identity=SeriesIdentity.of(fields),
+        syntax=header.syntax,
         pixels=pixels,
         frames=count,
         pixel_offset=offset,
-        fields=header_fields(dataset, keep),
-        image_type=_image_type(dataset),
+        fields=header_fields(base, keep),
+        image_type=_image_type(fields),
+        sop_uid=text_of(fields, "SOPInstanceUID"),
+        agreement={name: text_of(base, name) for name in _AGREEING},
+        units=_units(base),
     )
-    frames = [_frame(dataset, file, index) for index in range(count)]
-    return _mosaic_slices(dataset, frames[0]) if "MOSAIC" in file.image_type else frames
+    return _placed(file, base, fields.get(_GROUPS[1]) or [])
 
 
-def _mosaic_slices(dataset: Any, frame: Frame) -> list[Frame]:
-    step = _numbers((), dataset, "", "SpacingBetweenSlices", 1)
-    tiles = mosaic_tiles(
-        dataset,
-        frame.position,
-        frame.orientation,
-        frame.spacing_mm,
-        step[0] if step else frame.thickness_mm,
-    )
+def _placed(file: DicomFile, base: Fields, own: Sequence[Fields]) -> list[Frame]:
+    """Return the frames of a file, each where its own kind of object says."""
+    if own:
+        if len(own) < file.frames:
+            raise IngestError(f"{file.frames} frames, but functional groups of {len(own)} only")
+        return [
+            _frame(base | _flat(own[index]), file, index, group.get("FrameContentSequence"))
+            for index, group in enumerate(own[: file.frames])
+        ]
+    if "MOSAIC" in file.image_type:
+        return _tiled(mosaic_tiles, base, file)
+    if is_uih_grid(base):
+        return _tiled(uih_tiles, base, file)
+    if "DetectorInformationSequence" in base:
+        placed = [_frame(view, file, index) for index, view in nuclear_frames(base, file.frames)]
+        return placed
+    if file.frames == 1:
+        return [_frame(base, file, 0)]
+    if "GridFrameOffsetVector" not in base:
+        raise IngestError(
+            f"{file.frames} frames without a position of each; not a volume. If it is one, "
+            "convert it with the maker's tool to enhanced multi-frame or to single images"
+        )
+    first = _frame(base, file, 0)
+    places = dose_positions(base, file.frames, first.position, first.orientation)
+    return [replace(first, index=i, position=place) for i, place in enumerate(places)]
+
+
+def _tiled(tiles_of: Any, base: Fields, file: DicomFile) -> list[Frame]:
+    frame = _frame(base, file, 0)
+    step = _numbers(base, "SpacingBetweenSlices", 1)
+    thickness = step[0] if step else frame.thickness_mm
+    tiles = tiles_of(base, frame.position, frame.orientation, frame.spacing_mm, thickness)
     return [replace(frame, position=tile.position, window=tile.window) for tile in tiles]
 
 
-def _refuse_other_objects(dataset: Any) -> None:
+def _refuse_other_objects(header: Header) -> None:
     """Refuse what is no image of a slice, before anything else is asked of it."""
-    sop_class = str(dataset.get("SOPClassUID") or file_meta(dataset, "MediaStorageSOPClassUID"))
-    if sop_class == _MEDIA_DIRECTORY:
+    fields = header.fields
+    sop_class = text_of(fields, "SOPClassUID") or header.media_class
+    if sop_class == MEDIA_DIRECTORY:
         raise NotDicomError("a DICOMDIR")
-    if not sop_class and "SeriesInstanceUID" not in dataset:
+    if not sop_class and "SeriesInstanceUID" not in fields:
         raise NotDicomError("not a DICOM file")
-    if sop_class == _SEGMENTATION:
-        raise OtherObjectError("a segmentation object; read it with load_dicom_seg")
-    if not dataset.get("SeriesInstanceUID"):
+    if not is_image(sop_class):
+        raise OtherObjectError(name_of_class(sop_class), sop_class)
+    if not fields.get("SeriesInstanceUID"):
         raise IngestError("no SeriesInstanceUID: the series it belongs to cannot be known")
-    if _SCOUT_TYPES & set(_image_type(dataset)):
-        raise OtherObjectError("a scout (localizer) image, not part of a volume")
+    if _SCOUT_TYPES & set(_image_type(fields)):
+        raise OtherObjectError("a scout (localizer) image, not part of a volume", sop_class)
 
 
-def _image_type(dataset: Any) -> tuple[str, ...]:
-    value = dataset.get("ImageType") or ()
+def _image_type(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    value = fields.get("ImageType") or ()
     return tuple(str(part).upper() for part in ([value] if isinstance(value, str) else value))
+
+
+def _units(base: Mapping[str, Any]) -> str:
+    """Return the unit of the rescaled values, as the header states it."""
+    stated = text_of(base, "Units") or text_of(base, "DoseUnits") or text_of(base, "RescaleType")
+    if stated in ("", "US", "UNSPECIFIED") and text_of(base, "Modality") == "CT":
+        return "HU" if "RescaleIntercept" in base else ""
+    return stated
 
 
 def _check_length(path: Path, start: int, needed: int) -> None:
@@ -196,24 +297,31 @@ def _check_length(path: Path, start: int, needed: int) -> None:
         )
 
 
-def _frame(dataset: Any, file: DicomFile, index: int) -> Frame:
-    groups = _functional_groups(dataset, index)
-    if file.frames > 1 and not groups and "GridFrameOffsetVector" not in dataset:
-        raise IngestError(f"{file.frames} frames without a position of each; not a volume")
-    position = _numbers(groups, dataset, "PlanePositionSequence", "ImagePositionPatient", 3)
-    orientation = _numbers(
-        groups, dataset, "PlaneOrientationSequence", "ImageOrientationPatient", 6
-    )
+def _flat(group: Fields) -> Fields:
+    """Return what a functional group holds, without its sequences: their one item each."""
+    found: Fields = {}
+    for value in group.values():
+        if type(value) is list and value:
+            item = value[0]
+            found.update(item)
+            for inner in item.values():
+                if type(inner) is list and inner:
+                    found.update(inner[0])
+    return found
+
+
+def _frame(
+    view: Mapping[str, Any], file: DicomFile, index: int, content: list[Fields] | None = None
+) -> Frame:
+    position = _numbers(view, "ImagePositionPatient", 3)
+    orientation = _numbers(view, "ImageOrientationPatient", 6)
     if position is None or orientation is None:
         raise IngestError("no ImagePositionPatient or ImageOrientationPatient: it has no place")
-    spacing = _numbers(groups, dataset, "PixelMeasuresSequence", "PixelSpacing", 2)
+    spacing = _numbers(view, "PixelSpacing", 2)
     if spacing is None:
         raise IngestError("no PixelSpacing: the size of its pixels is not known")
-    if "GridFrameOffsetVector" in dataset and not groups:
-        position = _offset_position(dataset, index, position, orientation)
-    thickness = _numbers(groups, dataset, "PixelMeasuresSequence", "SliceThickness", 1)
-    slope, intercept = _scale(groups, dataset)
-    content = _item(groups, "FrameContentSequence")
+    thickness = _numbers(view, "SliceThickness", 1)
+    slope, intercept = _scale(view)
     return Frame(
         file=file,
         index=index,
@@ -223,95 +331,31 @@ def _frame(dataset: Any, file: DicomFile, index: int) -> Frame:
         thickness_mm=thickness[0] if thickness else None,
         slope=slope,
         intercept=intercept,
-        stack=str(content.get("StackID") or "") if content is not None else "",
-        keys=_keys(groups, dataset, file),
+        stack=text_of(content[0], "StackID") if content else "",
+        keys=frame_keys(view, file.image_type),
     )
 
 
-def _functional_groups(dataset: Any, index: int) -> tuple[Any, ...]:
-    """Return the functional groups of a frame: its own first, then those shared by all."""
-    own = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = dataset.get("SharedFunctionalGroupsSequence") or []
-    return (*own[index : index + 1], *shared[:1])
-
-
-def _item(groups: Sequence[Any], sequence: str) -> Any | None:
-    for group in groups:
-        items = group.get(sequence)
-        if items:
-            return items[0]
-    return None
-
-
-def _value(groups: Sequence[Any], dataset: Any, sequence: str, keyword: str) -> Any:
-    item = _item(groups, sequence)
-    found = item.get(keyword) if item is not None else None
-    return found if found is not None else dataset.get(keyword)
-
-
-def _numbers(
-    groups: Sequence[Any], dataset: Any, sequence: str, keyword: str, count: int
-) -> tuple[float, ...] | None:
-    """Return `count` finite numbers from a functional group or the data set, None if absent."""
-    value = _value(groups, dataset, sequence, keyword)
+def _numbers(view: Mapping[str, Any], keyword: str, count: int) -> tuple[float, ...] | None:
+    """Return `count` finite numbers, None if absent."""
+    value = view.get(keyword)
     if value is None or value == "":
         return None
-    numbers = tuple(float(part) for part in (value if count > 1 else (value,)))
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise IngestError(f"{keyword} must be {count} finite numbers, got {numbers}")
-    return numbers
+    numbers = value if type(value) is tuple else (value,)
+    if len(numbers) == count:
+        try:
+            if all(map(math.isfinite, numbers)):
+                return numbers
+        except TypeError:
+            pass
+    raise IngestError(f"{keyword} must be {count} finite numbers, got {numbers}")
 
 
-def _scale(groups: Sequence[Any], dataset: Any) -> tuple[float, float]:
-    name = "PixelValueTransformationSequence"
-    slope = _numbers(groups, dataset, name, "RescaleSlope", 1)
-    intercept = _numbers(groups, dataset, name, "RescaleIntercept", 1)
-    dose = _numbers((), dataset, "", "DoseGridScaling", 1)
-    if slope is None and dose is not None:
-        slope = dose
+def _scale(view: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    slope = _numbers(view, "RescaleSlope", 1)
+    intercept = _numbers(view, "RescaleIntercept", 1)
+    if slope is None:
+        slope = _numbers(view, "DoseGridScaling", 1)
     if slope is not None and slope[0] == 0:
         raise IngestError("RescaleSlope is 0: every voxel would have one value")
-    return (slope[0] if slope else 1.0), (intercept[0] if intercept else 0.0)
-
-
-def _offset_position(
-    dataset: Any, index: int, position: Sequence[float], orientation: Sequence[float]
-) -> tuple[float, ...]:
-    """Return the position of a frame of a dose grid (PS3.3 C.8.8.3.2).
-
-    Offsets count along the normal from the first frame, whether the vector starts at 0 or at the
-    coordinate of the first plane.
-    """
-    offsets = [float(value) for value in dataset.GridFrameOffsetVector]
-    if index >= len(offsets):
-        raise IngestError(f"GridFrameOffsetVector has {len(offsets)} entries, too few")
-    moved = np.asarray(position) + slice_normal(orientation) * (offsets[index] - offsets[0])
-    return tuple(float(value) for value in moved)
-
-
-def _keys(groups: Sequence[Any], dataset: Any, file: DicomFile) -> dict[str, Any]:
-    """Return what may tell frames at one position apart."""
-
-    def value(sequence: str, keyword: str, *others: str) -> str:
-        found = _value(groups, dataset, sequence, keyword)
-        for other in others:
-            found = found if found not in (None, "") else dataset.get(other)
-        return "" if found is None else str(found)
-
-    frame_type = value("MRImageFrameTypeSequence", "FrameType") or str(file.image_type[2:])
-    date = value("", "AcquisitionDate")
-    return {
-        "echo": value("MREchoSequence", "EffectiveEchoTime", "EchoTime"),
-        "kind": frame_type,
-        "b_value": value("MRDiffusionSequence", "DiffusionBValue"),
-        "temporal": value(
-            "FrameContentSequence", "TemporalPositionIndex", "TemporalPositionIdentifier"
-        ),
-        "trigger": value(
-            "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", "TriggerTime"
-        ),
-        "acquisition": value("FrameContentSequence", "FrameAcquisitionNumber", "AcquisitionNumber"),
-        "time": value("FrameContentSequence", "FrameAcquisitionDateTime", "AcquisitionDateTime")
-        or date + value("", "AcquisitionTime"),
-        "content_time": value("", "ContentTime"),
-    }
+    return (slope[0] if slope else None), (intercept[0] if intercept else None)

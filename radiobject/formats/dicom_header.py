@@ -1,17 +1,19 @@
-"""What a DICOM file's header says of the file as a whole: pixel format and allowed fields."""
+"""What a DICOM file's header says of the file as a whole: whose it is, pixels, allowed fields."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.engines import pixels as codecs
 from radiobject.formats.engines import pydicom
 from radiobject.formats.privacy import ALLOWED_KEYWORDS, NUMBER_KEYWORDS
 
@@ -26,6 +28,7 @@ EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 NATIVE_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
 DEFLATED = "1.2.840.10008.1.2.1.99"
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 
 
 def parse_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
@@ -39,32 +42,77 @@ class NotDicomError(IngestError):
 
 
 class OtherObjectError(IngestError):
-    """A DICOM object that is not meant to be a slice: a scout, a report, a segmentation."""
+    """A DICOM object that is not meant to be a slice: a scout, a report, a segmentation.
+
+    ``sop_class`` is its SOP class.
+    """
+
+    def __init__(self, reason: str, sop_class: str = "") -> None:
+        super().__init__(reason)
+        self.sop_class = sop_class
 
 
 class RefusedFileError(IngestError):
     """A DICOM file that cannot be part of a volume.
 
-    ``series_uid`` and ``description`` say which series it belongs to, empty where unknown.
+    ``identity`` and ``description`` say which series it belongs to, None and empty where unknown.
     ``harmless`` is True for an object that is not meant to be a slice, so that a volume is whole
-    without it.
+    without it; ``sop_class`` then says what it is.
     """
 
     def __init__(
-        self, reason: str, series_uid: str = "", description: str = "", harmless: bool = False
+        self,
+        reason: str,
+        identity: SeriesIdentity | None = None,
+        description: str = "",
+        harmless: bool = False,
+        sop_class: str = "",
     ) -> None:
         super().__init__(reason)
-        self.series_uid = series_uid
+        self.identity = identity
         self.description = description
         self.harmless = harmless
+        self.sop_class = sop_class
+
+    @property
+    def series_uid(self) -> str:
+        """SeriesInstanceUID, empty where it is not known."""
+        return "" if self.identity is None else self.identity.series_uid
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesIdentity:
+    """What makes images one series; compared while scanning, and never stored.
+
+    A SeriesInstanceUID alone does not: anonymisers write one for everything.
+    """
+
+    patient: str = field(repr=False)
+    study_uid: str = field(repr=False)
+    series_uid: str
+    modality: str
+    number: str
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> SeriesIdentity:
+        """Return the identity that a header states."""
+        number = fields.get("SeriesNumber")
+        return cls(
+            text_of(fields, "PatientID"),
+            text_of(fields, "StudyInstanceUID"),
+            text_of(fields, "SeriesInstanceUID"),
+            text_of(fields, "Modality"),
+            "" if number is None else str(number),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
     """How one frame's voxels are coded.
 
-    ``inverted`` is True for MONOCHROME1, or where the presentation shape says so: the smallest
-    stored value is then the brightest.
+    ``inverted`` is True for MONOCHROME1, or where the presentation shape says so: it is meant for
+    display, after all transforms (PS3.3 C.7.6.3.1.2), and leaves the values as they are.
+    ``has_table`` is True where a modality lookup table stands in place of slope and intercept.
     """
 
     rows: int
@@ -73,6 +121,8 @@ class PixelFormat:
     bits_stored: int
     signed: bool
     inverted: bool
+    has_table: bool = False
+    padding: tuple[int, int] | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -91,22 +141,39 @@ class DicomFile:
 
     ``pixel_offset`` is where the Pixel Data element starts in the file, None where the file must
     be parsed anew (deflated). ``fields`` holds the allowed header fields by keyword.
+    ``agreement`` holds what images of one volume must agree in, by keyword.
     """
 
     path: Path
-    series_uid: str
+    identity: SeriesIdentity
     syntax: str
     pixels: PixelFormat
     frames: int
     pixel_offset: int | None
     fields: dict[str, Any]
     image_type: tuple[str, ...]
+    sop_uid: str = field(default="", repr=False)
+    agreement: Mapping[str, str] = field(default_factory=dict)
+    units: str = ""
+
+    @property
+    def series_uid(self) -> str:
+        """SeriesInstanceUID."""
+        return self.identity.series_uid
 
 
 def describe(fields: Any) -> str:
-    """Return modality and series description of a data set or of its fields, for a report."""
+    """Return modality and series description of a header or of its fields, for a report."""
     named = (fields.get(name) for name in ("Modality", "SeriesDescription"))
     return " ".join(str(value) for value in named if value)
+
+
+def text_of(fields: Mapping[str, Any], keyword: str) -> str:
+    """Return a value as text, several of them as DICOM joins them; empty where absent."""
+    value = fields.get(keyword)
+    if value is None:
+        return ""
+    return "\\".join(map(str, value)) if isinstance(value, tuple) else str(value).strip()
 
 
 def element_header_bytes(syntax: str) -> int:
@@ -114,61 +181,109 @@ def element_header_bytes(syntax: str) -> int:
     return 8 if syntax == IMPLICIT_LITTLE else 12
 
 
-def file_meta(dataset: Any, keyword: str) -> str:
-    """Return a field of the file meta information as text, empty where it is absent."""
-    return str(getattr(dataset, "file_meta", {}).get(keyword, ""))
-
-
-def pixel_format(dataset: Any) -> PixelFormat:
-    """Return the pixel format, or refuse what is no grey-scale image."""
-    if "Rows" not in dataset or "Columns" not in dataset or "BitsAllocated" not in dataset:
-        raise OtherObjectError("not an image: it has no rows and columns")
-    photometric = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2").strip()
-    samples = int(dataset.get("SamplesPerPixel") or 1)
-    if samples != 1 or photometric not in _MONOCHROME:
-        raise OtherObjectError(f"a colour image ({photometric}); only grey values make a volume")
-    if "ModalityLUTSequence" in dataset:
-        raise IngestError("a modality lookup table instead of a slope; convert the series first")
-    allocated = int(dataset.BitsAllocated)
-    if allocated not in (8, 16, 32):
-        raise IngestError(f"{allocated} bits per pixel; 8, 16 and 32 can be read")
-    stored = int(dataset.get("BitsStored") or allocated)
-    if not 0 < stored <= allocated:
-        raise IngestError(f"BitsStored is {stored} but BitsAllocated {allocated}")
-    shape = str(dataset.get("PresentationLUTShape") or "").strip()
-    return PixelFormat(
-        rows=int(dataset.Rows),
-        columns=int(dataset.Columns),
-        bits_allocated=allocated,
-        bits_stored=stored,
-        signed=int(dataset.get("PixelRepresentation") or 0) == 1,
-        inverted=shape == "INVERSE" if shape else photometric == "MONOCHROME1",
+@lru_cache(maxsize=64)
+def undecodable(syntax: str) -> str:
+    """Return why pixels of a transfer syntax cannot be decoded here; empty if they can."""
+    if syntax in (*NATIVE_SYNTAXES, DEFLATED, ENCAPSULATED_UNCOMPRESSED):
+        return ""
+    name = pydicom.uid.UID(syntax).name
+    try:
+        decoder = codecs.get_decoder(pydicom.uid.UID(syntax))
+    except NotImplementedError:
+        return (
+            f"its transfer syntax {name!r} cannot be decoded; convert it first (dcmdjpeg, gdcmconv)"
+        )
+    if decoder.is_available:
+        return ""
+    return (
+        f"its transfer syntax {name!r} needs a codec that is not installed: "
+        f"{'; '.join(decoder.missing_dependencies)}"
     )
 
 
-def header_fields(dataset: Any, keep: Sequence[str]) -> dict[str, Any]:
+def pixel_format(fields: Mapping[str, Any]) -> PixelFormat:
+    """Return the pixel format, or refuse what is no grey-scale image."""
+    missing = [name for name in ("Rows", "Columns", "BitsAllocated") if not fields.get(name)]
+    if missing:
+        raise OtherObjectError("not an image: it has no rows and columns")
+    photometric = text_of(fields, "PhotometricInterpretation") or "MONOCHROME2"
+    samples = _integer(fields, "SamplesPerPixel", 1)
+    if samples != 1 or photometric not in _MONOCHROME:
+        raise OtherObjectError(f"a colour image ({photometric}); only grey values make a volume")
+    allocated = _integer(fields, "BitsAllocated", 0)
+    if allocated not in (8, 16, 32):
+        raise IngestError(f"{allocated} bits per pixel; 8, 16 and 32 can be read")
+    stored = _integer(fields, "BitsStored", allocated)
+    if not 0 < stored <= allocated:
+        raise IngestError(f"BitsStored is {stored} but BitsAllocated {allocated}")
+    shape = text_of(fields, "PresentationLUTShape")
+    signed = _integer(fields, "PixelRepresentation", 0) == 1
+    return PixelFormat(
+        rows=_integer(fields, "Rows", 0),
+        columns=_integer(fields, "Columns", 0),
+        bits_allocated=allocated,
+        bits_stored=stored,
+        signed=signed,
+        inverted=shape == "INVERSE" if shape else photometric == "MONOCHROME1",
+        has_table="ModalityLUTSequence" in fields,
+        padding=_padding(fields, signed, allocated),
+    )
+
+
+def _integer(fields: Mapping[str, Any], keyword: str, default: int) -> int:
+    value = fields.get(keyword)
+    if value is None or value == "":
+        return default
+    if not isinstance(value, int | float):
+        raise IngestError(f"{keyword} must be one number, got {value!r}")
+    return int(value)
+
+
+def _padding(fields: Mapping[str, Any], signed: bool, bits: int) -> tuple[int, int] | None:
+    """Return the lowest and highest stored value that mean "no pixel here", None if none do."""
+    value = fields.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    other = fields.get("PixelPaddingRangeLimit")
+    ends = [value, other if isinstance(other, int) else value]
+    if signed:
+        # US or SS: the type in the header is not always that of the pixels.
+        ends = [end - (1 << bits) if end >= 1 << (bits - 1) else end for end in ends]
+    else:
+        ends = [end & ((1 << bits) - 1) for end in ends]
+    return min(ends), max(ends)
+
+
+def header_fields(fields: Mapping[str, Any], keep: Sequence[str]) -> dict[str, Any]:
     """Return the allowed and asked-for header fields, by keyword; None where absent.
 
     A number that cannot be read only describes the scan: it is left out, the scan is not refused.
     """
-    fields = {name: _plain(dataset.get(name)) for name in (*ALLOWED_KEYWORDS, *keep)}
+    found = {name: _plain(fields.get(name)) for name in (*ALLOWED_KEYWORDS, *keep)}
     for name in NUMBER_KEYWORDS:
-        value = fields[name]
-        try:
-            fields[name] = None if value is None else float(value)
-        except ValueError:
-            fields[name] = None
-    return fields
+        found[name] = number_of(fields, name)
+    return found
 
 
-def _plain(value: Any) -> str | float | int | None:
+def number_of(fields: Mapping[str, Any], keyword: str) -> float | None:
+    """Return a number, the first of several; None where there is none."""
+    value = fields.get(keyword)
+    if isinstance(value, tuple) and value:
+        value = value[0]
+    if isinstance(value, int | float):
+        return float(value)
+    try:
+        return float(value) if isinstance(value, str) and value.strip() else None
+    except ValueError:
+        return None
+
+
+def _plain(value: Any) -> str | float | None:
     """Return a header value as a plain scalar; several values are joined as DICOM writes them."""
     if value is None or value == "":
         return None
     if isinstance(value, int | float):
         return float(value)
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return "\\".join(str(part) for part in value)
     return str(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,9 @@ import numpy as np
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_geometry import slice_normal
 
-CSA_TAGS = ((0x0029, 0x0010), (0x0029, 0x1010))
-"""The private creator and the CSA image header."""
+CSA_ELEMENT = {(0x0029, "SIEMENS CSA HEADER", 0x10): ("CSAImageHeader", b"OB")}
+"""The CSA image header, by group, private creator and element."""
 
-_CREATOR = "SIEMENS CSA HEADER"
 _MAGIC = b"SV10"
 _MAX_TAGS = 1000
 
@@ -50,7 +49,7 @@ class MosaicTile:
 
 
 def mosaic_tiles(
-    dataset: Any,
+    fields: Mapping[str, Any],
     position: Sequence[float],
     orientation: Sequence[float],
     spacing_mm: tuple[float, float],
@@ -60,8 +59,8 @@ def mosaic_tiles(
 
     Parameters
     ----------
-    dataset : pydicom.Dataset
-        With the elements `CSA_TAGS`, Rows and Columns.
+    fields : mapping
+        With the element of `CSA_ELEMENT`, Rows and Columns.
     position, orientation : sequence of float
         ImagePositionPatient and ImageOrientationPatient. The position is that of a plane as large
         as the whole mosaic, centred on the first slice.
@@ -75,15 +74,13 @@ def mosaic_tiles(
     IngestError
         If the CSA header is missing or damaged, or the image cannot be tiled so.
     """
-    csa = _csa_header(dataset)
+    csa = _csa_header(fields)
     count, csa_normal = _slice_count(csa), _numbers(csa, "SliceNormalVector", 3)
-    side = math.ceil(math.sqrt(count))
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    if rows % side or columns % side:
-        raise IngestError(f"a mosaic of {count} slices cannot tile {rows} x {columns} pixels")
+    rows, columns = int(fields["Rows"]), int(fields["Columns"])
+    windows = tile_windows(count, rows, columns)
     if step_mm is None or not step_mm > 0:
         raise IngestError("a mosaic without SpacingBetweenSlices or SliceThickness")
-    height, width = rows // side, columns // side
+    height, width = windows[0].bottom, windows[0].right
     normal = slice_normal(orientation)
     if float(normal @ csa_normal) < 0:
         normal = -normal
@@ -93,13 +90,27 @@ def mosaic_tiles(
         + along_row * spacing_mm[1] * (columns - width) / 2
         + along_column * spacing_mm[0] * (rows - height) / 2
     )
-    tiles = []
-    for index in range(count):
-        top, left = index // side * height, index % side * width
-        place = first + normal * step_mm * index
-        window = Window(top, top + height, left, left + width)
-        tiles.append(MosaicTile(window, tuple(float(value) for value in place)))
-    return tiles
+    places = (first + normal * step_mm * index for index in range(count))
+    return [
+        MosaicTile(window, tuple(place.tolist()))
+        for window, place in zip(windows, places, strict=True)
+    ]
+
+
+def tile_windows(count: int, rows: int, columns: int) -> list[Window]:
+    """Return where each of `count` slices lies in a square grid of them, row by row.
+
+    Raises
+    ------
+    IngestError
+        If the image cannot be tiled so.
+    """
+    side = math.ceil(math.sqrt(count))
+    if rows % side or columns % side:
+        raise IngestError(f"a mosaic of {count} slices cannot tile {rows} x {columns} pixels")
+    height, width = rows // side, columns // side
+    corners = ((i // side * height, i % side * width) for i in range(count))
+    return [Window(top, top + height, left, left + width) for top, left in corners]
 
 
 def _slice_count(csa: dict[str, list[str]]) -> int:
@@ -119,12 +130,11 @@ def _numbers(csa: dict[str, list[str]], name: str, count: int) -> np.ndarray:
     return values
 
 
-def _csa_header(dataset: Any) -> dict[str, list[str]]:
+def _csa_header(fields: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the values of the CSA image header, by name."""
-    creator, header = (dataset.get(tag) for tag in CSA_TAGS)
-    if creator is None or header is None or str(creator.value).strip() != _CREATOR:
+    content = fields.get("CSAImageHeader")
+    if not isinstance(content, bytes):
         raise IngestError("a Siemens mosaic without its CSA header; convert it with dcm2niix")
-    content = bytes(header.value)
     try:
         return parse_csa(content)
     except struct.error as error:

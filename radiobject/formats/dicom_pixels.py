@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import (
+    ENCAPSULATED_UNCOMPRESSED,
     EXPLICIT_BIG,
     NATIVE_SYNTAXES,
     DicomFile,
@@ -22,6 +23,7 @@ from radiobject.formats.dicom_header import (
     parse_errors,
 )
 from radiobject.formats.engines import encaps, pydicom
+from radiobject.formats.engines import pixels as codecs
 from radiobject.formats.guards import Limits
 from radiobject.formats.rescale import (
     apply_integer_scale,
@@ -66,7 +68,7 @@ def decode_frames(frames: Sequence[Frame], limits: Limits) -> DecodedStack:
     IngestError
         If a file is damaged, cut short, over a limit, or its pixels are not what it declares.
     """
-    dtype = np.result_type(*{frame.file.pixels.dtype for frame in frames})
+    dtype = np.result_type(*{_value_dtype(frame.file.pixels) for frame in frames})
     values = np.empty((len(frames), frames[0].rows, frames[0].columns), dtype=dtype)
     sources: list[SourceFile] = []
     wanted: dict[Any, list[int]] = {}
@@ -81,9 +83,14 @@ def decode_frames(frames: Sequence[Frame], limits: Limits) -> DecodedStack:
             frame = frames[slot]
             whole = stored[frame.index]
             values[slot] = whole if frame.window is None else whole[frame.window.slices]
-    scales = [(frame.slope, frame.intercept) for frame in frames]
+    scales = [frame.scale for frame in frames]
     scaled, rescale = scale_frames(values, scales)
     return DecodedStack(scaled, rescale, tuple(sources))
+
+
+def _value_dtype(pixels: PixelFormat) -> np.dtype:
+    """Return the type of the values before any slope: a table's entries have up to 16 bits."""
+    return np.dtype(np.uint16) if pixels.has_table else pixels.dtype
 
 
 def scale_frames(
@@ -118,17 +125,43 @@ def scale_frames(
 
 
 def _file_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
-    """Return the stored values of a file, shape (frames, rows, columns), as displayed."""
+    """Return the stored values of a file, shape (frames, rows, columns).
+
+    MONOCHROME1 says how they are displayed, and does not change them (PS3.3 C.7.6.3.1.2).
+    """
     pixels = file.pixels
     stored = _native_frames(file, content)
+    dataset = None
     if stored is None:
-        stored = _decoded_frames(file, content)
-    stored = _used_bits(stored, pixels)
-    if not pixels.inverted:
-        return stored
-    # MONOCHROME1: the smallest value is the brightest. Turned over within the stored range, so
-    # that a larger number is brighter, as everywhere else.
-    return ~stored if pixels.signed else stored.dtype.type((1 << pixels.bits_stored) - 1) - stored
+        dataset = _dataset(file, content)
+        stored = _decoded_frames(file, dataset)
+    used = _used_bits(stored, pixels)
+    return _looked_up(file, dataset or _dataset(file, content), used) if pixels.has_table else used
+
+
+def _dataset(file: DicomFile, content: bytes) -> Any:
+    """Return the whole file as pydicom reads it, with the coding that was found in it."""
+    try:
+        dataset = pydicom.dcmread(BytesIO(content), force=True)
+    except parse_errors() as error:
+        raise IngestError(f"{file.path.name}: damaged DICOM file ({error})") from error
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(file.syntax)
+    return dataset
+
+
+def _looked_up(file: DicomFile, dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
+    """Return the values of a modality lookup table (PS3.3 C.11.1.1.1)."""
+    try:
+        values = codecs.apply_modality_lut(stored, dataset)
+    except parse_errors(RuntimeError) as error:
+        raise IngestError(f"{file.path.name}: its modality table is damaged ({error})") from error
+    if values.shape != stored.shape or values.dtype.kind not in "iu":
+        raise IngestError(
+            f"{file.path.name}: its modality table gives {values.dtype} {values.shape}, expected "
+            f"integers {stored.shape}"
+        )
+    return values
 
 
 def _native_frames(file: DicomFile, content: bytes) -> NDArray[Any] | None:
@@ -160,18 +193,17 @@ def _native_frames(file: DicomFile, content: bytes) -> NDArray[Any] | None:
     return flat.reshape(file.frames, pixels.rows, pixels.columns).astype(pixels.dtype, copy=False)
 
 
-def _decoded_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
+def _decoded_frames(file: DicomFile, dataset: Any) -> NDArray[Any]:
     """Return pixels through pydicom and its codecs, after a look at each codestream's own size."""
     pixels, name = file.pixels, file.path.name
     try:
-        dataset = pydicom.dcmread(BytesIO(content), force=True)
-        if (
-            file.syntax not in NATIVE_SYNTAXES
-            and dataset.file_meta.TransferSyntaxUID.is_encapsulated
-        ):
-            for stream in _codestreams(dataset, file.frames):
-                _check_codestream(name, stream, pixels)
-        stored = dataset.pixel_array
+        if file.syntax == ENCAPSULATED_UNCOMPRESSED:
+            stored = _unpacked(file, dataset)
+        else:
+            if file.syntax not in NATIVE_SYNTAXES and pydicom.uid.UID(file.syntax).is_encapsulated:
+                for stream in _codestreams(dataset, file.frames):
+                    _check_codestream(name, stream, pixels)
+            stored = dataset.pixel_array
     except IngestError:
         raise
     except parse_errors(RuntimeError) as error:
@@ -184,6 +216,17 @@ def _decoded_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
     # A codec may disagree with the header about the sign; the header decides, bit by bit.
     wide = stored if stored.dtype.itemsize == pixels.dtype.itemsize else stored.astype(pixels.dtype)
     return wide.view(pixels.dtype).reshape(expected)
+
+
+def _unpacked(file: DicomFile, dataset: Any) -> NDArray[Any]:
+    """Return pixels that are cut into fragments but not compressed (PS3.5 A.4.11)."""
+    pixels = file.pixels
+    streams = list(_codestreams(dataset, file.frames))
+    if len(streams) != file.frames or any(len(one) < pixels.frame_bytes for one in streams):
+        raise IngestError(f"{file.path.name}: cut short: fragments hold less than its frames")
+    whole = b"".join(stream[: pixels.frame_bytes] for stream in streams)
+    flat = np.frombuffer(whole, pixels.dtype.newbyteorder("<"))
+    return flat.astype(pixels.dtype, copy=False)
 
 
 def _codestreams(dataset: Any, frames: int) -> Iterator[bytes]:

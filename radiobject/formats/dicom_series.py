@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_axis import time_axis
 from radiobject.formats.dicom_frames import Frame
-from radiobject.formats.dicom_geometry import (
-    DUPLICATE_TOLERANCE_MM,
-    distances_mm,
-    same_orientation,
-    stack_slices,
-)
-from radiobject.formats.dicom_header import describe
+from radiobject.formats.dicom_geometry import same_orientation, stack_slices
+from radiobject.formats.dicom_header import SeriesIdentity, describe
+from radiobject.formats.dicom_keys import FrameKeys
+from radiobject.formats.dicom_options import DicomOptions
+from radiobject.formats.dicom_volumes import Part, along_normal, parted_in_time, separated
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.metadata import DicomMetadata
+from radiobject.formats.time_axis import TimeAxis
 from radiobject.geometry.orientation import affine_to_list, axis_codes
 
-# Frames at one position that differ in these are volumes of their own.
-_SEPARATE_KEYS = ("kind", "echo")
-# Frames at one position that differ in one of these are time points of one volume.
-_TIME_KEYS = ("temporal", "trigger", "b_value", "acquisition", "time", "content_time")
+_SPACING_TOLERANCE = 1e-3
+_IDENTITY_WORDS = {
+    "patient": "PatientID", "study_uid": "StudyInstanceUID", "modality": "Modality",
+    "number": "SeriesNumber",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class DicomSeries:
         True when the slice step was not measured.
     folder : str
         Where the files are, relative to what was scanned; for a report, not for the store.
+    axis : TimeAxis, optional
+        What the fourth axis means; None for a volume without one.
+    options : DicomOptions
+        How its pixels are to be read.
     """
 
     frames: tuple[Frame, ...]
@@ -56,16 +61,32 @@ class DicomSeries:
     warnings: tuple[str, ...] = ()
     assumed: bool = False
     folder: str = ""
+    axis: TimeAxis | None = None
+    options: DicomOptions = field(default_factory=DicomOptions)
 
     @property
     def series_uid(self) -> str:
         """SeriesInstanceUID."""
-        return self.frames[0].file.series_uid
+        return self.identity.series_uid
+
+    @property
+    def identity(self) -> SeriesIdentity:
+        """Whose series it is; compared, never stored."""
+        return self.frames[0].file.identity
+
+    @property
+    def keys(self) -> FrameKeys:
+        """What tells this volume from others of its series."""
+        return self.frames[0].keys
 
     @property
     def fields(self) -> dict[str, Any]:
         """The allowed and asked-for header fields of the first slice, by keyword."""
-        return self.frames[0].file.fields
+        keys = self.keys
+        own = {"EchoTime": keys.echo, "RepetitionTime": keys.repetition}
+        return self.frames[0].file.fields | {
+            name: value for name, value in own.items() if value is not None
+        }
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -76,6 +97,19 @@ class DicomSeries:
     def description(self) -> str:
         """Modality and series description, for a report."""
         return describe(self.fields)
+
+    @property
+    def kind(self) -> str:
+        """Image type without the value on patient or scanner origin, such as "ORIGINAL\\M"."""
+        return self.keys.kind
+
+    @property
+    def acquisition_plane(self) -> str:
+        """ "axial", "coronal", "sagittal", or "oblique" when no axis is within 20 degrees."""
+        normal = np.abs(np.cross(self.affine[:3, 0], self.affine[:3, 1]))
+        normal /= np.linalg.norm(normal)
+        nearest = int(np.argmax(normal))
+        return ("sagittal", "coronal", "axial")[nearest] if normal[nearest] > 0.94 else "oblique"
 
     def metadata(self) -> DicomMetadata:
         """Return the header's obs columns, as the files state them."""
@@ -106,40 +140,112 @@ class RefusedSeries:
     reason: str
 
 
+Outcome = DicomSeries | RefusedSeries
+
+
 def build_series(
-    frames: Iterable[Frame], limits: Limits = DEFAULT_LIMITS, *, allow_tilt: bool = False
-) -> list[DicomSeries | RefusedSeries]:
-    """Group frames by series, orientation and pixel grid, and make each group a volume.
+    frames: Iterable[Frame],
+    limits: Limits = DEFAULT_LIMITS,
+    options: DicomOptions | None = None,
+) -> list[Outcome]:
+    """Group frames by identity, agreement, orientation and pixel grid: each group a volume.
 
     Returns
     -------
     list
         One entry per group, in the order of their first frame. Nothing is dropped in silence.
     """
-    by_uid: dict[str, list[list[Frame]]] = {}
+    chosen = options or DicomOptions()
+    by_identity: dict[SeriesIdentity, list[Frame]] = {}
     for frame in frames:
-        groups = by_uid.setdefault(frame.file.series_uid, [])
-        for group in groups:
-            if _same_grid(group[0], frame):
-                group.append(frame)
-                break
-        else:
-            groups.append([frame])
-    outcomes: list[DicomSeries | RefusedSeries] = []
-    for groups in by_uid.values():
-        strays = [group[0] for group in groups if len(group) == 1 < len(groups)]
-        if strays:
-            outcomes.append(_refused_strays(strays, len(groups)))
-        for group in groups:
-            if len(group) > 1 or not strays:
-                outcomes += _outcomes(group, len(groups), limits, allow_tilt)
+        by_identity.setdefault(frame.file.identity, []).append(frame)
+    shared = _shared_uids(by_identity)
+    outcomes: list[Outcome] = []
+    for identity, members in by_identity.items():
+        note = shared.get(identity.series_uid, ())
+        for group, disagreement in _agreeing(members):
+            for outcome in _of_group(group, limits, chosen):
+                outcomes.append(_noted(outcome, note + disagreement))
     return outcomes
+
+
+def _noted(outcome: Outcome, notes: tuple[str, ...]) -> Outcome:
+    if isinstance(outcome, RefusedSeries) or not notes:
+        return outcome
+    return replace(outcome, warnings=notes + outcome.warnings)
+
+
+def _shared_uids(identities: Iterable[SeriesIdentity]) -> dict[str, tuple[str, ...]]:
+    """Return a warning for each SeriesInstanceUID that several series have."""
+    by_uid: dict[str, list[SeriesIdentity]] = {}
+    for identity in identities:
+        by_uid.setdefault(identity.series_uid, []).append(identity)
+    notes = {}
+    for uid, sharing in by_uid.items():
+        if len(sharing) < 2:
+            continue
+        differing = [
+            words
+            for name, words in _IDENTITY_WORDS.items()
+            if len({getattr(one, name) for one in sharing}) > 1
+        ]
+        notes[uid] = (
+            f"one SeriesInstanceUID is used by {len(sharing)} series that differ in "
+            f"{', '.join(differing)}; each is its own volume",
+        )
+    return notes
+
+
+def _agreeing(frames: list[Frame]) -> Iterator[tuple[list[Frame], tuple[str, ...]]]:
+    """Yield the frames of a series in groups that say the same of kernel and description."""
+    for keyword in frames[0].file.agreement:
+        groups: dict[str, list[Frame]] = {}
+        for frame in frames:
+            groups.setdefault(frame.file.agreement[keyword], []).append(frame)
+        if len(set(groups) - {""}) > 1:
+            said = ", ".join(sorted(repr(value) for value in groups))
+            note = f"images of the series differ in {keyword} ({said}); each is its own volume"
+            for group in groups.values():
+                for inner, notes in _agreeing(group):
+                    yield inner, (note, *notes)
+            return
+    yield frames, ()
+
+
+def _of_group(frames: list[Frame], limits: Limits, options: DicomOptions) -> Iterator[Outcome]:
+    groups = _by_grid(frames)
+    strays = [group[0] for group in groups if len(group) == 1 < len(groups)]
+    if strays:
+        yield _refused_strays(strays, len(groups))
+    for group in groups:
+        if len(group) > 1 or not strays:
+            yield from _outcomes(group, len(groups), limits, options)
+
+
+def _by_grid(frames: Iterable[Frame]) -> list[list[Frame]]:
+    """Return the frames in groups of one orientation, pixel grid and stack."""
+    groups: list[list[Frame]] = []
+    known: dict[Any, list[Frame]] = {}
+    for frame in frames:
+        key = (frame.rows, frame.columns, frame.spacing_mm, frame.orientation, frame.stack)
+        group = known.get(key)
+        if group is None:
+            group = next((one for one in groups if _same_grid(one[0], frame)), None)
+            if group is None:
+                group = []
+                groups.append(group)
+            known[key] = group
+        group.append(frame)
+    return groups
 
 
 def _same_grid(first: Frame, second: Frame) -> bool:
     return (
         (first.rows, first.columns) == (second.rows, second.columns)
-        and np.allclose(first.spacing_mm, second.spacing_mm, rtol=1e-3, atol=0)
+        and all(
+            abs(one - two) <= _SPACING_TOLERANCE * abs(two)
+            for one, two in zip(first.spacing_mm, second.spacing_mm, strict=True)
+        )
         and same_orientation(first.orientation, second.orientation)
         and first.stack == second.stack
     )
@@ -155,115 +261,87 @@ def _refused_strays(strays: list[Frame], groups: int) -> RefusedSeries:
 
 
 def _outcomes(
-    group: list[Frame], siblings: int, limits: Limits, allow_tilt: bool
-) -> list[DicomSeries | RefusedSeries]:
-    """Return the volumes of a group, or its refusal."""
+    group: list[Frame], siblings: int, limits: Limits, options: DicomOptions
+) -> Iterator[Outcome]:
+    """Yield the volumes of a group, or its refusal."""
     note: tuple[str, ...] = ()
     if siblings > 1:
         note = (f"the series mixes {siblings} orientations or sizes; each is its own volume",)
     try:
-        parts = _separated(group)
+        kinds = list(separated(group))
     except IngestError as error:
-        return [RefusedSeries(tuple(group), str(error))]
-    outcomes: list[DicomSeries | RefusedSeries] = []
-    for part in parts:
+        yield RefusedSeries(tuple(group), str(error))
+        return
+    for kind, words in kinds:
         extra = note
-        if len(part) < len(group):
-            extra += ("the series holds several images of each slice; each kind is its own volume",)
-        try:
-            series = _volume(part, limits, allow_tilt)
-        except IngestError as error:
-            outcomes.append(RefusedSeries(tuple(part), str(error)))
-        else:
-            outcomes.append(replace(series, warnings=extra + series.warnings))
-    return outcomes
+        if words:
+            extra += (f"images of the series differ in {words}; each kind is its own volume",)
+        for part in parted_in_time(kind, drop_aborted=options.drop_aborted):
+            if isinstance(part, tuple):
+                yield RefusedSeries(tuple(part[0]), part[1])
+                continue
+            try:
+                series = _volume(part, limits, options)
+            except IngestError as error:
+                found = tuple(frame for volume in part.times for frame in volume)
+                yield RefusedSeries(found, str(error))
+            else:
+                yield replace(series, warnings=extra + series.warnings)
 
 
-def _separated(frames: list[Frame]) -> list[list[Frame]]:
-    """Split frames that share positions by what makes them different kinds of image."""
-    for key in _SEPARATE_KEYS:
-        if not _has_duplicates(frames):
-            break
-        parts: dict[Any, list[Frame]] = {}
-        for frame in frames:
-            parts.setdefault(frame.keys[key], []).append(frame)
-        if len(parts) > 1:
-            return [split for part in parts.values() for split in _separated(part)]
-    return [frames]
-
-
-def _volume(frames: list[Frame], limits: Limits, allow_tilt: bool) -> DicomSeries:
+def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
     """Return the volume that frames of one kind and one grid make."""
-    times = _time_points(frames)
-    first = frames[0]
+    times = part.times
+    first = times[0][0]
     stack = stack_slices(
         np.array([frame.position for frame in times[0]]),
         first.orientation,
         first.spacing_mm,
         first.thickness_mm,
-        allow_tilt=allow_tilt,
+        allow_tilt=options.allow_tilt,
     )
-    ordered = [times[0][index] for index in stack.order]
-    for time in times[1:]:
-        along = np.argsort(_along(time), kind="stable")
-        ordered += [time[int(index)] for index in along]
+    volumes = [tuple(times[0][index] for index in stack.order)]
+    volumes += [
+        tuple(time[int(i)] for i in np.argsort(along_normal(time), kind="stable"))
+        for time in times[1:]
+    ]
+    frames = tuple(frame for volume in volumes for frame in volume)
+    _check_scales(frames)
     shape: tuple[int, ...] = (first.columns, first.rows, len(times[0]))
     if len(times) > 1:
         shape += (len(times),)
     limits.check_volume(first.file.path.name, shape, first.file.pixels.dtype.itemsize)
     return DicomSeries(
-        frames=tuple(ordered),
+        frames=frames,
         shape=shape,
         affine=stack.affine,
-        warnings=stack.warnings,
+        warnings=part.warnings + stack.warnings,
         assumed=stack.assumed,
+        axis=time_axis(volumes, part.key) if len(times) > 1 else None,
+        options=options,
     )
 
 
-def _along(frames: Sequence[Frame]) -> NDArray[np.float64]:
-    return distances_mm(np.array([frame.position for frame in frames]), frames[0].orientation)
+def _check_scales(frames: Sequence[Frame]) -> None:
+    """Refuse a volume of which some slices state a rescale and others do not.
 
-
-def _has_duplicates(frames: Sequence[Frame]) -> bool:
-    gaps = np.diff(np.sort(_along(frames)))
-    return bool((gaps <= DUPLICATE_TOLERANCE_MM).any())
-
-
-def _time_points(frames: list[Frame]) -> list[list[Frame]]:
-    """Return the frames of each time point; one list when no position occurs twice.
-
-    Raises
-    ------
-    IngestError
-        If positions repeat and no header field says in what order.
+    Taken for 1 and 0, an absent one puts a slice of a CT 1,024 HU off.
     """
-    if not _has_duplicates(frames):
-        return [frames]
-    along = _along(frames)
-    for key in _TIME_KEYS:
-        parts: dict[Any, list[int]] = {}
-        for index, frame in enumerate(frames):
-            parts.setdefault(frame.keys[key], []).append(index)
-        if len(parts) < 2 or len({len(part) for part in parts.values()}) > 1:
-            continue
-        positions = [np.sort(along[part]) for part in parts.values()]
-        same = all(
-            np.allclose(positions[0], other, rtol=0, atol=DUPLICATE_TOLERANCE_MM)
-            for other in positions
+    if len({frame.file.pixels.has_table for frame in frames}) > 1:
+        raise IngestError(
+            "some slices have a modality lookup table and others have none: their values have no "
+            "common unit"
         )
-        if same and not (np.diff(positions[0]) <= DUPLICATE_TOLERANCE_MM).any():
-            return [[frames[i] for i in parts[value]] for value in sorted(parts, key=_in_time)]
-    order = np.argsort(along, kind="stable")
-    at = int(np.argmax(np.diff(along[order]) <= DUPLICATE_TOLERANCE_MM))
-    one, two = (frames[int(order[at + step])].file.path.name for step in (0, 1))
-    raise IngestError(
-        f"duplicate slices: {one} and {two} are at the same position and no header field says "
-        "which comes first; remove one, or split the series"
+    stated = [frame for frame in frames if (frame.slope, frame.intercept) != (None, None)]
+    if len(stated) in (0, len(frames)) or all(frame.scale == (1.0, 0.0) for frame in stated):
+        return
+    absent = dict.fromkeys(
+        frame.file.path.name for frame in frames if frame.slope is None and frame.intercept is None
     )
-
-
-def _in_time(value: str) -> tuple[int, float, str]:
-    try:
-        return (0, float(value), value)
-    except ValueError:
-        return (1, 0.0, value)
+    names = list(absent)
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    raise IngestError(
+        f"RescaleSlope and RescaleIntercept are missing in {len(frames) - len(stated)} of "
+        f"{len(frames)} slices ({shown}): their values have no known unit; restore the headers, "
+        "or leave these files out"
+    )

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     import highdicom
     import pydicom
     from nibabel import nifti1, nifti2
-    from pydicom import encaps
+    from pydicom import encaps, pixels
 else:
     nifti1 = LazyModule("nibabel.nifti1")
     nifti2 = LazyModule("nibabel.nifti2")
     pydicom = LazyModule("pydicom", "reading DICOM", "dicom")
     encaps = LazyModule("pydicom.encaps", "reading DICOM", "dicom")
+    pixels = LazyModule("pydicom.pixels", "reading DICOM", "dicom")
     highdicom = LazyModule("highdicom", "a DICOM segmentation", "dicom")
 
-__all__ = ["encaps", "highdicom", "nifti1", "nifti2", "pydicom"]
+__all__ = ["encaps", "highdicom", "nifti1", "nifti2", "pixels", "pydicom"]

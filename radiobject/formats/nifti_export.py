@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.formats.engines import nifti1, nifti2
+from radiobject.formats.nifti_gradients import axis_of, set_time_step, write_gradients
 from radiobject.geometry.orientation import COSINE_TOLERANCE, axis_codes, nifti_geometry
 
 _NIFTI1_MAX_SIDE = 32767
@@ -87,6 +88,7 @@ def save_nifti(
     with _replacing(target) as raw, _packed(target, raw) as stream:
         stream.write(header.binaryblock + bytes(4))
         _write_voxels(stream, _slabs(blocks), sides, written_as)
+    write_gradients(target, axis_of(metadata or {}, sides), affine)
     return target
 
 
@@ -111,6 +113,8 @@ def export_header(
             header[name] = kept[name]
     if "pixdim" in kept:
         header["pixdim"][4:] = kept["pixdim"][4:]
+    else:
+        set_time_step(header, axis_of(metadata, shape))
     matrix = np.asarray(affine, dtype=np.float64)
     if not _restore_geometry(header, kept, matrix, file_shape):
         _set_geometry(header, matrix, metadata)

@@ -32,7 +32,7 @@ class SourceFile:
     @classmethod
     def of_bytes(cls, name: str, content: bytes | bytearray | memoryview) -> SourceFile:
         """Return the provenance of a file whose `content` was read already."""
-        return cls(name, len(content), hashlib.sha256(content).hexdigest())
+        return cls(readable_name(name), len(content), hashlib.sha256(content).hexdigest())
 
     @classmethod
     def of_many(cls, name: str, parts: Iterable[SourceFile]) -> SourceFile:
@@ -41,7 +41,7 @@ class SourceFile:
         digest = hashlib.sha256()
         for sha256 in sorted(part.sha256 for part in files):
             digest.update(bytes.fromhex(sha256))
-        return cls(name, sum(part.size for part in files), digest.hexdigest())
+        return cls(readable_name(name), sum(part.size for part in files), digest.hexdigest())
 
     def columns(self) -> dict[str, str | int]:
         """Return the obs columns."""
@@ -51,6 +51,11 @@ class SourceFile:
             "source_bytes": self.size,
             "source_sha256": self.sha256,
         }
+
+
+def readable_name(name: str) -> str:
+    """Return a file's name as text that can be stored and printed: other bytes as ``\\xNN``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_file(path: Path, limits: Limits) -> bytes:

@@ -140,8 +140,14 @@ def write_enhanced(
     slopes: Sequence[float] | None = None,
     shuffle: bool = True,
     patient: bool = False,
+    edit_frame: Callable[[Dataset, int, int], None] | None = None,
+    edit: Callable[[Dataset], None] | None = None,
 ) -> np.ndarray:
-    """Write an enhanced multi-frame object with its frames out of order; return the volume."""
+    """Write an enhanced multi-frame object with its frames out of order; return the volume.
+
+    `edit_frame` changes the functional groups of (time, slice), `edit` the whole object.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     ds = blank(path, EnhancedMRImageStorage, generate_uid(), ExplicitVRLittleEndian)
     ds.Modality = "MR"
     if patient:
@@ -170,15 +176,26 @@ def write_enhanced(
             item = group.PixelValueTransformationSequence[0]
             item.RescaleSlope, item.RescaleIntercept = slopes[index % len(slopes)], 0.0
             item.RescaleType = "US"
+        if edit_frame is not None:
+            edit_frame(group, t, s)
         groups.append(group)
     ds.PerFrameFunctionalGroupsSequence = Items(groups)
     set_pixels(ds, pixels)
+    if edit is not None:
+        edit(ds)
     ds.save_as(path, enforce_file_format=True)
     truth = np.zeros((columns, rows, slices, times))
     for index, (t, s) in enumerate(frames):
         scale = slopes[index % len(slopes)] if slopes is not None else 1.0
         truth[:, :, s, t] = pixels[index].T * scale
     return truth if times > 1 else truth[..., 0]
+
+
+def group_item(group: Dataset, sequence: str) -> Dataset:
+    """The item of a functional group, made where it is not there."""
+    if sequence not in group:
+        setattr(group, sequence, Items([Dataset()]))
+    return group[sequence].value[0]
 
 
 def write_mosaics(folder: Path, *names: str) -> list[Path]:

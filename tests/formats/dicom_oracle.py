@@ -23,9 +23,11 @@ def oracle(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     if len(datasets) == 1:
         # Not every single image is a volume to highdicom's reader of files; its geometry is.
         image = hd.Image.from_dataset(datasets[0])
-        found = image.get_volume(apply_real_world_transform=False)
+        found = image.get_volume(apply_real_world_transform=False, apply_presentation_lut=False)
     else:
-        found = hd.get_volume_from_series(datasets, apply_real_world_transform=False)
+        found = hd.get_volume_from_series(
+            datasets, apply_real_world_transform=False, apply_presentation_lut=False
+        )
     array = found.array.transpose(2, 1, 0)
     affine = LPS_TO_RAS @ found.affine[:, [2, 1, 0, 3]]
     normal = np.cross(affine[:3, 0], affine[:3, 1])

@@ -85,17 +85,20 @@ def test_scales_that_differ_between_slices_are_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "uint8"])
-def test_monochrome1_is_turned_over(dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["MONOCHROME1", "INVERSE"])
+def test_display_inversion_leaves_units_alone(dtype: str, how: str, tmp_path: Path) -> None:
     def inverse(ds: Dataset, s: int) -> None:
-        ds.PhotometricInterpretation = "MONOCHROME1"
+        if how == "INVERSE":
+            ds.PresentationLUTShape = how
+        else:
+            ds.PhotometricInterpretation = how
 
-    write_series(
-        tmp_path, dtype=dtype, slope=1, intercept=-5, edit=inverse,
-        slices=2 if dtype == "uint8" else 5,
-    )  # fmt: skip
+    slices = 2 if dtype == "uint8" else 5
+    write_series(tmp_path, dtype=dtype, slope=1, intercept=-5, edit=inverse, slices=slices)
     check_against_highdicom(tmp_path)
     loaded = load_folder(tmp_path)
-    assert loaded.data[0, 0, 0] > loaded.data[5, 3, 1]
+    np.testing.assert_array_equal(loaded.data, volume(6, 4, slices) - 5)
+    assert loaded.metadata["display_inverted"] == 1
 
 
 def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:

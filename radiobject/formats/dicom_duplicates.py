@@ -1,0 +1,66 @@
+"""Files that are there twice: dropped where every byte agrees, refused where they do not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from radiobject.formats.dicom_frames import Frame
+from radiobject.formats.dicom_header import SeriesIdentity
+from radiobject.formats.source import readable_name
+
+Notes = dict[SeriesIdentity, tuple[str, ...]]
+
+
+def without_duplicates(
+    frames: Iterable[Frame],
+) -> tuple[list[Frame], Notes, dict[SeriesIdentity, str]]:
+    """Return frames without those of files that repeat another one byte by byte.
+
+    Returns
+    -------
+    kept : list of Frame
+        In the given order.
+    notes : dict
+        Per series, what was dropped.
+    clashes : dict
+        Per series, that one SOPInstanceUID stands for different files.
+    """
+    files: dict[tuple[SeriesIdentity, str], list[Path]] = {}
+    given = list(frames)
+    for frame in given:
+        if frame.file.sop_uid:
+            paths = files.setdefault((frame.file.identity, frame.file.sop_uid), [])
+            if not paths or paths[-1] != frame.file.path:
+                paths.append(frame.file.path)
+    dropped: dict[Path, SeriesIdentity] = {}
+    clashes: dict[SeriesIdentity, str] = {}
+    for (identity, _), paths in files.items():
+        for other in paths[1:]:
+            if _digest(other) == _digest(paths[0]):
+                dropped[other] = identity
+            else:
+                clashes.setdefault(
+                    identity,
+                    f"{_name(paths[0])} and {_name(other)} have one SOPInstanceUID but differ; "
+                    "only one of them can be the image: remove the other",
+                )
+    by_series: dict[SeriesIdentity, list[str]] = {}
+    for path, identity in dropped.items():
+        by_series.setdefault(identity, []).append(_name(path))
+    notes = {
+        identity: (f"{len(names)} files are exact copies of others and left out, such as "
+                   f"{names[0]}",)
+        for identity, names in by_series.items()
+    }  # fmt: skip
+    return [frame for frame in given if frame.file.path not in dropped], notes, clashes
+
+
+def _name(path: Path) -> str:
+    return readable_name(path.name)
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

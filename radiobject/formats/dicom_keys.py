@@ -1,0 +1,201 @@
+"""What tells one image of a place from another: echo, component, b-value, time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from radiobject.formats.dicom_header import number_of, text_of
+
+_COMPONENTS = {
+    "M": "M", "MAG": "M", "MAGNITUDE": "M", "P": "P", "PHASE": "P", "R": "R", "REAL": "R",
+    "I": "I", "IMAGINARY": "I",
+}  # fmt: skip
+_MIXED = "MIXED"
+_BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
+DAY_S = 86400.0
+
+PRIVATE_ELEMENTS = {
+    (0x0019, "SIEMENS MR HEADER", 0x0C): ("SiemensBValue", b"IS"),
+    (0x0019, "SIEMENS MR HEADER", 0x0E): ("SiemensDirection", b"FD"),
+    (0x0043, "GEMS_PARM_01", 0x39): ("GEBValue", b"IS"),
+    (0x0019, "GEMS_ACQU_01", 0xBB): ("GEDirectionX", b"DS"),
+    (0x0019, "GEMS_ACQU_01", 0xBC): ("GEDirectionY", b"DS"),
+    (0x0019, "GEMS_ACQU_01", 0xBD): ("GEDirectionZ", b"DS"),
+    (0x2001, "Philips Imaging DD 001", 0x03): ("PhilipsBValue", b"FL"),
+    (0x2001, "Philips Imaging DD 001", 0x04): ("PhilipsDirectionality", b"CS"),
+    (0x2005, "Philips MR Imaging DD 001", 0xB0): ("PhilipsDirectionX", b"FL"),
+    (0x2005, "Philips MR Imaging DD 001", 0xB1): ("PhilipsDirectionY", b"FL"),
+    (0x2005, "Philips MR Imaging DD 001", 0xB2): ("PhilipsDirectionZ", b"FL"),
+}
+"""Numbers that makers keep in private elements; nothing of these elements but these is read."""
+_GE_B_OFFSET = 1e6
+"""GE adds multiples of 10^6 to a b-value (its manual, element 0043,1039)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameKeys:
+    """What may differ between two images of one place; None or empty where not stated.
+
+    Times are in seconds: `time` and `content_time` since 1900, `trigger` and `frame_time` as
+    their elements have them, in ms. `direction` is a unit vector, LPS+.
+    """
+
+    component: str = ""
+    kind: str = ""
+    echo: float | None = None
+    b_value: float | None = None
+    direction: tuple[float, float, float] | None = None
+    directionality: str = ""
+    temporal: int | None = None
+    trigger: float | None = None
+    phase: float | None = None
+    frame_time: float | None = None
+    inversion: float | None = None
+    flip: float | None = None
+    repetition: float | None = None
+    acquisition: int | None = None
+    time: float | None = None
+    content_time: float | None = None
+    dimension: tuple[int, ...] | None = None
+    instance: int | None = None
+    dated: bool = True
+
+    @property
+    def diffusion(self) -> tuple[Any, ...] | None:
+        """B-value and direction together, None where there is no b-value."""
+        if self.b_value is None:
+            return None
+        direction = self.direction
+        return (self.b_value, None if direction is None else tuple(round(v, 4) for v in direction))
+
+
+def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKeys:
+    """Return the keys of a frame from its header, functional groups included."""
+    frame_type = view.get("FrameType")
+    kind = frame_type if isinstance(frame_type, tuple) else image_type
+    component = text_of(view, "ComplexImageComponent")
+    if component == _MIXED or not component:
+        component = next((_COMPONENTS[part] for part in kind[2:] if part in _COMPONENTS), "")
+    trigger = _number(view, "NominalCardiacTriggerDelayTime")
+    if trigger is None:
+        trigger = _number(view, "TriggerTime")
+    echo = _number(view, "EffectiveEchoTime")
+    if echo is None:
+        echo = _number(view, "EchoTime")
+    inversion = view.get("InversionTimes", view.get("InversionTime"))
+    if isinstance(inversion, tuple):
+        inversion = inversion[0] if inversion else None
+    temporal = view.get("TemporalPositionIndex")
+    if temporal is None:
+        temporal = view.get("TemporalPositionIdentifier")
+    acquisition = view.get("FrameAcquisitionNumber")
+    if acquisition is None:
+        acquisition = view.get("AcquisitionNumber")
+    time, dated = _acquired(view)
+    content = moment(text_of(view, "ContentDate"), text_of(view, "ContentTime"))
+    dimension = view.get("DimensionIndexValues")
+    return FrameKeys(
+        component=_COMPONENTS.get(component, component),
+        kind="\\".join(kind[:1] + kind[2:]),
+        echo=echo,
+        b_value=_b_value(view),
+        direction=_direction(view),
+        directionality=text_of(view, "DiffusionDirectionality")
+        or _PHILIPS.get(text_of(view, "PhilipsDirectionality"), ""),
+        temporal=_whole(temporal),
+        trigger=trigger,
+        phase=_number(view, "NominalPercentageOfCardiacPhase"),
+        frame_time=_number(view, "FrameReferenceTime"),
+        inversion=inversion if isinstance(inversion, int | float) else None,
+        flip=_number(view, "FlipAngle"),
+        repetition=_number(view, "RepetitionTime"),
+        acquisition=_whole(acquisition),
+        time=time,
+        content_time=content,
+        dimension=dimension if isinstance(dimension, tuple) else None,
+        instance=_whole(view.get("InstanceNumber")),
+        dated=dated,
+    )
+
+
+_PHILIPS = {"D": "DIRECTIONAL", "I": "ISOTROPIC", "N": "NONE"}
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _number(view: Mapping[str, Any], keyword: str) -> float | None:
+    value = view.get(keyword)
+    return value if value is None or type(value) is float else number_of(view, keyword)
+
+
+def _b_value(view: Mapping[str, Any]) -> float | None:
+    for keyword in ("DiffusionBValue", "SiemensBValue", "PhilipsBValue", "GEBValue"):
+        value = view.get(keyword)
+        if value is None:
+            continue
+        if isinstance(value, tuple):
+            value = value[0]
+        if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
+            return float(value % _GE_B_OFFSET if keyword == "GEBValue" else value)
+    return None
+
+
+def _direction(view: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    found = view.get("DiffusionGradientOrientation", view.get("SiemensDirection"))
+    for maker in ("Philips", "GE"):
+        if found is None and f"{maker}DirectionX" in view:
+            found = tuple(view.get(f"{maker}Direction{axis}") for axis in "XYZ")
+    if not isinstance(found, tuple) or len(found) != 3:
+        return None
+    if not all(isinstance(part, int | float) for part in found):
+        return None
+    length = math.sqrt(sum(part * part for part in found))
+    if not length > 1e-6:
+        return None
+    return (found[0] / length, found[1] / length, found[2] / length)
+
+
+def _acquired(view: Mapping[str, Any]) -> tuple[float | None, bool]:
+    """Return when a frame was acquired, and whether with a date."""
+    for keyword in ("FrameAcquisitionDateTime", "FrameReferenceDateTime", "AcquisitionDateTime"):
+        stamp = text_of(view, keyword)
+        if stamp:
+            return moment(stamp[:8], stamp[8:]), True
+    date, time = text_of(view, "AcquisitionDate"), text_of(view, "AcquisitionTime")
+    return moment(date, time), bool(date)
+
+
+@lru_cache(maxsize=4096)
+def _day(date: str) -> float:
+    """Return the seconds from 1900 to a date "YYYYMMDD", also with dots; 0 where there is none."""
+    digits = date.replace(".", "")[:8]
+    try:
+        return (datetime.strptime(digits, "%Y%m%d").replace(tzinfo=UTC) - _BEGINNING) / timedelta(
+            seconds=1
+        )
+    except ValueError:
+        return 0.0
+
+
+@lru_cache(maxsize=65536)
+def moment(date: str, time: str) -> float | None:
+    """Return a date and a time "HHMMSS.FFFFFF" as seconds since 1900; None without a time.
+
+    Without a date it is the time of an unknown day. A zone behind the time is the same for a
+    whole series, and is left out.
+    """
+    digits = time.replace(":", "").split("+")[0].split("-")[0].strip()
+    if len(digits) < 2 or not digits[:2].isdigit():
+        return None
+    try:
+        hours, minutes = int(digits[:2]), int(digits[2:4] or 0)
+        return _day(date) + hours * 3600 + minutes * 60 + float(digits[4:] or 0)
+    except ValueError:
+        return None

@@ -1,0 +1,58 @@
+"""The fourth axis on its way out: time step and unit in the header, gradients beside the file.
+
+Gradients are written as FSL reads them: directions along the voxel axes, the first one turned
+over where the axes are right-handed in RAS+ ("FDT user guide", bvecs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radiobject.formats.time_axis import TIME_AXIS, TimeAxis
+
+_SECONDS = 8
+_SPACE = 7
+
+
+def axis_of(metadata: Mapping[str, Any], shape: Sequence[int]) -> TimeAxis | None:
+    """Return what the metadata say of the fourth axis, if it still has as many volumes."""
+    text = metadata.get(TIME_AXIS)
+    if not text or len(shape) != 4:
+        return None
+    axis = TimeAxis.from_json(str(text))
+    return axis if len(axis.values) == shape[3] else None
+
+
+def set_time_step(header: Any, axis: TimeAxis | None) -> None:
+    """State the time from one volume to the next, in seconds, where it is known."""
+    if axis is None or axis.step_s is None:
+        return
+    header["pixdim"][4] = axis.step_s
+    header["xyzt_units"] = (int(header["xyzt_units"]) & _SPACE) | _SECONDS
+
+
+def write_gradients(path: Path, axis: TimeAxis | None, affine: NDArray[np.floating]) -> list[Path]:
+    """Write ``.bval`` and ``.bvec`` beside a NIfTI file of a diffusion series."""
+    if axis is None or not axis.b_values or all(one is None for one in axis.directions):
+        return []
+    stem = path.name[: path.name.lower().rindex(".nii")]
+    steps = np.asarray(affine, dtype=np.float64)[:3, :3]
+    axes = steps / np.linalg.norm(steps, axis=0)
+    vectors = np.array([one or (0.0, 0.0, 0.0) for one in axis.directions]).T
+    along = np.linalg.solve(axes, vectors)
+    if np.linalg.det(axes) > 0:
+        along[0] *= -1
+    rows = (axis.b_values, *along)
+    written = [path.with_name(f"{stem}.bval"), path.with_name(f"{stem}.bvec")]
+    written[0].write_text(_line(rows[0]), encoding="ascii")
+    written[1].write_text("".join(map(_line, rows[1:])), encoding="ascii")
+    return written
+
+
+def _line(values: Sequence[float]) -> str:
+    return " ".join(f"{float(value) + 0.0:.9g}" for value in values) + "\n"
