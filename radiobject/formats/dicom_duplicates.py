@@ -49,11 +49,10 @@ def without_duplicates(
     by_series: dict[SeriesIdentity, list[str]] = {}
     for path, identity in dropped.items():
         by_series.setdefault(identity, []).append(_name(path))
-    notes = {
-        identity: (f"{len(names)} files are exact copies of others and left out, such as "
-                   f"{names[0]}",)
-        for identity, names in by_series.items()
-    }  # fmt: skip
+    notes: Notes = {}
+    for identity, names in by_series.items():
+        text = f"{len(names)} files are exact copies of others and left out, such as {names[0]}"
+        notes[identity] = (text,)
     return [frame for frame in given if frame.file.path not in dropped], notes, clashes
 
 

@@ -238,8 +238,7 @@ def _placed(file: DicomFile, base: Fields, own: Sequence[Fields]) -> list[Frame]
     if is_uih_grid(base):
         return _tiled(uih_tiles, base, file)
     if "DetectorInformationSequence" in base:
-        placed = [_frame(view, file, index) for index, view in nuclear_frames(base, file.frames)]
-        return placed
+        return [_frame(view, file, index) for index, view in nuclear_frames(base, file.frames)]
     if file.frames == 1:
         return [_frame(base, file, 0)]
     if "GridFrameOffsetVector" not in base:

@@ -358,7 +358,8 @@ class _Walk:
         return value
 
     def _free_text(self, raw: bytes, vr: bytes) -> Any:
-        marks = {"\\"} if vr != b"PN" else {"^", "="}
+        reps = pydicom.valuerep
+        marks = reps.PN_DELIMS if vr == b"PN" else reps.TEXT_VR_DELIMS
         text = pydicom.charset.decode_bytes(raw, self.encodings or ["utf8"], marks)
         text = text.strip("\0 ")
         if vr in _ONE_VALUE or "\\" not in text:

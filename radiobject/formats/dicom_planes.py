@@ -67,9 +67,7 @@ def nuclear_frames(view: Mapping[str, Any], count: int) -> Iterator[tuple[int, d
     pointer = view.get("FrameIncrementPointer")
     pointers = pointer if isinstance(pointer, tuple) else (pointer,)
     if count > 1 and pointers not in ((_SLICE_VECTOR,), (None,)):
-        raise IngestError(
-            "a gated or dynamic nuclear-medicine image; its frames are not one volume"
-        )
+        raise IngestError("a gated or dynamic nuclear-medicine image is not one volume")
     vector = view.get("SliceVector")
     numbers = vector if isinstance(vector, tuple) else tuple(range(1, count + 1))
     if len(numbers) < count:

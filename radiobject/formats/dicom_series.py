@@ -180,7 +180,7 @@ def _shared_uids(identities: Iterable[SeriesIdentity]) -> dict[str, tuple[str, .
     by_uid: dict[str, list[SeriesIdentity]] = {}
     for identity in identities:
         by_uid.setdefault(identity.series_uid, []).append(identity)
-    notes = {}
+    notes: dict[str, tuple[str, ...]] = {}
     for uid, sharing in by_uid.items():
         if len(sharing) < 2:
             continue

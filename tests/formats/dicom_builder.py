@@ -162,7 +162,9 @@ def write_enhanced(
     frames = [(t, s) for t in range(times) for s in range(slices)]
     if shuffle:
         frames = [frames[i] for i in np.random.default_rng(1).permutation(len(frames))]
-    pixels = np.stack([slice_pixels(rows, columns, s, "uint16") + 1000 * t for t, s in frames])
+    pixels = np.stack(
+        [slice_pixels(rows, columns, s, "uint16") + np.uint16(1000 * t % 50_000) for t, s in frames]
+    )
     groups = []
     for index, (t, s) in enumerate(frames):
         group = Dataset()

@@ -71,7 +71,8 @@ def test_what_is_compared_is_not_kept(tmp_path: Path) -> None:
 def test_two_echoes_are_not_interleaved_into_one_volume(tmp_path: Path) -> None:
     write_series(tmp_path, series_uid=UID, step_mm=6, edit=with_values(0, EchoTime=10.0))
     write_series(
-        tmp_path, series_uid=UID, step_mm=6, origin=(-10, 20, -27), names=[f"b{i}" for i in "01234"],
+        tmp_path, series_uid=UID, step_mm=6, origin=(-10, 20, -27),
+        names=[f"b{i}" for i in range(5)],
         edit=with_values(5000, EchoTime=80.0),
     )  # fmt: skip
     _, found = scan_dicom(tmp_path)
@@ -150,7 +151,7 @@ def test_files_without_meta_information(ending: str, preamble: bool, tmp_path: P
         content = path.read_bytes()
         length = int.from_bytes(content[140:144], "little")
         path.write_bytes((content[:132] if preamble else b"") + content[144 + length :])
-    report, (series,) = scan_dicom(tmp_path)
+    _, (series,) = scan_dicom(tmp_path)
     np.testing.assert_array_equal(load_series(series).data, TRUTH)
 
 
