@@ -101,6 +101,8 @@ class Weighted:
 
 
 Placement = Uniform | Foreground | PercentForeground | Weighted
+Key = tuple[int, int | NDArray[np.int64], NDArray[np.int64]]
+"""(seed, epoch, index of each sample): what decides a batch's random numbers."""
 
 
 def check_classes(rule: Placement, summaries: Sequence[LabelSummary]) -> None:
@@ -127,7 +129,7 @@ def place(
     rule: Placement,
     shapes: NDArray[np.int64],
     patch_size: Sequence[int],
-    key: tuple[int, int, NDArray[np.int64]],
+    key: Key,
     summaries: Sequence[LabelSummary] | None = None,
 ) -> NDArray[np.int64]:
     """Return where each patch of a batch begins.
@@ -138,6 +140,7 @@ def place(
     shapes : ndarray of int64, shape (n, d)
     patch_size : sequence of int, length d
     key : (seed, epoch, index of each sample, shape (n,))
+        The epoch is one for all, or one per sample.
     summaries : sequence of LabelSummary, length n
         The label summary of each sample's volume; not needed for `Uniform`.
 
@@ -193,7 +196,7 @@ def _enough_foreground(
     rule: PercentForeground,
     shapes: NDArray[np.int64],
     patch_size: Sequence[int],
-    key: tuple[int, int, NDArray[np.int64]],
+    key: Key,
     summaries: Sequence[LabelSummary],
 ) -> NDArray[np.int64]:
     tries = range(rule.tries)

@@ -20,15 +20,17 @@ _SHIFT = np.uint64(32)
 _ROUNDS = 10
 
 
-def philox(seed: int, epoch: int, index: ArrayLike, stream: int = 0) -> NDArray[np.uint32]:
+def philox(seed: int, epoch: ArrayLike, index: ArrayLike, stream: int = 0) -> NDArray[np.uint32]:
     """Return four random 32-bit words per index.
 
     Parameters
     ----------
     seed : int
         Key; its low 64 bits count.
-    epoch, stream : int
-        Parts of the counter; their low 32 bits count.
+    epoch : int, or array_like of int, shape (n,)
+        Part of the counter, one for all or one per index; its low 32 bits count.
+    stream : int
+        Part of the counter; its low 32 bits count.
     index : array_like of int, shape (n,)
         Part of the counter; 64 bits.
 
@@ -38,7 +40,7 @@ def philox(seed: int, epoch: int, index: ArrayLike, stream: int = 0) -> NDArray[
     """
     flat = np.atleast_1d(np.asarray(index)).astype(np.uint64)
     c0, c1 = flat & _LOW, flat >> _SHIFT
-    c2 = np.full_like(flat, epoch & 0xFFFFFFFF)
+    c2 = np.broadcast_to(np.asarray(epoch) & 0xFFFFFFFF, flat.shape).astype(np.uint64)
     c3 = np.full_like(flat, stream & 0xFFFFFFFF)
     k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
     for _ in range(_ROUNDS):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -37,6 +38,46 @@ def with_metatensor(sample: Mapping[str, Any]) -> dict[str, Any]:
         if key in sample
     }
     return {**sample, **wrapped}
+
+
+def as_asked(found: Any) -> Any:
+    """Return samples as the one who asks for them expects them: MetaTensors if that is MONAI.
+
+    MONAI's data sets (`CacheDataset`, `PersistentDataset`, ...) and transforms over ours read the
+    affine off a MetaTensor, and take it to be the identity where there is none.
+
+    Parameters
+    ----------
+    found : dict, or list of dict
+        A sample, or several.
+    """
+    if "monai.data" not in sys.modules or not _monai_asks():
+        return found
+    if isinstance(found, list):
+        return [_with_metatensor_if_plain(sample) for sample in found]
+    return _with_metatensor_if_plain(found)
+
+
+def _with_metatensor_if_plain(sample: Any) -> Any:
+    if not isinstance(sample, Mapping) or "affine" not in sample:
+        return sample
+    if any(_is_metatensor(sample[key]) for key in _VOXELS if key in sample):
+        return sample
+    return with_metatensor(sample)
+
+
+def _monai_asks() -> bool:
+    """Return whether the code that indexes the data set is MONAI's.
+
+    What stands between is PyTorch's own way of wrapping data sets, and this package.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if not module.startswith(("radiobject.", "torch.utils.data.")):
+            return module.startswith("monai.")
+        frame = frame.f_back
+    return False
 
 
 def with_affine_of_image(result: Any) -> Any:

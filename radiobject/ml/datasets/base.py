@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding
 from radiobject.lazy import lazy_property
+from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
 from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
+from radiobject.ml.datasets.draws import Draws, SampleIndex
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.datasets.source import VolumeTable
 from radiobject.ml.datasets.transforms import apply_seeded
@@ -31,6 +35,14 @@ from radiobject.storage.read.reader import ReadRequest, read_batch
 Arrays = Mapping[str, NDArray[Any]]
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class Follower(Protocol):
+    """What follows the epoch of a data set: a sampler over it."""
+
+    def follow(self, epoch: int) -> None:
+        """Visit `epoch` next."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +89,6 @@ class StoredDataset(Dataset):
         self.fields = tuple(fields)
         self.config = config
         self.transform = transform
-        self.epoch = 0
         self._labels = labels
         self._summaries = summaries
         self._table = self.fields[0].channels[0]
@@ -85,6 +96,14 @@ class StoredDataset(Dataset):
         self._slice_axis: int | None = None
         self._side = self._sample_side()
         self._first = self._first_samples()
+        self._draws = Draws(len(self))
+        self._followers: WeakSet[Follower] = WeakSet()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_followers": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _followers=WeakSet())
 
     def _sample_side(self) -> tuple[int, ...] | None:
         """Return the sides of every box, or None where a box is its whole volume."""
@@ -202,15 +221,59 @@ class StoredDataset(Dataset):
         """Return the first sample and the number of samples of each volume."""
         return self._first[:-1], np.diff(self._first)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that single samples (``dataset[i]``) are drawn for."""
-        self.epoch = int(epoch)
+    @property
+    def epoch(self) -> int:
+        """The epoch that was chosen by `set_epoch`, 0 at first."""
+        return self._draws.epoch
 
-    def plan(self, index: Sequence[int] | NDArray[np.int64], epoch: int) -> SamplePlan:
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of what comes next: of samples asked for by number, in this process and
+        in every worker, and of the samplers and loaders over this data set."""
+        self.choose_epoch(epoch)
+        for follower in list(self._followers):
+            follower.follow(int(epoch))
+
+    def choose_epoch(self, epoch: int) -> None:
+        """Choose the epoch of samples asked for by number, and tell nobody."""
+        self._draws.set_epoch(int(epoch))
+
+    def tell(self, follower: Follower) -> None:
+        """Let a sampler follow `set_epoch` as long as it lives."""
+        self._followers.add(follower)
+
+    def asked(self, indices: Sequence[int]) -> SamplePlan:
+        """Return where the samples lie that somebody asks for by their indices.
+
+        A `SampleIndex` says its epoch. A plain number is the next draw of that sample: asked for
+        again, it is another patch; see `radiobject.ml.datasets.draws`.
+
+        Raises
+        ------
+        IndexError
+            If a number is negative.
+        """
+        which = np.array([int(i) for i in indices], np.int64)
+        _refuse_negative(which)
+        epoch = np.array([getattr(i, "epoch", -1) for i in indices], np.int64)
+        plain = np.flatnonzero(epoch < 0)
+        if plain.size:
+            sample = which[plain] % max(len(self), 1)
+            drawn, epoch[plain] = self._draws.take(sample)
+            which[plain] += drawn - sample
+        return self.plan(which, epoch)
+
+    def plan(
+        self, index: Sequence[int] | NDArray[np.int64], epoch: int | NDArray[np.int64]
+    ) -> SamplePlan:
         """Return where the samples of a batch lie; no voxel is read.
 
-        An index of ``i + k * len(self)`` is sample `i` drawn for the `k`-th extra time in an
-        epoch, as weighted sampling does: the same volume, another patch.
+        Parameters
+        ----------
+        index : sequence of int, shape (n,)
+            ``i + k * len(self)`` is sample `i` drawn for the `k`-th extra time in an epoch, as
+            weighted sampling does: the same volume, another patch.
+        epoch : int, or ndarray of int64, shape (n,)
+            The epoch that all are drawn for, or each.
 
         Raises
         ------
@@ -218,16 +281,16 @@ class StoredDataset(Dataset):
             If an index is negative.
         """
         which = np.asarray(index, dtype=np.int64)
-        if which.size and which.min() < 0:
-            raise IndexError(f"samples are numbered from 0, got {which.tolist()}")
+        _refuse_negative(which)
         sample = which % max(len(self), 1)
         volume = self.volumes_of(sample)
         member = sample - self._first[volume]
-        starts = self._starts(which, volume, member, epoch)
+        epochs = np.array(np.broadcast_to(epoch, which.shape), np.int64)
+        starts = self._starts(which, volume, member, epochs)
         shapes = self._shapes[volume]
         side = shapes if self._side is None else np.array(self._side)
         return SamplePlan(
-            epoch,
+            epochs,
             which,
             volume,
             member,
@@ -237,7 +300,11 @@ class StoredDataset(Dataset):
         )
 
     def _starts(
-        self, index: NDArray[np.int64], volume: NDArray[np.int64], member: NDArray, epoch: int
+        self,
+        index: NDArray[np.int64],
+        volume: NDArray[np.int64],
+        member: NDArray[np.int64],
+        epoch: NDArray[np.int64],
     ) -> NDArray[np.int64]:
         shapes = self._shapes[volume]
         if self._side is None:
@@ -351,20 +418,55 @@ class StoredDataset(Dataset):
         self.fill(plan, arrays)
         return batch_of({k: torch.from_numpy(v) for k, v in arrays.items()}, self.describe(plan))
 
+    def parts(self, plan: SamplePlan) -> list[SamplePlan]:
+        """Return the plans that are each read into one buffer.
+
+        Whole volumes of different shapes are read one by one where a transform may make them
+        equal; otherwise a batch is one buffer.
+        """
+        shapes = self._shapes[plan.volume]
+        if self._side is not None or self.transform is None or (shapes == shapes[0]).all():
+            return [plan]
+        return [plan.cut(i, i + 1) for i in range(len(plan))]
+
     def transformed(self, batch: dict[str, Any], plan: SamplePlan) -> SampleList:
         """Return the samples of a batch, each put through the transform."""
         samples = samples_of(batch, len(plan))
         if self.transform is None:
             return SampleList(samples, batch)
-        seeds = (self.config.seed, plan.epoch)
-        pairs = zip(samples, plan.index.tolist(), strict=True)
-        return SampleList([apply_seeded(self.transform, s, (*seeds, i)) for s, i in pairs], None)
+        done = [self._applied(self.transform, s, plan, i) for i, s in enumerate(samples)]
+        return SampleList(done, None)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} is not in a dataset of {len(self)}")
-        plan = self.plan([int(index)], self.epoch)
-        return self.transformed(self.read(plan), plan)[0]
+    def _applied(
+        self, transform: Transform, sample: dict[str, Any], plan: SamplePlan, place: int
+    ) -> Any:
+        index, epoch = int(plan.index[place]), int(plan.epoch[place])
+        try:
+            return apply_seeded(transform, sample, (self.config.seed, epoch, index))
+        except Exception as error:
+            error.add_note(
+                f"in the transform of sample {index % len(self)} of epoch {epoch}: volume "
+                f"{sample['obs_id']!r}, first voxel {plan.start[place].tolist()}"
+            )
+            raise
+
+    def samples(self, plan: SamplePlan) -> SampleList:
+        """Return the samples of a plan, read and put through the transform."""
+        parts = [self.transformed(self.read(part), part) for part in self.parts(plan)]
+        return (
+            parts[0] if len(parts) == 1 else SampleList([s for part in parts for s in part], None)
+        )
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return Subset(self, range(*index.indices(len(self))))
+        number = operator.index(index)
+        if not isinstance(index, SampleIndex):
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"sample {number} is not in a dataset of {len(self)}")
+            number = number % len(self)
+        sample = self.samples(self.asked([index if isinstance(index, SampleIndex) else number]))[0]
+        return monai_compat.as_asked(sample)
 
     def __getitems__(self, indices: Any) -> Any:
         """Read several samples into one buffer.
@@ -377,5 +479,10 @@ class StoredDataset(Dataset):
             return indices.execute(self)
         if not self.is_uniform:
             return [self[i] for i in indices]
-        plan = self.plan(indices, self.epoch)
-        return self.transformed(self.read(plan), plan)
+        samples = self.samples(self.asked(indices))
+        return monai_compat.as_asked(samples)
+
+
+def _refuse_negative(which: NDArray[np.int64]) -> None:
+    if which.size and which.min() < 0:
+        raise IndexError(f"samples are numbered from 0, got {which.tolist()}")

@@ -16,11 +16,33 @@ _TUPLES = frozenset({"patch_start"})
 
 
 class SampleList(list):
-    """The samples of a batch, which remember the batch that they are views of."""
+    """The samples of a batch, which remember the batch that they are views of.
+
+    Parameters
+    ----------
+    samples : list of dict
+        The samples.
+    batch : dict, optional
+        The batch whose views they are, where they are views of one.
+    """
 
     def __init__(self, samples: list[dict[str, Any]], batch: dict[str, Any] | None) -> None:
         super().__init__(samples)
-        self.batch = batch
+        self._batch = batch
+        self._made = [dict(sample) for sample in samples] if batch is not None else []
+
+    @property
+    def batch(self) -> dict[str, Any] | None:
+        """The batch of these samples; None once a sample was added, left out, moved or changed."""
+        if self._batch is None or len(self) != len(self._made):
+            return None
+        same = all(
+            isinstance(sample, dict)
+            and sample.keys() == made.keys()
+            and all(value is made[key] for key, value in sample.items())
+            for sample, made in zip(self, self._made, strict=True)
+        )
+        return self._batch if same else None
 
 
 def batch_of(voxels: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,10 @@ class SamplePlan:
 
     Parameters
     ----------
-    epoch : int
+    epoch : ndarray of int64, shape (n,)
+        The epoch that each sample is drawn for.
     index : ndarray of int64, shape (n,)
-        Samples of the dataset.
+        Samples of the dataset; ``i + k * len(dataset)`` is the `k`-th extra draw of sample `i`.
     volume : ndarray of int64, shape (n,)
         Row of each sample's volume.
     member : ndarray of int64, shape (n,)
@@ -29,7 +30,7 @@ class SamplePlan:
         Voxel index of the box to RAS+ mm.
     """
 
-    epoch: int
+    epoch: NDArray[np.int64]
     index: NDArray[np.int64]
     volume: NDArray[np.int64]
     member: NDArray[np.int64]
@@ -43,7 +44,7 @@ class SamplePlan:
     def cut(self, first: int, last: int) -> SamplePlan:
         """Return the plan of samples ``first <= i < last``."""
         return SamplePlan(
-            self.epoch,
+            self.epoch[first:last],
             self.index[first:last],
             self.volume[first:last],
             self.member[first:last],

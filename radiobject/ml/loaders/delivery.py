@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from radiobject.exceptions import StorageError
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.batch import batch_of, collate
 from radiobject.ml.datasets.plan import SamplePlan
@@ -16,26 +17,59 @@ from radiobject.ml.loaders.buffers import aligned, layout_bytes, split_views
 from radiobject.ml.loaders.ring import SharedRing
 from radiobject.storage.io import stats
 
+Collate = Callable[[list[Any]], Any]
+
 _SMALL_BYTES = 4096
 """Tensors below this travel with the message."""
 
 _ring: SharedRing | None = None
+_collate: Collate = collate
 _counted: stats.Counters | None = None
 
 
 @dataclass(frozen=True)
 class AttachRing:
-    """A worker's first act: map the ring; then run what the user asked for."""
+    """A worker's first act: map the ring; then run what the user asked for.
+
+    Parameters
+    ----------
+    ring : SharedRing
+        Where batches go.
+    collate : callable
+        Makes a batch of samples.
+    then : callable, optional
+        The user's `worker_init_fn`.
+    """
 
     ring: SharedRing
+    collate: Collate
     then: Callable[[int], None] | None
 
     def __call__(self, worker_id: int) -> None:
         """Map the ring in worker `worker_id`."""
-        global _ring, _counted
-        _ring, _counted = self.ring, stats.totals()
+        global _ring, _collate, _counted
+        _ring, _collate, _counted = self.ring, self.collate, stats.totals()
         if self.then is not None:
             self.then(worker_id)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What a request and its delivery have in common.
+
+    Parameters
+    ----------
+    run : int
+        Number of the pass of this process's loaders that asks.
+    batch : int
+        Number of the batch in that pass.
+    slot : int, optional
+        The slot that receives it; None if it is to be sent.
+    """
+
+    run: int
+    batch: int
+    slot: int | None
 
 
 @dataclass(frozen=True)
@@ -54,35 +88,37 @@ class Delivery:
     """What a worker sends back.
 
     `batch` is None where the slot holds the voxels as the dataset lays them out; else it is the
-    collated batch, with `Placed` for each tensor that lies in the slot.
+    collated batch, with `Placed` for each tensor that lies in the slot. The ticket says which
+    request it answers.
     """
 
+    ticket: Ticket
     batch: Any
     counted: dict[str, int]
 
 
 @dataclass(frozen=True)
 class BatchRequest:
-    """Which samples a worker is to read, and the slot that receives them (None: send them)."""
+    """Which samples a worker is to read, and the ticket of that request."""
 
     plan: SamplePlan
-    slot: int | None
+    ticket: Ticket
 
     def execute(self, dataset: StoredDataset) -> Delivery:
         """Read the batch; called in the worker."""
-        memory = _ring.view(self.slot) if _ring is not None and self.slot is not None else None
+        slot = self.ticket.slot
+        memory = _ring.view(slot) if _ring is not None and slot is not None else None
+        if dataset.transform is not None or _collate is not collate:
+            packed = _packed(_collate(dataset.samples(self.plan)), memory)
+            return Delivery(self.ticket, packed, _counts_since_last())
         layout = dataset.layout(self.plan)
         needed = layout_bytes(layout)
-        if dataset.transform is None and memory is not None and memory.numel() >= needed:
+        if memory is not None and memory.numel() >= needed:
             self._read(dataset, split_views(memory, layout))
-            return Delivery(None, _counts_since_last())
+            return Delivery(self.ticket, None, _counts_since_last())
         voxels = split_views(torch.empty(needed, dtype=torch.uint8), layout)
         self._read(dataset, voxels)
-        if dataset.transform is None:
-            return Delivery(voxels, _counts_since_last())
-        batch = batch_of(voxels, dataset.describe(self.plan))
-        collated = collate(dataset.transformed(batch, self.plan))
-        return Delivery(_packed(collated, memory), _counts_since_last())
+        return Delivery(self.ticket, voxels, _counts_since_last())
 
     def _read(self, dataset: StoredDataset, voxels: dict[str, torch.Tensor]) -> None:
         dataset.fill(self.plan, {name: tensor.numpy() for name, tensor in voxels.items()})
@@ -112,11 +148,41 @@ def collate_or_send(fetched: Any) -> Any:
 
 
 def received(
-    delivery: Delivery, request: BatchRequest, dataset: StoredDataset, ring: SharedRing
+    delivery: Delivery,
+    request: BatchRequest,
+    dataset: StoredDataset,
+    ring: SharedRing,
+    *,
+    as_read: bool,
 ) -> Any:
-    """Return the batch of a delivery; called in the training process."""
-    memory = ring.lease(request.slot) if request.slot is not None else torch.empty(0)
-    if dataset.transform is None:
+    """Return the batch of a delivery; called in the training process.
+
+    Parameters
+    ----------
+    delivery : Delivery
+        What came back.
+    request : BatchRequest
+        The oldest that was not answered yet.
+    dataset : StoredDataset
+        What was read.
+    ring : SharedRing
+        Where it lies.
+    as_read : bool
+        Whether voxels come as they were read: no transform, and no collate function but ours.
+
+    Raises
+    ------
+    StorageError
+        If the delivery answers another request: its voxels would get the ids of other samples.
+    """
+    if delivery.ticket != request.ticket:
+        raise StorageError(
+            f"a worker delivered {delivery.ticket} where {request.ticket} was due; the batch is "
+            "not given out, because its voxels and ids would not belong together"
+        )
+    slot = request.ticket.slot
+    memory = ring.lease(slot) if slot is not None else torch.empty(0)
+    if as_read:
         voxels = delivery.batch
         if voxels is None:
             voxels = split_views(memory, dataset.layout(request.plan))

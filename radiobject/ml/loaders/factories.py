@@ -230,12 +230,12 @@ def _build(
     """Build every loader of this module; `last` keeps an incomplete batch and fixes the epoch."""
     num_workers = _workers(num_workers)
     drop_last = options.get("drop_last", not last)
-    if drop_last and isinstance(batch_size, int) and batch_size > len(dataset):
+    if drop_last and isinstance(batch_size, int | np.integer) and batch_size > len(dataset):
         raise ConfigurationError(
             f"batch_size {batch_size} is larger than the data set of {len(dataset)} samples; use a "
             "smaller batch, more patches_per_volume, or drop_last=False"
         )
-    if not dataset.is_uniform and batch_size > 1:
+    if not dataset.is_uniform and dataset.transform is None and batch_size > 1:
         raise ShapeError(
             f"volumes of heterogeneous shapes cannot share a batch of {batch_size}; give "
             "patch_size, or batch_size=1"
@@ -245,7 +245,7 @@ def _build(
         chosen = {k: v for k, v in chosen.items() if k not in _WORKERS}
     return VolumeLoader(
         dataset,
-        sampler,
+        sampler=sampler,
         batch_size=batch_size,
         drop_last=drop_last,
         num_workers=num_workers,

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.batch import batch_of, collate
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.loaders.buffers import PrivateBuffers, layout_bytes, split_views
+from radiobject.ml.loaders.delivery import Collate
 from radiobject.storage.read import prefetch as storage_prefetch
 from radiobject.storage.read.reader import ReadRequest, read_batch
 from radiobject.storage.read.thread_pool import one_thread
@@ -23,7 +22,6 @@ from radiobject.storage.read.thread_pool import one_thread
 REMOTE_DEPTH = 8
 """Batches in flight towards an object store, beside those that are ready."""
 
-_Voxels = dict[str, torch.Tensor]
 _Numbered = tuple[int, SamplePlan]
 
 
@@ -43,8 +41,11 @@ class LookAhead:
     dataset : StoredDataset
     plans : iterator of SamplePlan
     buffers : PrivateBuffers
+        Where batches go.
     depth : int
         Batches in flight.
+    collate : callable
+        Makes a batch of samples.
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class LookAhead:
         plans: Iterator[SamplePlan],
         buffers: PrivateBuffers,
         depth: int,
+        collate: Collate = collate,
     ) -> None:
         self._dataset = dataset
+        self._collate = collate
         self._buffers = buffers
         self._helps = not dataset.is_remote
         self._board = _ReorderBuffer(plans, depth + (REMOTE_DEPTH if dataset.is_remote else 0))
@@ -80,16 +83,27 @@ class LookAhead:
             if isinstance(found, _Ready):
                 break
             _read(self._dataset, self._buffers, self._board, found)
-        batch = found.batch
-        if self._dataset.transform is not None:
-            batch = collate(self._dataset.transformed(batch, found.plan))
-        return batch, len(found.plan)
+        return self._finished(found.parts), sum(len(part.plan) for part in found.parts)
+
+    def _finished(self, parts: list[_Part]) -> Any:
+        if len(parts) == 1 and self._dataset.transform is None and self._collate is collate:
+            return parts[0].batch
+        found = [self._dataset.transformed(part.batch, part.plan) for part in parts]
+        samples = found[0] if len(found) == 1 else [s for some in found for s in some]
+        return self._collate(samples)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A batch that was read, or one sample of it, where shapes differ."""
+
+    plan: SamplePlan
+    batch: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    plan: SamplePlan
-    batch: dict[str, Any]
+    parts: list[_Part]
 
 
 class _ReorderBuffer:
@@ -185,10 +199,10 @@ def _read(
     """Read a claimed batch and deliver it, or what went wrong."""
     number, plan = claimed
     try:
-        voxels, requests = _prepared(dataset, plan, buffers)
+        parts, requests = _prepared(dataset, plan, buffers)
         with one_thread():  # the other processors read other batches
             read_batch(requests)
-        board.deliver(number, _Ready(plan, batch_of(voxels, dataset.describe(plan))))
+        board.deliver(number, _Ready(parts))
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
         board.deliver(number, error)
 
@@ -202,20 +216,19 @@ def _read_one_by_one(
 
 def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _ReorderBuffer) -> None:
     """Keep as many reads in flight as an object store's latency needs."""
-    started: deque[tuple[SamplePlan, _Voxels]] = deque()
+    started: deque[list[_Part]] = deque()
 
     def starting() -> Iterator[list[ReadRequest]]:
         while (claimed := board.claim()) is not None:
-            voxels, requests = _prepared(dataset, claimed[1], buffers)
-            started.append((claimed[1], voxels))
+            parts, requests = _prepared(dataset, claimed[1], buffers)
+            started.append(parts)
             yield requests
 
     delivered = 0
     try:
         with storage_prefetch.LookAhead(starting(), depth=REMOTE_DEPTH) as ahead:
             for _ in ahead:
-                plan, voxels = started.popleft()
-                board.deliver(delivered, _Ready(plan, batch_of(voxels, dataset.describe(plan))))
+                board.deliver(delivered, _Ready(started.popleft()))
                 delivered += 1
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
         board.deliver(delivered, error)
@@ -223,10 +236,16 @@ def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _Reo
 
 def _prepared(
     dataset: StoredDataset, plan: SamplePlan, buffers: PrivateBuffers
-) -> tuple[_Voxels, list[ReadRequest]]:
-    layout = dataset.layout(plan)
-    voxels = split_views(buffers.take(layout_bytes(layout)), layout)
-    return voxels, dataset.requests(plan, {name: t.numpy() for name, t in voxels.items()})
+) -> tuple[list[_Part], list[ReadRequest]]:
+    """Return the parts of a batch in buffers of their own, and the reads that fill them."""
+    parts: list[_Part] = []
+    requests: list[ReadRequest] = []
+    for part in dataset.parts(plan):
+        layout = dataset.layout(part)
+        voxels = split_views(buffers.take(layout_bytes(layout)), layout)
+        requests += dataset.requests(part, {name: t.numpy() for name, t in voxels.items()})
+        parts.append(_Part(part, batch_of(voxels, dataset.describe(part))))
+    return parts, requests
 
 
 def _stop(reader: threading.Thread, board: _ReorderBuffer, pid: int) -> None:

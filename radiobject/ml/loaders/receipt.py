@@ -8,17 +8,31 @@ from typing import Any
 
 import torch
 
+from radiobject.exceptions import ConfigurationError
+
 _VOXELS = ("image", "mask")
 
 
 class Receipt:
-    """A running SHA-256 over the delivered voxels, sample by sample.
+    """A running SHA-256 over the delivered voxels, sample by sample; called, it gives its digest.
 
     It is a chain, ``h = SHA256(h + SHA256(voxels of the sample))``, so that its state is 32 bytes:
     it can be stored in the middle of an epoch and go on, and does not depend on the batch size.
+
+    Parameters
+    ----------
+    state : str, optional
+        Digest to go on from.
+    kept : bool
+        Whether there is one.
     """
 
-    def __init__(self, state: str | None = None) -> None:
+    def __init__(self, state: str | None = None, *, kept: bool = True) -> None:
+        self.kept = kept
+        self.restore(state)
+
+    def restore(self, state: str | None) -> None:
+        """Go on from a digest, or begin anew."""
         self._digest = bytes.fromhex(state) if state else bytes(32)
 
     def add(self, batch: Mapping[str, Any]) -> None:
@@ -31,6 +45,22 @@ class Receipt:
                 digest.update(plain.reshape(-1).view(torch.uint8).numpy())
             self._digest = hashlib.sha256(self._digest + digest.digest()).digest()
 
+    def __call__(self) -> str:
+        """Return the SHA-256 chain over all voxels so far, 64 hexadecimal digits.
+
+        Raises
+        ------
+        ConfigurationError
+            If none is kept.
+        """
+        if not self.kept:
+            raise ConfigurationError("no receipt is kept; make the loader with receipt=True")
+        return self._digest.hex()
+
     def hexdigest(self) -> str:
         """Return the receipt so far, 64 hexadecimal digits."""
-        return self._digest.hex()
+        return self()
+
+    def __bool__(self) -> bool:
+        """Return whether it is kept: what a loader that is built again from this one wants."""
+        return self.kept

@@ -13,6 +13,7 @@ from radiobject.ml import (
     create_training_dataloader,
     create_validation_dataloader,
 )
+from radiobject.ml.datasets.draws import SampleIndex
 
 PATCH = (16, 16, 16)
 
@@ -283,7 +284,7 @@ def test_samples_asked_for_together_lie_in_one_buffer(shelf):
     samples = dataset.__getitems__([4, 1, 5])
     assert len({s["image"].untyped_storage().data_ptr() for s in samples}) == 1
     for sample, index in zip(samples, [4, 1, 5], strict=True):
-        alone = dataset[index]
+        alone = dataset[SampleIndex(index, 0)]
         assert torch.equal(sample["image"], alone["image"])
         assert sample["patch_start"] == alone["patch_start"]
     batch = torch.utils.data.default_collate(samples)

@@ -49,7 +49,7 @@ def test_a_killed_worker_ends_the_run_with_an_error(shelf):
     )
     batches = iter(loader)
     next(batches)
-    os.kill(loader._iterator._workers[0].pid, signal.SIGKILL)
+    os.kill(loader._workers.processes[0].pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"worker.*(killed|exited unexpectedly)"):
         list(batches)
     del batches, loader
@@ -85,7 +85,7 @@ def test_nothing_is_left_after_a_kill(shelf, tmp_path):
                 shelf, batch_size=2, patch_size=(16, 16, 16), num_workers=2, patches_per_volume=50
             )
             held = [b for _, b in zip(range(5), loader)]
-            print([w.pid for w in loader._iterator._workers], flush=True)
+            print([w.pid for w in loader._workers.processes], flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -128,7 +128,7 @@ def test_slots_of_an_abandoned_epoch_come_back(shelf):
     loader = create_training_dataloader(shelf, num_workers=2, persistent_workers=True, **OPTIONS)
     for _ in range(12):
         batch = next(iter(loader))
-    ring = loader._requests.run.ring
+    ring = loader._workers.ring
     del batch
     assert len([None for _ in loader]) == 18
     assert ring.free_slots == ring.slots

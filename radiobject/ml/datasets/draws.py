@@ -1,0 +1,160 @@
+"""Which draw of a sample is meant, where the one who asks for it does not say.
+
+Everything random about a sample is a function of (seed, epoch, index). Our own samplers hand out
+indices that carry their epoch. Any other sampler hands out plain numbers, in a process that cannot
+know which epoch it is in. So the processes that share a data set count together how often each
+sample was asked for, and the k-th time is the k-th draw: new each time, and a function of the
+sample and of k alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import context, reduction
+from typing import Any
+
+import numpy as np
+import torch.distributed
+from numpy.typing import NDArray
+
+_HEADER = 4096
+_EPOCH, _CHOSEN, _RANK, _WORLD = range(4)
+
+
+class SampleIndex(int):
+    """The index of a sample that carries the epoch it is drawn for; otherwise a plain number.
+
+    Parameters
+    ----------
+    value : int
+        Number of the sample; ``i + k * len(dataset)`` is sample `i` drawn for the `k`-th extra
+        time in an epoch.
+    epoch : int
+        The epoch that it is drawn for.
+    """
+
+    epoch: int
+
+    def __new__(cls, value: int, epoch: int) -> SampleIndex:
+        """Return `value`, with its epoch."""
+        made = super().__new__(cls, value)
+        made.epoch = epoch
+        return made
+
+    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]
+        return int(self), self.epoch
+
+
+class Draws:
+    """How often each sample was asked for by plain numbers, counted by all processes together.
+
+    The counts lie in shared memory: forked workers inherit it, spawned ones are given it, and what
+    one of them counts the others see. A pickle that travels otherwise (to another machine, to a
+    file) takes the counts along as they are.
+
+    Parameters
+    ----------
+    samples : int
+        Samples of the data set.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._attach(_nameless_file(_HEADER + 4 * samples), samples)
+        self._header[_WORLD] = 1
+
+    def _attach(self, descriptor: int, samples: int) -> None:
+        self._descriptor = descriptor
+        memory = mmap.mmap(descriptor, _HEADER + 4 * samples)
+        self._header: NDArray[np.int64] = np.frombuffer(memory, np.int64, 4)
+        self._counts: NDArray[np.uint32] = np.frombuffer(memory, np.uint32, samples, _HEADER)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        weakref.finalize(self, os.close, descriptor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._header[[_RANK, _WORLD]] = self._group()
+        if context.get_spawning_popen() is not None:
+            return {"shared": reduction.DupFd(self._descriptor), "samples": len(self._counts)}
+        asked = np.flatnonzero(self._counts)
+        return {
+            "samples": len(self._counts),
+            "header": self._header.tolist(),
+            "asked": asked,
+            "counts": self._counts[asked],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "shared" in state:
+            self._attach(state["shared"].detach(), state["samples"])
+            return
+        self._attach(_nameless_file(_HEADER + 4 * state["samples"]), state["samples"])
+        self._header[:] = state["header"]
+        self._counts[state["asked"]] = state["counts"]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that was chosen, or 0."""
+        return int(self._header[_EPOCH])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that plain numbers are drawn for, in every process."""
+        with self._alone():
+            self._header[[_EPOCH, _CHOSEN]] = epoch, 1
+            self._counts[:] = 0
+
+    def take(self, sample: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return index and epoch of the next draw of each sample.
+
+        Until an epoch is chosen, the k-th draw is that of epoch k; afterwards it is the k-th extra
+        one of the epoch chosen. Ranks of a process group have draws of their own.
+
+        Parameters
+        ----------
+        sample : ndarray of int64, shape (n,)
+            Numbers from 0, below the number of samples.
+        """
+        rank, world = self._group()
+        nth = np.empty_like(sample)
+        with self._alone():
+            for place, number in enumerate(sample.tolist()):
+                nth[place] = self._counts[number]
+                self._counts[number] += 1
+            epoch, chosen = self._header[[_EPOCH, _CHOSEN]].tolist()
+        if chosen:
+            return sample + (nth * world + rank) * len(self._counts), np.full_like(sample, epoch)
+        return sample + rank * len(self._counts), nth + epoch
+
+    def _group(self) -> tuple[int, int]:
+        """Return rank and size of the process group; a spawned worker has those of its parent."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return int(self._header[_RANK]), int(self._header[_WORLD])
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep the other threads and processes out."""
+        if self._pid != os.getpid():  # a forked child may have inherited the lock held for ever
+            self._lock, self._pid = threading.Lock(), os.getpid()
+        with self._lock:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+
+
+def _nameless_file(size: int) -> int:
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("radiobject-draws", os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor

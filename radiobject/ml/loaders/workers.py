@@ -1,0 +1,196 @@
+"""Worker processes of a loader: PyTorch's, fed with requests instead of indices."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice, repeat
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from radiobject.ml.datasets.base import StoredDataset
+from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.loaders.delivery import (
+    AttachRing,
+    BatchRequest,
+    Collate,
+    Delivery,
+    RequestGroup,
+    Ticket,
+    collate_or_send,
+)
+from radiobject.ml.loaders.ring import SharedRing
+
+_SPARE_SLOTS = 8
+
+_run_numbers = itertools.count()
+
+Answer = tuple[BatchRequest, Delivery]
+
+
+class Workers:
+    """Worker processes and the ring that they write into.
+
+    Nothing here holds the loader: PyTorch's iterator keeps what it is made of, and in a cycle of
+    garbage the queues of the workers would be closed before the workers are told to end, which
+    then costs PyTorch's timeout of five seconds for each.
+
+    Parameters
+    ----------
+    dataset : StoredDataset
+        What they read.
+    batch_bytes : int
+        Capacity of one slot of the ring.
+    together : int
+        Batches that a message asks for, once the first messages are under way.
+    collate : callable
+        Makes a batch of samples.
+    init : callable, optional
+        The user's `worker_init_fn`.
+    **options
+        Of `torch.utils.data.DataLoader`: `num_workers`, `persistent_workers` and what else
+        concerns processes.
+    """
+
+    def __init__(
+        self,
+        dataset: StoredDataset,
+        batch_bytes: int,
+        together: int,
+        collate: Collate,
+        init: Callable[[int], None] | None,
+        **options: Any,
+    ) -> None:
+        self._messages = options["num_workers"] * (options["prefetch_factor"] or 1)
+        self._together = together
+        self.ring = SharedRing(batch_bytes, 2 * self._messages * together + _SPARE_SLOTS)
+        self._requests = _Requests()
+        with _the_number_was_warned_of():
+            self._loader: DataLoader = DataLoader(
+                dataset,
+                batch_sampler=self._requests,  # type: ignore[arg-type]
+                collate_fn=collate_or_send,
+                worker_init_fn=AttachRing(self.ring, collate, init),
+                **options,
+            )
+        self._busy = False
+        self._broken = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a pass is under way."""
+        return self._busy
+
+    @property
+    def can_start(self) -> bool:
+        """Whether another pass may begin: none is under way, and every process lives."""
+        if self._busy or self._broken:
+            return False
+        return all(process.is_alive() for process in self.processes)
+
+    @property
+    def processes(self) -> list[Any]:
+        """The processes that wait for the next pass."""
+        return list(getattr(self._loader._iterator, "_workers", []))
+
+    def run(self, plans: Iterator[SamplePlan]) -> Iterator[Answer]:
+        """Yield each batch's request and what was delivered for it.
+
+        After an error or an interrupt the processes are not used again: what they still deliver
+        would answer requests that nobody remembers.
+        """
+        self._busy = True
+        before = self._requests.run
+        run = self._requests.run = _Run(plans, self.ring, self._messages, self._together)
+        try:
+            with _fork_is_safe_here():
+                deliveries = iter(self._loader)
+            if before is not None:
+                # By now every request of a pass that was left early has been answered.
+                before.abandon()
+            for group in deliveries:
+                for delivery in group.deliveries:
+                    yield run.in_flight.popleft(), delivery
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._broken = True
+            raise
+        finally:
+            self._busy = False
+
+
+class _Run:
+    """One pass: what is still to be asked for, and what was asked for.
+
+    Parameters
+    ----------
+    plans : iterator of SamplePlan
+        What is to be read.
+    ring : SharedRing
+        Where it goes.
+    messages : int
+        Messages that are under way at once. So many ask for one batch only at first: the first
+        batch is not to wait for others.
+    together : int
+        Batches that a later message asks for.
+    """
+
+    def __init__(
+        self, plans: Iterator[SamplePlan], ring: SharedRing, messages: int, together: int
+    ) -> None:
+        self._number = next(_run_numbers)
+        self._batches = itertools.count()
+        self._plans = plans
+        self._ring = ring
+        self.in_flight: deque[BatchRequest] = deque()
+        self._sizes = chain(repeat(1, messages), repeat(together))
+
+    def requests(self) -> Iterator[RequestGroup]:
+        """Yield requests, each with a slot of its own where one is free."""
+        for size in self._sizes:
+            group = tuple(
+                BatchRequest(plan, Ticket(self._number, next(self._batches), self._ring.take()))
+                for plan in islice(self._plans, size)
+            )
+            if not group:
+                return
+            self.in_flight.extend(group)
+            yield RequestGroup(group)
+
+    def abandon(self) -> None:
+        """Give back the slots of requests whose deliveries nobody will take."""
+        while self.in_flight:
+            slot = self.in_flight.popleft().ticket.slot
+            if slot is not None:
+                self._ring.give_back(slot)
+
+
+class _Requests:
+    """The requests of the current pass, as DataLoader expects of a batch sampler."""
+
+    def __init__(self) -> None:
+        self.run: _Run | None = None
+
+    def __iter__(self) -> Iterator[RequestGroup]:
+        return self.run.requests() if self.run is not None else iter(())
+
+
+@contextmanager
+def _fork_is_safe_here() -> Iterator[None]:
+    """Silence TileDB's warning about fork: no worker uses, or frees, a context it inherited."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TileDB is a multithreading library", UserWarning)
+        yield
+
+
+@contextmanager
+def _the_number_was_warned_of() -> Iterator[None]:
+    """Silence PyTorch's warning of more workers than processors: the loader has passed it on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        yield
