@@ -296,6 +296,18 @@ class Arena:
         count = int(np.prod(shape, dtype=np.int64))
         return np.frombuffer(self._map, dtype, count, self._first + offset).reshape(shape)
 
+    @property
+    def memory(self) -> np.ndarray:
+        """All of the arena as bytes; only what was allocated may be touched."""
+        return self.view(0, (VIRTUAL_BYTES,), np.dtype(np.uint8))
+
+    def is_allocated(self, offset: int, size: int) -> bool:
+        """Return whether every page of a part of the arena has memory."""
+        try:
+            return os.lseek(self.fd, offset, os.SEEK_HOLE) >= offset + size
+        except OSError:  # it begins beyond the last page that has
+            return False
+
     def _fits(self, amount: int, budget: int) -> bool:
         return self.charged + amount <= budget and self.resident + amount <= _MOST_RESIDENT * budget
 

@@ -19,6 +19,7 @@ from radiobject.ctx import get_radiobject_config
 from radiobject.geometry.tiling import Tiling
 from radiobject.storage.cache.arena import PAGE, Arena
 from radiobject.storage.cache.arena_discovery import ArenaUnavailableError, open_arena
+from radiobject.storage.cache.registration import registered_bytes
 from radiobject.storage.io import stats
 from radiobject.storage.io.huge_pages import HUGE, gather
 
@@ -91,11 +92,14 @@ class CacheUse:
     budget_bytes : int
     resident_bytes : int
         Memory it takes, tables and background that shares pages with tiles included.
+    registered_bytes : int
+        Part of it that this process has registered with a device.
     """
 
     tile_bytes: int
     budget_bytes: int
     resident_bytes: int
+    registered_bytes: int = 0
 
 
 def cache_use() -> CacheUse:
@@ -103,7 +107,7 @@ def cache_use() -> CacheUse:
     arena = shared_arena()
     if arena is None:
         return CacheUse(0, 0, 0)
-    return CacheUse(arena.charged, budget_bytes(arena), arena.resident)
+    return CacheUse(arena.charged, budget_bytes(arena), arena.resident, registered_bytes())
 
 
 class VolumeImage:
@@ -142,6 +146,20 @@ class VolumeImage:
         self.voxels = arena.view(self._voxels_at, tiling.shape, dtype)
         # Not when it is dropped from a table, but when no read can be using it any more.
         weakref.finalize(self, _release, arena, entry, os.getpid()).atexit = False
+
+    @property
+    def arena(self) -> Arena:
+        """The memory that the voxels lie in."""
+        return self._arena
+
+    @property
+    def region(self) -> tuple[int, int]:
+        """Where in the arena the voxels lie, on whole pages: offset and bytes."""
+        return self._voxels_at, -(-self.voxels.nbytes // PAGE) * PAGE
+
+    def is_complete(self) -> bool:
+        """Return whether every tile can be read, and so every page has memory."""
+        return bool(self.ready.all()) and self._arena.is_allocated(*self.region)
 
     def is_roomy(self) -> bool:
         """Return whether background may be stored as well."""

@@ -19,6 +19,7 @@ MAX_OPEN_VOLUMES = 4096
 # None stands for a volume that libtiledb reads.
 _volumes: dict[str, VolumeTiles | None] = {}
 _lock = threading.Lock()
+_forgotten = 0
 
 
 def volume_tiles(locator: VolumeLocator) -> VolumeTiles | None:
@@ -88,8 +89,15 @@ def _with_index(locator: VolumeLocator) -> VolumeTiles | None:
     return opened
 
 
+def forgotten() -> int:
+    """Return how often open volumes were dropped: whoever holds on to one looks here."""
+    return _forgotten
+
+
 def forget(uri: str) -> None:
     """Drop what is held for the volume at `uri`, or for all volumes below it."""
+    global _forgotten
+    _forgotten += 1
     below = f"{uri.rstrip('/')}/"
     with _lock:
         for key in [k for k in _volumes if k == uri or k.startswith(below)]:
@@ -99,6 +107,8 @@ def forget(uri: str) -> None:
 
 def close_all() -> None:
     """Drop everything that is held for any volume."""
+    global _forgotten
+    _forgotten += 1
     with _lock:
         _volumes.clear()
     pool.clear()

@@ -99,6 +99,32 @@ class VolumeTiles:
             convert(voxels, out, rescale)
         return tiles
 
+    def complete_image(self) -> VolumeImage | None:
+        """Return the volume's image in the cache if all of it can be read there, else None."""
+        image = self._image
+        return image if image is not None and image.is_complete() else None
+
+    def complete(self) -> bool:
+        """Bring every tile into the cache, background too; False if there is no room for it.
+
+        Raises
+        ------
+        IntegrityError, StorageError
+            If a tile is not what was written or cannot be fetched.
+        """
+        image, grid = self._image, self._constant.shape
+        if image is None:
+            return False
+        for slab in range(grid[0]):
+            cover = (slice(slab, slab + 1), *(slice(0, n) for n in grid[1:]))
+            if image.ready[cover].all():
+                continue
+            if not (image.is_roomy() and image.may_admit()):
+                return False
+            if not self._complete_cover(cover, image):
+                return False
+        return image.is_complete()
+
     def read(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> None:
         """Read a box inside the volume that is not empty: what `begin` leaves to do, too."""
         run_tasks(self.begin(box, out, rescale))
