@@ -16,6 +16,8 @@ settings.load_profile("no-deadline")
 # Tests share decoded tiles among themselves, not with other programs of the same user.
 os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")
 
+NO_DEVICE = "there is no CUDA device here"
+
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
@@ -69,3 +71,23 @@ def s3_bucket(s3_endpoint):
     name = f"test-{uuid.uuid4().hex[:12]}"
     boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=name)
     return name
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a device where there is none; the summary says so."""
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if not needing:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason=NO_DEVICE))
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if NO_DEVICE in str(r.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} TESTS ON A DEVICE WERE NOT RUN: {NO_DEVICE}", yellow=True
+        )

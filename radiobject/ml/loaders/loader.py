@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.batch import collate
 from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.device.driver import host_memory
 from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
 from radiobject.ml.loaders.delivery import received
 from radiobject.ml.loaders.lookahead import LookAhead
@@ -139,7 +140,6 @@ class VolumeLoader(DataLoader):
         self.meta_tensor = meta_tensor
         self.look_ahead = _count("look_ahead", look_ahead)
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt(kept=bool(receipt))
-        self._pin = pin_memory and torch.cuda.is_available()
         self._progress = self._progress_of(dataset)
         self._workers: Workers | None = None
         self._start_counting()
@@ -160,11 +160,12 @@ class VolumeLoader(DataLoader):
 
     def _start_counting(self) -> None:
         self._meter, self._before = Meter(), stats.totals()
-        self._buffers = PrivateBuffers(self._batch_bytes(), self.look_ahead + 2, pinned=self._pin)
+        self._host = host_memory() if self.pin_memory else None
+        self._buffers = PrivateBuffers(self._batch_bytes(), self.look_ahead + 2, host=self._host)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the loader without what is under way."""
-        under_way = ("_workers", "_meter", "_before", "_buffers")
+        under_way = ("_workers", "_meter", "_before", "_buffers", "_host")
         return {**self.__dict__, **dict.fromkeys(under_way)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -248,7 +249,7 @@ class VolumeLoader(DataLoader):
     def _new_workers(self) -> Workers:
         changes = self._dataset.transform is not None or self._collate is not collate
         size = self._batch_bytes()
-        return Workers(
+        workers = Workers(
             self._dataset,
             size * _GROWTH if changes else size,
             # A transform takes longer than a message.
@@ -262,6 +263,9 @@ class VolumeLoader(DataLoader):
             multiprocessing_context=self.multiprocessing_context,
             generator=self.generator,
         )
+        if self._host is not None:
+            workers.ring.pin(self._host)
+        return workers
 
     def _counted(self, batches: Iterator[tuple[Any, int]], run: Run, meter: Meter) -> Iterator[Any]:
         """Deliver batches, and keep the books: time, progress, receipt."""
@@ -275,8 +279,6 @@ class VolumeLoader(DataLoader):
                 self.receipt.add(batch)
             if self.meta_tensor and not monai_compat.holds_metatensor([batch]):
                 batch = monai_compat.batch_metatensor(batch)
-            if self._pin and self.num_workers:
-                batch = _pinned(batch)
             self._progress.delivered(run)
             meter.delivered(samples, since)
             yield batch
@@ -310,12 +312,6 @@ def _batches(batch_size: object, drop_last: bool, batch_sampler: object) -> dict
 def _grown(before: stats.Counters) -> dict[str, int]:
     now = stats.totals()
     return {name: getattr(now, name) - getattr(before, name) for name in now.__slots__}
-
-
-def _pinned(batch: Any) -> Any:
-    if not isinstance(batch, Mapping):
-        return batch
-    return {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def _count(name: str, value: object) -> int:

@@ -13,14 +13,14 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections import deque
 from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
 import torch
 
-from radiobject.ml.loaders.buffers import lease
+from radiobject.ml.device.driver import HostMemory
+from radiobject.ml.loaders.buffers import PinnedMemory, Reclaimer, lease, pinned_or_none
 
 
 class SharedRing:
@@ -42,7 +42,11 @@ class SharedRing:
         self.slots = slots
         self._descriptor = descriptor
         self._memory = mmap.mmap(descriptor, nbytes * slots)
-        self._free = deque(range(slots - 1, -1, -1))
+        self._unused: Reclaimer[int] = Reclaimer(None)
+        self._host: HostMemory | None = None
+        self._pinned: dict[int, PinnedMemory] = {}
+        for slot in range(slots - 1, -1, -1):
+            self._unused.give_back(slot)
         weakref.finalize(self, os.close, descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -55,21 +59,39 @@ class SharedRing:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._attach(state["descriptor"].detach(), state["nbytes"], state["slots"])
 
+    def pin(self, host: HostMemory) -> None:
+        """Page-lock slots when they are first taken, for asynchronous copies to a device.
+
+        To be called in the training process. Where the driver refuses, slots stay as they are.
+        """
+        self._host = host
+        self._unused = Reclaimer.of(host, self._unused)
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Bytes that are page-locked."""
+        return len(self._pinned) * self.nbytes
+
     @property
     def free_slots(self) -> int:
         """Slots that nobody writes, reads or holds."""
-        return len(self._free)
+        return len(self._unused)
 
     def take(self) -> int | None:
         """Return a slot to write into, or None if all are in use."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            return None
+        slot = self._unused.take()
+        if slot is not None and self._host is not None and slot not in self._pinned:
+            offset = slot * self.nbytes
+            pinned = pinned_or_none(self._memory, offset, self.nbytes, self._host)
+            if pinned is None:
+                self._host = None
+            else:
+                self._pinned[slot] = pinned
+        return slot
 
     def give_back(self, slot: int) -> None:
-        """Make a slot available again."""
-        self._free.append(slot)
+        """Make a slot available again, when no copy of it is running any more."""
+        self._unused.give_back(slot)
 
     def view(self, slot: int) -> torch.Tensor:
         """Return a slot's bytes, to be written."""

@@ -1,0 +1,48 @@
+"""Which device batches are to lie on, or one clear line about why they cannot."""
+
+from __future__ import annotations
+
+import torch
+
+from radiobject.exceptions import ConfigurationError
+
+
+def chosen_device(device: torch.device | str | int | None) -> torch.device | None:
+    """Return the device with its number; None where batches stay with the processor.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not "cpu" or a CUDA device, or this machine or this PyTorch has no such device.
+    """
+    if device is None:
+        return None
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigurationError(f"device must be 'cpu' or 'cuda', got {device!r}") from error
+    if wanted.type == "cpu":
+        return torch.device("cpu")
+    if wanted.type != "cuda":
+        raise ConfigurationError(
+            f"device must be 'cpu' or 'cuda', got {device!r}; leave it out and move the "
+            "batches yourself"
+        )
+    if not torch.backends.cuda.is_built():
+        raise ConfigurationError(
+            f"device {str(device)!r} needs a PyTorch with CUDA; this is {torch.__version__}: "
+            "install one, or leave device out"
+        )
+    if not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"device {str(device)!r} asked for, but PyTorch sees no CUDA device (no driver, or "
+            "CUDA_VISIBLE_DEVICES hides it); leave device out to train on the processor"
+        )
+    count = torch.cuda.device_count()
+    number = torch.cuda.current_device() if wanted.index is None else wanted.index
+    if not 0 <= number < count:
+        raise ConfigurationError(
+            f"device {str(device)!r} is not there: this process sees {count} CUDA devices, "
+            f"cuda:0 to cuda:{count - 1}"
+        )
+    return torch.device("cuda", number)
