@@ -181,7 +181,7 @@ def _distinct(identifiers: Iterable[str], used: set[str], separator: str = "~") 
 def _write_tables(
     radi: RadiObject, root: Path, names: Mapping[str, Sequence[str]], structure: str, ending: str
 ) -> None:
-    subjects = radi.obs_meta.read().drop(columns=["obs_ids"], errors="ignore")
+    subjects = radi.obs_meta.read().drop(columns=[layout.OBS_IDS], errors="ignore")
     subjects = subjects.drop_duplicates(layout.SUBJECT_ID)
     if structure == "bids":
         labels = bids_labels(radi.obs_subject_ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Generic, TypeVar, overload
 
@@ -76,3 +76,22 @@ class LazyModule:
 
     def __repr__(self) -> str:
         return f"LazyModule({self._name!r})"
+
+
+def lazy_names(module: str, sources: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a module whose names come from others, on first use.
+
+    Parameters
+    ----------
+    module : str
+        The module that offers the names.
+    sources : mapping of str to str
+        Where each name is defined.
+    """
+
+    def found(name: str) -> Any:
+        if name not in sources:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(sources[name]), name)
+
+    return found

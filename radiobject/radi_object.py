@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import tiledb
 
-from radiobject.dataframe import Belonging, Dataframe
+from radiobject.dataframe import Dataframe
+from radiobject.edit import changes, check, compose, phi, upgrade
 from radiobject.exceptions import ViewError
+from radiobject.formats.discovery import ImageSource
 from radiobject.indexing import Index, Positions
+from radiobject.ingest import entry
+from radiobject.ingest.run import IngestOptions
 from radiobject.lazy import lazy_property
+from radiobject.repr_html import MAX_ROWS, dataset_html, describe_text
 from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
-from radiobject.storage.commits import recovery
+from radiobject.selection import SubjectSelection, VolumeSelection
 from radiobject.storage.commits.head import Clock
-from radiobject.storage.commits.transaction import Transaction, transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.legacy import LegacyDatasetStore
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
-
-ImageSource = str | Path | Sequence[tuple[str | Path, str]]
-"""A glob, a folder, or a list of (path, subject id)."""
 
 
 class RadiObject:
@@ -53,34 +54,26 @@ class RadiObject:
     ) -> None:
         self._uri = layout.normalise_uri(uri)
         self._at = at
-        self._rows: Positions | None = None
-        self._names: tuple[str, ...] | None = None
 
     @lazy_property
+    def _selection(self) -> SubjectSelection:
+        return SubjectSelection(dataset.open_dataset(self._uri, self._at))
+
+    @property
     def _store(self) -> DatasetStore | LegacyDatasetStore:
-        return dataset.open_dataset(self._uri, self._at)
-
-    @lazy_property
-    def _positions(self) -> Positions:
-        if self._rows is not None:
-            return self._rows
-        return np.arange(len(self._store.subject_ids), dtype=np.intp)
+        return self._selection.store
 
     @lazy_property
     def _opened(self) -> dict[str, VolumeCollection]:
         return {}
 
-    def _select(
-        self, rows: Positions | None = None, names: tuple[str, ...] | None = None
-    ) -> RadiObject:
+    def _of(self, selection: SubjectSelection) -> RadiObject:
         view = RadiObject(self._uri, at=self._at)
-        view.__dict__["_store"] = self._store
-        view._rows = self._rows if rows is None else rows
-        view._names = self._names if names is None else names
+        view.__dict__["_selection"] = selection
         return view
 
     def _view(self, chosen: Positions) -> RadiObject:
-        return self._select(self._positions[chosen])
+        return self._of(self._selection.take(chosen))
 
     def _one(self, chosen: int) -> RadiObject:
         return self._view(np.asarray([chosen], dtype=np.intp))
@@ -95,12 +88,13 @@ class RadiObject:
     @property
     def is_view(self) -> bool:
         """Whether only some subjects or collections were selected."""
-        return self._rows is not None or self._names is not None
+        opened = self.__dict__.get("_selection")
+        return opened is not None and opened.is_view
 
     @property
     def collection_names(self) -> tuple[str, ...]:
         """Names of the collections, sorted."""
-        return self._store.names if self._names is None else self._names
+        return self._selection.collection_names
 
     @property
     def n_collections(self) -> int:
@@ -110,7 +104,7 @@ class RadiObject:
     @property
     def obs_subject_ids(self) -> list[str]:
         """Ids of the subjects."""
-        return self._store.subject_ids[self._positions].tolist()
+        return self._selection.subject_ids
 
     @property
     def index(self) -> Index:
@@ -125,37 +119,23 @@ class RadiObject:
     @property
     def obs_meta(self) -> Dataframe:
         """The subjects' rows of metadata."""
-        return self._dataframe(self._rows)
-
-    def _dataframe(self, rows: Positions | None) -> Dataframe:
-        belonging = Belonging(
-            keys=lambda: {layout.SUBJECT_ID: self._store.subject_ids},
-            protected=(dataset.OBS_IDS,),
-            writer=None if self.is_view else self._commit_rows,
-        )
-        return Dataframe.of_table(self._store.obs_meta, belonging, rows)
+        return self._selection.obs_meta(None if self.is_view else self._commit_rows)
 
     def get_obs_row_by_obs_subject_id(self, obs_subject_id: str) -> pd.DataFrame:
         """Return a subject's row, or no row."""
-        place = self._position.get(obs_subject_id)
-        chosen = self._positions[:0] if place is None else self._positions[[place]]
-        return self._dataframe(chosen).read()
+        place = self._selection.position.get(obs_subject_id)
+        chosen = np.asarray([] if place is None else [place], dtype=np.intp)
+        return self._selection.take(chosen).obs_meta().read()
 
     # Collections and volumes
 
     def collection(self, name: str) -> VolumeCollection:
         """Return a collection with the volumes of the selected subjects; KeyError if unknown."""
-        if name not in self.collection_names:
-            raise KeyError(
-                f"collection {name!r} not found in {self._uri}; there are "
-                f"{list(self.collection_names)}"
-            )
         if name not in self._opened:
-            whole = VolumeCollection.of_store(self._store.collection(name))
-            chosen = whole if self._rows is None else whole.of_subjects(self.obs_subject_ids)
+            found = VolumeCollection.of_selection(self._selection.collection(name))
             if not self.is_view:
-                whole._on_change = self._reopen
-            self._opened[name] = chosen
+                found._on_change = self._reopen
+            self._opened[name] = found
         return self._opened[name]
 
     def __getattr__(self, name: str) -> VolumeCollection:
@@ -175,7 +155,7 @@ class RadiObject:
         """Return a volume of any collection; KeyError if no selected subject has it."""
         for name in self.collection_names:
             found = self.collection(name)
-            if obs_id in found._position:
+            if obs_id in found._selection.position:
                 return found.loc[obs_id]  # type: ignore[return-value]
         raise KeyError(f"{layout.OBS_ID} {obs_id!r} not found in {self!r}")
 
@@ -186,16 +166,10 @@ class RadiObject:
         """Subjects by position; always a view."""
         return ILoc(len(self), self._one, self._view)
 
-    @lazy_property
-    def _position(self) -> Mapping[str, int]:
-        if self._rows is None:
-            return self._store.position
-        return {subject: i for i, subject in reversed(list(enumerate(self.obs_subject_ids)))}
-
     @property
     def loc(self) -> Loc[RadiObject, RadiObject]:
         """Subjects by id; always a view."""
-        return Loc(layout.SUBJECT_ID, self._position, self._one, self._view)
+        return Loc(layout.SUBJECT_ID, self._selection.position, self._one, self._view)
 
     def sel(self, *, subject: str | Sequence[str]) -> RadiObject:
         """Return a view of one subject or several; KeyError if unknown."""
@@ -205,14 +179,14 @@ class RadiObject:
         return self.loc[key]
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self._selection.positions)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.collection_names)
 
     def filter(self, expr: str) -> RadiObject:
         """Return the subjects that an expression selects; see `radiobject.rows.expression`."""
-        return self._select(self.obs_meta.matching(expr))
+        return self._of(self._selection.matching(expr))
 
     def head(self, n: int = 5) -> RadiObject:
         """Return the first subjects."""
@@ -231,17 +205,18 @@ class RadiObject:
         wanted = tuple(dict.fromkeys(listed(names)))
         for name in wanted:
             self.collection(name)
-        return self._select(names=wanted)
+        return self._of(replace(self._selection, names=wanted))
 
     def copy(self) -> RadiObject:
         """Return the object itself, or another over the same selection."""
-        return self._select() if self.is_view else self
+        return self._of(self._selection) if self.is_view else self
 
     def describe(self) -> str:
         """Return a summary of the selection as text."""
-        from radiobject.repr_html import describe_text
-
-        return describe_text(self)
+        collections = [(name, repr(self.collection(name))) for name in self.collection_names]
+        rows = self.obs_meta.read(include_index=False)
+        shown = rows.drop(columns=[layout.OBS_IDS], errors="ignore")
+        return describe_text(repr(self), collections, shown)
 
     # Changes
 
@@ -251,22 +226,22 @@ class RadiObject:
         self._store.refuse_change(verb)
 
     def _reopen(self) -> None:
-        for cached in ("_store", "_positions", "_position", "_opened"):
+        for cached in ("_selection", "_opened"):
             self.__dict__.pop(cached, None)
 
-    @contextmanager
-    def _change(self, operation: str, **options: Any) -> Iterator[Transaction]:
+    def _change(self, operation: str, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         self._require_root(operation)
-        with transaction(self._uri, operation, **options) as tx:
+        try:
+            return verb(self._uri, *args, **options)
+        finally:
             self._reopen()
-            yield tx
-        self._reopen()
 
     @contextmanager
     def _commit_rows(self, operation: str) -> Iterator[Clock]:
-        with self._change(operation) as tx:
-            yield tx.clock
-            dataset.publish(tx)
+        self._require_root(operation)
+        with changes.committed_rows(self._uri, operation) as clock:
+            yield clock
+        self._reopen()
 
     def append(
         self,
@@ -286,13 +261,9 @@ class RadiObject:
         ViewError
             On a view.
         """
-        from radiobject.ingest import entry
-
-        self._require_root("append")
-        entry.append_images(
-            self, images, obs_meta, reorient, format_hint, progress=progress, **options
-        )
-        self._reopen()
+        settings = IngestOptions(reorient=reorient, progress=progress, **options)
+        given = {"format_hint": format_hint, "options": settings}
+        self._change("append", entry.append_images, images, obs_meta, **given)
 
     def delete(self, subjects: str | Sequence[str]) -> None:
         """Delete subjects with all their volumes; older states have them until `vacuum`.
@@ -302,9 +273,7 @@ class RadiObject:
         KeyError
             If a subject is not there; nothing is deleted.
         """
-        from radiobject.edit.changes import delete_subjects
-
-        delete_subjects(self, listed(subjects))
+        self._change("delete", changes.delete_subjects, listed(subjects))
 
     def rename_collection(self, old: str, new: str) -> None:
         """Rename a collection; its volumes keep their ids.
@@ -316,9 +285,7 @@ class RadiObject:
         ValueError
             If there is one called `new`.
         """
-        from radiobject.edit.changes import rename_collection
-
-        rename_collection(self, old, new)
+        self._change("rename_collection", changes.rename_collection, old, new)
 
     def split(
         self, fractions: Mapping[str, float], stratify: str | None = None, seed: int = 0
@@ -349,9 +316,7 @@ class RadiObject:
         AlignmentError
             If subjects have a part that is not one of `fractions`.
         """
-        from radiobject.edit.changes import split_dataset
-
-        return split_dataset(self, fractions, stratify, seed)
+        return self._change("split", changes.split_dataset, fractions, stratify, seed)
 
     @property
     def splits(self) -> dict[str, RadiObject]:
@@ -375,19 +340,13 @@ class RadiObject:
         AlignmentError
             If a volume belongs to a subject without a row in obs_meta, or an id is taken.
         """
-        from radiobject.edit.compose import add_collection
-
-        self._require_root("add_collection")
-        add_collection(self, name, vc if isinstance(vc, VolumeCollection) else VolumeCollection(vc))
-        self._reopen()
+        self._change("add_collection", compose.add_collection, name, _given(vc))
 
     def validate(self, *, checksums: bool = False) -> None:
         """Check that rows, ids and stored volumes agree; see `VolumeCollection.validate`."""
-        from radiobject.edit.check import validate_dataset
-
         if self.is_view:
             raise ViewError(f"validate needs the stored data set, {self!r} is a view of it")
-        validate_dataset(self._store, checksums=checksums)
+        check.validate_dataset(self._store, checksums=checksums)
 
     # History
 
@@ -407,10 +366,7 @@ class RadiObject:
         dict
             How many states, volumes and collections were removed.
         """
-        from radiobject.storage.schema.maintenance import vacuum
-
-        with self._change("vacuum") as tx:
-            return vacuum(tx, keep)
+        return self._change("vacuum", changes.vacuum, keep)
 
     def repair(self, *, break_lock: bool = False) -> None:
         """Roll back what a dead writer left.
@@ -420,8 +376,7 @@ class RadiObject:
         break_lock : bool
             Take over the lock of a writer on another machine that is gone for good.
         """
-        with self._change("repair", break_lock=break_lock) as tx:
-            recovery.roll_back(tx.uri, tx.rollback_point, tx.locations)
+        self._change("repair", changes.repair, break_lock=break_lock)
 
     # Copies and creation
 
@@ -434,9 +389,8 @@ class RadiObject:
         progress: bool = False,
     ) -> RadiObject:
         """Copy what is selected to a new data set."""
-        from radiobject.edit.compose import write_selection
-
-        return write_selection(self, uri, executor=executor, progress=progress)
+        options: dict[str, Any] = {"executor": executor, "progress": progress}
+        return RadiObject(compose.write_selection(self._selection, uri, **options))
 
     def upgrade(
         self, uri: str, *, executor: Executor | None = None, progress: bool = False
@@ -448,9 +402,15 @@ class RadiObject:
         StorageError
             If the data set has this version's layout already.
         """
-        from radiobject.edit.upgrade import upgrade_dataset
+        options: dict[str, Any] = {"executor": executor, "progress": progress}
+        return RadiObject(upgrade.upgrade_dataset(self._selection, uri, **options))
 
-        return upgrade_dataset(self, uri, executor=executor, progress=progress)
+    def identifying_fields(self) -> list[phi.IdentifyingField]:
+        """Return the fields of the selection that can point to a person, without their values.
+
+        Ids and free text cannot be judged by the name of their column: look at them.
+        """
+        return phi.identifying_fields(self._selection)
 
     @classmethod
     def from_images(
@@ -466,10 +426,15 @@ class RadiObject:
         **options: Any,
     ) -> RadiObject:
         """Create a data set from NIfTI files and DICOM series; see `radiobject.ingest.entry`."""
-        from radiobject.ingest import entry
-
-        options |= {"format_hint": format_hint, "progress": progress}
-        return entry.create_dataset(uri, images, validate_alignment, obs_meta, reorient, **options)
+        entry.store_images(
+            uri,
+            images,
+            obs_meta,
+            validate_alignment=validate_alignment,
+            format_hint=format_hint,
+            options=IngestOptions(reorient=reorient, progress=progress, **options),
+        )
+        return cls(uri)
 
     @classmethod
     def from_collections(
@@ -486,9 +451,8 @@ class RadiObject:
         ValueError
             If there is no collection.
         """
-        from radiobject.edit.compose import create_from_collections
-
-        return create_from_collections(uri, collections, obs_meta)
+        given = {name: _given(vc) for name, vc in collections.items()}
+        return cls(compose.create_from_collections(uri, given, obs_meta))
 
     def __repr__(self) -> str:
         names = ", ".join(self.collection_names)
@@ -498,6 +462,13 @@ class RadiObject:
         )
 
     def _repr_html_(self) -> str:
-        from radiobject.repr_html import dataset_html
+        firsts = [
+            (repr(collection), collection._volume(0))
+            for collection in map(self.collection, self.collection_names)
+            if len(collection)
+        ]
+        return dataset_html(repr(self), firsts, self.head(MAX_ROWS).obs_meta.read())
 
-        return dataset_html(self)
+
+def _given(vc: VolumeCollection | str) -> VolumeSelection:
+    return (vc if isinstance(vc, VolumeCollection) else VolumeCollection(vc))._selection

@@ -6,20 +6,41 @@ import base64
 import html
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
-from radiobject.geometry.orientation import axis_codes
-
-if TYPE_CHECKING:
-    from radiobject.radi_object import RadiObject
-    from radiobject.volume import Volume
-    from radiobject.volume_collection import VolumeCollection
+from radiobject.geometry.orientation import axis_codes, spacing_mm
 
 _PLANE_PIXELS = 160
-_MAX_ROWS = 8
+MAX_ROWS = 8
+"""Rows of a table that are shown."""
 _MAX_CATEGORIES = 10
+
+
+class _Volume(Protocol):
+    """A volume as far as it is shown."""
+
+    @property
+    def obs_id(self) -> str | None: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    @property
+    def affine(self) -> npt.NDArray[np.float64]: ...
+
+    def axial(self, z: int, t: int | None = None) -> np.ndarray: ...
+
+    def coronal(self, y: int, t: int | None = None) -> np.ndarray: ...
+
+    def sagittal(self, x: int, t: int | None = None) -> np.ndarray: ...
 
 
 def png(gray: np.ndarray) -> bytes:
@@ -45,9 +66,9 @@ def windowed(plane: np.ndarray, low: float, high: float) -> np.ndarray:
     return gray.T[::-1]
 
 
-def planes_html(volume: Volume) -> str:
+def planes_html(volume: _Volume) -> str:
     """Return the middle plane of each axis as images, windowed from 1st to 99th percentile."""
-    t = 0 if volume.ndim == 4 else None
+    t = 0 if len(volume.shape) == 4 else None
     x, y, z = (side // 2 for side in volume.shape[:3])
     read = (volume.axial(z, t), volume.coronal(y, t), volume.sagittal(x, t))
     planes = [plane.astype(np.float32) for plane in read]
@@ -72,47 +93,40 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return f"<table>{cells}</table>"
 
 
-def volume_html(volume: Volume) -> str:
+def volume_html(volume: _Volume) -> str:
     """Return three planes of a volume and what is known of it."""
-    spacing = np.linalg.norm(volume.affine[:3, :3], axis=0)
     rows = [
         ("volume", str(volume.obs_id)),
         ("shape", " x ".join(str(side) for side in volume.shape)),
         ("type", str(volume.dtype)),
-        ("spacing", " x ".join(f"{step:.3g}" for step in spacing) + " mm"),
+        ("spacing", " x ".join(f"{step:.3g}" for step in spacing_mm(volume.affine)) + " mm"),
         ("axes", "".join(axis_codes(volume.affine))),
     ]
     return planes_html(volume) + _table(rows)
 
 
-def collection_html(collection: VolumeCollection) -> str:
-    """Return the first volume's planes and the first rows of a collection."""
-    title = f"<b>{html.escape(repr(collection))}</b>"
-    if not len(collection):
-        return title
-    first = collection.iloc[0]
-    rows = collection.head(_MAX_ROWS).to_obs().to_html(index=False)
-    return f"{title}{planes_html(first)}{rows}"  # type: ignore[arg-type]
+def collection_html(title: str, first: _Volume | None, rows: pd.DataFrame) -> str:
+    """Return a title, the planes of a collection's first volume and its first rows."""
+    heading = f"<b>{html.escape(title)}</b>"
+    if first is None:
+        return heading
+    return f"{heading}{planes_html(first)}{rows.to_html(index=False)}"
 
 
-def dataset_html(radi: RadiObject) -> str:
-    """Return the collections' first volumes and the first rows of a data set."""
-    parts = [f"<b>{html.escape(repr(radi))}</b>"]
-    for name in radi.collection_names:
-        collection = radi.collection(name)
-        if len(collection):
-            parts.append(f"<p>{html.escape(repr(collection))}</p>{planes_html(collection.iloc[0])}")  # type: ignore[arg-type]
-    parts.append(radi.head(_MAX_ROWS).obs_meta.read().to_html(index=False))
+def dataset_html(title: str, firsts: Iterable[tuple[str, _Volume]], rows: pd.DataFrame) -> str:
+    """Return a title, each collection's title with its first volume, and the first rows."""
+    parts = [f"<b>{html.escape(title)}</b>"]
+    parts += [f"<p>{html.escape(name)}</p>{planes_html(volume)}" for name, volume in firsts]
+    parts.append(rows.to_html(index=False))
     return "".join(parts)
 
 
-def describe_text(radi: RadiObject) -> str:
-    """Return a summary of a data set as text."""
-    lines = [repr(radi)]
-    lines += [f"  {name}: {radi.collection(name)!r}" for name in radi.collection_names]
-    frame = radi.obs_meta.read(include_index=False).drop(columns=["obs_ids"], errors="ignore")
-    for name in frame.columns:
-        values = frame[name]
+def describe_text(title: str, collections: Iterable[tuple[str, str]], rows: pd.DataFrame) -> str:
+    """Return a data set's title, its collections and a summary of each column, as text."""
+    lines = [title]
+    lines += [f"  {name}: {collection}" for name, collection in collections]
+    for name in rows.columns:
+        values = rows[name]
         if values.nunique() <= _MAX_CATEGORIES:
             counts = values.value_counts(dropna=False)
             shown = ", ".join(f"{value}: {count}" for value, count in counts.items())

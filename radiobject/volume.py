@@ -10,20 +10,22 @@ import numpy as np
 import numpy.typing as npt
 import tiledb
 
-from radiobject.ctx import SliceOrientation, get_radiobject_config
+from radiobject.ctx import SliceOrientation
 from radiobject.exceptions import BoundsError, ShapeError, StoreNotFoundError, ViewError
-from radiobject.formats.image import LoadedImage, geometry_columns
+from radiobject.formats.dicom import load_folder
+from radiobject.formats.image import LoadedImage, reorient_target
+from radiobject.formats.nifti import load_nifti, save_nifti
 from radiobject.geometry.numpy_index import box_of_index
 from radiobject.geometry.orientation import OrientationInfo, metadata_to_orientation_info
-from radiobject.geometry.rescale import Rescale
 from radiobject.lazy import lazy_property
+from radiobject.repr_html import volume_html
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import create_atomically
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.records import checked_affine, geometry_metadata
 from radiobject.storage.schema import description
 from radiobject.storage.tables.writer import storable, write_volume
-from radiobject.writers import checked_affine
 
 VOXELS_ATTR = layout.VOXELS_ATTR
 
@@ -122,7 +124,7 @@ class Volume:
             As NumPy raises them, for indices out of range and for fancy indices.
         """
         box, cut = box_of_index(key, self.shape)
-        rescale = None if raw or self.locator.rescale is None else Rescale(*self.locator.rescale)
+        rescale = None if raw else self.locator.units
         out = np.empty(box.shape, dtype=self.locator.numpy_dtype if raw else self.dtype)
         if box.size:
             reader.read_into(self.locator, box, out, rescale=rescale)
@@ -216,8 +218,6 @@ class Volume:
         Path
             The file written, at the end and in one step.
         """
-        from radiobject.formats.nifti import save_nifti
-
         path = Path(file_path)
         if not path.name.lower().endswith((".nii", ".nii.gz")):
             path = path.with_name(path.name + (".nii.gz" if compression else ".nii"))
@@ -270,7 +270,7 @@ class Volume:
         """Store an array (X, Y, Z[, T]) as a volume of its own."""
         voxels = storable(np.asarray(data))
         matrix = checked_affine(affine, f"volume {uri}")
-        metadata = {description.AFFINE_KEY: geometry_columns(voxels.shape, matrix)["affine_json"]}
+        metadata = geometry_metadata(matrix, None)
         if obs_id is not None:
             metadata[layout.OBS_ID] = layout.checked_id(obs_id, layout.OBS_ID)
         return cls._write(uri, voxels, metadata)
@@ -284,8 +284,6 @@ class Volume:
         reorient: bool | None = None,
     ) -> Volume:
         """Store a NIfTI file as a volume of its own; `reorient` None follows the settings."""
-        from radiobject.formats.nifti import load_nifti
-
         return cls._store(uri, load_nifti(nifti_path, reorient=reorient_target(reorient)))
 
     @classmethod
@@ -304,8 +302,6 @@ class Volume:
         TypeError
             If an integer `dtype` cannot hold a value of the series unchanged.
         """
-        from radiobject.formats.dicom import load_folder
-
         image = load_folder(dicom_dir, reorient=reorient_target(reorient))
         return cls._store(uri, image, dtype)
 
@@ -329,8 +325,6 @@ class Volume:
         return f"Volume(shape={shape}, dtype={self.dtype}, obs_id={self.obs_id!r})"
 
     def _repr_html_(self) -> str:
-        from radiobject.repr_html import volume_html
-
         return volume_html(self)
 
 
@@ -344,10 +338,3 @@ def _converted(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
             "unchanged; choose a wider type"
         )
     return converted
-
-
-def reorient_target(reorient: bool | None) -> str | None:
-    """Return the axis codes to reorient to, or None to keep the file's."""
-    orientation = get_radiobject_config().write.orientation
-    wanted = orientation.reorient_on_load if reorient is None else reorient
-    return orientation.canonical_target if wanted else None

@@ -15,28 +15,31 @@ import pandas as pd
 import tiledb
 
 from radiobject._types import BatchTransformFn, LabelSource, TransformFn
-from radiobject.dataframe import Belonging, Dataframe
+from radiobject.dataframe import Dataframe
+from radiobject.edit import changes, check, compose
 from radiobject.exceptions import ViewError
-from radiobject.indexing import Groups, Index, Positions
-from radiobject.lazy import lazy_property
+from radiobject.formats.discovery import ImageFormat
+from radiobject.indexing import Index, Positions
+from radiobject.ingest import entry
+from radiobject.lazy import LazyModule, lazy_property
+from radiobject.repr_html import MAX_ROWS, collection_html
 from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
-from radiobject.rows.pandas_io import GEOMETRY_TEXTS, to_series
+from radiobject.rows.pandas_io import to_series
+from radiobject.selection import VolumeSelection
 from radiobject.storage.commits.head import Clock
-from radiobject.storage.commits.transaction import transaction
+from radiobject.storage.ids import generate_obs_id as generate_obs_id
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.collection import CollectionStore
-from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRows
 from radiobject.transform.jobs import batch_job, in_batches, jobs_of, transform_job
-from radiobject.transform.jobs import generate_obs_id as generate_obs_id
 from radiobject.transform.query import EagerQuery, LazyQuery
 from radiobject.volume import Volume
 
 if TYPE_CHECKING:
-    from radiobject.ml import VolumeCollectionDataset
-
-Source = str | Path | VolumeLocator
+    from radiobject import ml
+else:
+    ml = LazyModule("radiobject.ml", "a dataset for PyTorch", "ml")
 
 
 class VolumeCollection:
@@ -55,45 +58,40 @@ class VolumeCollection:
 
     def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
         self.uri = layout.normalise_uri(uri)
-        self._rows: Positions | None = None
         self._on_change: Callable[[], None] | None = None
 
     @classmethod
-    def of_store(cls, store: CollectionStore, rows: Positions | None = None) -> VolumeCollection:
+    def of_selection(cls, selection: VolumeSelection) -> VolumeCollection:
         """Return the collection over an opened store, or over selected rows of it."""
-        found = cls.__new__(cls)
-        found.uri = store.uri
-        found._rows = rows
-        found._on_change = None
-        found.__dict__["_store"] = store
+        found = cls(selection.store.uri)
+        found.__dict__["_selection"] = selection
         return found
 
     @lazy_property
-    def _store(self) -> CollectionStore:
-        return dataset.open_collection(self.uri)
+    def _selection(self) -> VolumeSelection:
+        return VolumeSelection(dataset.open_collection(self.uri))
 
     @property
-    def _all(self) -> VolumeRows:
-        return self._store.rows
+    def _store(self) -> CollectionStore:
+        return self._selection.store
 
-    @lazy_property
-    def _positions(self) -> Positions:
-        return np.arange(len(self._all), dtype=np.intp) if self._rows is None else self._rows
+    def _opened(self, uri: str) -> VolumeCollection:
+        return VolumeCollection(uri)
 
     def _view(self, chosen: Positions) -> VolumeCollection:
-        return VolumeCollection.of_store(self._store, self._positions[chosen])
+        return VolumeCollection.of_selection(self._selection.take(chosen))
 
     def _volume(self, chosen: int) -> Volume:
-        row = int(self._positions[chosen])
-        locator = self._store.locators(np.asarray([row], dtype=np.intp))[0]
-        return Volume.of_locator(locator, self._all.affines[row])
+        one = self._selection.take(np.asarray([chosen], dtype=np.intp))
+        return Volume.of_locator(one.locators()[0], one.affines()[0])
 
     # What it is
 
     @property
     def is_view(self) -> bool:
         """Whether only some volumes were selected."""
-        return self._rows is not None
+        opened = self.__dict__.get("_selection")
+        return opened is not None and opened.is_view
 
     @property
     def name(self) -> str | None:
@@ -103,15 +101,12 @@ class VolumeCollection:
     @property
     def shapes(self) -> npt.NDArray[np.int64]:
         """Shape of each volume, (n, 4); T is 0 for volumes without a time axis."""
-        return self._all.shapes[self._positions]
+        return self._store.rows.shapes[self._selection.positions]
 
     @property
     def shape(self) -> tuple[int, ...] | None:
         """The shape that all volumes have; None if they differ or there are none."""
-        rows = self._positions
-        if not len(rows) or not (self.shapes == self._all.shapes[rows[0]]).all():
-            return None
-        return self._all.shape(int(rows[0]))
+        return self._selection.shape
 
     @property
     def is_uniform(self) -> bool:
@@ -121,12 +116,12 @@ class VolumeCollection:
     @property
     def obs_ids(self) -> list[str]:
         """Ids of the volumes."""
-        return self._all.obs_ids[self._positions].tolist()
+        return self._selection.obs_ids
 
     @property
     def subject_ids(self) -> list[str]:
         """Subject of each volume, as many as there are volumes."""
-        return self._all.subject_ids[self._positions].tolist()
+        return self._selection.subject_ids
 
     @property
     def obs_subject_ids(self) -> list[str]:
@@ -143,15 +138,9 @@ class VolumeCollection:
         """Index of the subjects in the order of their first volume."""
         return Index.build(dict.fromkeys(self.subject_ids), layout.SUBJECT_ID)
 
-    @lazy_property
-    def _position(self) -> Mapping[str, int]:
-        if self._rows is None:
-            return self._store.position
-        return {obs_id: i for i, obs_id in reversed(list(enumerate(self.obs_ids)))}
-
     def locators(self) -> list[VolumeLocator]:
         """Return where the voxels of each volume are; what worker processes are given."""
-        return self._store.locators(self._positions)
+        return self._selection.locators()
 
     def locate(self, obs_id: str) -> VolumeLocator:
         """Return where the voxels of one volume are; KeyError if it is not selected."""
@@ -159,7 +148,7 @@ class VolumeCollection:
 
     def affines(self) -> npt.NDArray[np.float64]:
         """Return the affine of each volume, voxel index to RAS+ mm, shape (n, 4, 4)."""
-        return self._all.affines[self._positions]
+        return self._selection.affines()
 
     def subject_splits(self) -> dict[str, str]:
         """Return each subject's part in the data set's stored split; see `RadiObject.split`."""
@@ -174,16 +163,7 @@ class VolumeCollection:
     @property
     def obs(self) -> Dataframe:
         """The rows of metadata of what is selected."""
-        return self._dataframe(self._rows)
-
-    def _dataframe(self, rows: Positions | None) -> Dataframe:
-        belonging = Belonging(
-            keys=lambda: self._all.keys,
-            protected=SYSTEM_COLUMNS,
-            computed=GEOMETRY_TEXTS if self._store.has_geometry else {},
-            writer=self._commit_rows if rows is None else None,
-        )
-        return Dataframe.of_table(self._store.obs, belonging, rows)
+        return self._selection.obs(None if self.is_view else self._commit_rows)
 
     def to_obs(self) -> pd.DataFrame:
         """Return the rows of metadata as pandas has them."""
@@ -191,9 +171,9 @@ class VolumeCollection:
 
     def get_obs_row_by_obs_id(self, obs_id: str) -> pd.DataFrame:
         """Return the row of a volume, or no row."""
-        place = self._position.get(obs_id)
-        chosen = self._positions[:0] if place is None else self._positions[[place]]
-        return self._dataframe(chosen).read()
+        place = self._selection.position.get(obs_id)
+        chosen = np.asarray([] if place is None else [place], dtype=np.intp)
+        return self._selection.take(chosen).obs().read()
 
     # Selection
 
@@ -205,7 +185,7 @@ class VolumeCollection:
     @property
     def loc(self) -> Loc[Volume, VolumeCollection]:
         """Volumes by id."""
-        return Loc(layout.OBS_ID, self._position, self._volume, self._view)
+        return Loc(layout.OBS_ID, self._selection.position, self._volume, self._view)
 
     def __getitem__(self, key: Any) -> Volume | VolumeCollection:
         if isinstance(key, str):
@@ -215,7 +195,7 @@ class VolumeCollection:
         return self.iloc[key]
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self._selection.positions)
 
     def __iter__(self) -> Iterator[Volume]:
         for locator, affine in zip(self.locators(), self.affines(), strict=True):
@@ -223,8 +203,7 @@ class VolumeCollection:
 
     def of_subjects(self, subjects: Sequence[str]) -> VolumeCollection:
         """Return the volumes of `subjects`, in the order of the subjects given."""
-        groups = self._store.subjects if self._rows is None else Groups(self.subject_ids)
-        return self._view(groups.positions(subjects))
+        return VolumeCollection.of_selection(self._selection.of_subjects(subjects))
 
     def sel(self, *, subject: str | Sequence[str]) -> Volume | VolumeCollection:
         """Return a subject's volume if it has exactly one, else a view; KeyError if unknown."""
@@ -246,7 +225,7 @@ class VolumeCollection:
 
     def filter(self, expr: str) -> VolumeCollection:
         """Return the volumes that an expression selects; see `radiobject.rows.expression`."""
-        return VolumeCollection.of_store(self._store, self.obs.matching(expr))
+        return VolumeCollection.of_selection(self._selection.matching(expr))
 
     def head(self, n: int = 5) -> VolumeCollection:
         """Return the first volumes."""
@@ -262,20 +241,20 @@ class VolumeCollection:
 
     def copy(self) -> VolumeCollection:
         """Return another object over the same selection."""
-        return VolumeCollection.of_store(self._store, self._rows)
+        return VolumeCollection.of_selection(self._selection)
 
     # Pipelines
 
-    def lazy(self) -> LazyQuery:
+    def lazy(self) -> LazyQuery[VolumeCollection]:
         """Return a pipeline that streams."""
         return LazyQuery(self)
 
     def map(
         self, fn: TransformFn, *, executor: Executor | None = None, progress: bool = False
-    ) -> EagerQuery:
+    ) -> EagerQuery[VolumeCollection]:
         """Apply `fn(volume, obs_row)` to every volume and hold the results."""
         work: Callable[[Any], Any] = partial(transform_job, (fn,))
-        return EagerQuery.run(self, work, jobs_of(self), executor, progress)
+        return EagerQuery.run(self, work, jobs_of(self._selection), executor, progress)
 
     def map_batches(
         self,
@@ -284,9 +263,9 @@ class VolumeCollection:
         *,
         executor: Executor | None = None,
         progress: bool = False,
-    ) -> EagerQuery:
+    ) -> EagerQuery[VolumeCollection]:
         """Apply `fn` to lists of (volume, obs_row) and hold the results."""
-        batches = in_batches(jobs_of(self), batch_size)
+        batches = in_batches(jobs_of(self._selection), batch_size)
         work: Callable[[Any], Any] = partial(batch_job, fn)
         return EagerQuery.run(self, work, batches, executor, progress)
 
@@ -318,14 +297,12 @@ class VolumeCollection:
         patch_size: Sequence[int] | None = None,
         labels: LabelSource = None,
         transform: Callable[..., Any] | None = None,
-    ) -> VolumeCollectionDataset:
+    ) -> ml.VolumeCollectionDataset:
         """Return a PyTorch dataset of patches, or of whole volumes without `patch_size`."""
-        from radiobject.ml import DatasetConfig, LoadingMode, VolumeCollectionDataset
-
-        mode = LoadingMode.FULL_VOLUME if patch_size is None else LoadingMode.PATCH
+        mode = ml.LoadingMode.FULL_VOLUME if patch_size is None else ml.LoadingMode.PATCH
         size = None if patch_size is None else tuple(patch_size)
-        config = DatasetConfig(loading_mode=mode, patch_size=size)
-        return VolumeCollectionDataset(self, config=config, labels=labels, transform=transform)
+        config = ml.DatasetConfig(loading_mode=mode, patch_size=size)
+        return ml.VolumeCollectionDataset(self, config=config, labels=labels, transform=transform)
 
     # Changes
 
@@ -335,21 +312,23 @@ class VolumeCollection:
         self._store.refuse_change(verb)
 
     def _reopen(self) -> None:
-        for cached in ("_store", "_positions", "_position"):
-            self.__dict__.pop(cached, None)
-
-    def _changed(self) -> None:
-        self._reopen()
+        self.__dict__.pop("_selection", None)
         if self._on_change is not None:
             self._on_change()
+
+    def _change(self, operation: str, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        self._require_root(operation)
+        try:
+            return verb(self.uri, *args, **options)
+        finally:
+            self._reopen()
 
     @contextmanager
     def _commit_rows(self, operation: str) -> Iterator[Clock]:
         self._require_root(operation)
-        with transaction(dataset.owner_of(self.uri), operation) as tx:
-            yield tx.clock
-            dataset.publish(tx)
-        self._changed()
+        with changes.committed_rows(self.uri, operation) as clock:
+            yield clock
+        self._reopen()
 
     def append(
         self,
@@ -374,13 +353,8 @@ class VolumeCollection:
         ShapeError
             If the collection has one shape and a file has another.
         """
-        from radiobject.ingest import entry
-
-        self._require_root("append")
-        entry.append_to_collection(
-            self, niftis, dicom_dirs, reorient=reorient, progress=progress, executor=executor
-        )
-        self._changed()
+        options = {"reorient": reorient, "progress": progress, "executor": executor}
+        self._change("append", entry.append_to_collection, niftis, dicom_dirs, **options)
 
     def delete(self, obs_ids: str | Sequence[str]) -> None:
         """Delete volumes; older states still have them until `vacuum`.
@@ -392,11 +366,7 @@ class VolumeCollection:
         ViewError
             On a view.
         """
-        from radiobject.edit.changes import delete_volumes
-
-        self._require_root("delete")
-        delete_volumes(self, listed(obs_ids))
-        self._changed()
+        self._change("delete", changes.delete_volumes, listed(obs_ids))
 
     def validate(self, *, checksums: bool = False) -> None:
         """Check that rows and stored volumes agree.
@@ -413,11 +383,9 @@ class VolumeCollection:
         ViewError
             On a view.
         """
-        from radiobject.edit.check import validate_collection
-
         if self.is_view:
             raise ViewError(f"validate needs the stored collection, {self!r} is a view of it")
-        validate_collection(self._store, checksums=checksums)
+        check.validate_collection(self._store, checksums=checksums)
 
     # Creation
 
@@ -436,12 +404,12 @@ class VolumeCollection:
         **options: Any,
     ) -> VolumeCollection:
         """Create a collection from NIfTI files; see `ingest.entry.create_collection`."""
-        from radiobject.ingest import entry
-
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
-        return entry.create_collection(
-            uri, niftis, entry.ImageFormat.NIFTI, obs, reorient, valid_subject_ids, name, **options
+        kind = ImageFormat.NIFTI
+        made = entry.create_collection(
+            uri, niftis, kind, obs, reorient, valid_subject_ids, name, **options
         )
+        return cls(made)
 
     @classmethod
     def from_dicoms(
@@ -458,13 +426,12 @@ class VolumeCollection:
         **options: Any,
     ) -> VolumeCollection:
         """Create a collection from DICOM series; see `ingest.entry.create_collection`."""
-        from radiobject.ingest import entry
-
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
-        return entry.create_collection(
-            uri, dicom_dirs, entry.ImageFormat.DICOM, obs, reorient, valid_subject_ids, name,
-            **options,
-        )  # fmt: skip
+        kind = ImageFormat.DICOM
+        made = entry.create_collection(
+            uri, dicom_dirs, kind, obs, reorient, valid_subject_ids, name, **options
+        )
+        return cls(made)
 
     @classmethod
     def from_numpy(
@@ -480,10 +447,7 @@ class VolumeCollection:
 
         `obs` has the columns ``obs_subject_id`` and ``obs_id``, and any others to keep.
         """
-        from radiobject.writers import write_arrays
-
-        write_arrays(uri, volumes, name, affines or {}, obs)
-        return cls(uri)
+        return cls(compose.write_arrays(uri, volumes, name, affines, obs))
 
     def __repr__(self) -> str:
         shape = self.shape
@@ -492,6 +456,5 @@ class VolumeCollection:
         return f"VolumeCollection({self.name!r}, {len(self)} volumes, shape={shown}{view})"
 
     def _repr_html_(self) -> str:
-        from radiobject.repr_html import collection_html
-
-        return collection_html(self)
+        first = self._volume(0) if len(self) else None
+        return collection_html(repr(self), first, self.head(MAX_ROWS).to_obs())

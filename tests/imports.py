@@ -28,9 +28,9 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("storage.tables", ("storage.tables",)),
     ("storage.commits", ("storage.commits",)),
     ("storage.schema", ("storage.schema",)),
-    ("storage", ("storage.records", "storage.ids", "storage")),
+    ("storage", ("storage.records", "storage.ids", "storage.writers", "storage")),
     ("rows", ("rows",)),
-    ("tables and volumes", ("volume", "dataframe", "writers", "parallel", "repr_html")),
+    ("tables and volumes", ("volume", "dataframe", "selection", "parallel", "repr_html")),
     ("transform", ("transform",)),
     ("edit", ("edit",)),
     ("ingest", ("ingest",)),
@@ -38,8 +38,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("nouns", ("volume_collection", "radi_object")),
     (
         "doors",
-        ("export", "cli", "viewer", "orientation", "imaging_metadata", "query", "stats",
-         "ml.inference", "__init__", "__main__"),
+        ("writers", "ingestion", "export", "cli", "viewer", "ml.inference", "orientation",
+         "imaging_metadata", "query", "stats", "__init__", "__main__"),
     ),
 )  # fmt: skip
 """The floors of the library from the ground up, and the modules and packages on each."""
@@ -66,7 +66,7 @@ def modules(package: str) -> dict[str, Path]:
 
 
 def imports(importer: str, path: Path, known: Iterable[str] = ()) -> Iterator[Import]:
-    """Yield every import of a module, those by `LazyModule` among them.
+    """Yield every import of a module, those by `radiobject.lazy` among them.
 
     `known` tells modules from names inside modules.
     """
@@ -89,6 +89,8 @@ def imports(importer: str, path: Path, known: Iterable[str] = ()) -> Iterator[Im
             names = [full if full in known else str(node.module) for full in whole.values()]
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "LazyModule":
             names = [ast.literal_eval(node.args[0])]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_names":
+            names = list(dict.fromkeys(ast.literal_eval(node.args[1]).values()))
         for name in dict.fromkeys(names):
             yield Import(importer, name, node.lineno, id(node) in functions, id(node) in types)
 

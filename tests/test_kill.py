@@ -110,7 +110,9 @@ def no_orphans(uri):
             array
             for commit in radi._store.head.commits
             if name in commit.collections
-            for array in RadiObject(str(uri), at=commit.timestamp).collection(name)._all.arrays
+            for array in RadiObject(str(uri), at=commit.timestamp)
+            .collection(name)
+            ._store.rows.arrays
         }
         assert {layout.base_name(entry) for entry in stored} == past
 

@@ -102,7 +102,7 @@ def test_validate_finds_a_flipped_bit(radi):
 
 
 def test_validate_finds_a_lost_volume_and_an_exchanged_one(radi):
-    rows = radi.CT._all
+    rows = radi.CT._store.rows
     places = dict(zip(rows.obs_ids, rows.arrays, strict=True))
     folder = f"{radi.uri}/collections/CT/volumes"
     os.rename(f"{folder}/{places['a_CT']}", f"{folder}/aside")

@@ -252,7 +252,7 @@ def _carry_out(
     append: bool,
 ) -> None:
     from radiobject.cli.reporting import settings
-    from radiobject.ingest.entry import ingest_plan
+    from radiobject.ingestion import ingest_plan
 
     plan = arguments.plan(sources)
     with threads(workers) as executor:

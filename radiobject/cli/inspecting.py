@@ -64,9 +64,7 @@ def info(
 
 
 def _show_phi(radi: RadiObject) -> None:
-    from radiobject.formats.phi import identifying_fields
-
-    found = [vars(field) for field in identifying_fields(radi)]
+    found = [vars(field) for field in radi.identifying_fields()]
     if settings.json:
         emit({"uri": radi.uri, "identifying_fields": found})
         return

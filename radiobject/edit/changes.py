@@ -2,76 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from radiobject.exceptions import SchemaError
+from radiobject.rows.indexers import positions_of_ids
 from radiobject.rows.pandas_io import plain_rows
 from radiobject.sampling import split as plan
+from radiobject.storage.commits import recovery
+from radiobject.storage.commits.head import Clock
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
-from radiobject.storage.schema import dataset
+from radiobject.storage.schema import dataset, maintenance
+from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.splits import SPLIT
 from radiobject.storage.tables.table import TEXT, Table
 
-if TYPE_CHECKING:
-    from radiobject.radi_object import RadiObject
-    from radiobject.volume_collection import VolumeCollection
+
+@contextmanager
+def committed_rows(uri: str, operation: str) -> Iterator[Clock]:
+    """Commit what is written at the clock to a table of the data set or collection at `uri`."""
+    with transaction(dataset.owner_of(uri), operation) as tx:
+        yield tx.clock
+        dataset.publish(tx)
 
 
-def delete_subjects(radi: RadiObject, subjects: Sequence[str]) -> None:
-    """Do what `RadiObject.delete` says."""
+def delete_subjects(uri: str, subjects: Sequence[str]) -> None:
+    """Delete subjects of the data set at `uri` with all their volumes.
+
+    Raises
+    ------
+    KeyError
+        If a subject is not there; nothing is deleted.
+    """
     gone = list(dict.fromkeys(subjects))
-    with radi._change("delete subjects") as tx:
-        radi.loc[gone]
+    with transaction(uri, "delete subjects") as tx:
+        before = DatasetStore(uri, head=tx.head)
+        positions_of_ids(layout.SUBJECT_ID, before.position, gone)
         volumes = 0
-        for name in radi.collection_names:
-            store = radi._store.collection(name)
+        for name in before.names:
+            store = before.collection(name)
             found = int(np.isin(store.rows.subject_ids.astype(str), gone).sum())
             if found:
                 store.obs.delete_keys(layout.SUBJECT_ID, gone, tx.clock.tick())
             volumes += found
-        radi._store.obs_meta.delete_keys(layout.SUBJECT_ID, gone, tx.clock.tick())
+        before.obs_meta.delete_keys(layout.SUBJECT_ID, gone, tx.clock.tick())
         dataset.publish(tx, subjects=-len(gone), volumes=-volumes)
 
 
-def delete_volumes(collection: VolumeCollection, obs_ids: Sequence[str]) -> None:
-    """Do what `VolumeCollection.delete` says."""
+def delete_volumes(uri: str, obs_ids: Sequence[str]) -> None:
+    """Delete volumes of the collection at `uri`.
+
+    Raises
+    ------
+    KeyError
+        If a volume is not there; nothing is deleted.
+    """
     gone = list(dict.fromkeys(obs_ids))
-    owner = dataset.owner_of(collection.uri)
+    owner = dataset.owner_of(uri)
     with transaction(owner, "delete volumes") as tx:
-        collection._reopen()
-        found: VolumeCollection = collection.loc[gone]  # type: ignore[assignment]
-        collection._store.obs.delete_keys(layout.OBS_ID, gone, tx.clock.tick())
-        if owner != collection.uri:
-            pairs = zip(found.subject_ids, gone, strict=True)
+        store = dataset.open_collection(uri)
+        rows = positions_of_ids(layout.OBS_ID, store.position, gone)
+        store.obs.delete_keys(layout.OBS_ID, gone, tx.clock.tick())
+        if owner != uri:
+            pairs = zip(store.rows.subject_ids[rows].tolist(), gone, strict=True)
             dataset.change_obs_ids(tx, removed=pairs)
         dataset.publish(tx, volumes=-len(gone))
 
 
-def rename_collection(radi: RadiObject, old: str, new: str) -> None:
-    """Do what `RadiObject.rename_collection` says."""
+def rename_collection(uri: str, old: str, new: str) -> None:
+    """Rename a collection of the data set at `uri`; its volumes keep their ids.
+
+    Raises
+    ------
+    KeyError
+        If there is no collection `old`.
+    ValueError
+        If there is one called `new`.
+    """
     layout.checked_id(new, "a collection's name")
-    with radi._change(f"rename {old} to {new}") as tx:
-        if old not in radi.collection_names:
+    with transaction(uri, f"rename {old} to {new}") as tx:
+        places = DatasetStore(uri, head=tx.head).state.collections
+        if old not in places:
             raise KeyError(f"collection {old!r} not found in {tx.uri}")
-        if new in radi.collection_names:
+        if new in places:
             raise ValueError(f"collection {new!r} already exists in {tx.uri}")
-        places = {
-            new if name == old else name: place
-            for name, place in radi._store.state.collections.items()
-        }
-        dataset.publish(tx, collections=places)
+        renamed = {new if name == old else name: place for name, place in places.items()}
+        dataset.publish(tx, collections=renamed)
 
 
 def split_dataset(
-    radi: RadiObject, fractions: Mapping[str, float], stratify: str | None, seed: int
+    uri: str, fractions: Mapping[str, float], stratify: str | None = None, seed: int = 0
 ) -> dict[str, str]:
-    """Do what `RadiObject.split` says."""
-    with radi._change("split") as tx:
-        table = Table(radi._store.obs_meta.uri)
+    """Divide the subjects of the data set at `uri` into parts, and store the part of each.
+
+    Raises
+    ------
+    ConfigurationError
+        If the shares do not sum to 1.
+    SchemaError
+        If there is no column to stratify by, or the column of parts is not text.
+    AlignmentError
+        If subjects have a part that is not one of `fractions`.
+    """
+    with transaction(uri, "split") as tx:
+        table = Table(layout.join(uri, layout.OBS_META))
         _, columns = table.schema()
         if columns.get(SPLIT, TEXT) != TEXT:
             raise SchemaError(
@@ -95,3 +133,21 @@ def split_dataset(
         table.write({**rows, SPLIT: list(parts.values())}, tx.clock.tick())
         dataset.publish(tx)
     return parts
+
+
+def vacuum(uri: str, keep: int = 1) -> dict[str, int]:
+    """Forget old states of the data set at `uri`, and remove what only they had.
+
+    Returns
+    -------
+    dict
+        How many states, volumes and collections were removed.
+    """
+    with transaction(uri, "vacuum") as tx:
+        return maintenance.vacuum(tx, keep)
+
+
+def repair(uri: str, *, break_lock: bool = False) -> None:
+    """Roll back what a dead writer left in the data set at `uri`."""
+    with transaction(uri, "repair", break_lock=break_lock) as tx:
+        recovery.roll_back(tx.uri, tx.rollback_point, tx.locations)

@@ -12,7 +12,6 @@ from radiobject.exceptions import AlignmentError
 from radiobject.indexing import shortened
 from radiobject.storage.io import files, layout
 from radiobject.storage.read import reader
-from radiobject.storage.schema import dataset
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.description import describe_volume
@@ -95,7 +94,7 @@ def validate_dataset(store: DatasetStore | LegacyDatasetStore, *, checksums: boo
             expected[subject].append(obs_id)
     if isinstance(store, DatasetStore):
         _validate_counts(store, len(seen))
-    if dataset.OBS_IDS in store.obs_meta.schema()[1]:
+    if layout.OBS_IDS in store.obs_meta.schema()[1]:
         _validate_obs_ids(store, expected)
 
 
@@ -111,8 +110,8 @@ def _validate_counts(store: DatasetStore, n_volumes: int) -> None:
 def _validate_obs_ids(
     store: DatasetStore | LegacyDatasetStore, expected: dict[str, list[str]]
 ) -> None:
-    table = store.obs_meta.read([dataset.OBS_IDS])
-    listed = table[dataset.OBS_IDS].to_list()
+    table = store.obs_meta.read([layout.OBS_IDS])
+    listed = table[layout.OBS_IDS].to_list()
     for subject, text in zip(table[layout.SUBJECT_ID].values, listed, strict=True):
         if json.loads(text or "[]") != sorted(expected[subject]):
             raise AlignmentError(

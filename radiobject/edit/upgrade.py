@@ -5,22 +5,21 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING
 
 from radiobject.exceptions import StorageError
-from radiobject.storage.schema import dataset
+from radiobject.rows.pandas_io import frame_rows
+from radiobject.selection import SubjectSelection
+from radiobject.storage.ids import FreeIds
+from radiobject.storage.io import layout
 from radiobject.storage.schema.legacy import LegacyDatasetStore
-from radiobject.transform.jobs import FreeIds, jobs_of, own_schema, stream_into
-from radiobject.writers import RadiObjectWriter
-
-if TYPE_CHECKING:
-    from radiobject.radi_object import RadiObject
+from radiobject.storage.writers import DatasetWriter
+from radiobject.transform.jobs import jobs_of, own_schema, stream_into
 
 
 def upgrade_dataset(
-    radi: RadiObject, uri: str, *, executor: Executor | None = None, progress: bool = False
-) -> RadiObject:
-    """Write the data set anew at `uri`, with its ids, and leave the old one as it is.
+    old: SubjectSelection, uri: str, *, executor: Executor | None = None, progress: bool = False
+) -> str:
+    """Write a data set of 0.1.x anew at `uri`, with its ids; return the address.
 
     Columns of text that held geometry are replaced by numbers; all others are kept. So are the
     ids of volumes, but for those that several collections share: 0.1.1 named volumes by series
@@ -33,18 +32,17 @@ def upgrade_dataset(
     StoreNotFoundError
         If a row has no volume; nothing is written.
     """
-    from radiobject.radi_object import RadiObject
-
-    if not isinstance(radi._store, LegacyDatasetStore):
-        raise StorageError(f"{radi._uri} has the layout of this version already")
-    rows = radi.obs_meta.read().drop(columns=[dataset.OBS_IDS], errors="ignore")
-    schema = {n: d for n, d in radi.obs_meta.dtypes.items() if n != dataset.OBS_IDS}
-    ids = _unique_ids(radi)
-    with RadiObjectWriter(uri, schema) as writer:
+    if not isinstance(old.store, LegacyDatasetStore):
+        raise StorageError(f"{old.store.uri} has the layout of this version already")
+    table = old.obs_meta()
+    rows = table.read().drop(columns=[layout.OBS_IDS], errors="ignore")
+    schema = {n: d for n, d in table.dtypes.items() if n != layout.OBS_IDS}
+    ids = _unique_ids(old)
+    with DatasetWriter(uri, schema) as writer:
         if len(rows):
-            writer.write_obs_meta(rows)
-        for name in radi.collection_names:
-            collection = radi.collection(name)
+            writer.write_subjects(frame_rows(rows))
+        for name in old.collection_names:
+            collection = old.collection(name)
             stream_into(
                 writer.add_collection(name, None, own_schema(collection)),
                 jobs_of(collection),
@@ -53,12 +51,12 @@ def upgrade_dataset(
                 executor=executor,
                 progress=progress,
             )
-    return RadiObject(uri)
+    return writer.uri
 
 
-def _unique_ids(radi: RadiObject) -> dict[str, list[str]]:
+def _unique_ids(old: SubjectSelection) -> dict[str, list[str]]:
     """Return the ids that the volumes of each collection get, in its order."""
-    collections = {name: radi.collection(name) for name in radi.collection_names}
+    collections = {name: old.collection(name) for name in old.collection_names}
     counted = Counter(obs_id for one in collections.values() for obs_id in one.obs_ids)
     shared = {obs_id for obs_id, times in counted.items() if times > 1}
     used = set(counted) - shared

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radiobject.ctx import get_radiobject_config
 from radiobject.geometry.orientation import affine_to_list, axis_codes, spacing_mm
 
 Scalar = str | int | float
@@ -77,3 +78,10 @@ def rescale_metadata(rescale: tuple[float, float] | None) -> dict[str, Scalar]:
     if rescale is None:
         return {}
     return {"rescale_slope": float(rescale[0]), "rescale_intercept": float(rescale[1])}
+
+
+def reorient_target(reorient: bool | None) -> str | None:
+    """Return the axis codes to reorient to, or None to keep the file's; None asks the settings."""
+    orientation = get_radiobject_config().write.orientation
+    wanted = orientation.reorient_on_load if reorient is None else reorient
+    return orientation.canonical_target if wanted else None

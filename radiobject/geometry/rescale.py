@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RESCALE_KEYS = ("rescale_slope", "rescale_intercept")
+"""What a volume's metadata calls slope and intercept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rescale:

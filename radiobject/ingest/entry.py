@@ -1,7 +1,7 @@
 """From files to stored volumes: all of them in one commit, or none.
 
-Every door makes a plan and hands it to one run. With ``on_error="report"`` what can be read is kept
-and what cannot is reported. With ``exists="resume"`` work is committed in batches, so that an
+Every way in makes a plan and hands it to one run. With ``on_error="report"`` what can be read is
+kept and what cannot is reported. With ``exists="resume"`` work is committed in batches, so that an
 interrupted ingest of many scans goes on where it stopped.
 """
 
@@ -9,68 +9,34 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from radiobject.exceptions import AlignmentError, IngestError, SchemaError
-from radiobject.formats.discovery import (
-    ImageFormat,
-    ImageSource,
-    NiftiSource,
-    detect_format,
-    discover_nifti_pairs,
-    resolve_dicom_source,
-    resolve_image_source,
-    resolve_nifti_source,
-)
+from radiobject.formats.discovery import ImageFormat, ImageSource, resolve_image_source
 from radiobject.formats.report import IngestReport
 from radiobject.indexing import shortened
 from radiobject.ingest.plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
 from radiobject.ingest.run import IngestOptions, IngestRun
 from radiobject.rows.pandas_io import frame_schema
+from radiobject.selection import VolumeSelection
 from radiobject.storage.commits.head import COLLECTION, ROOT
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
-from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS
-from radiobject.writers import COMPUTED_COLUMNS
+from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS
 
-if TYPE_CHECKING:
-    from radiobject.radi_object import RadiObject
-    from radiobject.volume_collection import VolumeCollection
-
-__all__ = [
-    "ImageFormat",
-    "IngestOptions",
-    "IngestOutcome",
-    "NiftiSource",
-    "detect_format",
-    "discover_nifti_pairs",
-    "ingest_images",
-    "ingest_plan",
-    "resolve_dicom_source",
-    "resolve_image_source",
-    "resolve_nifti_source",
-]
 Pairs = Sequence[tuple[str | Path, str]]
 
 
-@dataclass(frozen=True)
-class IngestOutcome:
-    """The data set, and what became of every input."""
-
-    radi: RadiObject
-    report: IngestReport
-
-
-def ingest_plan(
+def store_plan(
     uri: str, plan: IngestPlan, options: IngestOptions | None = None, *, append: bool = False
-) -> IngestOutcome:
-    """Store what a plan says.
+) -> IngestReport:
+    """Store the images of a plan as volumes.
 
     Parameters
     ----------
@@ -86,8 +52,8 @@ def ingest_plan(
 
     Returns
     -------
-    IngestOutcome
-        The data set, and a line for every input: those of the plan, then those of the images.
+    IngestReport
+        A line for every input: those of the plan, then those of the images.
 
     Raises
     ------
@@ -100,25 +66,22 @@ def ingest_plan(
     IngestError
         If the plan has no image, or any input cannot be read and `on_error` is "raise".
     """
-    from radiobject.radi_object import RadiObject
-
     settings = options or IngestOptions()
     _refuse_unfit(plan, settings)
     location = layout.normalise_uri(uri)
     exists = settings.exists != "raise" and dataset.is_dataset(location)
     if append or (exists and settings.exists == "resume"):
         with transaction(location, "append") as tx:
-            report = _run_on(DatasetStore(location), tx, plan, settings).execute()
+            before = DatasetStore(location, head=tx.head)
+            return _run_on(before, tx, plan, settings).execute()
     elif exists:
         with transaction(location, "replace") as tx:
             _empty(tx)
-            report = IngestRun(tx, plan, settings).execute()
-    else:
-        with creation(location, ROOT, "ingest") as tx:
-            schema = frame_schema(plan.subjects, dataset.META_KEYS)
-            dataset.create_obs_meta(location, schema, tx.clock)
-            report = IngestRun(tx, plan, settings).execute()
-    return IngestOutcome(RadiObject(location), report)
+            return IngestRun(tx, plan, settings).execute()
+    with creation(location, ROOT, "ingest") as tx:
+        schema = frame_schema(plan.subjects, dataset.META_KEYS)
+        dataset.create_obs_meta(location, schema, tx.clock)
+        return IngestRun(tx, plan, settings).execute()
 
 
 def _refuse_unfit(plan: IngestPlan, options: IngestOptions) -> None:
@@ -137,7 +100,7 @@ def _refuse_unfit(plan: IngestPlan, options: IngestOptions) -> None:
 
 def _empty(tx: Transaction) -> None:
     """Begin a new state of the data set without anything in it; older ones keep theirs."""
-    before = DatasetStore(tx.uri)
+    before = DatasetStore(tx.uri, head=tx.head)
     before.obs_meta.delete_keys(layout.SUBJECT_ID, before.subject_ids.tolist(), tx.clock.tick())
     tx.start_over()
 
@@ -151,7 +114,7 @@ def _run_on(
     return IngestRun(tx, plan, options, places, stores, set(before.position), pending=False)
 
 
-def ingest_images(
+def store_images(
     uri: str,
     images: Mapping[str, ImageSource],
     obs_meta: pd.DataFrame | None = None,
@@ -159,7 +122,7 @@ def ingest_images(
     validate_alignment: bool = False,
     format_hint: Mapping[str, ImageFormat | str] | ImageFormat | str | None = None,
     options: IngestOptions | None = None,
-) -> IngestOutcome:
+) -> IngestReport:
     """Create or complete a data set from image files.
 
     Parameters
@@ -179,8 +142,8 @@ def ingest_images(
 
     Returns
     -------
-    IngestOutcome
-        The data set, and a report with a line per input.
+    IngestReport
+        A line per input.
 
     Raises
     ------
@@ -201,9 +164,9 @@ def ingest_images(
         _check_same_subjects(plan, list(images))
     if obs_meta is not None:
         plan = plan.with_subjects(obs_meta)
-    outcome = ingest_plan(uri, plan, settings)
-    _warn_of_refused(outcome.report)
-    return outcome
+    report = store_plan(uri, plan, settings)
+    _warn_of_refused(report)
+    return report
 
 
 def _planned(
@@ -242,71 +205,82 @@ def _warn_of_refused(report: IngestReport) -> None:
         warnings.warn(
             f"{len(report.refused)} of {len(report.lines)} images were refused, first "
             f"{first.source}: {first.reasons[0]}",
-            stacklevel=3,
+            stacklevel=4,
         )
-
-
-def create_dataset(
-    uri: str,
-    images: Mapping[str, ImageSource],
-    validate_alignment: bool,
-    obs_meta: pd.DataFrame | None,
-    reorient: bool | None,
-    *,
-    format_hint: Any = None,
-    **options: Any,
-) -> RadiObject:
-    """Do what `RadiObject.from_images` says; `options` are those of `IngestOptions`."""
-    return ingest_images(
-        uri,
-        images,
-        obs_meta,
-        validate_alignment=validate_alignment,
-        format_hint=format_hint,
-        options=IngestOptions(reorient=reorient, **options),
-    ).radi
 
 
 def append_images(
-    radi: RadiObject,
+    uri: str,
     images: Mapping[str, ImageSource],
-    obs_meta: pd.DataFrame | None,
-    reorient: bool | None,
-    format_hint: Any,
-    **options: Any,
+    obs_meta: pd.DataFrame | None = None,
+    *,
+    format_hint: Any = None,
+    options: IngestOptions | None = None,
 ) -> IngestReport:
-    """Do what `RadiObject.append` says; `options` are those of `IngestOptions`."""
-    settings = IngestOptions(reorient=reorient, **options)
+    """Add volumes, and the subjects that are new, to the data set at `uri`; see `store_images`.
+
+    Raises
+    ------
+    AlignmentError
+        If a new subject has no row in `obs_meta`.
+    """
+    settings = options or IngestOptions()
     plan = _planned(images, format_hint, settings)
-    new = {image.obs_subject_id for image in plan.images} - set(radi.obs_subject_ids)
-    if new and obs_meta is None:
+    if obs_meta is not None:
+        plan = replace(plan, subjects=checked_subjects(obs_meta))
+    _refuse_unfit(plan, settings)
+    with transaction(layout.normalise_uri(uri), "append") as tx:
+        before = DatasetStore(tx.uri, head=tx.head)
+        _require_rows(plan, before, given=obs_meta is not None)
+        report = _run_on(before, tx, plan, settings).execute()
+    _warn_of_refused(report)
+    return report
+
+
+def _require_rows(plan: IngestPlan, before: DatasetStore, *, given: bool) -> None:
+    """Refuse images of subjects that neither the data set nor the plan has a row for."""
+    new = {image.obs_subject_id for image in plan.images} - set(before.position)
+    if new and not given:
         raise AlignmentError(
             f"obs_meta required for new subjects: {shortened(sorted(new))}; pass one row for each"
         )
-    if obs_meta is not None:
-        rows = checked_subjects(obs_meta)
-        missing = sorted(new - set(rows[layout.SUBJECT_ID]))
-        if missing:
-            raise AlignmentError(f"obs_meta has missing entries for subjects: {shortened(missing)}")
-        plan = replace(plan, subjects=rows)
-    report = ingest_plan(radi._uri, plan, settings, append=True).report
-    _warn_of_refused(report)
-    return report
+    missing = sorted(new - set(plan.subjects[layout.SUBJECT_ID]))
+    if missing:
+        raise AlignmentError(f"obs_meta has missing entries for subjects: {shortened(missing)}")
 
 
 def create_collection(
     uri: str,
     pairs: Pairs,
     kind: ImageFormat,
-    obs: pd.DataFrame | None,
-    reorient: bool | None,
-    valid_subject_ids: Sequence[str] | None,
-    name: str | None,
+    obs: pd.DataFrame | None = None,
+    reorient: bool | None = None,
+    valid_subject_ids: Sequence[str] | None = None,
+    name: str | None = None,
     *,
     validate_dimensions: bool = True,
     **options: Any,
-) -> VolumeCollection:
-    """Do what `VolumeCollection.from_niftis` and `from_dicoms` say.
+) -> str:
+    """Create a collection of its own from image files of one format; return its address.
+
+    Parameters
+    ----------
+    uri : str
+        Where it goes.
+    pairs : sequence of (path, subject id)
+        The files, or the folders of one DICOM series each.
+    kind : ImageFormat
+        What they are.
+    obs : DataFrame, optional
+        Volume ids and columns, a row for each of `pairs` in the same order.
+    reorient : bool, optional
+        See `IngestOptions`, whose other fields are `options`.
+    valid_subject_ids : sequence of str, optional
+        Subjects that there may be.
+    name : str, optional
+        The collection's name; the last part of `uri` by default.
+    validate_dimensions : bool
+        Whether all volumes must have one shape.
 
     Raises
     ------
@@ -315,8 +289,6 @@ def create_collection(
     ShapeError
         If `validate_dimensions` and shapes differ.
     """
-    from radiobject.volume_collection import VolumeCollection
-
     if not pairs:
         raise ValueError(f"At least one {kind.value.replace('nifti', 'NIfTI')} is required")
     location = layout.normalise_uri(uri)
@@ -333,7 +305,7 @@ def create_collection(
     with creation(location, COLLECTION, "ingest", name=label) as tx:
         report = IngestRun(tx, plan, settings, made={label: location}, subjects=None).execute()
     _warn_of_refused(report)
-    return VolumeCollection(location)
+    return location
 
 
 def _with_rows(images: Sequence[PlannedImage], obs: pd.DataFrame) -> tuple[PlannedImage, ...]:
@@ -361,12 +333,28 @@ def _with_rows(images: Sequence[PlannedImage], obs: pd.DataFrame) -> tuple[Plann
 
 
 def append_to_collection(
-    collection: VolumeCollection,
-    niftis: Pairs | None,
-    dicom_dirs: Pairs | None,
-    **options: Any,
+    uri: str, niftis: Pairs | None, dicom_dirs: Pairs | None, **options: Any
 ) -> IngestReport:
-    """Do what `VolumeCollection.append` says; `options` are those of `IngestOptions`."""
+    """Add volumes from files to the collection at `uri`, all of them or none.
+
+    Parameters
+    ----------
+    uri : str
+        A collection of its own, or one of a data set.
+    niftis, dicom_dirs : sequence of (path, subject id)
+        One of the two.
+    **options
+        Those of `IngestOptions`.
+
+    Raises
+    ------
+    ValueError
+        For neither or both.
+    ShapeError
+        If the collection has one shape and a file has another.
+    AlignmentError
+        If a subject has no row in the data set.
+    """
     if niftis is None and dicom_dirs is None:
         raise ValueError("Must provide either niftis or dicom_dirs")
     if niftis is not None and dicom_dirs is not None:
@@ -374,19 +362,19 @@ def append_to_collection(
     kind = ImageFormat.DICOM if niftis is None else ImageFormat.NIFTI
     pairs: Any = dicom_dirs if niftis is None else niftis
     settings = IngestOptions(**options)
-    owner = dataset.owner_of(collection.uri)
-    label = collection.name or layout.base_name(collection.uri)
-    with transaction(owner, f"append to {label}") as tx:
-        collection._reopen()
-        name = collection.name or layout.base_name(collection.uri)
+    owner = dataset.owner_of(uri)
+    with transaction(owner, f"append to {layout.base_name(uri)}") as tx:
+        store = dataset.open_collection(uri)
+        name = store.name or layout.base_name(uri)
         plan = _planned({name: pairs}, kind, settings)
         # Of one shape it stays of one shape, whatever the format; with none or many, it may vary.
-        plan = replace(plan, uniform=frozenset({name} if collection.is_uniform else ()))
-        if owner == collection.uri:
-            places, stores = {name: collection.uri}, {name: collection._store}
+        uniform = VolumeSelection(store).shape is not None
+        plan = replace(plan, uniform=frozenset({name} if uniform else ()))
+        if owner == uri:
+            places, stores = {name: uri}, {name: store}
             run = IngestRun(tx, plan, settings, places, stores, subjects=None, pending=False)
         else:
-            run = _run_on(DatasetStore(owner), tx, plan, settings)
+            run = _run_on(DatasetStore(owner, head=tx.head), tx, plan, settings)
             _check_known_subjects(plan, run)
         return run.execute()
 

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from radiobject.exceptions import AlignmentError, RadiObjectError
+from radiobject.formats.dicom import only_series
 from radiobject.formats.discovery import ImageFormat
+from radiobject.formats.guards import DEFAULT_LIMITS
+from radiobject.formats.nifti_header import located
+from radiobject.formats.source import SourceFile, read_file
 from radiobject.ingest.plan import PlannedImage
+from radiobject.storage.ids import FreeIds
 from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
-from radiobject.transform.jobs import FreeIds
 
 _DIGEST = "source_sha256"
 
@@ -91,17 +95,11 @@ def _is_there(image: PlannedImage, present: _Present, planned: int) -> bool:
 
 def _digest(image: PlannedImage) -> str | None:
     """Return the SHA-256 that the obs table has for a volume from this image."""
-    from radiobject.formats.guards import DEFAULT_LIMITS
-    from radiobject.formats.nifti_header import located
-    from radiobject.formats.source import SourceFile, read_file
-
     source = image.source
     try:
         if not isinstance(source, Path):
             paths = source.files
         elif image.format is ImageFormat.DICOM:
-            from radiobject.formats.dicom import only_series
-
             paths = only_series(source).files
         else:
             paths = tuple(dict.fromkeys(located(source)))

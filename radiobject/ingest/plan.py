@@ -10,25 +10,25 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, SchemaError
+from radiobject.formats.bids import index_bids
+from radiobject.formats.dicom import scan_dicom
+from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.discovery import (
     ImageFormat,
     ImageSource,
     nifti_stem,
     resolve_nifti_source,
 )
+from radiobject.formats.nifti_header import TEXT_FIELDS
 from radiobject.formats.privacy import check_keywords, keyed_id
 from radiobject.formats.report import IngestReport
 from radiobject.indexing import shortened
 from radiobject.storage.io import layout
-from radiobject.storage.schema import dataset
-
-if TYPE_CHECKING:
-    from radiobject.formats.dicom_series import DicomSeries
 
 _PATIENT_ID = "PatientID"
 SUBJECT_SOURCES = ("folder", _PATIENT_ID)
@@ -180,7 +180,7 @@ def checked_subjects(obs_meta: pd.DataFrame) -> pd.DataFrame:
     repeated = given[layout.SUBJECT_ID][given[layout.SUBJECT_ID].duplicated()]
     if len(repeated):
         raise AlignmentError(f"obs_meta has several rows for subject {repeated.iloc[0]!r}")
-    return given.drop(columns=[dataset.OBS_IDS], errors="ignore")
+    return given.drop(columns=[layout.OBS_IDS], errors="ignore")
 
 
 def kept_fields(kind: ImageFormat, keep: Sequence[str]) -> tuple[str, ...]:
@@ -191,8 +191,6 @@ def kept_fields(kind: ImageFormat, keep: Sequence[str]) -> tuple[str, ...]:
     ConfigurationError
         If no format has a field of that name.
     """
-    from radiobject.formats.nifti_header import TEXT_FIELDS
-
     text = tuple(name for name in keep if name in TEXT_FIELDS)
     keywords = tuple(name for name in keep if name not in TEXT_FIELDS)
     if keywords:
@@ -270,9 +268,6 @@ def plan_bids(
     derivatives : bool
         Take label images from ``derivatives/`` too.
     """
-    from radiobject.formats.bids import index_bids
-    from radiobject.formats.nifti_header import TEXT_FIELDS
-
     text = tuple(name for name in keep if name in TEXT_FIELDS)
     sidecar = [name for name in keep if name not in TEXT_FIELDS]
     index = index_bids(root, keep=sidecar, derivatives=derivatives)
@@ -332,8 +327,6 @@ def plan_dicoms(
     IngestError
         If a series has no PatientID and it was asked for.
     """
-    from radiobject.formats.dicom import scan_dicom
-
     if subject_from not in SUBJECT_SOURCES:
         raise ConfigurationError(
             f"subject_from must be one of {SUBJECT_SOURCES}, got {subject_from!r}"

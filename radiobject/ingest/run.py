@@ -7,34 +7,32 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import IngestError, RadiObjectError, ShapeError
+from radiobject.formats.dicom import load_folder, load_series
 from radiobject.formats.discovery import ImageFormat
-from radiobject.formats.image import LoadedImage
+from radiobject.formats.image import LoadedImage, reorient_target
+from radiobject.formats.nifti import load_nifti
 from radiobject.formats.privacy import column_name
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.orientation import spacing_mm
 from radiobject.ingest.ids import identified
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.rows.pandas_io import frame_rows
+from radiobject.sampling.labels import LabelSummary
 from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout
+from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset, volume_rows
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.label_index import build_label_index, fingerprint, write_label_rows
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.storage.tiles.c_order import c_ordered
-from radiobject.volume import reorient_target
-from radiobject.writers import write_new_volume
-
-if TYPE_CHECKING:
-    from radiobject.sampling.labels import LabelSummary
 
 _BATCH = 256
 _FILE_NAME_COLUMNS = ("source_path", "source_name")
@@ -110,15 +108,11 @@ class IngestedVolume:
 
 def _load(image: PlannedImage, reorient: str | None) -> LoadedImage:
     if image.format is ImageFormat.NIFTI:
-        from radiobject.formats.nifti import load_nifti
-
         return load_nifti(
             image.source,  # type: ignore[arg-type]
             reorient=reorient,
             keep=image.keep,
         )
-    from radiobject.formats.dicom import load_folder, load_series
-
     if isinstance(image.source, Path):
         return load_folder(image.source, reorient=reorient, keep=image.keep)
     loaded = load_series(image.source, reorient=reorient)
@@ -139,18 +133,17 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
         summary = None
         if image.collection in options.labels:
             summary = build_label_index(c_ordered(loaded.data))
-        record = write_new_volume(
-            task.uri,
-            timestamp,
+        volume = NewVolume(
             loaded.data,
-            obs_id=task.obs_id,
-            obs_subject_id=image.obs_subject_id,
-            affine=loaded.affine,
-            columns=columns,
-            metadata=loaded.metadata,
-            rescale=loaded.rescale,
-            config=task.config,
-            patch_size=options.patch_size,
+            image.obs_subject_id,
+            task.obs_id,
+            loaded.affine,
+            columns,
+            loaded.metadata,
+            loaded.rescale,
+        )
+        record = write_new_volume(
+            task.uri, timestamp, volume, config=task.config, patch_size=options.patch_size
         )
     except Exception as error:
         # Whatever a reader stumbles over in one file is that file's: the others go in.
@@ -252,7 +245,7 @@ class IngestRun:
     def _make_group(self, name: str) -> str:
         place = dataset.new_collection_location(self.tx, name)
         uri = layout.join(self.tx.uri, place)
-        stored.create_group(uri, self.tx.clock, name=name, owner="../..")
+        stored.create_group(uri, self.tx.clock, name=name)
         return place
 
     def _uri(self, name: str) -> str:

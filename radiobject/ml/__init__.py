@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from radiobject._types import LabelSource
+from radiobject.lazy import lazy_names
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets.batch import collate
 from radiobject.ml.datasets.volumes import SegmentationDataset, VolumeCollectionDataset
@@ -44,14 +45,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what needs MONAI or TorchIO when it is first asked for: they take seconds."""
-    if name == "Compose":
-        from radiobject.ml.compat.compose import Compose
-
-        return Compose
-    if name == "VolumeCollectionSubjectsDataset":
-        from radiobject.ml.compat.torchio import VolumeCollectionSubjectsDataset
-
-        return VolumeCollectionSubjectsDataset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# MONAI and TorchIO take seconds to import.
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Compose": "radiobject.ml.compat.compose",
+        "VolumeCollectionSubjectsDataset": "radiobject.ml.compat.torchio",
+    },
+)

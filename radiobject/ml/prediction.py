@@ -22,11 +22,12 @@ from radiobject.ml.datasets.volumes import Collections, aligned_tables
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
+from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.label_index import fingerprint
 from radiobject.storage.tables.groups import object_kind
-from radiobject.writers import VolumeCollectionWriter, write_new_volume
+from radiobject.storage.writers import VolumeCollectionWriter
 
 Output = str | Callable[[NDArray[np.float32]], NDArray[Any]]
 
@@ -78,15 +79,8 @@ def _store(
             writer.write_volume(voxels, obs_id, subject, affine=affine, source_obs_id=source)
         return
     with transaction(dataset.owner_of(uri), "infer") as tx:
-        record = write_new_volume(
-            uri,
-            tx.clock.tick(),
-            voxels,
-            obs_id=obs_id,
-            obs_subject_id=subject,
-            affine=affine,
-            columns={"source_obs_id": source},
-        )
+        volume = NewVolume(voxels, subject, obs_id, affine, columns={"source_obs_id": source})
+        record = write_new_volume(uri, tx.clock.tick(), volume)
         stored.append_records(uri, [record], tx.clock)
         dataset.publish(tx, volumes=1)
 

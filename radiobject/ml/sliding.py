@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding
-from radiobject.geometry.rescale import Rescale
 from radiobject.sampling.blend import importance
 from radiobject.sampling.patches import check_patch_size, grid_starts
 from radiobject.storage.read.locator import VolumeLocator
@@ -148,7 +147,7 @@ def _read(
                 Box.at(start, window.patch_size),
                 voxels[i, c],
                 pad,
-                None if locator.rescale is None else Rescale(*locator.rescale),
+                locator.units,
             )
             for i, start in enumerate(starts.tolist())
             for c, locator in enumerate(channels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -63,19 +63,22 @@ class Loc(Generic[One, Many]):
 
     def __getitem__(self, key: Any) -> One | Many:
         if isinstance(key, str):
-            return self._one(self._row(key))
+            return self._one(int(positions_of_ids(self._what, self._position, [key])[0]))
         if isinstance(key, list | tuple | np.ndarray) and all(isinstance(k, str) for k in key):
-            return self._many(np.asarray([self._row(k) for k in key], dtype=np.intp))
+            return self._many(positions_of_ids(self._what, self._position, key))
         raise TypeError(f"loc takes a {self._what} or a list of them, got {key!r}")
 
-    def _row(self, key: str) -> int:
-        try:
-            return self._position[key]
-        except KeyError:
+
+def positions_of_ids(what: str, position: Mapping[str, int], ids: Iterable[str]) -> Positions:
+    """Return the row of each id; KeyError, saying `what` they identify, if one is unknown."""
+    rows = []
+    for one in ids:
+        if one not in position:
             raise KeyError(
-                f"{self._what} {key!r} not found among {len(self._position)}: "
-                f"{shortened(self._position, 3)}"
-            ) from None
+                f"{what} {one!r} not found among {len(position)}: {shortened(position, 3)}"
+            )
+        rows.append(position[one])
+    return np.asarray(rows, dtype=np.intp)
 
 
 def sampled(length: int, n: int, seed: int | None) -> Positions:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from radiobject.exceptions import SchemaError
-from radiobject.storage.schema.volume_rows import AFFINE, SIDES, SPACING
+from radiobject.storage.schema.volume_rows import AFFINE, COMPUTED_COLUMNS, SIDES, SPACING
 from radiobject.storage.tables.table import Column, storable_dtype
 
 ComputedColumn = tuple[tuple[str, ...], Callable[[pd.DataFrame], pd.Series]]
@@ -94,9 +94,11 @@ def _affine_text(frame: pd.DataFrame) -> pd.Series:
     return pd.Series([json.dumps([*matrix, last]) for matrix in rows], dtype=object)
 
 
-GEOMETRY_TEXTS: Mapping[str, ComputedColumn] = {
-    "voxel_spacing": (SPACING, _spacing_text),
-    "dimensions": (SIDES, _dimensions_text),
-    "affine_json": (AFFINE, _affine_text),
-}
+GEOMETRY_TEXTS: Mapping[str, ComputedColumn] = dict(
+    zip(
+        COMPUTED_COLUMNS,
+        ((SPACING, _spacing_text), (SIDES, _dimensions_text), (AFFINE, _affine_text)),
+        strict=True,
+    )
+)
 """Text forms of geometry, for programs that read them; the stored columns are numbers."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,15 @@ import pandas as pd
 from radiobject import parallel
 from radiobject._types import AttrValue, normalize_transform_result
 from radiobject.exceptions import ShapeError
+from radiobject.geometry.rescale import RESCALE_KEYS
+from radiobject.selection import VolumeSelection
+from radiobject.storage.ids import FreeIds
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
+from radiobject.storage.records import NewVolume, write_new_volume
+from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS, VolumeRecord
+from radiobject.storage.writers import VolumeCollectionWriter
 from radiobject.volume import Volume
-from radiobject.writers import COMPUTED_COLUMNS, VolumeCollectionWriter, write_new_volume
-
-if TYPE_CHECKING:
-    from radiobject.volume_collection import VolumeCollection
 
 AFFINE_UPDATE = "affine"
 """A transform that changes the grid returns the new affine under this name."""
@@ -56,10 +57,10 @@ class Transformed:
     updates: dict[str, AttrValue] = field(default_factory=dict)
 
 
-def jobs_of(collection: VolumeCollection) -> list[VolumeJob]:
-    """Return one job per volume of a collection or view; the table is read once."""
-    rows = collection.to_obs().to_dict(orient="records")
-    located = zip(collection.locators(), collection.affines(), rows, strict=True)
+def jobs_of(volumes: VolumeSelection) -> list[VolumeJob]:
+    """Return one job per volume; the table is read once."""
+    rows = volumes.obs().read().to_dict(orient="records")
+    located = zip(volumes.locators(), volumes.affines(), rows, strict=True)
     return [
         VolumeJob(locator, affine, {str(key): value for key, value in row.items()})
         for locator, affine, row in located
@@ -131,24 +132,22 @@ def write_transformed(
             f"(volume, {{{AFFINE_UPDATE!r}: new_affine}}) to state it",
             stacklevel=2,
         )
-    subject = str(job.row[layout.SUBJECT_ID])
-    return write_new_volume(
-        uri,
-        timestamp,
+    volume = NewVolume(
         data,
-        obs_id=obs_id,
-        obs_subject_id=subject,
+        str(job.row[layout.SUBJECT_ID]),
+        obs_id,
         affine=job.affine if affine is None else np.asarray(affine, dtype=np.float64),
         columns=own_columns(job.row) | updates,
         metadata=_kept_metadata(job),
         rescale=rescale,
     )
+    return write_new_volume(uri, timestamp, volume)
 
 
-def own_schema(collection: VolumeCollection) -> dict[str, np.dtype]:
+def own_schema(volumes: VolumeSelection) -> dict[str, np.dtype]:
     """Return the columns that describe the scans of a collection, with their types."""
     left_out = {*SYSTEM_COLUMNS, *COMPUTED_COLUMNS}
-    return {name: d for name, d in collection.obs.dtypes.items() if name not in left_out}
+    return {name: d for name, d in volumes.obs().dtypes.items() if name not in left_out}
 
 
 def own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +161,7 @@ def own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kept_metadata(job: VolumeJob) -> dict[str, Any]:
-    dropped = (layout.OBS_ID, "rescale_slope", "rescale_intercept")
+    dropped = (layout.OBS_ID, *RESCALE_KEYS)
     return {name: v for name, v in job.volume.metadata.items() if name not in dropped}
 
 
@@ -204,45 +203,6 @@ def new_ids(jobs: Sequence[VolumeJob], name: str, taken: Collection[str] = ()) -
     """Return an id for each job's volume in collection `name`, none of them twice or in `taken`."""
     ids = FreeIds(name, taken)
     return [ids.next(str(job.row[layout.SUBJECT_ID])) for job in jobs]
-
-
-class FreeIds:
-    """Ids of new volumes of a collection: a subject's further scans are numbered on.
-
-    Parameters
-    ----------
-    name : str
-        The collection.
-    taken : collection of str
-        Ids that no new volume may have.
-    """
-
-    def __init__(self, name: str, taken: Collection[str] = ()) -> None:
-        self._name = name
-        self._taken = set(taken)
-        self._count: dict[str, int] = {}
-
-    def next(self, subject: str) -> str:
-        """Return the next free id for a scan of `subject`."""
-        while True:
-            acquisition = self._count.get(subject, 0)
-            self._count[subject] = acquisition + 1
-            found = generate_obs_id(subject, self._name, acquisition or None)
-            if found not in self._taken:
-                self._taken.add(found)
-                return found
-
-    def take(self, obs_id: str) -> None:
-        """Let no later volume have `obs_id`."""
-        self._taken.add(obs_id)
-
-
-def generate_obs_id(
-    obs_subject_id: str, collection_name: str, acquisition_index: int | None = None
-) -> str:
-    """Return the id of a subject's volume in a collection; later scans carry their number."""
-    base = f"{obs_subject_id}_{collection_name}"
-    return base if acquisition_index is None else f"{base}_acq-{acquisition_index}"
 
 
 def run_jobs(

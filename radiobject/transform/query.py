@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 import tiledb
 
 from radiobject._types import BatchTransformFn, TransformFn
+from radiobject.selection import VolumeSelection
 from radiobject.storage.io import layout
+from radiobject.storage.writers import VolumeCollectionWriter
 from radiobject.transform.jobs import (
     Transformed,
     in_batches,
@@ -27,13 +29,48 @@ from radiobject.transform.jobs import (
     write_transformed,
 )
 from radiobject.volume import Volume
-from radiobject.writers import VolumeCollectionWriter
-
-if TYPE_CHECKING:
-    from radiobject.volume_collection import VolumeCollection
 
 
-class EagerQuery:
+class _Collection(Protocol):
+    """A collection or a view of one, as a query needs it: what it selects, and its own kind."""
+
+    uri: str
+
+    @property
+    def _selection(self) -> VolumeSelection: ...
+
+    def _opened(self, uri: str) -> Self: ...
+
+    @property
+    def obs_ids(self) -> list[str]: ...
+
+    @property
+    def iloc(self) -> Any: ...
+
+    @property
+    def loc(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def copy(self) -> Self: ...
+
+    def filter(self, expr: str) -> Self: ...
+
+    def of_subjects(self, subjects: Sequence[str]) -> Self: ...
+
+    def head(self, n: int = 5) -> Self: ...
+
+    def tail(self, n: int = 5) -> Self: ...
+
+    def sample(self, n: int = 5, seed: int | None = None) -> Self: ...
+
+    def to_obs(self) -> pd.DataFrame: ...
+
+
+C = TypeVar("C", bound=_Collection)
+
+
+class EagerQuery(Generic[C]):
     """Results of a transform over a collection, held in memory.
 
     Parameters
@@ -52,7 +89,7 @@ class EagerQuery:
         self,
         results: Sequence[Any],
         obs_df: pd.DataFrame,
-        source: VolumeCollection,
+        source: C,
         obs_updates: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         self._results = list(results)
@@ -69,12 +106,12 @@ class EagerQuery:
     @classmethod
     def run(
         cls,
-        source: VolumeCollection,
+        source: C,
         work: Callable[[Any], Any],
         items: Sequence[Any],
         executor: Executor | None = None,
         progress: bool = False,
-    ) -> EagerQuery:
+    ) -> EagerQuery[C]:
         """Run `work` on the jobs of `source`, in its order; each gives one result or a list.
 
         The query keeps the state that was read: changes made later move none of its results.
@@ -87,7 +124,8 @@ class EagerQuery:
         for result in results:
             done += result if isinstance(result, list) else [result]
         jobs = [job for item in items for job in (item if isinstance(item, Sequence) else [item])]
-        rows = pd.DataFrame([dict(job.row) for job in jobs], columns=source.obs.all_columns)
+        columns = source._selection.obs().all_columns
+        rows = pd.DataFrame([dict(job.row) for job in jobs], columns=columns)
         return cls([item.value for item in done], rows, source, [item.updates for item in done])
 
     def _rows(self) -> list[dict[str, Any]]:
@@ -97,7 +135,7 @@ class EagerQuery:
             for row, update in zip(records, self._updates, strict=True)
         ]
 
-    def map(self, fn: TransformFn) -> EagerQuery:
+    def map(self, fn: TransformFn) -> EagerQuery[C]:
         """Apply `fn(value, obs_row)` to every result."""
         done = [
             transform_value((fn,), value, row)
@@ -106,7 +144,7 @@ class EagerQuery:
         merged = [old | new.updates for old, new in zip(self._updates, done, strict=True)]
         return EagerQuery([item.value for item in done], self._obs, self._source, merged)
 
-    def map_batches(self, fn: BatchTransformFn, batch_size: int = 8) -> EagerQuery:
+    def map_batches(self, fn: BatchTransformFn, batch_size: int = 8) -> EagerQuery[C]:
         """Apply `fn` to lists of (value, obs_row)."""
         pairs = list(zip(self._results, self._rows(), strict=True))
         batches = in_batches(pairs, batch_size)
@@ -114,21 +152,17 @@ class EagerQuery:
         merged = [old | new.updates for old, new in zip(self._updates, done, strict=True)]
         return EagerQuery([item.value for item in done], self._obs, self._source, merged)
 
-    def write(
-        self, uri: str, name: str | None = None, ctx: tiledb.Ctx | None = None
-    ) -> VolumeCollection:
+    def write(self, uri: str, name: str | None = None, ctx: tiledb.Ctx | None = None) -> C:
         """Write the results as a new collection, with the geometry of their sources."""
-        from radiobject.volume_collection import VolumeCollection
-
         label = name or layout.base_name(layout.normalise_uri(uri))
         with VolumeCollectionWriter(uri, name=label) as writer:
             done = (Transformed(v, u) for v, u in zip(self._results, self._updates, strict=True))
-            jobs = jobs_of(self._source)
+            jobs = jobs_of(self._source._selection)
             names = new_ids(jobs, label)
             for job, obs_id, item in zip(jobs, names, done, strict=True):
                 record = write_transformed(writer.uri, writer.timestamp, obs_id, job, item)
                 writer.add_records([record])
-        return VolumeCollection(writer.uri)
+        return self._source._opened(writer.uri)
 
     def to_list(self) -> list[tuple[Any, pd.Series]]:
         """Return (value, obs_row) pairs."""
@@ -159,7 +193,7 @@ class EagerQuery:
         return str(self.to_dataframe().to_html(index=False))
 
 
-class LazyQuery:
+class LazyQuery(Generic[C]):
     """A selection and transforms that run only when the result is asked for.
 
     Volumes are read, transformed and written one per worker; the whole is never in memory.
@@ -178,7 +212,7 @@ class LazyQuery:
 
     def __init__(
         self,
-        source: VolumeCollection,
+        source: C,
         *,
         volume_ids: Sequence[str] | None = None,
         volume_query: str | None = None,
@@ -186,7 +220,7 @@ class LazyQuery:
         transform_fn: TransformFn | None = None,
     ) -> None:
         if volume_ids is not None:
-            source = source.loc[list(volume_ids)]  # type: ignore[assignment]
+            source = source.loc[list(volume_ids)]
         if volume_query is not None:
             source = source.filter(volume_query)
         if subject_ids is not None:
@@ -195,41 +229,41 @@ class LazyQuery:
         self._fns: tuple[TransformFn, ...] = () if transform_fn is None else (transform_fn,)
 
     def _with(
-        self, source: VolumeCollection | None = None, fns: Sequence[TransformFn] | None = None
-    ) -> LazyQuery:
+        self, source: C | None = None, fns: Sequence[TransformFn] | None = None
+    ) -> LazyQuery[C]:
         query = LazyQuery(self._source if source is None else source)
         query._fns = self._fns if fns is None else tuple(fns)
         return query
 
-    def filter(self, expr: str) -> LazyQuery:
+    def filter(self, expr: str) -> LazyQuery[C]:
         """Keep the volumes that match, too."""
         return self._with(self._source.filter(expr))
 
-    def filter_subjects(self, ids: Sequence[str]) -> LazyQuery:
+    def filter_subjects(self, ids: Sequence[str]) -> LazyQuery[C]:
         """Keep the volumes of these subjects."""
         return self._with(self._source.of_subjects(list(ids)))
 
-    def iloc(self, key: Any) -> LazyQuery:
+    def iloc(self, key: Any) -> LazyQuery[C]:
         """Keep the volumes at these positions."""
-        return self._with(self._source.iloc[_several(key)])  # type: ignore[arg-type]
+        return self._with(self._source.iloc[_several(key)])
 
-    def loc(self, key: str | Sequence[str]) -> LazyQuery:
+    def loc(self, key: str | Sequence[str]) -> LazyQuery[C]:
         """Keep the volumes with these ids."""
-        return self._with(self._source.loc[[key] if isinstance(key, str) else list(key)])  # type: ignore[arg-type]
+        return self._with(self._source.loc[[key] if isinstance(key, str) else list(key)])
 
-    def head(self, n: int = 5) -> LazyQuery:
+    def head(self, n: int = 5) -> LazyQuery[C]:
         """Keep the first volumes."""
         return self._with(self._source.head(n))
 
-    def tail(self, n: int = 5) -> LazyQuery:
+    def tail(self, n: int = 5) -> LazyQuery[C]:
         """Keep the last volumes."""
         return self._with(self._source.tail(n))
 
-    def sample(self, n: int = 5, seed: int | None = None) -> LazyQuery:
+    def sample(self, n: int = 5, seed: int | None = None) -> LazyQuery[C]:
         """Keep volumes chosen at random."""
         return self._with(self._source.sample(n, seed))
 
-    def map(self, fn: TransformFn) -> LazyQuery:
+    def map(self, fn: TransformFn) -> LazyQuery[C]:
         """Apply `fn(volume, obs_row)` as well, after the transforms before it."""
         return self._with(fns=(*self._fns, fn))
 
@@ -247,7 +281,7 @@ class LazyQuery:
     def iter_volumes(self) -> Iterator[Volume]:
         """Yield the stored volumes, sorted by id."""
         for obs_id in sorted(self._source.obs_ids):
-            yield self._source.loc[obs_id]  # type: ignore[misc]
+            yield self._source.loc[obs_id]
 
     def results(
         self, *, executor: Executor | None = None, progress: bool = False
@@ -256,7 +290,7 @@ class LazyQuery:
         work: Callable[[Any], Transformed] = partial(transform_job, self._fns)
         yield from run_jobs(
             work,
-            jobs_of(self._source),
+            jobs_of(self._source._selection),
             executor=executor,
             progress=progress,
             description="transforming",
@@ -282,7 +316,7 @@ class LazyQuery:
         *,
         executor: Executor | None = None,
         progress: bool = False,
-    ) -> VolumeCollection:
+    ) -> C:
         """Write the transformed volumes as a new collection.
 
         Parameters
@@ -294,18 +328,16 @@ class LazyQuery:
         executor : concurrent.futures.Executor, optional
             Where volumes are read, transformed and written; threads by default.
         """
-        from radiobject.volume_collection import VolumeCollection
-
         if uri is None:
             label = getattr(self._fns[-1], "__name__", "mapped") if self._fns else "written"
             uri = f"{self._source.uri}_{label}"
         label = name or layout.base_name(layout.normalise_uri(uri))
         # A transform may give a column values of another type; a copy keeps the types.
-        schema = None if self._fns else own_schema(self._source)
+        schema = None if self._fns else own_schema(self._source._selection)
         with VolumeCollectionWriter(uri, None, schema, label) as writer:
-            jobs = jobs_of(self._source)
+            jobs = jobs_of(self._source._selection)
             stream_into(writer, jobs, self._fns, executor=executor, progress=progress)
-        return VolumeCollection(writer.uri)
+        return self._source._opened(writer.uri)
 
     def __repr__(self) -> str:
         return f"LazyQuery({len(self)} volumes, {len(self._fns)} transforms)"

@@ -11,7 +11,7 @@ import numpy as np
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
 from radiobject.sampling.labels import MAX_CLASSES
-from radiobject.storage.io.layout import base_name
+from radiobject.storage.io.layout import OBS_IDS, base_name
 from radiobject.viewer.planes import plane_views, wire_dtype
 from radiobject.viewer.tiles import tile_index_of
 
@@ -49,7 +49,7 @@ class Catalog:
                 {"name": name, "volumes": len(radi.collection(name))}
                 for name in radi.collection_names
             ],
-            "columns": [name for name in radi.obs_meta.columns if name != "obs_ids"],
+            "columns": [name for name in radi.obs_meta.columns if name != OBS_IDS],
         }
 
     def subjects(
@@ -70,7 +70,7 @@ class Catalog:
     def subject(self, subject_id: str) -> dict[str, Any]:
         """Return a subject's row and volumes; KeyError if unknown."""
         one = self._radi.loc[[subject_id]]
-        row = one.obs_meta.read().iloc[0].drop("obs_ids", errors="ignore")
+        row = one.obs_meta.read().iloc[0].drop(OBS_IDS, errors="ignore")
         volumes = [
             {"collection": name, "obs_id": obs_id}
             for name in one.collection_names

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from radiobject.exceptions import BoundsError
 from radiobject.geometry.box import Box
 from radiobject.geometry.orientation import axis_directions, spacing_mm
-from radiobject.geometry.rescale import Rescale
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import read_into
 
@@ -124,6 +123,5 @@ def read_plane(locator: VolumeLocator, axis: int, index: int, t: int = 0) -> npt
     start[axis], stop[axis] = index, index + 1
     box = Box(tuple(start[: len(shape)]), tuple(stop[: len(shape)]))
     out = np.empty(box.shape, wire_dtype(locator))
-    rescale = None if locator.rescale is None else Rescale(*locator.rescale)
-    read_into(locator, box, out, rescale=rescale)
+    read_into(locator, box, out, rescale=locator.units)
     return out.reshape([n for other, n in enumerate(shape[:3]) if other != axis])

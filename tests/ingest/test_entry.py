@@ -20,8 +20,8 @@ from radiobject.exceptions import (
     StorageError,
     StoreExistsError,
 )
-from radiobject.ingest.entry import IngestOptions, ingest_images
-from radiobject.storage.schema import collection as stored
+from radiobject.ingest import IngestOptions, ingest_images, run
+from radiobject.storage import records
 from radiobject.storage.schema.label_index import read_label_rows
 
 
@@ -136,7 +136,7 @@ def test_an_existing_data_set_is_refused_resumed_or_replaced(scans, tmp_path):
 
 def test_a_resumed_run_commits_in_batches(scans, tmp_path, monkeypatch):
     monkeypatch.setattr("radiobject.ingest.run._BATCH", 2)
-    write = stored.write_record
+    write = records.write_new_volume
     calls = []
 
     def until_the_sixth(*args, **kwargs):
@@ -146,7 +146,7 @@ def test_a_resumed_run_commits_in_batches(scans, tmp_path, monkeypatch):
         return write(*args, **kwargs)
 
     with (
-        mock.patch.object(stored, "write_record", until_the_sixth),
+        mock.patch.object(run, "write_new_volume", until_the_sixth),
         pytest.raises(KeyboardInterrupt),
     ):
         RadiObject.from_images(str(tmp_path / "s"), sources(scans), exists="resume")

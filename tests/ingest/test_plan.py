@@ -17,7 +17,7 @@ import pytest
 from radiobject import AlignmentError, IngestError, RadiObject, SchemaError
 from radiobject.exceptions import ConfigurationError, StoreExistsError, StoreNotFoundError
 from radiobject.formats.report import Verdict
-from radiobject.ingest.entry import IngestOptions, ingest_plan
+from radiobject.ingest import IngestOptions, ingest_plan
 from radiobject.ingest.plan import join_plans, plan_bids, plan_dicoms, plan_niftis
 
 KEY = b"sixteen bytes or more of a key"

@@ -14,7 +14,7 @@ from pydicom import Dataset
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, ShapeError
-from radiobject.ingest.entry import IngestOptions, ingest_images, ingest_plan
+from radiobject.ingest import IngestOptions, ingest_images, ingest_plan
 from radiobject.ingest.plan import join_plans, plan_dicoms, plan_niftis
 from radiobject.storage.schema.label_index import read_label_rows
 

@@ -140,7 +140,7 @@ def read_table(source: VolumeSource, fallback_name: str) -> VolumeTable:
 
 
 def _rescale(locator: VolumeLocator) -> Rescale | None:
-    found = None if locator.rescale is None else Rescale(*locator.rescale)
+    found = locator.units
     return None if found is None or found.is_identity else found
 
 

@@ -25,6 +25,10 @@ LOCK = f"{OWN_FOLDER}/lock"
 VOXELS_ATTR = "voxels"
 SUBJECT_ID = "obs_subject_id"
 OBS_ID = "obs_id"
+OBS_IDS = "obs_ids"
+"""System column of obs_meta: JSON list of the subject's volume ids, sorted."""
+TO_ROOT = "../.."
+"""The data set as seen from a collection of its own."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")

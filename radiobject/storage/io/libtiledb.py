@@ -30,6 +30,8 @@ from radiobject.storage.io import stats
 
 QUERIES_PER_CONTEXT = 500
 MAX_OPEN_ARRAYS = 64
+FOREVER = 2**63 - 1
+"""Timestamp that no write is later than, whatever the clock of the machine that wrote."""
 
 # A message of libtiledb that quotes damaged bytes is none that Python can decode.
 _FAILURES = (tiledb.TileDBError, UnicodeDecodeError)

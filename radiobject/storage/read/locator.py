@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from radiobject.geometry.rescale import Rescale
+
 
 @dataclass(frozen=True, slots=True)
 class VolumeLocator:
@@ -39,6 +41,11 @@ class VolumeLocator:
     def numpy_dtype(self) -> np.dtype:
         """The stored type."""
         return np.dtype(self.dtype)
+
+    @property
+    def units(self) -> Rescale | None:
+        """The map from stored values to the volume's units; None where there is nothing to do."""
+        return None if self.rescale is None else Rescale(*self.rescale)
 
     @property
     def label(self) -> str:

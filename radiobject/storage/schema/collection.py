@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from radiobject.ctx import WriteConfig
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
 from radiobject.indexing import Groups
 from radiobject.lazy import lazy_property
@@ -36,7 +35,6 @@ from radiobject.storage.tables.table import (
     storable_dtype,
 )
 from radiobject.storage.tables.widening import common_dtype, converted, widened
-from radiobject.storage.tables.writer import write_volume
 
 OBS_KEYS = (layout.SUBJECT_ID, layout.OBS_ID)
 INDEX_KEY = "array_name"
@@ -153,16 +151,16 @@ class CollectionStore:
 
 
 def create_collection(
-    uri: str, clock: Clock, columns: Mapping[str, Any] | None = None, *, name: str, owner: str
+    uri: str, clock: Clock, columns: Mapping[str, Any] | None = None, *, name: str
 ) -> None:
-    """Create an empty collection inside the data set `owner`, as part of an open commit."""
-    create_group(uri, clock, name=name, owner=owner)
+    """Create an empty collection inside a data set, as part of an open commit."""
+    create_group(uri, clock, name=name)
     create_tables(uri, clock, columns)
 
 
-def create_group(uri: str, clock: Clock, *, name: str, owner: str) -> None:
-    """Create the group of a collection, which gets its tables by `create_tables`."""
-    description = group_description(COLLECTION, name=name, owner=owner)
+def create_group(uri: str, clock: Clock, *, name: str) -> None:
+    """Create the group of a data set's collection, which gets its tables by `create_tables`."""
+    description = group_description(COLLECTION, name=name, owner=layout.TO_ROOT)
     files.make_folder(layout.parent(uri))
     groups.create(uri, description, clock.tick())
 
@@ -192,46 +190,6 @@ def check_user_columns(columns: Mapping[str, Any]) -> None:
                 f"column {name!r} would collide with a column that the store keeps itself; "
                 "rename it"
             )
-
-
-def write_record(
-    uri: str,
-    timestamp: int,
-    data: np.ndarray,
-    *,
-    obs_subject_id: str,
-    obs_id: str,
-    affine: npt.ArrayLike | None = None,
-    columns: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-    rescale: tuple[float, float] | None = None,
-    config: WriteConfig | None = None,
-    patch_size: Sequence[int] | None = None,
-) -> VolumeRecord:
-    """Write one volume into the collection at `uri`; it appears when its record is committed.
-
-    Raises
-    ------
-    SchemaError
-        If an id cannot be one.
-    ShapeError, TypeError
-        If the voxels cannot be stored.
-    """
-    layout.checked_id(obs_subject_id, layout.SUBJECT_ID)
-    array = layout.array_name(layout.checked_id(obs_id, layout.OBS_ID), timestamp)
-    locator = write_volume(
-        layout.join(uri, layout.VOLUMES, array),
-        data,
-        metadata={layout.OBS_ID: obs_id, **(metadata or {})},
-        config=config,
-        patch_size=patch_size,
-        timestamp=timestamp,
-    )
-    located = VolumeLocator(
-        locator.uri, locator.shape, locator.dtype, locator.index, obs_id, rescale
-    )
-    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
-    return VolumeRecord(obs_subject_id, obs_id, array, located, matrix, dict(columns or {}))
 
 
 def append_records(

@@ -21,8 +21,6 @@ from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import TEXT, Table, create_table
 
 META_KEYS = (layout.SUBJECT_ID,)
-OBS_IDS = "obs_ids"
-"""System column of obs_meta: JSON list of the subject's volume ids, sorted."""
 
 
 class DatasetStore:
@@ -34,11 +32,13 @@ class DatasetStore:
         The root group.
     at : int or datetime, optional
         Which state; the last by default.
+    head : Head, optional
+        What its group says, where that was read already.
     """
 
-    def __init__(self, uri: str, at: Any = None) -> None:
+    def __init__(self, uri: str, at: Any = None, *, head: Head | None = None) -> None:
         self.uri = uri
-        self.head: Head = read_head(uri)
+        self.head: Head = read_head(uri) if head is None else head
         if self.head.kind != ROOT:
             raise StorageError(
                 f"{uri} is a {self.head.kind}, not a data set; open it with VolumeCollection"
@@ -112,8 +112,8 @@ def is_dataset(uri: str) -> bool:
 
 def create_obs_meta(uri: str, columns: Mapping[str, np.dtype], clock: Clock) -> None:
     """Create the table of subjects below the root group at `uri`."""
-    own = {name: dtype for name, dtype in columns.items() if name != OBS_IDS}
-    create_table(layout.join(uri, layout.OBS_META), META_KEYS, {**own, OBS_IDS: TEXT})
+    own = {name: dtype for name, dtype in columns.items() if name != layout.OBS_IDS}
+    create_table(layout.join(uri, layout.OBS_META), META_KEYS, {**own, layout.OBS_IDS: TEXT})
     groups.add_arrays(uri, [layout.OBS_META], clock.tick())
 
 
@@ -126,7 +126,7 @@ def add_subjects(uri: str, rows: Mapping[str, Sequence[Any]], clock: Clock) -> N
     count = len(rows[layout.SUBJECT_ID])
     for subject in rows[layout.SUBJECT_ID]:
         layout.checked_id(subject, layout.SUBJECT_ID)
-    complete = {OBS_IDS: ["[]"] * count, **rows}
+    complete = {layout.OBS_IDS: ["[]"] * count, **rows}
     table.write(fitted_columns(table, complete, clock), clock.tick())
 
 
@@ -166,9 +166,9 @@ def change_obs_ids(
         )
     chosen = np.asarray([position[subject] for subject in change], dtype=np.intp)
     rows = {name: column.take(chosen).to_list() for name, column in stored.items()}
-    rows[OBS_IDS] = [
+    rows[layout.OBS_IDS] = [
         json.dumps(sorted((set(json.loads(old or "[]")) | new) - gone))
-        for old, (new, gone) in zip(rows[OBS_IDS], change.values(), strict=True)
+        for old, (new, gone) in zip(rows[layout.OBS_IDS], change.values(), strict=True)
     ]
     table.write(rows, tx.clock.tick())
 

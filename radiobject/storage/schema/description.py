@@ -13,13 +13,13 @@ import tiledb
 
 from radiobject.ctx import SliceOrientation, get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
+from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import atomic
+from radiobject.storage.io.libtiledb import FOREVER
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables import groups
-from radiobject.storage.tables.table import FOREVER
 
-RESCALE_KEYS = ("rescale_slope", "rescale_intercept")
 AFFINE_KEY = "orientation_affine"
 
 

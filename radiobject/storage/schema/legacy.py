@@ -29,7 +29,6 @@ from radiobject.storage.tables.table import BLOB, TEXT, Column, Table
 
 WRITTEN_BY = "0.1"
 _ABSENT = "absent"
-OBS_IDS = "obs_ids"
 
 
 class LegacyTable(Table):
@@ -90,7 +89,7 @@ class LegacySubjects(LegacyTable):
         """Return the key column, and the value columns with their types."""
         keys, columns = super().schema()
         second = {layout.OBS_ID: TEXT} if self._has_other_ids else {}
-        return keys[:1], {**second, **columns, OBS_IDS: TEXT}
+        return keys[:1], {**second, **columns, layout.OBS_IDS: TEXT}
 
     def read(
         self,
@@ -102,11 +101,11 @@ class LegacySubjects(LegacyTable):
         """Return the key column and `columns`; see `Table.read`."""
         stored = super().schema()[1]
         found = super().read([n for n in columns if n in stored], condition=condition, keys=keys)
-        if OBS_IDS in columns and OBS_IDS not in found:
+        if layout.OBS_IDS in columns and layout.OBS_IDS not in found:
             volumes = self._volume_ids()
             subjects = found[layout.SUBJECT_ID].values
             texts = [json.dumps(sorted(volumes.get(subject, ()))) for subject in subjects]
-            found[OBS_IDS] = Column(_objects(texts))
+            found[layout.OBS_IDS] = Column(_objects(texts))
         return {name: found[name] for name in (layout.SUBJECT_ID, *columns)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables.table import TEXT, Column
@@ -32,6 +33,9 @@ SYSTEM_COLUMNS: Mapping[str, np.dtype] = {
     INTERCEPT: np.dtype(np.float64),
 }
 """Columns that every volume's row has; those that begin with an underscore are not shown."""
+
+COMPUTED_COLUMNS = ("voxel_spacing", "dimensions", "affine_json")
+"""Text forms of the geometry, for programs that read them: made on reading, never stored."""
 
 PLAN_COLUMNS = (ARRAY, DTYPE, *SIDES, *AFFINE, SLOPE, INTERCEPT)
 
@@ -73,6 +77,8 @@ class VolumeRecord:
             ARRAY: self.array,
             DTYPE: self.locator.dtype,
             **dict(zip(SIDES, sides, strict=True)),
+            **dict(zip(SPACING, spacing_mm(self.affine), strict=True)),
+            AXCODES: "".join(axis_codes(self.affine)),
             **dict(zip(AFFINE, self.affine[:3].ravel().tolist(), strict=True)),
             SLOPE: slope,
             INTERCEPT: intercept,

@@ -11,8 +11,7 @@ import tiledb
 from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io.atomic import atomic
-
-_FOREVER = 2**63 - 1
+from radiobject.storage.io.libtiledb import FOREVER
 
 
 def object_kind(uri: str) -> str | None:
@@ -34,7 +33,7 @@ def read_metadata(uri: str) -> dict[str, Any] | None:
     """
     if object_kind(uri) != "group":
         return None
-    with _open(uri, "r", _FOREVER) as group:
+    with _open(uri, "r", FOREVER) as group:
         return dict(group.meta)
 
 

@@ -16,7 +16,7 @@ from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import is_remote, writing_ctx
+from radiobject.storage.io.libtiledb import FOREVER, is_remote, writing_ctx
 
 TEXT = np.dtype("U")
 BLOB = np.dtype("S")
@@ -29,8 +29,6 @@ _MAX_FRAGMENTS = 24
 _MERGE_BYTES = 256 << 20
 """What merging may take: libtiledb fills its buffers whatever the table's size, by default with
 1.7 GB, which also takes it 20 times longer than merging a small table does."""
-FOREVER = 2**63 - 1
-"""Timestamp that no write is later than, whatever the clock of the machine that wrote."""
 _ESCAPE = "\x7f"
 
 

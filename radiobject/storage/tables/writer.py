@@ -14,7 +14,7 @@ from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
 from radiobject.geometry.box import Box
 from radiobject.geometry.content import content_box
 from radiobject.geometry.tiling import Tiling, extents_for_patch
-from radiobject.storage.io import stats
+from radiobject.storage.io import layout, stats
 from radiobject.storage.io.libtiledb import is_remote, writing_ctx
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
@@ -24,7 +24,6 @@ from radiobject.storage.tiles.fragment import UnsupportedArrayError
 from radiobject.storage.tiles.index_build import build_tile_index
 from radiobject.storage.tiles.tile_index import TileIndex
 
-VOXELS_ATTR = "voxels"
 AXES = ("x", "y", "z", "t")
 
 
@@ -181,7 +180,7 @@ def _schema(
         tiledb.Dim(name, domain=(0, side - 1), tile=extent, dtype=np.int32, ctx=ctx)
         for name, side, extent in zip(AXES, tiling.shape, tiling.extents, strict=False)
     ]
-    attribute = tiledb.Attr(VOXELS_ATTR, dtype=dtype, fill=fill, filters=filters, ctx=ctx)
+    attribute = tiledb.Attr(layout.VOXELS_ATTR, dtype=dtype, fill=fill, filters=filters, ctx=ctx)
     return tiledb.ArraySchema(
         domain=tiledb.Domain(*dimensions, ctx=ctx), attrs=[attribute], ctx=ctx
     )
@@ -212,7 +211,7 @@ def _submit(array: tiledb.Array, box: Box, voxels: np.ndarray, ctx: tiledb.Ctx) 
     query.set_subarray(subarray)
     flat = voxels.reshape(-1)
     query.set_data_buffer(
-        VOXELS_ATTR, flat.view(np.uint8) if flat.dtype == np.bool_ else flat, flat.size
+        layout.VOXELS_ATTR, flat.view(np.uint8) if flat.dtype == np.bool_ else flat, flat.size
     )
     query._submit()
     query.finalize()

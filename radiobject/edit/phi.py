@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from radiobject.formats.privacy import identifying_columns
+from radiobject.selection import SubjectSelection, VolumeSelection
 from radiobject.storage.schema.description import describe_volume
-
-if TYPE_CHECKING:
-    from radiobject.radi_object import RadiObject
 
 _DEMOGRAPHIC = frozenset(
     {
@@ -49,19 +46,20 @@ class IdentifyingField:
     why: str
 
 
-def identifying_fields(radi: RadiObject) -> list[IdentifyingField]:
-    """List the fields of a data set that can point to a person; their values are not returned.
+def identifying_fields(subjects: SubjectSelection) -> list[IdentifyingField]:
+    """Return the fields of a data set that can point to a person, without their values.
 
     Found are columns and volume metadata with the name of an identifying DICOM or NIfTI header
     field, columns with a common name for personal data, and source paths with folders in them.
     Ids and free text in other columns cannot be judged by name: look at them.
     """
-    found = list(_in_table("obs_meta", radi.obs_meta.read()))
-    for name in radi.collection_names:
-        rows = radi.collection(name).to_obs()
+    found = list(_in_table("obs_meta", subjects.obs_meta().read()))
+    for name in subjects.collection_names:
+        volumes = subjects.collection(name)
+        rows = volumes.obs().read()
         found += _in_table(name, rows)
         found += _in_paths(name, rows)
-        found += _in_metadata(radi, name)
+        found += _in_metadata(name, volumes)
     return found
 
 
@@ -88,9 +86,9 @@ def _in_paths(place: str, table: pd.DataFrame) -> Iterator[IdentifyingField]:
                 yield IdentifyingField(place, column, int(folders.sum()), why)
 
 
-def _in_metadata(radi: RadiObject, place: str) -> Iterator[IdentifyingField]:
+def _in_metadata(place: str, volumes: VolumeSelection) -> Iterator[IdentifyingField]:
     counts: dict[str, int] = {}
-    for locator in radi.collection(place).locators():
+    for locator in volumes.locators():
         metadata = describe_volume(locator.uri).metadata
         plain = {key.removeprefix("nifti_").removeprefix("dicom_"): key for key in metadata}
         for key in identifying_columns(plain):

@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from radiobject import RadiObject
-from radiobject.formats.phi import identifying_fields
-from radiobject.ingest.entry import ingest_plan
+from radiobject.ingest import ingest_plan
 from radiobject.ingest.plan import plan_dicoms
 from radiobject.writers import RadiObjectWriter
 
 
 def fields(radi: RadiObject) -> dict[tuple[str, str], int]:
-    return {(field.place, field.name): field.values for field in identifying_fields(radi)}
+    return {(field.place, field.name): field.values for field in radi.identifying_fields()}
 
 
 def test_a_plain_dicom_ingest_holds_nothing_that_was_not_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Ids of volumes that are made from their subject and their collection."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+
+def generate_obs_id(
+    obs_subject_id: str, collection_name: str, acquisition_index: int | None = None
+) -> str:
+    """Return the id of a subject's volume in a collection; later scans carry their number."""
+    base = f"{obs_subject_id}_{collection_name}"
+    return base if acquisition_index is None else f"{base}_acq-{acquisition_index}"
+
+
+class FreeIds:
+    """Ids of new volumes of a collection: a subject's further scans are numbered on.
+
+    Parameters
+    ----------
+    name : str
+        The collection.
+    taken : collection of str
+        Ids that no new volume may have.
+    """
+
+    def __init__(self, name: str, taken: Collection[str] = ()) -> None:
+        self._name = name
+        self._taken = set(taken)
+        self._count: dict[str, int] = {}
+
+    def next(self, subject: str) -> str:
+        """Return the next free id for a scan of `subject`."""
+        while True:
+            acquisition = self._count.get(subject, 0)
+            self._count[subject] = acquisition + 1
+            found = generate_obs_id(subject, self._name, acquisition or None)
+            if found not in self._taken:
+                self._taken.add(found)
+                return found
+
+    def take(self, obs_id: str) -> None:
+        """Let no later volume have `obs_id`."""
+        self._taken.add(obs_id)
