@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -200,7 +200,15 @@ class Dataframe:
     def _condition(self, expression: str) -> str:
         keys = dict.fromkeys(self.index_columns, TEXT)
         stored = dict.fromkeys(self.index_columns, stored_key)
-        return compile_filter(expression, {**keys, **self._schema[1]}, stored)
+        columns = {**keys, **self._schema[1]}
+        return compile_filter(expression, columns, stored, self._texts)
+
+    def _texts(self, name: str) -> Iterable[str]:
+        """Return the texts of a column, without what is missing."""
+        if name in self.index_columns:
+            return map(str, self._keys[name])
+        listed = self._table.read([name])[name].to_list()
+        return (value for value in listed if value is not None)
 
     def add_column(self, name: str, dtype: Any, fill: Any = None) -> None:
         """Add a column; with `fill`, every row gets that value, else it is missing.

@@ -18,8 +18,8 @@ from radiobject.exceptions import IngestError
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of a direction cosine between slices of one volume."""
 
-DUPLICATE_TOLERANCE_MM = 1e-3
-"""Slices closer than this along the normal are at the same position."""
+DUPLICATE_TOLERANCE = 0.02
+"""Slices closer than this share of a pixel's side, along the normal, are at the same position."""
 
 SPACING_TOLERANCE = 0.01
 """Largest relative deviation of a slice gap from the mean that is regular."""
@@ -31,7 +31,13 @@ ROUNDING_MM = 0.1
 """Error of a gap whose positions were written with one decimal; worth no more than a warning."""
 
 MISSING_RATIO = 1.5
-"""A gap over this many times the median gap means that slices are missing."""
+"""A gap over this many times the median gap means that slices are missing, or the step changes."""
+
+MULTIPLE_TOLERANCE = 0.15
+"""Missing slices leave gaps that are whole multiples of the median, this far off at most."""
+
+_RUN = 3
+"""So many wide gaps in a row are another spacing, and not slices missing each time."""
 
 TILT_TOLERANCE_DEG = 0.5
 """Largest angle between the slice normal and the line through the slice positions."""
@@ -99,6 +105,11 @@ def distances_mm(
     return np.asarray(positions, dtype=np.float64) @ slice_normal(orientation)
 
 
+def duplicate_tolerance_mm(spacing_mm: Sequence[float]) -> float:
+    """Return how close along the normal two slices are at one position."""
+    return DUPLICATE_TOLERANCE * min(spacing_mm)
+
+
 def stack_slices(
     positions: NDArray[np.float64],
     orientation: Sequence[float],
@@ -145,7 +156,7 @@ def stack_slices(
         step, warnings = _assumed_step(normal, thickness_mm)
         assumed = True
     else:
-        warnings = _check_gaps(np.diff(along), order)
+        warnings = _check_gaps(np.diff(along), order, duplicate_tolerance_mm(spacing_mm))
         step = (points[-1] - points[0]) / (len(points) - 1)
         warnings += _check_line(points, step, normal, allow_tilt)
         assumed = False
@@ -167,26 +178,45 @@ def _assumed_step(
     return normal, ("a single slice without SliceThickness: a step of 1 mm is assumed",)
 
 
-def _check_gaps(gaps: NDArray[np.float64], order: NDArray[np.intp]) -> tuple[str, ...]:
+def _check_gaps(
+    gaps: NDArray[np.float64], order: NDArray[np.intp], closest_mm: float
+) -> tuple[str, ...]:
     """Refuse gaps that make no grid; return warnings about those that nearly do."""
     closest = int(np.argmin(gaps))
-    if gaps[closest] <= DUPLICATE_TOLERANCE_MM:
+    if gaps[closest] <= closest_mm:
         raise IngestError(
             f"slices {int(order[closest])} and {int(order[closest + 1])} are at the same position"
         )
     median, mean = float(np.median(gaps)), float(gaps.mean())
     widest = int(np.argmax(gaps))
     if gaps[widest] > MISSING_RATIO * median:
-        missing = sum(round(float(gap) / median) - 1 for gap in gaps)
-        raise IngestError(
-            f"a gap of {gaps[widest]:.3f} mm behind slice {widest + 1} of {len(gaps) + 1}, where "
-            f"the spacing is {median:.3f} mm: {missing} missing in all"
-        )
+        raise IngestError(_wide_gap(gaps, median, widest))
     uneven_mm = float(np.abs(gaps - mean).max())
     text = f"slice gaps run from {gaps.min():.3f} to {gaps.max():.3f} mm around {mean:.3f} mm"
     if uneven_mm > max(SPACING_WARNING * mean, ROUNDING_MM):
         raise IngestError(f"{text}: not evenly spaced; resample the series to an even grid first")
     return (f"{text}; an even spacing is stored",) if uneven_mm > SPACING_TOLERANCE * mean else ()
+
+
+def _wide_gap(gaps: NDArray[np.float64], median: float, widest: int) -> str:
+    """Return what a wide gap is: slices missing, or another spacing from there on."""
+    wide = gaps > MISSING_RATIO * median
+    ratios = gaps[wide] / median
+    whole = bool((np.abs(ratios - np.rint(ratios)) <= MULTIPLE_TOLERANCE).all())
+    run = max(map(len, "".join("x" if one else " " for one in wide).split()))
+    if whole and run < _RUN:
+        missing = int((np.rint(ratios) - 1).sum())
+        return (
+            f"a gap of {gaps[widest]:.3f} mm behind slice {widest + 1} of {len(gaps) + 1}, where "
+            f"the spacing is {median:.3f} mm: {missing} missing in all; find the files, or take "
+            "the parts as series of their own"
+        )
+    first = int(np.argmax(wide))
+    return (
+        f"the spacing changes behind slice {first + 1} of {len(gaps) + 1}, from {median:.3f} to "
+        f"{gaps[first]:.3f} mm: not evenly spaced; split the series there, or resample it to an "
+        "even grid first"
+    )
 
 
 def _check_line(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_axis import check_one_kind
 from radiobject.formats.dicom_frames import Frame
-from radiobject.formats.dicom_geometry import DUPLICATE_TOLERANCE_MM, distances_mm
+from radiobject.formats.dicom_geometry import distances_mm, duplicate_tolerance_mm
 from radiobject.formats.dicom_keys import DAY_S
 
 # Volumes of a fourth axis are told apart by the first of these that parts the slices evenly.
@@ -133,14 +133,15 @@ def along_normal(frames: Sequence[Frame]) -> NDArray[np.float64]:
 
 def _has_duplicates(frames: Sequence[Frame]) -> bool:
     gaps = np.diff(np.sort(along_normal(frames)))
-    return bool((gaps <= DUPLICATE_TOLERANCE_MM).any())
+    return bool((gaps <= duplicate_tolerance_mm(frames[0].spacing_mm)).any())
 
 
 def _places(frames: Sequence[Frame]) -> NDArray[np.intp]:
     """Return the number of each frame's place, counted along the normal."""
     along = along_normal(frames)
     order = np.argsort(along, kind="stable")
-    steps = np.concatenate([[0], np.diff(along[order]) > DUPLICATE_TOLERANCE_MM])
+    apart = np.diff(along[order]) > duplicate_tolerance_mm(frames[0].spacing_mm)
+    steps = np.concatenate([[0], apart])
     places = np.empty(len(frames), dtype=np.intp)
     places[order] = np.cumsum(steps)
     return places
@@ -240,9 +241,8 @@ def _ranked(frames: list[Frame], places: NDArray[np.intp], key: str) -> Part | N
         by_place.setdefault(place, []).append(index)
     ranked: list[list[int]] = []
     for members in by_place.values():
-        members.sort(key=lambda index: (values[index], frames[index].index))
-        distinct = {(values[index], frames[index].index) for index in members}
-        if len(distinct) != len(members):
+        members.sort(key=lambda index: values[index])
+        if len({values[index] for index in members}) != len(members):
             return None
         ranked.append(members)
     times = tuple(tuple(frames[members[k]] for members in ranked) for k in range(len(ranked[0])))

@@ -2,6 +2,7 @@
 
 ``age > 40 and site in ["A", "B"] and not (grade is None)``: comparisons of a column with a
 constant, ``in``, ``and``, ``or``, ``not``, numbers, strings, booleans and missing values (`None`).
+``description ~ "t1.*mpr"`` matches a text column with a pattern (`radiobject.rows.pattern`).
 An expression is parsed, checked against the table's columns and rewritten as a TileDB query
 condition. It is never evaluated as Python and can name nothing but columns.
 
@@ -11,13 +12,18 @@ A comparison with a missing value never holds, as in SQL; ``column is None`` fin
 from __future__ import annotations
 
 import ast
+import io
 import keyword
 import math
 import sys
-from collections.abc import Callable, Mapping
+import tokenize
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from radiobject.rows.pattern import PatternError, compiled
 
 _COMPARE = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
@@ -33,6 +39,7 @@ def compile_filter(
     expression: str,
     columns: Mapping[str, np.dtype],
     stored: Mapping[str, Callable[[str], str]] | None = None,
+    texts: Callable[[str], Iterable[str]] | None = None,
 ) -> str:
     """Return the TileDB query condition of a filter expression.
 
@@ -44,6 +51,9 @@ def compile_filter(
         Type of every column that may be named; ``<U0`` for text.
     stored
         How the text of a column is stored, where it is not stored as it is.
+    texts
+        Returns the texts that occur in a column, for patterns: TileDB has none, so that a pattern
+        becomes the list of what it matches.
 
     Raises
     ------
@@ -56,8 +66,8 @@ def compile_filter(
     try:
         if len(expression) > _MAX_LENGTH:
             raise _Rejected(f"it has {len(expression)} characters, more than {_MAX_LENGTH}")
-        tree = ast.parse(expression.strip(), mode="eval")
-        return _Compiler(columns, stored or {}).condition(tree.body, negated=False)
+        tree = ast.parse(_with_pattern_signs(expression.strip()), mode="eval")
+        return _Compiler(columns, stored or {}, texts).condition(tree.body, negated=False)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or "it is nested too deeply"
     except _Rejected as error:
@@ -66,12 +76,38 @@ def compile_filter(
     raise ValueError(f"Invalid filter expression {shown!r}: {reason}")
 
 
+def _with_pattern_signs(expression: str) -> str:
+    """Return the expression with ``@`` for a ``~`` between two terms, which Python has not."""
+    lines = expression.splitlines(keepends=True)
+    before = None
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(expression).readline):
+            if token.type == tokenize.OP and token.string == "@":
+                raise _Rejected("`@` is no operator")
+            follows = before is not None and (
+                before.string in (")", "]")
+                or (before.type == tokenize.NAME and not keyword.iskeyword(before.string))
+            )
+            if token.type == tokenize.OP and token.string == "~" and follows:
+                row, column = token.start
+                line = lines[row - 1]
+                lines[row - 1] = f"{line[:column]}@{line[column + 1 :]}"
+            before = token
+    except (tokenize.TokenError, IndentationError):
+        return expression  # Python's parser says what is wrong.
+    return "".join(lines)
+
+
 class _Compiler:
     def __init__(
-        self, columns: Mapping[str, np.dtype], stored: Mapping[str, Callable[[str], str]]
+        self,
+        columns: Mapping[str, np.dtype],
+        stored: Mapping[str, Callable[[str], str]],
+        texts: Callable[[str], Iterable[str]] | None = None,
     ) -> None:
         self._columns = columns
         self._stored = stored
+        self._texts = texts
 
     def condition(self, node: ast.expr, negated: bool) -> str:
         match node:
@@ -81,6 +117,8 @@ class _Compiler:
             case ast.BinOp(op=ast.BitAnd() | ast.BitOr() as op, left=left, right=right):
                 word = " and " if isinstance(op, ast.BitAnd) != negated else " or "
                 return f"({self.condition(left, negated)}{word}{self.condition(right, negated)})"
+            case ast.BinOp(op=ast.MatMult(), left=left, right=right):
+                return self._matching(left, right, negated)
             case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
                 return self.condition(operand, not negated)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
@@ -114,6 +152,21 @@ class _Compiler:
                 name, value, sign = self._column(right), self._constant(left), _MIRRORED[sign]
         return self._compare(name, _NEGATED[sign] if negated else sign, value)
 
+    def _matching(self, left: ast.expr, right: ast.expr, negated: bool) -> str:
+        name, text = self._column(left), self._constant(right)
+        if self._columns[name].kind not in "US":
+            raise _Rejected(f"column {name!r} is {self._columns[name]}; `~` matches text only")
+        if not isinstance(text, str) or self._texts is None:
+            raise _Rejected(f"`~` needs a quoted pattern, got {ast.unparse(right)!r}")
+        try:
+            pattern = compiled(text)
+        except PatternError as error:
+            raise _Rejected(str(error)) from error
+        found = sorted({value for value in self._texts(name) if pattern.search(value)})
+        # A cell with a NUL or half a character cannot be compared with; it is never matched.
+        listed = [ast.Constant(value) for value in found if not _is_broken(value)]
+        return self._membership(left, ast.List(elts=[*listed]), negated)
+
     def _membership(self, left: ast.expr, right: ast.expr, negated: bool) -> str:
         if not isinstance(right, ast.List | ast.Tuple | ast.Set):
             raise _Rejected(f"`in` needs a list of values, got {ast.unparse(right)!r}")
@@ -125,7 +178,8 @@ class _Compiler:
         if not exact:
             return self._always(name) if negated else self._never(name)
         # TileDB has lists of text and of integers from zero on; the rest is compared one by one.
-        unlisted = self._columns[name].kind in _NO_LISTS
+        dtype = self._columns[name]
+        unlisted = dtype.kind in _NO_LISTS or dtype in _UNLISTED
         alone = [v for v in exact if unlisted or (not isinstance(v, str) and v < 0)]
         listed = [v for v in exact if v not in alone]
         sign, word = ("!=", " and ") if negated else ("==", " or ")
@@ -226,6 +280,8 @@ class _Compiler:
 _NEVER = object()
 _NO_LISTS = "fbM"
 """Kinds of columns for which TileDB has no lists."""
+_UNLISTED = (np.dtype(np.uint8), np.dtype(np.int16))
+"""Integer types for which its Python package has none either."""
 
 
 def _is_broken(value: str) -> bool:
@@ -234,6 +290,69 @@ def _is_broken(value: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def matching_rows(
+    expression: str, columns: Mapping[str, Sequence[Any]], types: Mapping[str, np.dtype]
+) -> NDArray[np.bool_]:
+    """Return which rows of a table in memory an expression holds for.
+
+    Parameters
+    ----------
+    expression
+        As described in this module.
+    columns
+        Values by column; None is missing.
+    types
+        Type of every column, as for `compile_filter`.
+
+    Raises
+    ------
+    ValueError
+        If the expression is not one of the language.
+    """
+
+    def texts(name: str) -> Iterable[str]:
+        return (str(value) for value in columns[name] if value is not None)
+
+    condition = compile_filter(expression, types, texts=texts)
+    count = len(next(iter(columns.values()), ()))
+    return _holds(ast.parse(condition, mode="eval").body, columns, count)
+
+
+_SIGNS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b, ast.Lt: lambda a, b: a < b,
+    ast.LtE: lambda a, b: a <= b, ast.Eq: lambda a, b: a == b, ast.NotEq: lambda a, b: a != b,
+    ast.In: lambda a, b: a in b, ast.NotIn: lambda a, b: a not in b,
+}  # fmt: skip
+
+
+def _holds(node: ast.expr, columns: Mapping[str, Sequence[Any]], count: int) -> NDArray[np.bool_]:
+    """Return where a condition, as `compile_filter` writes it, holds."""
+    match node:
+        case ast.BoolOp(op=op, values=values):
+            together = np.logical_and if isinstance(op, ast.And) else np.logical_or
+            return together.reduce([_holds(value, columns, count) for value in values])
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            name = left.id if isinstance(left, ast.Name) else left.args[0].value  # type: ignore[attr-defined]
+            wanted = _literal(right)
+            cells = columns[name]
+            if wanted is None:
+                missing = np.fromiter((cell is None for cell in cells), bool, count)
+                return missing if isinstance(op, ast.Eq) else ~missing
+            sign = _SIGNS[type(op)]
+            return np.fromiter((cell is not None and sign(cell, wanted) for cell in cells), bool,
+                               count)  # fmt: skip
+    raise ValueError(f"{ast.unparse(node)!r} is no condition")
+
+
+def _literal(node: ast.expr) -> Any:
+    """Return the constant, or the list of them, that a condition compares with."""
+    if isinstance(node, ast.List):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.UnaryOp):
+        return -_literal(node.operand)
+    return node.value if isinstance(node, ast.Constant) else None
 
 
 def _is_column(node: ast.expr) -> bool:

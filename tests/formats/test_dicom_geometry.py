@@ -95,3 +95,32 @@ def test_rounded_positions_are_accepted(step: float, decimals: int) -> None:
 def test_two_slices_rounded_sideways_are_no_tilt() -> None:
     positions = np.array([[0, 0, 0], [0.02, 0, 1.0]])
     assert not stack_slices(positions, (1, 0, 0, 0, 1, 0), (1, 1)).warnings
+
+
+def axial(places: list[float]) -> np.ndarray:
+    return np.array([[0, 0, place] for place in places])
+
+
+def test_a_change_of_spacing_is_not_called_missing() -> None:
+    places = [*(4.2 * s for s in range(20)), *(4.2 * 19 + 7.4 * s for s in range(1, 13))]
+    with pytest.raises(IngestError, match=r"changes behind slice 20 of 32, from 4\.200 to 7\.400"):
+        stack_slices(axial(places), (1, 0, 0, 0, 1, 0), (1, 1))
+
+
+def test_a_spacing_that_doubles_is_not_called_missing() -> None:
+    places = [*(2.0 * s for s in range(20)), *(2.0 * 19 + 4.0 * s for s in range(1, 9))]
+    with pytest.raises(IngestError, match="the spacing changes behind slice 20 of 28"):
+        stack_slices(axial(places), (1, 0, 0, 0, 1, 0), (1, 1))
+
+
+def test_two_holes_are_counted() -> None:
+    places = [2.0 * s for s in range(20) if s not in (5, 11, 12)]
+    with pytest.raises(IngestError, match="3 missing in all"):
+        stack_slices(axial(places), (1, 0, 0, 0, 1, 0), (1, 1))
+
+
+def test_a_jitter_far_below_a_pixel_is_one_position() -> None:
+    with pytest.raises(IngestError, match="slices 0 and 1 are at the same position"):
+        stack_slices(axial([0.0, 0.004, 3.0]), (1, 0, 0, 0, 1, 0), (1, 1))
+    small = stack_slices(axial([0.0, 0.004, 0.008]), (1, 0, 0, 0, 1, 0), (0.004, 0.004))
+    assert small.affine[2, 2] == pytest.approx(0.004)

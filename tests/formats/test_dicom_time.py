@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from dicom_builder import (
     group_item,
@@ -23,6 +24,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import generate_uid
 
 from radiobject.formats.dicom import load_folder, load_series, scan_dicom
+from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.nifti_export import save_nifti
 
 Edit = Callable[[Dataset, int, int], None]
@@ -163,6 +165,25 @@ def test_midnight_without_a_date(tmp_path: Path) -> None:
     assert "midnight" in " ".join(load_folder(tmp_path).warnings)
 
 
+def test_positions_that_jitter_between_volumes(tmp_path: Path) -> None:
+    def edit(ds: Dataset, t: int, s: int) -> None:
+        ds.ImagePositionPatient[2] += 0.004 * t
+
+    write_times(tmp_path, edit)
+    check_times(tmp_path)
+
+
+def test_frames_of_one_file_that_nothing_tells_apart(tmp_path: Path) -> None:
+    def frame(group: Dataset, t: int, s: int) -> None:
+        del group.FrameContentSequence[0].TemporalPositionIndex
+
+    write_enhanced(tmp_path / "IM", times=2, edit_frame=frame)
+    reason = refused(tmp_path)
+    assert "frames " in reason
+    assert " of IM are at the same position" in reason
+    assert "remove one" not in reason
+
+
 # ---- what is no time point ----
 
 
@@ -205,16 +226,12 @@ def test_trace_images_behind_directions_are_no_time_point(tmp_path: Path) -> Non
 def test_an_aborted_last_volume_is_named_and_left_out_on_request(tmp_path: Path) -> None:
     write_times(tmp_path, lambda ds, t, s: setattr(ds, "TemporalPositionIdentifier", t + 1))
     for path in tmp_path.iterdir():
-        import pydicom
-
         ds = pydicom.dcmread(path)
         if ds.InstanceNumber > 12:
             path.unlink()
     reason = refused(tmp_path)
     assert "the last of 3 volumes has 2 of 5 slices" in reason
     assert "--drop-aborted" in reason
-    from radiobject.formats.dicom_options import DicomOptions
-
     _, (series,) = scan_dicom(tmp_path, options=DicomOptions(drop_aborted=True))
     np.testing.assert_array_equal(load_series(series).data[..., 1], volume(6, 4, 5) + 1000)
     assert series.shape == (6, 4, 5, 2)
@@ -222,8 +239,6 @@ def test_an_aborted_last_volume_is_named_and_left_out_on_request(tmp_path: Path)
 
 
 def test_a_hole_in_the_middle_is_no_aborted_volume(tmp_path: Path) -> None:
-    import pydicom
-
     write_times(tmp_path, lambda ds, t, s: None)
     for path in tmp_path.iterdir():
         if pydicom.dcmread(path).InstanceNumber == 7:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radiobject.rows.expression import compile_filter
+from radiobject.rows.expression import compile_filter, matching_rows
 from radiobject.storage.tables.table import TEXT, Table, create_table, stored_key
 
 COLUMNS = {
@@ -178,3 +178,42 @@ def test_no_module_can_be_reached():
     source = Path(compile_filter.__code__.co_filename).read_text()
     assert "eval(" not in source
     assert "exec(" not in source
+
+
+# ---- patterns ----
+
+
+def matched(table, expression):
+    texts = {name: [row[name] for row in ROWS if row[name] is not None] for name in COLUMNS}
+    condition = compile_filter(expression, COLUMNS, {"k": stored_key}, texts.__getitem__)
+    return sorted(table.read(condition=condition)["k"].values.tolist())
+
+
+def test_a_pattern_selects_what_it_matches(table):
+    assert matched(table, 's ~ "^[ab]$"') == ["a", "it's"]
+    assert matched(table, 's ~ "T.S"') == ["日本"]
+    assert matched(table, 'not s ~ "a|b|q"') == ["é/x", "日本"]
+    assert matched(table, 's ~ "nothing"') == []
+    assert matched(table, 'not s ~ "nothing" and i > 0') == ["it's", "z", "日本"]
+    assert matched(table, 'k ~ "é" or k ~ "^B"') == ["B", "é/x"]
+    assert matched(table, '(s ~ "a") | ~(b == True) & s ~ "É"') == ["a"]
+
+
+def test_patterns_that_cannot_be(table):
+    for expression, why in (
+        ('i ~ "a"', "matches text only"), ("s ~ 3", "quoted pattern"), ('s ~ "("', "without"),
+        ('s @ "a"', "no operator"), ('nothing ~ "a"', "there is no column"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=why):
+            matched(table, expression)
+
+
+def test_rows_in_memory_follow_the_same_language(table):
+    columns = {name: [row[name] for row in ROWS] for name in COLUMNS}
+    for expression in (
+        "i > 0", "u in [3, 255] or f < 0", "s is None", "not (s == 'a')", "b", "not b",
+        "-3 <= i < 7", "f != 2", "i > 2.5", "s ~ 'é|a'", 'attr("class") in ["a", "B"]',
+    ):  # fmt: skip
+        rows = matching_rows(expression, columns, COLUMNS)
+        found = sorted(row["k"] for row, one in zip(ROWS, rows, strict=True) if one)
+        assert found == matched(table, expression), expression
