@@ -71,7 +71,8 @@ def plan_of(
     source: Source, *, keep: Sequence[str], subject_pattern: str | None, subject_from: str
 ) -> IngestPlan:
     """Return the plan to ingest one source."""
-    from radiobject.ingest.plan import plan_bids, plan_dicoms, plan_niftis
+    from radiobject.ingest.plan import plan_bids, plan_niftis
+    from radiobject.ingest.plan_dicom import plan_dicoms
 
     if source.kind == "bids":
         if source.name is not None:

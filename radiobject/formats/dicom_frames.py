@@ -27,7 +27,7 @@ from radiobject.formats.dicom_header import (
     text_of,
     undecodable,
 )
-from radiobject.formats.dicom_keys import PRIVATE_ELEMENTS, FrameKeys, frame_keys
+from radiobject.formats.dicom_keys import PRIVATE_ELEMENTS, FrameKeys, frame_keys, moment
 from radiobject.formats.dicom_mosaic import CSA_ELEMENT, Window, mosaic_tiles
 from radiobject.formats.dicom_parse import Fields, Header, HeaderError, Wanted, read_header
 from radiobject.formats.dicom_planes import (
@@ -220,6 +220,7 @@ def _frames(header: Header, path: Path, limits: Limits, keep: Sequence[str]) -> 
         sop_uid=text_of(fields, "SOPInstanceUID"),
         agreement={name: text_of(base, name) for name in _AGREEING},
         units=_units(base),
+        study_time=moment(text_of(fields, "StudyDate"), text_of(fields, "StudyTime") or "00"),
     )
     return _placed(file, base, fields.get(_GROUPS[1]) or [])
 

@@ -155,6 +155,7 @@ class DicomFile:
     sop_uid: str = field(default="", repr=False)
     agreement: Mapping[str, str] = field(default_factory=dict)
     units: str = ""
+    study_time: float | None = None
 
     @property
     def series_uid(self) -> str:

@@ -25,6 +25,9 @@ from radiobject.formats.time_axis import TimeAxis
 from radiobject.geometry.orientation import affine_to_list, axis_codes
 
 _SPACING_TOLERANCE = 1e-3
+_SPECIES = frozenset(
+    {"WATER", "FAT", "W", "F", "IP", "OP", "IN_PHASE", "OUT_PHASE", "OPP_PHASE", "WATER_FAT"}
+)
 _IDENTITY_WORDS = {
     "patient": "PatientID", "study_uid": "StudyInstanceUID", "modality": "Modality",
     "number": "SeriesNumber",
@@ -100,8 +103,11 @@ class DicomSeries:
 
     @property
     def kind(self) -> str:
-        """Image type without the value on patient or scanner origin, such as "ORIGINAL\\M"."""
-        return self.keys.kind
+        """ "M", "P", "R" or "I", a species such as "WATER", else the image type's third value."""
+        keys = self.keys
+        values = keys.kind.split("\\")[1:]
+        species = next((value for value in values if value in _SPECIES), "")
+        return species or keys.component or (values[0] if values else "")
 
     @property
     def acquisition_plane(self) -> str:

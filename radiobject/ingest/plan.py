@@ -7,7 +7,7 @@ hashes, and `radiobject.ingest.entry.ingest_plan` carries it out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import pandas as pd
 
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, SchemaError
 from radiobject.formats.bids import index_bids
-from radiobject.formats.dicom import scan_dicom
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.discovery import (
     ImageFormat,
@@ -28,11 +27,8 @@ from radiobject.formats.nifti_header import TEXT_FIELDS
 from radiobject.formats.privacy import check_keywords, keyed_id
 from radiobject.formats.report import IngestReport
 from radiobject.indexing import shortened
+from radiobject.ingest.patients import Owned, check_patients
 from radiobject.storage.io import layout
-
-_PATIENT_ID = "PatientID"
-SUBJECT_SOURCES = ("folder", _PATIENT_ID)
-"""Where the subject of a DICOM series is taken from."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +51,8 @@ class PlannedImage:
         Header fields to keep beside those on the allow-list.
     format : ImageFormat
         How `source` is read.
+    subject_asked : bool
+        False where the subject is the folder's only because nothing else was asked for.
     """
 
     collection: str
@@ -64,6 +62,7 @@ class PlannedImage:
     columns: Mapping[str, Any] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     format: ImageFormat = ImageFormat.NIFTI
+    subject_asked: bool = True
 
 
 @dataclass(frozen=True)
@@ -295,71 +294,13 @@ def _distinct_ids(collections: Mapping[str, Sequence[Any]]) -> dict[str, list[st
     return names
 
 
-def plan_dicoms(
-    root: str | Path | Iterable[str | Path],
-    collection: str | None = None,
-    *,
-    subject_from: str = "folder",
-    keep: Sequence[str] = (),
-    allow_tilt: bool = False,
-) -> IngestPlan:
-    """Plan every series of a DICOM tree, found by what the files hold and not by their names.
-
-    Parameters
-    ----------
-    root : path-like or iterable of path-like
-        A folder to any depth, or files.
-    collection : str, optional
-        Where all series go; without it, one collection per modality.
-    subject_from : {"folder", "PatientID"}
-        The subject is the first folder below `root`, or the header's PatientID.
-    keep : sequence of str
-        DICOM keywords to keep as columns; text fields of NIfTI among them are for other sources.
-    allow_tilt : bool
-        Accept a gantry tilt, with a sheared affine.
-
-    Raises
-    ------
-    ConfigurationError
-        If a keyword or `subject_from` is unknown.
-    FileNotFoundError
-        If a path does not exist.
-    IngestError
-        If a series has no PatientID and it was asked for.
-    """
-    if subject_from not in SUBJECT_SOURCES:
-        raise ConfigurationError(
-            f"subject_from must be one of {SUBJECT_SOURCES}, got {subject_from!r}"
-        )
-    kept = kept_fields(ImageFormat.DICOM, keep)
-    wanted = dict.fromkeys([*kept, *([_PATIENT_ID] if subject_from == _PATIENT_ID else [])])
-    report, found = scan_dicom(root, keep=list(wanted), allow_tilt=allow_tilt)
-    top = Path(root).name if isinstance(root, str | Path) else "dicom"
-    planned = tuple(
-        PlannedImage(
-            collection or str(series.fields["Modality"] or "unknown"),
-            series,
-            _patient_id(series) if subject_from == _PATIENT_ID else _top_folder(series, top),
-            keep=kept,
-            format=ImageFormat.DICOM,
-        )
-        for series in found
-    )
-    return IngestPlan(planned, report=IngestReport(report.refused, dict(report.skipped)))
-
-
-def _top_folder(series: DicomSeries, root: str) -> str:
-    return Path(series.folder).parts[0] if series.folder else root
-
-
-def _patient_id(series: DicomSeries) -> str:
-    value = str(series.fields[_PATIENT_ID] or "").strip()
-    if not value:
-        raise IngestError(
-            f"series {series.description!r} in {series.folder or 'the folder'!r} has no PatientID; "
-            "take subjects from folders instead"
-        )
-    return value
+def owned_by_folder(images: Iterable[PlannedImage]) -> Iterator[Owned]:
+    """Yield the DICOM series whose subject is that of their folder, unasked."""
+    for image in images:
+        source = image.source
+        if not image.subject_asked and not isinstance(source, Path):
+            where = source.folder or source.files[0].name
+            yield Owned(image.obs_subject_id, source.identity.patient, where)
 
 
 def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
@@ -369,9 +310,12 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
     ------
     AlignmentError
         If two sources disagree on a subject.
+    IngestError
+        If folders give one subject several patients, or one patient several subjects.
     """
     if len(plans) == 1:
         return plans[0]
+    check_patients(owned_by_folder(image for plan in plans for image in plan.images))
     report = IngestReport()
     for plan in plans:
         report.extend(plan.report.lines)

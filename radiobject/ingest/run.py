@@ -17,7 +17,6 @@ from radiobject.formats.dicom import load_folder, load_series
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.image import LoadedImage, reorient_target
 from radiobject.formats.nifti import load_nifti
-from radiobject.formats.privacy import column_name
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.orientation import spacing_mm
 from radiobject.ingest.ids import identified
@@ -115,11 +114,7 @@ def _load(image: PlannedImage, reorient: str | None) -> LoadedImage:
         )
     if isinstance(image.source, Path):
         return load_folder(image.source, reorient=reorient, keep=image.keep)
-    loaded = load_series(image.source, reorient=reorient)
-    # PatientID may have been read just to tell subjects apart: that is no wish to store it.
-    unwanted = {column_name("PatientID")} - {column_name(name) for name in image.keep}
-    columns = {name: value for name, value in loaded.columns.items() if name not in unwanted}
-    return replace(loaded, columns=columns)
+    return load_series(image.source, reorient=reorient)
 
 
 def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:

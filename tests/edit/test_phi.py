@@ -10,7 +10,7 @@ import pandas as pd
 
 from radiobject import RadiObject
 from radiobject.ingest import ingest_plan
-from radiobject.ingest.plan import plan_dicoms
+from radiobject.ingest.plan_dicom import plan_dicoms
 from radiobject.writers import RadiObjectWriter
 
 

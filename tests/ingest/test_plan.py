@@ -18,7 +18,8 @@ from radiobject import AlignmentError, IngestError, RadiObject, SchemaError
 from radiobject.exceptions import ConfigurationError, StoreExistsError, StoreNotFoundError
 from radiobject.formats.report import Verdict
 from radiobject.ingest import IngestOptions, ingest_plan
-from radiobject.ingest.plan import join_plans, plan_bids, plan_dicoms, plan_niftis
+from radiobject.ingest.plan import join_plans, plan_bids, plan_niftis
+from radiobject.ingest.plan_dicom import plan_dicoms
 
 KEY = b"sixteen bytes or more of a key"
 REPORT = IngestOptions(on_error="report")
@@ -197,7 +198,7 @@ def dicom_tree(tmp_path: Path) -> Path:
 
 
 def test_a_dicom_tree_is_planned_by_series(dicom_tree: Path, tmp_path: Path) -> None:
-    plan = plan_dicoms(dicom_tree)
+    plan = plan_dicoms(dicom_tree, subject_from="folder")
     assert plan.collections == ("CT",)
     outcome = ingest_plan(str(tmp_path / "store"), plan)
     radi = outcome.radi
@@ -226,7 +227,7 @@ def test_patient_ids_become_subjects_on_request_and_nothing_else(
 
 
 def test_worker_processes_can_do_the_work(dicom_tree: Path, bids: Path, tmp_path: Path) -> None:
-    plan = join_plans([plan_dicoms(dicom_tree), plan_bids(bids)])
+    plan = join_plans([plan_dicoms(dicom_tree, subject_from="folder"), plan_bids(bids)])
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn) as executor:
         options = IngestOptions(executor=executor)
@@ -244,7 +245,7 @@ def test_refused_series_are_in_the_report_or_stop_the_ingest(
 ) -> None:
     files = sorted((dicom_tree / "doe/ct").iterdir())
     files[len(files) // 2].unlink()
-    plan = plan_dicoms(dicom_tree)
+    plan = plan_dicoms(dicom_tree, subject_from="folder")
     with pytest.raises(IngestError, match="refused"):
         ingest_plan(str(tmp_path / "store"), plan)
     outcome = ingest_plan(str(tmp_path / "store"), plan, REPORT)

@@ -15,7 +15,8 @@ from pydicom import Dataset
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, ShapeError
 from radiobject.ingest import IngestOptions, ingest_images, ingest_plan
-from radiobject.ingest.plan import join_plans, plan_dicoms, plan_niftis
+from radiobject.ingest.plan import join_plans, plan_niftis
+from radiobject.ingest.plan_dicom import plan_dicoms
 from radiobject.storage.schema.label_index import read_label_rows
 
 SHAPE = (3, 4, 5)

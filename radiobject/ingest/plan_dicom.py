@@ -1,0 +1,252 @@
+"""What an ingest of DICOM will do: which series becomes which volume of which subject."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from radiobject.exceptions import ConfigurationError, IngestError
+from radiobject.formats.dicom import DicomScan, scan_files
+from radiobject.formats.dicom_options import DicomOptions
+from radiobject.formats.dicom_series import DicomSeries
+from radiobject.formats.dicom_table import COLUMNS, Row, refused_row, series_row, study_orders
+from radiobject.formats.discovery import ImageFormat, NoImagesError
+from radiobject.formats.report import IngestReport, ReportLine, Verdict
+from radiobject.ingest.patients import check_patients
+from radiobject.ingest.plan import IngestPlan, PlannedImage, kept_fields, owned_by_folder
+from radiobject.rows.expression import matching_rows
+
+SUBJECT_SOURCES = ("folder", "PatientID")
+"""Where the subject of a DICOM series is taken from."""
+
+DicomRoot = str | Path | Iterable[str | Path | tuple[str | Path, str]]
+_GLOB = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class _Root:
+    """A folder or file to scan, and the subject it was given with, if any."""
+
+    path: Path
+    subject: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class ScannedSeries:
+    """A volume that a scan found, its line of the report, and the subject of its folder."""
+
+    series: DicomSeries
+    line: ReportLine
+    folder_subject: str
+    asked: bool = False
+
+
+def scanned(
+    root: DicomRoot,
+    *,
+    keep: Sequence[str] = (),
+    options: DicomOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[DicomScan, list[ScannedSeries]]:
+    """Scan folders, files, a glob of them, or a list of (path, subject); errors as `plan_dicoms`."""
+    roots = list(_roots(root))
+    scan = scan_files([one.path for one in roots], keep=keep, options=options, progress=progress)
+    places = {one.path: one for one in roots}
+    found = []
+    for series, line in zip(scan.series, scan.lines, strict=True):
+        place = _root_of(series, places)
+        if place.subject is not None:
+            found.append(ScannedSeries(series, line, place.subject, asked=True))
+        elif place.name:
+            found.append(ScannedSeries(series, line, place.name))
+        else:
+            parts = Path(series.folder).parts
+            top = place.path if place.path.is_dir() else place.path.parent
+            found.append(ScannedSeries(series, line, parts[0] if parts else top.resolve().name))
+    return scan, found
+
+
+def _roots(root: DicomRoot) -> Iterator[_Root]:
+    if isinstance(root, str | Path):
+        text = str(root)
+        if _GLOB & set(text) and not Path(text).exists():
+            yield from _matches(text)
+        else:
+            yield _Root(Path(root))
+        return
+    for item in root:
+        if isinstance(item, str | Path):
+            yield _Root(Path(item))
+        else:
+            yield _Root(Path(item[0]), str(item[1]))
+
+
+def _matches(pattern: str) -> Iterator[_Root]:
+    """Yield what a glob matches; the subject is the first part of the path that varies."""
+    at = next(i for i, part in enumerate(Path(pattern).parts) if _GLOB & set(part))
+    matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
+    if not matches:
+        raise NoImagesError(f"{pattern!r} matches no folder or file")
+    for match in matches:
+        part = match.parts[at] if at < len(match.parts) else match.name
+        yield _Root(match, name=part if match.is_dir() or at < len(match.parts) - 1 else "")
+
+
+def _root_of(series: DicomSeries, places: Mapping[Path, _Root]) -> _Root:
+    first = series.files[0]
+    return next(places[path] for path in (first, *first.parents) if path in places)
+
+
+def plan_dicoms(
+    root: DicomRoot,
+    collection: str | None = None,
+    *,
+    subject_from: str | None = None,
+    keep: Sequence[str] = (),
+    allow_tilt: bool = False,
+    options: DicomOptions | None = None,
+    select: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> IngestPlan:
+    """Plan every series of a DICOM tree, found by what the files hold and not by their names.
+
+    Parameters
+    ----------
+    root : path-like, or iterable of path-like or (path-like, subject)
+        A folder to any depth, a file, a glob of them, or a list; the folders of a list may come
+        with the subject that each is of.
+    collection : str, optional
+        Where all series go; without it, one collection per modality.
+    subject_from : {"folder", "PatientID"}, optional
+        The subject is the first folder below `root`, or the header's PatientID. When not given, it
+        is the folder, and a folder with several patients, or a patient in several folders, is an
+        error.
+    keep : sequence of str
+        DICOM keywords to keep as columns; text fields of NIfTI among them are for other sources.
+    allow_tilt : bool
+        Accept a gantry tilt, with a sheared affine.
+    options : DicomOptions, optional
+        What else to accept, and how values are delivered.
+    select : mapping of str to str, optional
+        Per collection a filter expression over the columns of a scan
+        (`radiobject.formats.dicom_table.COLUMNS`), such as ``'description ~ "t1.*mpr"'``. A series
+        goes to the first that takes it; those that none takes are left out.
+    progress : callable, optional
+        Called with the number of files read so far.
+
+    Raises
+    ------
+    ConfigurationError
+        If a keyword or `subject_from` is unknown.
+    FileNotFoundError
+        If a path does not exist, or a glob matches nothing.
+    IngestError
+        If folders and patients disagree and `subject_from` is not given.
+    ValueError
+        If a selection is not an expression of the filter language.
+    """
+    if subject_from is not None and subject_from not in SUBJECT_SOURCES:
+        raise ConfigurationError(
+            f"subject_from must be one of {SUBJECT_SOURCES}, got {subject_from!r}"
+        )
+    kept = kept_fields(ImageFormat.DICOM, keep)
+    chosen = options or DicomOptions()
+    if allow_tilt:
+        chosen = replace(chosen, allow_tilt=True)
+    scan, found = scanned(root, keep=kept, options=chosen, progress=progress)
+    report = IngestReport(list(scan.report.refused), dict(scan.report.skipped))
+    wanted, names = _selected(found, select, collection, report)
+    owners = [_subject(one, subject_from, report) for one in wanted]
+    owned = [(one, name, owner) for one, name, owner in zip(wanted, names, owners, strict=True)
+             if owner is not None]  # fmt: skip
+    orders = study_orders([one.series for one, _, _ in owned], [owner for _, _, owner in owned])
+    planned = tuple(
+        PlannedImage(
+            name,
+            one.series,
+            owner,
+            columns={"study_order": order},
+            keep=kept,
+            format=ImageFormat.DICOM,
+            subject_asked=one.asked or subject_from is not None,
+        )
+        for (one, name, owner), order in zip(owned, orders, strict=True)
+    )
+    check_patients(owned_by_folder(planned))
+    return IngestPlan(planned, report=report)
+
+
+def _subject(one: ScannedSeries, subject_from: str | None, report: IngestReport) -> str | None:
+    """Return whose series it is; None, with a line of the report, where the header does not say."""
+    if subject_from != "PatientID" or one.asked:
+        return one.folder_subject
+    if one.series.identity.patient:
+        return one.series.identity.patient
+    why = "no PatientID: whose it is, is not known; take its subject from folders or from a list"
+    report.extend([replace(one.line, verdict=Verdict.REFUSED, reasons=(why,))])
+    return None
+
+
+def _selected(
+    found: list[ScannedSeries],
+    select: Mapping[str, str] | None,
+    collection: str | None,
+    report: IngestReport,
+) -> tuple[list[ScannedSeries], list[str]]:
+    """Return the series that are wanted, and the collection of each."""
+    if not select:
+        return found, [collection or one.series.identity.modality or "unknown" for one in found]
+    rows = table_rows(found, str)
+    columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in COLUMNS}
+    names: list[str | None] = [None] * len(found)
+    for name, expression in select.items():
+        for at in matching_rows(expression, columns, COLUMNS).nonzero()[0]:
+            names[at] = names[at] or name
+    for one, chosen in zip(found, names, strict=True):
+        if chosen is None:
+            line = replace(one.line, verdict=Verdict.REFUSED, harmless=True,
+                           reasons=("no selection takes it",))  # fmt: skip
+            report.extend([line])
+    pairs = [(one, name) for one, name in zip(found, names, strict=True) if name is not None]
+    if not pairs and found:
+        raise IngestError(
+            f"the selection takes none of {len(found)} volumes; `radiobject scan` shows them"
+        )
+    return [one for one, _ in pairs], [name for _, name in pairs]
+
+
+def table_rows(found: Sequence[ScannedSeries], hashed: Callable[[str], str]) -> list[Row]:
+    """Return the rows of a scan; `hashed` replaces what identifies a patient or a study."""
+    owners = [one.series.identity.patient or one.folder_subject for one in found]
+    orders = study_orders([one.series for one in found], owners)
+    return [
+        series_row(one.series, one.line, order, hashed)
+        for one, order in zip(found, orders, strict=True)
+    ]
+
+
+def scan_table(
+    root: DicomRoot,
+    hashed: Callable[[str], str],
+    *,
+    options: DicomOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[Row], IngestReport]:
+    """Return a row per volume and per refused series, with the subject of its folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path does not exist, or a glob matches nothing.
+    """
+    scan, found = scanned(root, options=options, progress=progress)
+    rows = [
+        {"collection": one.series.identity.modality, "subject": one.folder_subject} | row
+        for one, row in zip(found, table_rows(found, hashed), strict=True)
+    ]
+    refused = [{"collection": "", "subject": ""} | refused_row(x) for x in scan.report.refused]
+    return rows + refused, scan.report
