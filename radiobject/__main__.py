@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from typing import TYPE_CHECKING
+
+from radiobject.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from radiobject.cli import app
+else:
+    app = LazyModule("radiobject.cli.app", "the command line", "cli")
 
 
 def main() -> None:
@@ -14,9 +22,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
-    from radiobject.cli.app import run
-
-    run()
+    app.run()
 
 
 if __name__ == "__main__":

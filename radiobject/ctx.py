@@ -10,15 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
+import tiledb
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from radiobject.exceptions import ConfigurationError
-
-if TYPE_CHECKING:
-    import tiledb
 
 _MAX_LEVEL = {"zstd": 22, "lz4": 16, "gzip": 9, "none": 0}
 
@@ -89,7 +87,6 @@ class CompressionConfig(BaseModel):
 
     def as_filter(self) -> tiledb.Filter | None:
         """Return the TileDB compression filter, or None for no compression."""
-        import tiledb
 
         kinds = {
             Compressor.ZSTD: tiledb.ZstdFilter,
@@ -206,7 +203,6 @@ class RadiObjectConfig(BaseModel):
             Kept for programs that pass it. Credentials never enter a configuration: TileDB reads
             the AWS chain itself.
         """
-        import tiledb
 
         endpoint = self.s3.resolved_endpoint()
         settings: dict[str, str] = {
@@ -228,7 +224,6 @@ class RadiObjectConfig(BaseModel):
 
     def to_tiledb_ctx(self, include_s3_credentials: bool = False) -> tiledb.Ctx:
         """Return a new TileDB context with these settings."""
-        import tiledb
 
         return tiledb.Ctx(self.to_tiledb_config(include_s3_credentials))
 

@@ -11,17 +11,14 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from radiobject import parallel
 from radiobject.exceptions import ConfigurationError, StoreExistsError
+from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
 from radiobject.volume import Volume
-
-if TYPE_CHECKING:
-    from radiobject.radi_object import RadiObject
 
 LAYOUTS = ("collections", "flat", "bids")
 """One folder per collection; all in one folder; or BIDS-like names in a folder per subject."""

@@ -12,16 +12,20 @@ from tests.imports import ROOT, circles, graph, imports, modules, room_of, upwar
 
 LIBRARY = modules("radiobject")
 
-UPWARD: dict[tuple[str, str], str] = {}
+UPWARD = {
+    ("radiobject.ingest", "radiobject.ingestion"): "a package of verbs that is also a documented "
+    "import path: the names that give a data set are found on first use",
+}
 """(importer, imported) pairs that may go up, and why. At most three."""
 
 IN_FUNCTIONS = {
     "blosc2": "a tenth of a second, for the first tile that is decoded",
     "boto3": "extra s3",
-    "highdicom": "extra dicom",
+    "botocore": "extra s3",
+    "isal": "optional, a faster gzip",
     "monai": "extra ml, seconds",
     "obstore": "extra s3",
-    "pydicom": "extra dicom",
+    "rich": "extra cli",
     "torchio": "extra ml, seconds",
 }
 """Packages that a function may import, because they are optional or slow, and why."""

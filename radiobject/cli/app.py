@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from radiobject import __version__
 from radiobject.cli import changing, exporting, ingesting, inspecting, measuring, viewing
 from radiobject.cli.reporting import ExitCode, settings
 
@@ -26,8 +27,6 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from radiobject import __version__
-
         print(__version__)
         raise typer.Exit
 

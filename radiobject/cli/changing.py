@@ -9,6 +9,8 @@ import typer
 
 from radiobject.cli.options import AsJson, Subjects, Uri, Yes, opened
 from radiobject.cli.reporting import emit, reported
+from radiobject.storage.schema.label_build import ensure_label_rows
+from radiobject.storage.schema.removal import delete_tiledb_uri
 
 
 def _confirm(question: str, yes: bool) -> None:
@@ -35,7 +37,6 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete subjects, volumes or all of it. All but --all stays readable until `vacuum`."""
-    from radiobject.storage.schema.removal import delete_tiledb_uri
 
     if sum(map(bool, (subject, volume, everything))) != 1:
         raise typer.BadParameter("give one of --subject, --volume or --all")
@@ -95,7 +96,6 @@ def index_labels(
     as_json: AsJson = False,
 ) -> None:
     """Index label masks for foreground sampling, where that is not done yet."""
-    from radiobject.storage.schema.label_build import ensure_label_rows
 
     radi = opened(uri)
     rows: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ import typer
 from radiobject.cli.ingesting import threads
 from radiobject.cli.options import AsJson, At, Collections, Filter, Subjects, Uri, Workers, selected
 from radiobject.cli.reporting import emit, reported, show_progress
+from radiobject.export import export_niftis
 
 
 class Structure(StrEnum):
@@ -49,7 +50,6 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write volumes as NIfTI, with tables of subjects and volumes beside them."""
-    from radiobject.export import export_niftis
 
     radi = selected(uri, at=at, filter_by=filter_by, subjects=subject, collections=collection)
     with threads(workers) as executor:

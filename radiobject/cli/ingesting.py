@@ -8,18 +8,17 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from radiobject.cli.options import AsJson, Uri, Workers
-from radiobject.cli.reporting import ExitCode, emit, note, reported, show_progress
+from radiobject.cli.reporting import ExitCode, emit, note, reported, settings, show_progress
 from radiobject.cli.sources import Source, parse_source, plan_of, read_key, read_subjects
-
-if TYPE_CHECKING:
-    from radiobject.formats.report import IngestReport
-    from radiobject.ingest.entry import IngestOptions
-    from radiobject.ingest.plan import IngestPlan
+from radiobject.formats.report import IngestReport
+from radiobject.ingest.entry import IngestOptions
+from radiobject.ingest.plan import IngestPlan, join_plans
+from radiobject.ingestion import ingest_plan
 
 _INGEST_EXAMPLES = """
 Examples:
@@ -127,7 +126,6 @@ class _Arguments:
 
     def plan(self, sources: list[str]) -> IngestPlan:
         """Return what will be stored, before anything is."""
-        from radiobject.ingest.plan import join_plans
 
         parsed: list[Source] = [parse_source(text, self.kind.value) for text in sources]
         plan = join_plans(
@@ -149,7 +147,6 @@ class _Arguments:
 
     def options(self, exists: str, executor: Executor | None) -> IngestOptions:
         """Return the library's options."""
-        from radiobject.ingest.entry import IngestOptions
 
         return IngestOptions(
             reorient=self.reorient,
@@ -251,8 +248,6 @@ def _carry_out(
     *,
     append: bool,
 ) -> None:
-    from radiobject.cli.reporting import settings
-    from radiobject.ingestion import ingest_plan
 
     plan = arguments.plan(sources)
     with threads(workers) as executor:
@@ -275,7 +270,6 @@ def _write_report(path: Path, report: IngestReport) -> None:
 
 
 def _summarise(report: IngestReport, what: str) -> None:
-    from radiobject.formats.report import IngestReport
 
     doubtful = [line for line in report.lines if line.reasons]
     if doubtful:

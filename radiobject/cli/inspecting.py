@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import json
+import math
+from typing import Annotated, Any
 
+import numpy as np
+import pandas as pd
 import typer
 
 from radiobject.cli.options import AsJson, At, Filter, Subjects, Uri, opened, selected
@@ -16,13 +20,14 @@ from radiobject.cli.reporting import (
     size_text,
     table,
 )
+from radiobject.exceptions import AlignmentError, IntegrityError
+from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from radiobject.radi_object import RadiObject
-    from radiobject.volume_collection import VolumeCollection
+from radiobject.radi_object import RadiObject
+from radiobject.storage.schema.label_index import label_index_uri
+from radiobject.storage.tables.groups import object_kind
+from radiobject.storage.tiles.tile_index import TileIndex
+from radiobject.volume_collection import VolumeCollection
 
 _HIDDEN = ("obs_ids",)
 
@@ -91,9 +96,6 @@ def _described(radi: RadiObject) -> dict[str, Any]:
 
 
 def _collection(collection: VolumeCollection) -> dict[str, Any]:
-    from radiobject.storage.schema.label_index import label_index_uri
-    from radiobject.storage.tables.groups import object_kind
-    from radiobject.storage.tiles.tile_index import TileIndex
 
     locators = collection.locators()
     sizes = [
@@ -114,9 +116,6 @@ def _collection(collection: VolumeCollection) -> dict[str, Any]:
 
 
 def _n_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    import math
-
-    import numpy as np
 
     return math.prod(shape) * np.dtype(dtype).itemsize
 
@@ -157,7 +156,6 @@ def ls(
 
 def _narrow(volumes: VolumeCollection, frame: pd.DataFrame) -> pd.DataFrame:
     """Return what fits a terminal: ids, shape, spacing and axes."""
-    from radiobject.geometry.orientation import axis_codes, spacing_mm
 
     affines = volumes.affines()
     return frame[["obs_id", "obs_subject_id"]].assign(
@@ -174,7 +172,6 @@ def _show(frame: pd.DataFrame, as_json: bool) -> None:
 
 
 def _ids(text: str) -> list[str]:
-    import json
 
     return json.loads(text or "[]")
 
@@ -196,7 +193,6 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Check that rows, ids and stored volumes agree; exit code 5 if they do not."""
-    from radiobject.exceptions import AlignmentError, IntegrityError
 
     radi = opened(uri)
     problem: str | None = None

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from radiobject.cli.ingesting import parse_patch_size
 from radiobject.cli.options import AsJson, Collections, Uri, selected
 from radiobject.cli.reporting import emit, reported, size_text
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from radiobject.storage.read.locator import VolumeLocator
-    from radiobject.storage.read.reader import ReadRequest
+from radiobject.geometry.box import Box
+from radiobject.stats import TileDBStats
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.reader import ReadRequest, read_batch
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,6 @@ class Measured:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures that are printed."""
-        import numpy as np
 
         per_sample = np.asarray(self.seconds) / self.batch_size
         samples = len(self.seconds) * self.batch_size
@@ -95,10 +93,6 @@ def measure(
     ValueError
         If there is no volume as large as the patch.
     """
-    import numpy as np
-
-    from radiobject.stats import TileDBStats
-    from radiobject.storage.read.reader import read_batch
 
     fitting = [
         locator
@@ -126,8 +120,6 @@ def _random_request(
     rng: np.random.Generator, locators: list[VolumeLocator], out: np.ndarray
 ) -> ReadRequest:
     """Return the request for a patch of the shape of `out`, anywhere in any volume."""
-    from radiobject.geometry.box import Box
-    from radiobject.storage.read.reader import ReadRequest
 
     locator = locators[rng.integers(len(locators))]
     sides = (*out.shape, 1)[: len(locator.shape)]

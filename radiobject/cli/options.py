@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from radiobject.radi_object import RadiObject
+from radiobject.radi_object import RadiObject
 
 Uri = Annotated[
     str, typer.Argument(metavar="URI", help="The data set: a folder or s3://bucket/name.")
@@ -36,7 +35,6 @@ Workers = Annotated[
 
 def opened(uri: str, at: int | None = None) -> RadiObject:
     """Return the data set at `uri`, opened now so that an error comes first."""
-    from radiobject.radi_object import RadiObject
 
     radi = RadiObject(uri, at=at)
     len(radi)

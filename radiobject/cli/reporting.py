@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from radiobject.exceptions import IntegrityError, LockError, RadiObjectError
 from radiobject.jsonable import plain
 
 P = ParamSpec("P")
@@ -129,7 +130,6 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         settings.json = bool(kwargs.get("as_json", False))
-        from radiobject.exceptions import RadiObjectError
 
         try:
             with warnings.catch_warnings():
@@ -154,7 +154,6 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
 
 def exit_code(error: BaseException) -> ExitCode:
     """Return the code a command ends with after `error`."""
-    from radiobject.exceptions import IntegrityError, LockError
 
     if isinstance(error, LockError):
         return ExitCode.LOCKED

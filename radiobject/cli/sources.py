@@ -6,16 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from radiobject.cli.reporting import note
 from radiobject.exceptions import ConfigurationError, IngestError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from radiobject.formats.discovery import ImageSource
-    from radiobject.ingest.plan import IngestPlan
+from radiobject.formats.discovery import ImageSource, detect_format
+from radiobject.ingest.plan import IngestPlan, plan_bids, plan_niftis
+from radiobject.ingest.plan_dicom import plan_dicoms
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
 _BIDS_MARKS = ("dataset_description.json", "participants.tsv")
@@ -57,7 +55,6 @@ def parse_source(text: str, kind: str = "auto") -> Source:
 
 
 def _kind_of(place: str) -> str:
-    from radiobject.formats.discovery import detect_format
 
     folder = Path(place)
     if folder.is_dir() and any((folder / mark).is_file() for mark in _BIDS_MARKS):
@@ -71,9 +68,6 @@ def plan_of(
     source: Source, *, keep: Sequence[str], subject_pattern: str | None, subject_from: str
 ) -> IngestPlan:
     """Return the plan to ingest one source."""
-    from radiobject.ingest.plan import plan_bids, plan_niftis
-    from radiobject.ingest.plan_dicom import plan_dicoms
-
     if source.kind == "bids":
         if source.name is not None:
             raise ConfigurationError(
@@ -115,7 +109,6 @@ def read_subjects(path: Path) -> pd.DataFrame:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    import pandas as pd
 
     separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
     if not path.is_file():

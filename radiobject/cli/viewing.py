@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from radiobject.cli.options import AsJson, At, Uri, opened
 from radiobject.cli.reporting import emit, note, reported
+from radiobject.lazy import LazyModule
+
+if TYPE_CHECKING:
+    from radiobject.viewer import server
+else:
+    server = LazyModule("radiobject.viewer.server", "the viewer", "cli")
 
 
 @reported
@@ -21,22 +27,16 @@ def view(
     as_json: AsJson = False,
 ) -> None:
     """Look at a data set in the browser; only this machine and this URL can, until Ctrl-C."""
-    try:
-        from radiobject.viewer.server import Server
-    except ImportError as error:
-        raise ImportError(
-            f"the viewer needs {error.name}: pip install 'radiobject[cli]'"
-        ) from error
     radi = opened(uri, at)
-    with Server(radi, port=port) as server:
+    with server.Server(radi, port=port) as running:
         if as_json:
-            emit({"url": server.url})
+            emit({"url": running.url})
         else:
-            print(server.url, flush=True)
+            print(running.url, flush=True)
             note("Ctrl-C ends it")
         if browser:
-            server.open_browser()
-        server.serve()
+            running.open_browser()
+        running.serve()
 
 
 def register(app: typer.Typer) -> None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
+from radiobject.radi_object import RadiObject
 from radiobject.sampling.labels import MAX_CLASSES
 from radiobject.storage.io.layout import OBS_IDS, base_name
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.viewer.planes import plane_views, wire_dtype
 from radiobject.viewer.tiles import tile_index_of
-
-if TYPE_CHECKING:
-    from radiobject.radi_object import RadiObject
-    from radiobject.storage.read.locator import VolumeLocator
-    from radiobject.volume_collection import VolumeCollection
+from radiobject.volume_collection import VolumeCollection
 
 _SAME_PLACE_MM = 1e-3
 _LABEL_KINDS = "biu"
@@ -88,7 +86,7 @@ class Catalog:
     def volume(self, collection: str, obs_id: str) -> dict[str, Any]:
         """Return all that the page needs to show a volume; KeyError if there is none."""
         volumes = self._radi.collection(collection)
-        one = cast("VolumeCollection", volumes.loc[[obs_id]])
+        one = cast(VolumeCollection, volumes.loc[[obs_id]])
         locator = self.locate(collection, obs_id)
         affine = one.affines()[0]
         row = one.to_obs().iloc[0].drop(["affine_json"], errors="ignore")

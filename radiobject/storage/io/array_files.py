@@ -9,6 +9,7 @@ from typing import Protocol
 
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.storage.io.libtiledb import is_remote
+from radiobject.storage.io.remote import RemoteFiles
 
 
 class ArrayFiles(Protocol):
@@ -85,7 +86,5 @@ def map_file(path: Path) -> mmap.mmap:
 def open_files(uri: str) -> ArrayFiles:
     """Return the files of the array at `uri`."""
     if is_remote(uri):
-        from radiobject.storage.io.remote import RemoteFiles
-
         return RemoteFiles(uri)
     return LocalFiles(uri)

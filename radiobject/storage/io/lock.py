@@ -10,6 +10,7 @@ last writer died and that what it left must be rolled back.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -160,7 +161,6 @@ class _LocalLock:
 
     def _open(self, root: str) -> int:
         """Open and lock the file that is at the path now, not one that was removed meanwhile."""
-        import fcntl
 
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         while True:
