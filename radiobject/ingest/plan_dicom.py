@@ -52,7 +52,7 @@ def scanned(
     options: DicomOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[DicomScan, list[ScannedSeries]]:
-    """Scan folders, files, a glob of them, or a list of (path, subject); errors as `plan_dicoms`."""
+    """Scan folders, files, a glob of them, or (path, subject) pairs; errors as `plan_dicoms`."""
     roots = list(_roots(root))
     scan = scan_files([one.path for one in roots], keep=keep, options=options, progress=progress)
     places = {one.path: one for one in roots}
