@@ -1,15 +1,15 @@
 """A BIDS folder as an index: which image belongs to which subject and collection, and its columns.
 
 The names and the inheritance of sidecars follow the Brain Imaging Data Structure, version 1.10.
-Nothing is written and no voxel is read.
+Nothing is written and no voxel is read. A damaged table or sidecar costs what it would have told:
+it is named in the index, and the images go in.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,65 +18,30 @@ from typing import Any
 import pandas as pd
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.bids_names import ENTITY_COLUMNS, LABEL_SUFFIXES, BidsName
+from radiobject.formats.bids_sidecars import SIDECAR_FIELDS, Sidecars, as_column
+from radiobject.formats.bids_tables import BidsTables, Ignored
 from radiobject.formats.image import Scalar
+from radiobject.formats.links import why_not_followed
 
-ENTITY_COLUMNS: Mapping[str, str] = {
-    "ses": "session", "task": "task", "acq": "acquisition", "ce": "ceagent", "trc": "tracer",
-    "rec": "reconstruction", "dir": "direction", "run": "run", "echo": "echo", "flip": "flip",
-    "inv": "inversion", "mt": "mtransfer", "part": "part", "space": "space", "res": "resolution",
-    "den": "density", "label": "label", "desc": "description", "hemi": "hemisphere",
-    "chunk": "chunk", "split": "split",
-}  # fmt: skip
-"""Obs columns of the entities in a file name."""
+__all__ = [
+    "ENTITY_COLUMNS",
+    "LABEL_SUFFIXES",
+    "METADATA_KEY",
+    "SIDECAR_FIELDS",
+    "BidsImage",
+    "BidsIndex",
+    "BidsName",
+    "index_bids",
+    "looks_like_bids",
+]
 
-SIDECAR_FIELDS = frozenset(
-    {
-        "BodyPart", "ContrastBolusIngredient", "DelayTime", "DwellTime", "EchoTime", "EchoTime1",
-        "EchoTime2", "EffectiveEchoSpacing", "FlipAngle", "InjectedMass", "InjectedMassUnits",
-        "InjectedRadioactivity", "InjectedRadioactivityUnits", "InversionTime",
-        "MagneticFieldStrength", "Manufacturer", "ManufacturersModelName", "Modality",
-        "MRAcquisitionType",
-        "MTState", "MultibandAccelerationFactor", "ParallelReductionFactorInPlane",
-        "PartialFourier", "PhaseEncodingDirection", "ReceiveCoilName", "RepetitionTime",
-        "RepetitionTimeExcitation", "RepetitionTimePreparation", "ScanningSequence",
-        "SequenceVariant", "SkullStripped", "SliceEncodingDirection", "SliceThickness",
-        "SliceTiming", "SpoilingState", "TaskName", "TotalReadoutTime", "TracerName",
-        "TracerRadionuclide", "Units",
-    }
-)  # fmt: skip
-"""Sidecar fields that become columns, under their BIDS names and in BIDS units (seconds). Others,
-which may name a person, a place or a date, are kept only when a caller names them."""
-
-LABEL_SUFFIXES = frozenset({"dseg", "mask"})
-"""Suffixes of label images."""
+METADATA_KEY = "bids"
+"""Key of a volume's metadata with what an export needs to write its file and sidecar again."""
 
 _IMAGE_ENDINGS = (".nii.gz", ".nii")
-_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+.]+)")
-_MISSING = "n/a"
-
-
-@dataclass(frozen=True)
-class BidsName:
-    """A BIDS file name taken apart: entities such as ``{"sub": "01", "run": "2"}`` and suffix."""
-
-    entities: dict[str, str]
-    suffix: str
-
-    @classmethod
-    def parse(cls, stem: str) -> BidsName | None:
-        """Return the parts of a name without its ending, or None if it is not a BIDS name."""
-        *pairs, suffix = stem.split("_")
-        entities: dict[str, str] = {}
-        for pair in pairs:
-            match = _ENTITY.fullmatch(pair)
-            if match is None:
-                return None
-            entities[match[1]] = match[2]
-        return cls(entities, suffix) if suffix.isalnum() else None
-
-    def applies_to(self, other: BidsName) -> bool:
-        """Return whether a sidecar of this name describes a file of the `other` name."""
-        return self.suffix == other.suffix and self.entities.items() <= other.entities.items()
+_GRADIENTS = ("bval", "bvec")
+_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -92,13 +57,17 @@ class BidsImage:
     obs_id : str
         The file name without its ending, such as "sub-01_ses-1_T1w".
     columns : dict
-        Entities and allowed sidecar fields.
+        Entities, allowed sidecar fields, and what sessions.tsv and scans.tsv say.
+    metadata : dict
+        Under `METADATA_KEY`, as JSON: the folder, the entities but the subject, the suffix, the
+        kept fields of the sidecar, and gradients.
     """
 
     path: Path
     subject_id: str
     obs_id: str
     columns: dict[str, Scalar]
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,37 +81,70 @@ class BidsIndex:
         ``<desc>_dseg``, with the space where there is one, and with the pipeline in front where
         two would share a name.
     participants : DataFrame
-        participants.tsv with its first column as ``obs_subject_id``; subjects that it leaves out
-        have no row.
+        participants.tsv and the phenotypes with ``obs_subject_id`` first; subjects that they leave
+        out have no row.
     labels : frozenset of str
         The collections that are label images.
     skipped : dict
         Image files left out, relative to the folder, and why.
+    refused : dict
+        Image files that should have been read and cannot be, and why.
+    faults : dict
+        Tables and sidecars that were not used, or not all of them, and why.
+    notes : tuple of str
+        What was taken in another way than it is written.
     """
 
     collections: dict[str, list[BidsImage]]
     participants: pd.DataFrame
     labels: frozenset[str] = frozenset()
     skipped: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
 class _Tree:
-    """A data set's folder while it is walked: sidecars found on the way down.
+    """A data set's folder while it is walked.
 
     ``home`` is the folder that links must not leave: the data set's own, also for a pipeline in it.
     """
 
     root: Path
     home: Path
-    keep: frozenset[str]
+    sidecars: Sidecars
+    tables: BidsTables
+    ignored: Ignored
     skipped: dict[str, str]
-    sidecars: dict[str, list[tuple[BidsName, Path]]] = field(default_factory=dict)
-    contents: dict[Path, dict[str, Any]] = field(default_factory=dict)
+    refused: dict[str, str]
+    companions: Counter[str]
+    follow: bool = False
+
+
+def looks_like_bids(folder: Path) -> bool:
+    """Return whether a folder is a BIDS data set, with its marker or by its subjects' folders."""
+    if not folder.is_dir():
+        return False
+    subjects = _subject_folders(folder)
+    if (folder / "dataset_description.json").is_file():
+        return bool(subjects)
+    for subject in subjects[:3]:
+        for depth in ("*/*", "ses-*/*/*"):
+            for path in (folder / subject).glob(depth):
+                stem = _stem(path.name)
+                name = BidsName.parse(stem) if stem else None
+                if name is not None and f"sub-{name.entities.get('sub')}" == subject:
+                    return True
+    return False
 
 
 def index_bids(
-    root: str | Path, *, keep: Sequence[str] = (), derivatives: bool = True
+    root: str | Path,
+    *,
+    keep: Sequence[str] = (),
+    derivatives: bool = True,
+    follow_links: bool = False,
 ) -> BidsIndex:
     """Index a BIDS folder.
 
@@ -151,24 +153,26 @@ def index_bids(
     root : path-like
         A raw or derivative data set.
     keep : sequence of str
-        Sidecar fields to keep besides `SIDECAR_FIELDS`.
+        Sidecar fields to keep besides `SIDECAR_FIELDS`, and columns of dates of sessions and scans.
     derivatives : bool
         Also index the label images (``*_dseg``, ``*_mask``) of ``derivatives/<pipeline>``.
+    follow_links : bool
+        Follow links out of the folder.
 
     Raises
     ------
     FileNotFoundError
         If the folder does not exist.
     IngestError
-        If it has no ``sub-*`` folder, or a sidecar or table in it is damaged.
+        If it has no ``sub-*`` folder.
     """
     folder = Path(root)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
-    if not _subject_folders(folder):
+    subjects = _subject_folders(folder)
+    if not subjects:
         raise IngestError(f"{folder.name!r} is no BIDS folder: it has no sub-* folder")
-    skipped: dict[str, str] = {}
-    tree = _Tree(folder, folder, SIDECAR_FIELDS | frozenset(keep), skipped)
+    tree = _tree(folder, keep, follow_links)
     collections: dict[str, list[BidsImage]] = defaultdict(list)
     labels: set[str] = set()
     for name, image in _images(tree):
@@ -177,10 +181,35 @@ def index_bids(
             labels.add(collection)
         collections[collection].append(image)
     if derivatives:
-        for collection, images in _derived_labels(folder, tree.keep, skipped).items():
+        for collection, images in _derived_labels(tree).items():
             collections[collection] += images
             labels.add(collection)
-    return BidsIndex(dict(collections), _participants(folder), frozenset(labels), skipped)
+    participants = tree.tables.participants(subjects)
+    _say_of_the_rest(tree)
+    return BidsIndex(
+        dict(collections),
+        participants,
+        frozenset(labels),
+        tree.skipped,
+        tree.refused,
+        tree.sidecars.faults | tree.tables.faults,
+        (*tree.sidecars.notes, *tree.tables.notes),
+    )
+
+
+def _tree(folder: Path, keep: Sequence[str], follow: bool) -> _Tree:
+    fields = SIDECAR_FIELDS | frozenset(keep)
+    return _Tree(
+        folder,
+        folder,
+        Sidecars(folder, fields, follow),
+        BidsTables(folder, frozenset(keep), follow),
+        Ignored(folder),
+        {},
+        {},
+        Counter(),
+        follow,
+    )
 
 
 def _subject_folders(folder: Path) -> list[str]:
@@ -190,18 +219,29 @@ def _subject_folders(folder: Path) -> list[str]:
         )
 
 
-def _derived_labels(
-    root: Path, keep: frozenset[str], skipped: dict[str, str]
-) -> dict[str, list[BidsImage]]:
+def _derived_labels(tree: _Tree) -> dict[str, list[BidsImage]]:
     """Return the label images of every pipeline, by collection."""
     found: dict[str, dict[str, list[BidsImage]]] = defaultdict(dict)
-    above = root / "derivatives"
+    above = tree.root / "derivatives"
     for pipeline in sorted(above.iterdir()) if above.is_dir() else []:
-        if pipeline.name.startswith(".") or not pipeline.is_dir() or _leads_out(root, pipeline):
+        place = pipeline.relative_to(tree.home).as_posix()
+        if pipeline.name.startswith(".") or not pipeline.is_dir() or f"{place}/" in tree.ignored:
             continue
-        for name, image in _images(_Tree(pipeline, root, keep, skipped)):
+        why = why_not_followed(tree.home, pipeline, follow=tree.follow)
+        if why:
+            tree.refused[place] = why
+            continue
+        others = 0
+        branch = _Tree(**{**vars(tree), "root": pipeline})
+        for name, image in _images(branch):
             if name.suffix in LABEL_SUFFIXES:
                 found[_label_collection(name)].setdefault(pipeline.name, []).append(image)
+            else:
+                others += 1
+        if others:
+            tree.skipped[place] = (
+                f"{others} images that are no label masks; ingest this folder itself to have them"
+            )
     return {
         collection if len(pipelines) == 1 else f"{pipeline}_{collection}": images
         for collection, pipelines in found.items()
@@ -219,31 +259,69 @@ def _images(tree: _Tree) -> Iterator[tuple[BidsName, BidsImage]]:
     """Yield the images below ``sub-*``, sorted, with the sidecars that apply to them."""
     _read_folder(tree, tree.root)
     for subject in _subject_folders(tree.root):
-        if _leads_out(tree.home, tree.root / subject):
-            tree.skipped[_relative(tree, tree.root / subject)] = "a link out of the folder"
-        else:
-            yield from _walk(tree, tree.root / subject, (tree.root,), subject)
+        place = tree.root / subject
+        why = why_not_followed(tree.home, place, follow=tree.follow)
+        if why:
+            tree.refused[_relative(tree, place)] = why
+        elif f"{_relative(tree, place)}/" not in tree.ignored:
+            sessions = tree.tables.sessions(place)
+            yield from _walk(tree, place, (tree.root,), subject, sessions, {})
 
 
 def _walk(
-    tree: _Tree, folder: Path, above: tuple[Path, ...], subject: str
+    tree: _Tree,
+    folder: Path,
+    above: tuple[Path, ...],
+    subject: str,
+    sessions: Mapping[str, dict[str, Scalar]],
+    scans: Mapping[str, dict[str, Scalar]],
 ) -> Iterator[tuple[BidsName, BidsImage]]:
     files, subfolders = _read_folder(tree, folder)
     chain = (*above, folder)
+    scans = _scans_here(tree, folder) or scans
+    stems = {_stem(path.name): path for path in sorted(files, key=lambda p: len(p.name))}
     for path in files:
-        stem = path.name[: -len(".nii.gz" if path.name.endswith(".gz") else ".nii")]
+        stem = _stem(path.name)
         name = BidsName.parse(stem)
-        why = _unusable(tree, path, name, subject)
+        why = _unusable(tree, path, name, subject, stems)
         if name is None or why:
-            tree.skipped[_relative(tree, path)] = why
             continue
         columns: dict[str, Scalar] = {
             column: name.entities[key] for key, column in ENTITY_COLUMNS.items()
             if key in name.entities
         }  # fmt: skip
-        yield name, BidsImage(path, subject, stem, columns | _sidecar(tree, chain, name))
+        fields = tree.sidecars.fields_of(chain, name)
+        plain = {key: as_column(value) for key, value in fields.items()}
+        columns |= {key: value for key, value in plain.items() if value is not None}
+        columns |= sessions.get(name.entities.get("ses", ""), {})
+        columns |= scans.get(f"{folder.name}/{path.name}", {})
+        yield name, BidsImage(path, subject, stem, columns, _metadata(folder, name, fields, path))
     for subfolder in subfolders:
-        yield from _walk(tree, subfolder, chain, subject)
+        if f"{_relative(tree, subfolder)}/" not in tree.ignored:
+            yield from _walk(tree, subfolder, chain, subject, sessions, scans)
+
+
+def _scans_here(tree: _Tree, folder: Path) -> Mapping[str, dict[str, Scalar]]:
+    parts = folder.relative_to(tree.root).parts
+    path = folder / f"{'_'.join(parts[:2])}_scans.tsv"
+    return tree.tables.scans(path) if len(parts) <= 2 else {}
+
+
+def _metadata(
+    folder: Path, name: BidsName, fields: Mapping[str, Any], path: Path
+) -> dict[str, str]:
+    kept: dict[str, Any] = {
+        "datatype": folder.name,
+        "entities": {key: value for key, value in name.entities.items() if key != "sub"},
+        "suffix": name.suffix,
+        "sidecar": dict(fields),
+    }
+    for ending in _GRADIENTS:
+        beside = path.with_name(f"{_stem(path.name)}.{ending}")
+        if beside.is_file() and beside.stat().st_size < 1 << 20:
+            kept[ending] = beside.read_text("utf-8", "replace")
+    text = json.dumps(kept).encode("utf-8", "replace").decode()
+    return {METADATA_KEY: text}
 
 
 def _read_folder(tree: _Tree, folder: Path) -> tuple[list[Path], list[Path]]:
@@ -253,100 +331,75 @@ def _read_folder(tree: _Tree, folder: Path) -> tuple[list[Path], list[Path]]:
     sidecars: list[tuple[BidsName, Path]] = []
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name.startswith("."):
+            path = Path(entry.path)
+            if entry.name.startswith(".") or _relative(tree, path) in tree.ignored:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                subfolders.append(Path(entry.path))
-            elif entry.name.endswith(_IMAGE_ENDINGS):
-                images.append(Path(entry.path))
-            elif entry.name.endswith(".json"):
+                subfolders.append(path)
+            elif entry.is_dir():
+                why = _why_not_entered(tree, path)
+                if why:
+                    tree.refused[_relative(tree, path)] = why
+                else:
+                    subfolders.append(path)
+            elif _stem(entry.name):
+                images.append(path)
+            elif entry.name.lower().endswith(".json"):
                 name = BidsName.parse(entry.name[: -len(".json")])
                 if name is not None:
-                    sidecars.append((name, Path(entry.path)))
-    tree.sidecars[str(folder)] = sidecars
+                    sidecars.append((name, path))
+            elif folder != tree.root:
+                tree.companions["".join(path.suffixes[-2:]) or path.name] += 1
+    tree.sidecars.seen[str(folder)] = sidecars
     return images, subfolders
 
 
-def _unusable(tree: _Tree, path: Path, name: BidsName | None, subject: str) -> str:
-    """Return why an image is left out, or an empty string."""
+def _why_not_entered(tree: _Tree, link: Path) -> str:
+    """Return why a linked folder is not entered: it leads out, or round in a circle."""
+    if not tree.follow:
+        return why_not_followed(tree.home, link) or "a link to a folder; not entered"
+    return (
+        "a link round in a circle"
+        if link.resolve() in link.resolve().parents
+        or (link.parent.resolve().is_relative_to(link.resolve()))
+        else ""
+    )
+
+
+def _stem(name: str) -> str:
+    """Return the name of an image file without its ending; empty for any other file."""
+    ending = next((end for end in _IMAGE_ENDINGS if name.lower().endswith(end)), None)
+    return "" if ending is None else name[: -len(ending)]
+
+
+def _unusable(
+    tree: _Tree, path: Path, name: BidsName | None, subject: str, stems: Mapping[str, Path]
+) -> str:
+    """Return why an image is left out, and remember it; an empty string if it is not."""
+    place = _relative(tree, path)
+    why = why_not_followed(tree.home, path, follow=tree.follow)
+    if why:
+        tree.refused[place] = why
+        return why
     if name is None:
-        return "not a BIDS name"
-    if f"sub-{name.entities.get('sub')}" != subject:
-        return f"its name is not of {subject}"
-    if path.is_symlink():
-        if _leads_out(tree.home, path):
-            return "a link out of the folder"
-        if not path.exists():
-            return "a link to a file that is not there (fetch it first)"
-    return ""
+        why = "not a BIDS name"
+    elif f"sub-{name.entities.get('sub')}" != subject:
+        why = f"its name is not of {subject}"
+    elif (twin := stems[_stem(path.name)]) != path:
+        why = f"{twin.name} beside it is taken"
+    if why:
+        tree.skipped[place] = why
+    return why
+
+
+def _say_of_the_rest(tree: _Tree) -> None:
+    for ending, count in sorted(tree.companions.items()):
+        if not ending.endswith((".json", ".tsv", ".bval", ".bvec")):
+            tree.skipped[f"*{ending}"] = f"{count} files that are no NIfTI images"
+    for other in ("sourcedata", "rawdata"):
+        if (tree.root / other).is_dir():
+            tree.skipped[f"{other}/"] = "not looked into"
 
 
 def _relative(tree: _Tree, path: Path) -> str:
-    return str(path.relative_to(tree.home))
-
-
-def _leads_out(root: Path, path: Path) -> bool:
-    """Return whether a link ends outside the data set; a git-annex link ends inside."""
-    return path.is_symlink() and not path.resolve().is_relative_to(root.resolve())
-
-
-def _sidecar(tree: _Tree, chain: tuple[Path, ...], name: BidsName) -> dict[str, Scalar]:
-    """Return the fields that apply to an image: those nearer to it win (inheritance principle)."""
-    fields: dict[str, Scalar] = {}
-    for folder in chain:
-        applicable = [
-            (len(sidecar.entities), path)
-            for sidecar, path in tree.sidecars[str(folder)]
-            if sidecar.applies_to(name)
-        ]
-        for _, path in sorted(applicable):
-            fields |= _fields(tree, path)
-    return fields
-
-
-def _fields(tree: _Tree, path: Path) -> dict[str, Scalar]:
-    """Return the kept fields of a sidecar, read once."""
-    if path not in tree.contents:
-        if _leads_out(tree.home, path):
-            tree.contents[path] = {}
-            return {}
-        try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise IngestError(f"{path.name}: damaged sidecar ({error})") from error
-        if not isinstance(content, dict):
-            raise IngestError(f"{path.name}: a sidecar must hold a JSON object")
-        tree.contents[path] = {
-            key: _scalar(value) for key, value in content.items()
-            if key in tree.keep and value is not None
-        }  # fmt: skip
-    return tree.contents[path]
-
-
-def _scalar(value: Any) -> Scalar:
-    if isinstance(value, bool):
-        return int(value)
-    return value if isinstance(value, str | int | float) else json.dumps(value)
-
-
-def _participants(root: Path) -> pd.DataFrame:
-    """Return participants.tsv, which a BIDS folder may lack."""
-    path = root / "participants.tsv"
-    table = pd.DataFrame({"obs_subject_id": pd.Series([], dtype="str")})
-    if path.is_file() and not _leads_out(root, path):
-        try:
-            table = pd.read_csv(path, sep="\t", na_values=[_MISSING], dtype={0: "str"})
-        except (ValueError, OSError) as error:
-            raise IngestError(f"participants.tsv: damaged table ({error})") from error
-        if table.columns[0] != "participant_id":
-            raise IngestError(
-                f"participants.tsv: its first column is {table.columns[0]!r}, expected "
-                "'participant_id'"
-            )
-        ids = table["participant_id"].astype("str")
-        table["participant_id"] = ids.where(ids.str.startswith("sub-"), "sub-" + ids)
-        table = table.rename(columns={"participant_id": "obs_subject_id"})
-        repeated = table["obs_subject_id"][table["obs_subject_id"].duplicated()].tolist()
-        if repeated:
-            raise IngestError(f"participants.tsv: {repeated[0]!r} occurs more than once")
-    return table
+    return path.relative_to(tree.home).as_posix()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import glob
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from radiobject.exceptions import IngestError
-from radiobject.formats.guards import is_archive
+from radiobject.formats.links import OUTSIDE, why_not_followed
+from radiobject.formats.nifti_header import is_nifti
+from radiobject.formats.readers import reader_of, stem_of, why_closed
+from radiobject.formats.search import Found, is_glob, search_images
 
 PathLike = str | os.PathLike[str]
 SubjectIdFn = Callable[[Path], str]
@@ -20,8 +24,6 @@ ImageSource = PathLike | Sequence[tuple[PathLike, str]]
 _LOG = logging.getLogger(__name__)
 DICOM_HEAD_BYTES = 132
 """A preamble of 128 bytes and the word DICM."""
-
-_GLOB_CHARACTERS = frozenset("*?[")
 
 
 class NoImagesError(IngestError, FileNotFoundError):
@@ -33,6 +35,8 @@ class ImageFormat(StrEnum):
 
     NIFTI = "nifti"
     DICOM = "dicom"
+    FILE = "file"
+    """Any other format of one file per volume that has a reader."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,15 @@ def detect_format(source: ImageSource) -> ImageFormat:
     IngestError
         If it holds neither NIfTI nor DICOM, or both.
     """
-    paths = [path for path, _ in _listed(source, None)] if _is_list(source) else [source]
+    if _is_list(source):
+        paths: list[object] = [path for path, _ in _listed(source, None)]
+        # One that is gone is told by who reads the list; the others say what it holds.
+        paths = [path for path in paths if Path(path).exists()] or paths  # type: ignore[arg-type]
+    else:
+        paths = [source]
     formats = {_format_of_path(path) for path in paths}
-    if len(formats) == 1:
-        return formats.pop()
+    if formats and (kind := _one_kind(formats)) is not None:
+        return kind
     if not formats:
         raise NoImagesError("an empty list has no format: give at least one (path, subject id)")
     raise IngestError("the list mixes NIfTI and DICOM; give each its own collection")
@@ -134,31 +143,92 @@ def discover_nifti_pairs(
 def resolve_nifti_source(
     source: ImageSource, subject_id_fn: SubjectIdFn | None = None
 ) -> list[tuple[Path, str]]:
-    """Return (path, subject id) of every NIfTI image of a file, folder, glob or list.
+    """Return (path, subject id) of every image file of a file, folder, glob or list.
 
     A folder is not searched below its first level. Where ``a.nii`` lies beside ``a.nii.gz``, the
-    compressed one is taken.
+    compressed one is taken. Without `subject_id_fn` the subject is the name of the file, or where
+    all have one name, of the folder that differs.
 
     Raises
     ------
     FileNotFoundError
         If a path does not exist, or nothing matches.
+    IngestError
+        If files of one name lie in several folders and it is not clear whose they are.
     """
-    subject_of = subject_id_fn or nifti_stem
+    pairs, found = resolve_files(source, subject_id_fn)
+    for name, why in found.refused.items():
+        if _is_list(source):
+            raise FileNotFoundError(f"nothing at {name}")
+        _LOG.warning("%s is %s", name, why)
+    if not pairs and not _is_list(source):
+        raise NoImagesError(f"no image file in {source!r}{_seen(found)}")
+    return pairs
+
+
+def resolve_files(
+    source: ImageSource, subject_id_fn: SubjectIdFn | None = None, *, follow_links: bool = False
+) -> tuple[list[tuple[Path, str]], Found]:
+    """Do what `resolve_nifti_source` does, and return beside it what else was seen."""
     if _is_list(source):
-        return _listed(source, subject_of)
+        given = _listed(source, subject_id_fn or stem_of)
+        there = [pair for pair in given if pair[0].exists()]
+        gone = {str(path): _why_gone(path) for path, _ in given if not path.exists()}
+        return there, Found(Path(), [path for path, _ in there], gone)
     text = os.fspath(source)  # type: ignore[arg-type]
-    if Path(text).is_dir():
-        paths = _volumes_in(Path(text))
-    elif _is_glob(text):
-        paths = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
-        paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    if is_glob(text) or _is_folder_of_images(Path(text)):
+        found = search_images(text, follow=follow_links)
     else:
-        paths = [Path(text)]
-        _require(paths[0])
-    if not paths:
-        raise NoImagesError(f"no NIfTI file in {text!r}")
-    return [(path, subject_of(path)) for path in paths]
+        _require(Path(text))
+        found = Found(Path(text).parent, [Path(text)])
+    if not found.paths and not found.refused:
+        raise NoImagesError(f"no image file in {text!r}{_seen(found)}")
+    if subject_id_fn is not None:
+        return [(path, subject_id_fn(path)) for path in found.paths], found
+    return list(zip(found.paths, subjects_by_name(found.paths), strict=True)), found
+
+
+def _why_gone(path: Path) -> str:
+    return why_not_followed(path.parent, path) if path.is_symlink() else "nothing is there"
+
+
+def _is_folder_of_images(path: Path) -> bool:
+    reader = reader_of(path)
+    return path.is_dir() and not (reader is not None and reader.folders)
+
+
+def _seen(found: Found) -> str:
+    if not found.skipped:
+        return ""
+    name, why = next(iter(found.skipped.items()))
+    more = f", and {len(found.skipped) - 1} more" if len(found.skipped) > 1 else ""
+    return f": {name} ({why}){more}"
+
+
+def subjects_by_name(paths: Sequence[Path]) -> list[str]:
+    """Return whose each file is: its name, or where files share one, the folder that differs.
+
+    Raises
+    ------
+    IngestError
+        If two files have one name and no level of folders tells all of them apart.
+    """
+    stems = [stem_of(path) for path in paths]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if not twice:
+        return stems
+    folders = [path.parent.parts for path in paths]
+    depth = min(map(len, folders))
+    for level in range(1, depth + 1):
+        names = [parts[-level] for parts in folders]
+        if len(set(names)) == len(names):
+            return names
+    first, second = [path for path in paths if stem_of(path) == twice[0]][:2]
+    raise IngestError(
+        f"whose are they? {first.parent.name}/{first.name} and {second.parent.name}/{second.name} "
+        "have one name, and no level of folders tells all files apart; say where the subject "
+        "stands: subject_from='parent', or subject_pattern, which is searched in the path"
+    )
 
 
 def resolve_dicom_source(
@@ -176,9 +246,12 @@ def resolve_dicom_source(
         If the source is a glob.
     """
     if _is_list(source):
-        return _listed(source, subject_id_fn or (lambda path: path.name))
+        pairs = _listed(source, subject_id_fn or (lambda path: path.name))
+        for path, _ in pairs:
+            _require(path)
+        return pairs
     text = os.fspath(source)  # type: ignore[arg-type]
-    if _is_glob(text) and not Path(text).exists():
+    if is_glob(text) and not Path(text).exists():
         raise IngestError(
             f"{text!r}: a glob cannot name DICOM series; give the folder that holds one folder "
             "per series, or a list of (folder, subject id)"
@@ -198,16 +271,13 @@ def resolve_image_source(
 ) -> tuple[list[tuple[Path, str]], ImageFormat]:
     """Return (path, subject id) of every image and their format, detected unless it is given."""
     kind = ImageFormat(format_hint) if format_hint is not None else detect_format(source)
-    resolve = resolve_nifti_source if kind is ImageFormat.NIFTI else resolve_dicom_source
-    return resolve(source), kind
+    if kind is ImageFormat.DICOM:
+        return resolve_dicom_source(source), kind
+    return resolve_nifti_source(source), kind
 
 
 def _is_list(source: ImageSource) -> bool:
     return not isinstance(source, str | os.PathLike)
-
-
-def _is_glob(text: str) -> bool:
-    return bool(_GLOB_CHARACTERS & set(text)) and not Path(text).exists()
 
 
 def _require(path: Path) -> None:
@@ -226,7 +296,6 @@ def _listed(source: ImageSource, subject_of: SubjectIdFn | None) -> list[tuple[P
             path, subject = Path(item[0]), str(item[1])
         else:
             raise IngestError(f"expected (path, subject id), got {item!r}")
-        _require(path)
         pairs.append((path, subject))
     return pairs
 
@@ -236,29 +305,38 @@ def _format_of_path(source: object) -> ImageFormat:
     path = Path(text)
     if path.is_dir():
         return _format_of_folder(path)
-    if _is_glob(text):
+    if is_glob(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
         kinds = {kind for match in matches if (kind := _format_of_file(match)) is not None}
-        if len(kinds) == 1:
-            return kinds.pop()
+        if (one := _one_kind(kinds)) is not None:
+            return one
         if kinds:
             raise IngestError(f"{text!r} matches NIfTI and DICOM files; give each its own glob")
         raise NoImagesError(f"{text!r} matches no NIfTI or DICOM file")
     _require(path)
     kind = _format_of_file(path)
     if kind is None:
-        why = "archives are not opened" if is_archive(path) else "neither NIfTI nor DICOM"
+        why = why_closed(path)
+        why = "neither NIfTI nor DICOM" if why.startswith("no image") else why
         raise IngestError(f"{path.name}: {why}")
     return kind
 
 
 def _format_of_file(path: Path) -> ImageFormat | None:
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz")):
+    if is_nifti(path):
         return ImageFormat.NIFTI
-    if name.endswith(".dcm") or (path.is_file() and has_dicom_preamble(path)):
+    if reader_of(path) is not None:
+        return ImageFormat.FILE
+    if path.name.lower().endswith(".dcm") or (path.is_file() and has_dicom_preamble(path)):
         return ImageFormat.DICOM
     return None
+
+
+def _one_kind(kinds: set[ImageFormat]) -> ImageFormat | None:
+    """Return the one format of several files; those with a reader go together."""
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return ImageFormat.NIFTI if kinds and ImageFormat.DICOM not in kinds else None
 
 
 def _format_of_folder(folder: Path) -> ImageFormat:
@@ -268,16 +346,17 @@ def _format_of_folder(folder: Path) -> ImageFormat:
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        reader = reader_of(entry)
+        if entry.is_dir() and not (reader is not None and reader.folders):
             subfolders.append(entry)
         elif (kind := _format_of_file(entry)) is not None:
             kinds.add(kind)
-    if len(kinds) > 1:
+    if (one := _one_kind(kinds)) is not None:
+        return one
+    if kinds:
         raise IngestError(
             f"{folder.name!r} holds NIfTI and DICOM files; say which with format_hint"
         )
-    if kinds:
-        return kinds.pop()
     for subfolder in _inside(folder, subfolders):
         try:
             return _format_of_folder(subfolder)
@@ -298,23 +377,11 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
     return found
 
 
-def _volumes_in(folder: Path) -> list[Path]:
-    """Return one NIfTI file per stem, the compressed one first."""
-    by_stem: dict[str, Path] = {}
-    for suffix in (".nii.gz", ".nii", ".hdr", ".hdr.gz"):
-        for path in _inside(folder, sorted(folder.iterdir())):
-            hidden = path.name.startswith(".")
-            if path.name.lower().endswith(suffix) and path.is_file() and not hidden:
-                by_stem.setdefault(nifti_stem(path), path)
-    return sorted(by_stem.values())
-
-
 def _inside(root: Path, paths: Iterable[Path]) -> list[Path]:
     """Return the paths that do not lead out of `root` by a link; say which do."""
-    real_root = root.resolve()
     kept = []
     for path in paths:
-        if path.is_symlink() and not path.resolve().is_relative_to(real_root):
+        if why_not_followed(root, path) == OUTSIDE:
             _LOG.warning("%s is a link out of its folder and is not followed", path.name)
             continue
         kept.append(path)

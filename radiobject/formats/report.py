@@ -10,11 +10,17 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What became of one input."""
+    """What became of one input.
+
+    STORED is one that the data set has already, CHANGED one whose file is no longer what was
+    stored from it; neither became a volume.
+    """
 
     ACCEPTED = "accepted"
     WARNED = "warned"
     REFUSED = "refused"
+    STORED = "stored"
+    CHANGED = "changed"
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class IngestReport:
         One per input.
     skipped : dict of str to str
         Files that were no input at all, and why.
+    faults : dict of str to str
+        Tables and sidecars of which something was left out, and what.
+    notes : list of str
+        What was taken otherwise than it was written, and everything else that a person should
+        know.
     without_volumes : list of str
         Subjects whose row was given, by participants.tsv for example, and is stored, though every
         one of their images was refused. Subjects without such a row are not stored at all then.
@@ -72,16 +83,26 @@ class IngestReport:
     lines: list[ReportLine] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     without_volumes: list[str] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def extend(self, lines: Iterable[ReportLine]) -> None:
         """Add lines."""
         self.lines.extend(lines)
 
+    def join(self, other: IngestReport) -> None:
+        """Add all that another report says of planning."""
+        self.lines.extend(other.lines)
+        self.skipped |= other.skipped
+        self.faults |= other.faults
+        self.notes.extend(other.notes)
+
     @property
     def counts(self) -> dict[str, int]:
-        """Number of lines per verdict."""
+        """Number of lines per verdict; of STORED and CHANGED where there are any."""
         found = Counter(line.verdict for line in self.lines)
-        return {verdict.value: found[verdict] for verdict in Verdict}
+        always = (Verdict.ACCEPTED, Verdict.WARNED, Verdict.REFUSED)
+        return {v.value: found[v] for v in Verdict if found[v] or v in always}
 
     @property
     def refused(self) -> list[ReportLine]:
@@ -94,6 +115,8 @@ class IngestReport:
             "counts": self.counts,
             "lines": [asdict(line) for line in self.lines],
             "skipped": self.skipped,
+            "faults": self.faults,
+            "notes": self.notes,
             "without_volumes": self.without_volumes,
         }
 
@@ -113,6 +136,8 @@ class IngestReport:
             for row in rows
         ]
         text += [f"skipped   {name}: {why}" for name, why in self.skipped.items()]
+        text += [f"fault     {name}: {why}" for name, why in self.faults.items()]
+        text += [f"note      {said}" for said in self.notes]
         text += [
             f"empty     {subject}: all its images were refused, its row was given and is stored"
             for subject in self.without_volumes

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.guards import Limits
+from radiobject.formats.links import refuse_placeholder
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ def read_file(path: Path, limits: Limits) -> bytes:
         raise FileNotFoundError(f"no file at {path}")
     limits.check_file(path.name, path.stat().st_size)
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise IngestError(f"{path.name}: cannot be read: {error.strerror or error}") from error
+    refuse_placeholder(path.name, content)
+    return content

@@ -25,7 +25,7 @@ from radiobject.formats.discovery import (
 )
 from radiobject.formats.nifti_header import TEXT_FIELDS
 from radiobject.formats.privacy import check_keywords, keyed_id
-from radiobject.formats.report import IngestReport
+from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.indexing import shortened
 from radiobject.ingest.patients import Owned, check_patients
 from radiobject.storage.io import layout
@@ -53,6 +53,8 @@ class PlannedImage:
         How `source` is read.
     subject_asked : bool
         False where the subject is the folder's only because nothing else was asked for.
+    metadata : mapping
+        What the volume's array carries beside what its file says.
     """
 
     collection: str
@@ -63,6 +65,7 @@ class PlannedImage:
     keep: tuple[str, ...] = ()
     format: ImageFormat = ImageFormat.NIFTI
     subject_asked: bool = True
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,11 @@ def _subject_finder(pattern: str) -> Any:
 
 
 def plan_bids(
-    root: str | Path, *, keep: Sequence[str] = (), derivatives: bool = True
+    root: str | Path,
+    *,
+    keep: Sequence[str] = (),
+    derivatives: bool = True,
+    follow_links: bool = False,
 ) -> IngestPlan:
     """Plan a BIDS folder: collections by suffix, subjects from participants.tsv.
 
@@ -266,21 +273,32 @@ def plan_bids(
         Sidecar fields, or text fields of the NIfTI header, to keep.
     derivatives : bool
         Take label images from ``derivatives/`` too.
+    follow_links : bool
+        Follow links out of the folder.
     """
     text = tuple(name for name in keep if name in TEXT_FIELDS)
     sidecar = [name for name in keep if name not in TEXT_FIELDS]
-    index = index_bids(root, keep=sidecar, derivatives=derivatives)
-    if layout.SUBJECT_ID in index.participants.columns[1:]:
-        raise SchemaError(
-            f"participants.tsv: the column {layout.SUBJECT_ID!r} would be there twice; rename it"
-        )
+    index = index_bids(root, keep=sidecar, derivatives=derivatives, follow_links=follow_links)
     names = _distinct_ids(index.collections)
     planned = tuple(
-        PlannedImage(collection, image.path, image.subject_id, obs_id, image.columns, text)
+        PlannedImage(
+            collection,
+            image.path,
+            image.subject_id,
+            obs_id,
+            image.columns,
+            text,
+            metadata=image.metadata,
+        )
         for collection, images in index.collections.items()
         for image, obs_id in zip(images, names[collection], strict=True)
     )
-    report = IngestReport(skipped=dict(index.skipped))
+    report = IngestReport(
+        [ReportLine(name, Verdict.REFUSED, (why,)) for name, why in index.refused.items()],
+        dict(index.skipped),
+        faults=dict(index.faults),
+        notes=list(index.notes),
+    )
     return IngestPlan(planned, index.participants, index.labels, report=report)
 
 
@@ -318,8 +336,7 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
     check_patients(owned_by_folder(image for plan in plans for image in plan.images))
     report = IngestReport()
     for plan in plans:
-        report.extend(plan.report.lines)
-        report.skipped |= plan.report.skipped
+        report.join(plan.report)
     tables = [plan.subjects for plan in plans if len(plan.subjects)] or [plans[0].subjects]
     subjects = pd.concat(tables, ignore_index=True).astype({layout.SUBJECT_ID: "str"})
     merged = subjects.groupby(layout.SUBJECT_ID, sort=True).first().reset_index()

@@ -22,7 +22,7 @@ from radiobject.geometry.orientation import spacing_mm
 from radiobject.ingest.ids import identified
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.rows.pandas_io import frame_rows
-from radiobject.sampling.labels import LabelSummary
+from radiobject.sampling.labels import LabelSummary, delivered_labels, labels_as_integers
 from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.records import NewVolume, write_new_volume
@@ -127,14 +127,15 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
             columns |= dict.fromkeys(_FILE_NAME_COLUMNS, "")
         summary = None
         if image.collection in options.labels:
-            summary = build_label_index(c_ordered(loaded.data))
+            loaded = _with_whole_labels(loaded)
+            summary = build_label_index(delivered_labels(c_ordered(loaded.data), loaded.rescale))
         volume = NewVolume(
             loaded.data,
             image.obs_subject_id,
             task.obs_id,
             loaded.affine,
             columns,
-            loaded.metadata,
+            {**loaded.metadata, **image.metadata},
             loaded.rescale,
         )
         record = write_new_volume(
@@ -148,6 +149,18 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
             raise
         raise IngestError(f"{_name(image)}: {type(error).__name__}: {error}") from error
     return IngestedVolume(image, record, summary, loaded.warnings)
+
+
+def _with_whole_labels(loaded: LoadedImage) -> LoadedImage:
+    """Return a mask that was saved with a slope as the integers that it stands for."""
+    if loaded.rescale is None:
+        return loaded
+    whole = labels_as_integers(loaded.data, loaded.rescale)
+    if whole is None:
+        return loaded
+    scale = ("rescale_slope", "rescale_intercept")
+    metadata = {name: value for name, value in loaded.metadata.items() if name not in scale}
+    return replace(loaded, data=whole, rescale=None, metadata=metadata)
 
 
 @dataclass
@@ -187,7 +200,8 @@ class IngestRun:
     _with_volumes: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.report = IngestReport([*self.plan.report.lines], {**self.plan.report.skipped})
+        self.report = IngestReport()
+        self.report.join(self.plan.report)
         self._shapes = dict(_expected_shapes(self.plan, self.stores))
 
     def execute(self) -> IngestReport:

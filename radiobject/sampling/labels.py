@@ -134,6 +134,50 @@ def build_label_index(
     return LabelSummary(shape, sides, values, counts, positions, tiles)
 
 
+_NEAR = 0.75
+"""Steps of its scale that a label may be from a whole number: rounding makes half a step."""
+
+
+def delivered_labels(stored: NDArray[Any], rescale: tuple[float, float] | None) -> NDArray[Any]:
+    """Return the label values of stored integers: whole where rounding alone made them uneven.
+
+    A mask that a program saved over the whole range of its type, 0, 1 and 2 as -32768, 0 and 32767
+    with a slope, is delivered as 0, 1.00002 and 2.
+
+    Parameters
+    ----------
+    stored : ndarray of integers or floats
+        As in the store or the file.
+    rescale : tuple of float, optional
+        (slope, intercept) to the delivered values; None where they are the stored ones.
+
+    Returns
+    -------
+    ndarray
+        `stored` itself, or float64; values that are no labels keep their fractions.
+    """
+    if rescale is None:
+        return stored
+    slope, intercept = rescale
+    values = stored * np.float64(slope) + np.float64(intercept)
+    whole = np.rint(values)
+    return np.where(np.abs(values - whole) <= _NEAR * abs(slope), whole, values)
+
+
+def labels_as_integers(
+    stored: NDArray[Any], rescale: tuple[float, float] | None
+) -> NDArray[Any] | None:
+    """Return the labels in the smallest integer type, or None where they are none."""
+    values = delivered_labels(stored, rescale)
+    if values.dtype.kind != "f" or not np.isfinite(values).all() or (values % 1).any():
+        return None
+    low, high = int(values.min()), int(values.max())
+    dtype = np.min_scalar_type(low if low < 0 else high)
+    if low < 0 and high > np.iinfo(dtype).max:
+        dtype = np.promote_types(dtype, np.min_scalar_type(-high))
+    return values.astype(dtype) if dtype.kind in "iu" else None
+
+
 def _grid_extent(shape: tuple[int, ...], extent: int) -> tuple[int, ...]:
     side = extent
     while np.prod([-(-n // side) for n in shape[:3]], dtype=np.int64) > MAX_TILES:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from radiobject.exceptions import IngestError
-from radiobject.formats.bids import BidsName, index_bids
+from radiobject.formats.bids import BidsName, index_bids, looks_like_bids
+from radiobject.formats.links import OUTSIDE
 
 
 def put(root: Path, files: dict[str, object]) -> None:
@@ -78,6 +79,9 @@ def test_collections_are_suffixes(tmp_path: Path) -> None:
     ]
     assert index.skipped == {
         "derivatives/seg/sub-01/x_y.nii.gz": "not a BIDS name",
+        "derivatives/seg": "1 images that are no label masks; ingest this folder itself to have "
+        "them",
+        "sourcedata/": "not looked into",
         "sub-03/anat/notes.nii.gz": "its name is not of sub-03",
         "sub-03/anat/sub-99_T1w.nii.gz": "its name is not of sub-03",
     }
@@ -118,24 +122,109 @@ def test_participants_become_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "message", "left"),
     [
-        ("id\tage\n01\t3\n", "first column is 'id'"),
-        ("participant_id\nsub-01\nsub-01\n", "'sub-01' occurs more than once"),
-        ("", "damaged table"),
+        ("id\tage\n01\t3\n", "first column is 'id'", []),
+        ("participant_id\tage\nsub-01\t1\nsub-01\t2\nsub-02\t3\n", "'sub-01' occurs", ["sub-02"]),
+        ("participant_id\nsub-01\nsub-01\n", None, ["sub-01"]),
+        ("", "damaged table", []),
+        ("participant_id\tobs_ids\tage\nsub-01\t[]\t3\n", "'obs_ids' is one of", ["sub-01"]),
     ],
 )
-def test_damaged_participants(content: str, message: str, tmp_path: Path) -> None:
-    put(tmp_path, {"sub-01/anat/sub-01_T1w.nii": "", "participants.tsv": content})
-    with pytest.raises(IngestError, match=message):
-        index_bids(tmp_path)
+def test_a_damaged_participants_table_costs_its_rows(
+    content: str, message: str | None, left: list[str], tmp_path: Path
+) -> None:
+    put(tmp_path, {"sub-01/anat/sub-01_T1w.nii": "x", "participants.tsv": content})
+    index = index_bids(tmp_path)
+    assert index.participants["obs_subject_id"].tolist() == left
+    assert [image.obs_id for image in index.collections["T1w"]] == ["sub-01_T1w"]
+    assert (message or "") in index.faults.get("participants.tsv", "")
+    assert bool(index.faults) == (message is not None)
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "damaged sidecar"), ("[]", "JSON object")])
-def test_damaged_sidecars(content: str, message: str, tmp_path: Path) -> None:
-    put(tmp_path, {"sub-01/anat/sub-01_T1w.nii": "", "T1w.json": content})
-    with pytest.raises(IngestError, match=rf"T1w\.json: .*{message}"):
-        index_bids(tmp_path)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "damaged sidecar"), ("[]", "JSON object"), ("", "empty"),
+     ('{"EchoTime": 1,}', "damaged sidecar"), ("<!DOCTYPE html><html>", "page of the web")],
+)  # fmt: skip
+def test_a_damaged_sidecar_costs_its_fields(content: str, message: str, tmp_path: Path) -> None:
+    put(tmp_path, {"sub-01/anat/sub-01_T1w.nii": "x", "T1w.json": content})
+    index = index_bids(tmp_path)
+    assert index.collections["T1w"][0].columns == {}
+    assert message in index.faults["T1w.json"]
+
+
+def test_a_sidecar_of_another_encoding_and_a_link_to_nothing(tmp_path: Path) -> None:
+    put(tmp_path, {"sub-01/anat/sub-01_T1w.nii": "x"})
+    (tmp_path / "T1w.json").write_bytes('{"Manufacturer": "Süß", "EchoTime": 2}'.encode("latin-1"))
+    (tmp_path / "sub-01" / "anat" / "sub-01_T1w.json").symlink_to("nowhere.json")
+    index = index_bids(tmp_path)
+    assert index.collections["T1w"][0].columns == {"Manufacturer": "Süß", "EchoTime": 2.0}
+    assert "not there" in index.faults["sub-01/anat/sub-01_T1w.json"]
+    assert index.notes == ("T1w.json: not UTF-8; read as Windows-1252 (Latin-1)",)
+
+
+def test_numbers_are_floats_and_lists_are_text(tmp_path: Path) -> None:
+    put(tmp_path, {
+        "sub-01/anat/sub-01_T1w.nii": "x",
+        "sub-01/anat/sub-01_T1w.json": {"RepetitionTime": 2, "FlipAngle": [5, 9], "SpoilingState":
+                                        True, "EchoTime": float("nan"), "Units": "\ud800"},
+    })  # fmt: skip
+    columns = index_bids(tmp_path).collections["T1w"][0].columns
+    assert columns == {
+        "RepetitionTime": 2.0, "FlipAngle": "[5, 9]", "SpoilingState": 1, "Units": "?",
+    }  # fmt: skip
+    assert isinstance(columns["RepetitionTime"], float)
+
+
+def test_ids_of_a_table_are_those_of_the_folders(tmp_path: Path) -> None:
+    table = "participant_id\tgrade\n1\tNA\n02\tNone\nsub-03\tn/a\n44\tII\n"
+    put(tmp_path, {f"sub-0{n}/anat/sub-0{n}_T1w.nii": "x" for n in (1, 2, 3)})
+    put(tmp_path, {"participants.tsv": table})
+    index = index_bids(tmp_path)
+    assert index.participants["obs_subject_id"].tolist() == ["sub-01", "sub-02", "sub-03", "sub-44"]
+    grades = index.participants["grade"].tolist()
+    assert grades[:2] == ["NA", "None"]
+    assert grades[2] is None
+    assert index.notes == (
+        "participants.tsv: '1' is taken for 'sub-01'",
+        "participants.tsv: no images of sub-44",
+    )
+
+
+def test_sessions_scans_phenotypes_and_what_is_ignored(tmp_path: Path) -> None:
+    anat = "sub-01/ses-a/anat"
+    put(tmp_path, {
+        f"{anat}/sub-01_ses-a_T1w.nii.gz": "x", f"{anat}/sub-01_ses-a_T1w.nii": "x",
+        f"{anat}/sub-01_ses-a_T2w.NII.GZ": "x", f"{anat}/sub-01_ses-a_run-9_T2w.nii.gz": "x",
+        f"{anat}/sub-01_ses-a_T1w.mgz": "x",
+        "sub-01/sub-01_sessions.tsv": "session_id\tpain\tacq_time\nses-a\t3\t2009-06-15\n",
+        "sub-01/ses-a/sub-01_ses-a_scans.tsv":
+            "filename\tquality\tacq_time\nanat/sub-01_ses-a_T1w.nii.gz\tgood\t2009-06-15\n",
+        "participants.tsv": "participant_id\tscore\nsub-01\t1\n",
+        "phenotype/moca.tsv": "participant_id\tscore\tattention\nsub-01\t27\t5\n",
+        ".bidsignore": "# no\n**/*_run-9_*\nextra/\n",
+    })  # fmt: skip
+    index = index_bids(tmp_path)
+    (t1,) = index.collections["T1w"]
+    assert t1.columns == {"session": "a", "session_pain": 3, "scan_quality": "good"}
+    assert [i.obs_id for i in index.collections["T2w"]] == ["sub-01_ses-a_T2w"]
+    assert index.skipped == {
+        f"{anat}/sub-01_ses-a_T1w.nii": "sub-01_ses-a_T1w.nii.gz beside it is taken",
+        "*.mgz": "1 files that are no NIfTI images",
+    }
+    row = index.participants.iloc[0].to_dict()
+    assert row == {"obs_subject_id": "sub-01", "score": 1, "moca_score": 27, "attention": 5}
+    assert sum("acq_time left out" in note for note in index.notes) == 2
+    kept = index_bids(tmp_path, keep=["acq_time"]).collections["T1w"][0].columns
+    assert kept["scan_acq_time"] == "2009-06-15"
+
+
+def test_a_folder_without_its_marker_is_recognised(tmp_path: Path) -> None:
+    put(tmp_path, {"sub-01/ses-1/anat/sub-01_ses-1_T1w.nii": "x", "other/sub-x/scan.nii": "x"})
+    assert looks_like_bids(tmp_path)
+    assert not looks_like_bids(tmp_path / "other")
+    assert not looks_like_bids(tmp_path / "none")
 
 
 def test_what_is_no_bids_folder(tmp_path: Path) -> None:
@@ -147,20 +236,25 @@ def test_what_is_no_bids_folder(tmp_path: Path) -> None:
 
 def test_links_inside_are_followed_and_links_out_are_not(tmp_path: Path) -> None:
     root = tmp_path / "ds"
-    put(root, {".git/annex/1": "x", "sub-01/anat/sub-01_T2w.nii.gz": ""})
+    put(root, {".git/annex/objects/1": "x", "sub-01/anat/sub-01_T2w.nii.gz": ""})
     put(tmp_path, {"elsewhere": "x", "far/sub-02/anat/sub-02_T1w.nii.gz": ""})
     anat = root / "sub-01" / "anat"
-    (anat / "sub-01_T1w.nii.gz").symlink_to("../../.git/annex/1")
+    (anat / "sub-01_T1w.nii.gz").symlink_to("../../.git/annex/objects/1")
     (anat / "sub-01_PDw.nii.gz").symlink_to(tmp_path / "elsewhere")
-    (anat / "sub-01_FLAIR.nii.gz").symlink_to("../../.git/annex/2")
+    (anat / "sub-01_FLAIR.nii.gz").symlink_to("../../.git/annex/objects/2")
     (root / "sub-02").symlink_to(tmp_path / "far" / "sub-02")
     index = index_bids(root)
     assert sorted(index.collections) == ["T1w", "T2w"]
-    assert index.skipped == {
-        "sub-02": "a link out of the folder",
-        "sub-01/anat/sub-01_PDw.nii.gz": "a link out of the folder",
-        "sub-01/anat/sub-01_FLAIR.nii.gz": "a link to a file that is not there (fetch it first)",
+    assert index.refused == {
+        "sub-02": OUTSIDE,
+        "sub-01/anat/sub-01_PDw.nii.gz": OUTSIDE,
+        "sub-01/anat/sub-01_FLAIR.nii.gz": "a link to a file that is not there; fetch it first "
+        "(git annex get, or datalad get)",
     }
+    followed = index_bids(root, follow_links=True)
+    assert sorted(followed.collections) == ["PDw", "T1w", "T2w"]
+    assert len(followed.collections["T1w"]) == 2
+    assert list(followed.refused) == ["sub-01/anat/sub-01_FLAIR.nii.gz"]
 
 
 def test_names() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import SchemaError, StorageError
 from radiobject.geometry.box import Box
-from radiobject.sampling.labels import LabelSummary, build_label_index
+from radiobject.sampling.labels import LabelSummary, build_label_index, delivered_labels
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import read_into
 from radiobject.storage.schema.label_index import fingerprint, read_label_rows, write_label_rows
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredLabels:
-    """A stored label volume that is read slab by slab."""
+    """A stored label volume that is read slab by slab, its values as they are delivered."""
 
     locator: VolumeLocator
 
@@ -35,16 +35,17 @@ class StoredLabels:
 
     @property
     def dtype(self) -> np.dtype:
-        """Stored type."""
-        return self.locator.numpy_dtype
+        """Type of the delivered values."""
+        scaled = self.locator.rescale is not None
+        return np.dtype(np.float64) if scaled else self.locator.numpy_dtype
 
     def __getitem__(self, key: slice, /) -> NDArray[Any]:
         """Read the planes of a slice of the first axis."""
         first, last, _ = key.indices(self.shape[0])
         box = Box((first, *(0,) * (len(self.shape) - 1)), (last, *self.shape[1:]))
-        slab = np.empty(box.shape, self.dtype)
+        slab = np.empty(box.shape, self.locator.numpy_dtype)
         read_into(self.locator, box, slab)
-        return slab
+        return delivered_labels(slab, self.locator.rescale)
 
 
 def ensure_label_rows(

@@ -44,10 +44,13 @@ def fingerprint(locator: VolumeLocator) -> str:
     """Return what identifies the voxels that a label summary was made from.
 
     The packed tile index holds the sum and extremes of every tile, so other voxels have another
-    fingerprint; a volume without one is identified by its name, shape and type alone.
+    fingerprint; a volume without one is identified by its name, shape and type alone. Labels are
+    delivered values, so a rescale counts too.
     """
     digest = hashlib.sha256(locator.index or layout.base_name(locator.uri).encode())
     digest.update(f"{locator.shape}{locator.dtype}".encode())
+    if locator.rescale is not None:
+        digest.update(f"{locator.rescale}".encode())
     return digest.hexdigest()[:32]
 
 

@@ -1,0 +1,203 @@
+"""Tables of a BIDS folder: participants, phenotypes, sessions and scans; what it asks to ignore."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radiobject.exceptions import IngestError
+from radiobject.formats.delimited import read_table
+from radiobject.formats.image import Scalar
+from radiobject.formats.links import why_not_followed
+
+SUBJECT = "obs_subject_id"
+_DATE = re.compile(r"(^|_)(acq_time|date|datetime|dob|birth)($|_)", re.IGNORECASE)
+_NOT_STORED = frozenset({"obs_ids", "obs_id", SUBJECT})
+
+
+@dataclass
+class BidsTables:
+    """The tables of one folder, read when asked for; what went wrong is in `faults`, by file."""
+
+    home: Path
+    keep: frozenset[str] = frozenset()
+    follow: bool = False
+    faults: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def participants(self, folders: Collection[str]) -> pd.DataFrame:
+        """Return participants.tsv and the phenotypes, a row for each subject that they have.
+
+        Parameters
+        ----------
+        folders : collection of str
+            The subjects that have images, such as "sub-01".
+        """
+        table = self._by_subject(self.home / "participants.tsv", folders, prefix="")
+        for path in sorted((self.home / "phenotype").glob("*.tsv")):
+            other = self._by_subject(path, folders, prefix="")
+            shared = set(other.columns) & set(table.columns) - {SUBJECT}
+            other = other.rename(columns={name: f"{path.stem}_{name}" for name in shared})
+            if len(other):
+                table = table.merge(other, how="outer", on=SUBJECT) if len(table) else other
+        return table
+
+    def _by_subject(self, path: Path, folders: Collection[str], prefix: str) -> pd.DataFrame:
+        empty = pd.DataFrame({SUBJECT: pd.Series([], dtype="str")})
+        frame = self._read(path, "participant_id")
+        if frame is None:
+            return empty
+        place = self._place(path)
+        ids = matching_ids(frame["participant_id"], folders)
+        for given, found in zip(frame["participant_id"], ids, strict=True):
+            if found not in (given, f"sub-{given}"):
+                self.notes.append(f"{place}: {given!r} is taken for {found!r}")
+        frame = frame.drop(columns=["participant_id"])
+        frame.insert(0, SUBJECT, ids)
+        usable = frame[SUBJECT] != "sub-"
+        if not usable.all():
+            self._fault(place, f"{int((~usable).sum())} rows have no participant_id; left out")
+        frame = frame[usable].drop_duplicates().reset_index(drop=True)
+        repeated = frame[SUBJECT][frame[SUBJECT].duplicated()].unique().tolist()
+        if repeated:
+            self._fault(
+                place, f"{repeated[0]!r} occurs more than once with other values; its rows, and "
+                f"those of {len(repeated) - 1} more, are left out"
+            )  # fmt: skip
+            frame = frame[~frame[SUBJECT].isin(repeated)].reset_index(drop=True)
+        without = sorted(set(frame[SUBJECT]) - set(folders))
+        if without:
+            more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+            self.notes.append(f"{place}: no images of {', '.join(without[:3])}{more}")
+        return frame
+
+    def sessions(self, subject: Path) -> Mapping[str, dict[str, Scalar]]:
+        """Return the columns of a subject's sessions, by the label in their names."""
+        frame = self._read(subject / f"{subject.name}_sessions.tsv", "session_id")
+        if frame is None:
+            return {}
+        rows = frame.rename(columns=lambda n: n if n == "session_id" else f"session_{n}")
+        return {
+            str(row.pop("session_id")).removeprefix("ses-"): row
+            for row in self._plain(rows, f"{subject.name}_sessions.tsv")
+        }
+
+    def scans(self, path: Path) -> Mapping[str, dict[str, Scalar]]:
+        """Return the columns of a ``*_scans.tsv``, by the path of the image below its folder."""
+        frame = self._read(path, "filename")
+        if frame is None:
+            return {}
+        rows = frame.rename(columns=lambda n: n if n == "filename" else f"scan_{n}")
+        return {str(row.pop("filename")): row for row in self._plain(rows, self._place(path))}
+
+    def _plain(self, frame: pd.DataFrame, place: str) -> Iterable[dict[str, Scalar]]:
+        """Yield rows without missing values, and without dates that nobody asked for."""
+        wanted = [
+            name
+            for name in frame.columns
+            if not _DATE.search(str(name))
+            or str(name) in self.keep
+            or str(name).split("_", 1)[-1] in self.keep
+        ]
+        if len(wanted) < len(frame.columns):
+            dates = sorted(set(map(str, frame.columns)) - set(map(str, wanted)))
+            self.notes.append(f"{place}: {', '.join(dates)} left out: dates are kept by name only")
+        kept = frame[wanted].astype(object).where(frame[wanted].notna(), None)
+        for row in kept.to_dict(orient="records"):
+            yield {str(name): value for name, value in row.items() if value is not None}
+
+    def _read(self, path: Path, key: str) -> pd.DataFrame | None:
+        """Return a table whose rows `key` names; None where there is none that can be used."""
+        if not (path.is_file() or path.is_symlink()):
+            return None
+        place = self._place(path)
+        try:
+            why = why_not_followed(self.home, path, follow=self.follow)
+            if why:
+                raise IngestError(why)
+            table = read_table(path, text={key})
+        except (IngestError, OSError) as error:
+            said = str(error).removeprefix(f"{path.name}: ")
+            self._fault(place, f"the table is left out: {said}")
+            return None
+        frame = table.frame
+        self.notes += [f"{place}: {said.removeprefix(f'{path.name}: ')}" for said in table.remarks]
+        if frame.columns[0] != key and key not in frame.columns:
+            self._fault(
+                place, f"the table is left out: its first column is {frame.columns[0]!r}, "
+                f"expected {key!r}"
+            )  # fmt: skip
+            return None
+        taken = [name for name in frame.columns if str(name) in _NOT_STORED]
+        if taken:
+            self._fault(place, f"column {taken[0]!r} is one of the store's own; left out")
+        return frame.drop(columns=taken)
+
+    def _fault(self, place: str, said: str) -> None:
+        self.faults[place] = f"{self.faults[place]}; {said}" if place in self.faults else said
+
+    def _place(self, path: Path) -> str:
+        return path.relative_to(self.home).as_posix()
+
+
+def matching_ids(given: Iterable[Any], folders: Collection[str]) -> list[str]:
+    """Return ids of a table as the folders have them: "01" and, where one fits, "1" is "sub-01"."""
+    numbers: dict[int, list[str]] = {}
+    for folder in folders:
+        digits = folder.removeprefix("sub-")
+        if digits.isdigit():
+            numbers.setdefault(int(digits), []).append(folder)
+    found = []
+    for value in map(str, given):
+        name = value if value.startswith("sub-") else f"sub-{value}"
+        digits = name.removeprefix("sub-")
+        alike = numbers.get(int(digits), []) if digits.isdigit() else []
+        found.append(alike[0] if name not in folders and len(alike) == 1 else name)
+    return found
+
+
+class Ignored:
+    """The patterns of a ``.bidsignore``, which are those of ``.gitignore``."""
+
+    def __init__(self, root: Path) -> None:
+        self._rules: list[tuple[bool, re.Pattern[str]]] = []
+        path = root / ".bidsignore"
+        lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
+        for line in lines:
+            pattern = line.strip()
+            if pattern and not pattern.startswith("#"):
+                kept = pattern.startswith("!")
+                self._rules.append((not kept, _pattern(pattern.removeprefix("!"))))
+
+    def __contains__(self, place: str) -> bool:
+        ignored = False
+        for verdict, pattern in self._rules:
+            if pattern.match(place):
+                ignored = verdict
+        return ignored
+
+
+def _pattern(pattern: str) -> re.Pattern[str]:
+    """Return a line of .gitignore as a regular expression for paths relative to its folder."""
+    anchored = "/" in pattern.rstrip("/")
+    parts: list[str] = []
+    rest = pattern.strip("/")
+    while rest:
+        if rest.startswith("**/"):
+            parts.append("(?:.*/)?")
+            rest = rest[3:]
+        elif rest.startswith("**"):
+            parts.append(".*")
+            rest = rest[2:]
+        elif rest[0] in "*?":
+            parts.append("[^/]*" if rest[0] == "*" else "[^/]")
+            rest = rest[1:]
+        else:
+            parts.append(re.escape(rest[0]))
+            rest = rest[1:]
+    return re.compile(("" if anchored else "(?:.*/)?") + "".join(parts) + r"(?:/.*)?$")

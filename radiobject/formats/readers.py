@@ -1,0 +1,181 @@
+"""The table of readers: which function reads which file, and what is said of files none reads.
+
+A package adds its own with an entry point in the group ``radiobject.formats`` that names a
+`Reader`, or a function that returns several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from radiobject.exceptions import ConfigurationError, IngestError
+from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive
+from radiobject.formats.image import LoadedImage
+
+GROUP = "radiobject.formats"
+"""Entry points of packages that read other formats."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one format becomes volumes.
+
+    Parameters
+    ----------
+    name : str
+        The format, as people call it.
+    suffixes : tuple of str
+        Endings of its files in lower case, such as ``(".nrrd", ".nhdr")``.
+    load : callable
+        ``load(path, *, reorient, limits, keep)`` returns a `LoadedImage`, or raises an
+        `IngestError` where the file does not say where its voxels lie: never a guess.
+    parts : callable, optional
+        Returns every file that makes up the image at a path; it alone by default.
+    folders : bool
+        An image is a folder of that ending.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    load: Callable[..., LoadedImage]
+    parts: Callable[[Path], Sequence[Path]] | None = None
+    folders: bool = False
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """Return the files of the image at `path`, each once."""
+        if self.parts is None:
+            return (path,)
+        return tuple(dict.fromkeys(self.parts(path)))
+
+
+CONVERSIONS = {
+    ".mnc": "mnc2nii {name} {stem}.nii",
+    ".par": "parrec2nii {name}",
+    ".rec": "parrec2nii {stem}.PAR",
+    ".head": "3dAFNItoNIFTI {name}",
+    ".brik": "3dAFNItoNIFTI {stem}.HEAD",
+    ".mif": "mrconvert {name} {stem}.nii.gz",
+    ".mif.gz": "mrconvert {name} {stem}.nii.gz",
+    ".mgz.gz": "gunzip {name}",
+    ".vtk": "python -c \"import SimpleITK as s; s.WriteImage(s.ReadImage('{name}'), "
+    "'{stem}.nii.gz')\"",
+    ".gipl": "c3d {name} -o {stem}.nii.gz",
+    ".v": "medcon -f {name} -c nifti",
+    ".tif": "c3d {name} -spacing XxYxZmm -o {stem}.nii.gz",
+    ".tiff": "c3d {name} -spacing XxYxZmm -o {stem}.nii.gz",
+    ".mat": "a NIfTI file saved by the program that wrote it",
+    ".gii": "wb_command -metric-to-volume-mapping, as it holds a surface and no volume",
+    ".b2frame": "nnUNetv2_convert_MSD_dataset, or keep the NIfTI files that it was made from",
+}
+"""Formats that stay closed, and what turns a file of them into one that is read."""
+
+
+def _deferred(module: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    return getattr(import_module(module), name)(*args, **kwargs)
+
+
+def _function(module: str, name: str) -> Callable[..., Any]:
+    """Return a function of a module that is imported when it is first called."""
+    return partial(_deferred, f"radiobject.formats.{module}", name)
+
+
+_BUILT_IN = (
+    Reader(
+        "NIfTI",
+        (".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz"),
+        _function("nifti", "load_nifti"),
+        _function("nifti_header", "located"),
+    ),
+)
+
+
+@lru_cache(maxsize=1)
+def readers() -> tuple[Reader, ...]:
+    """Return the readers, those of other packages first.
+
+    Raises
+    ------
+    ConfigurationError
+        If an entry point does not give readers.
+    """
+    found: list[Reader] = []
+    for entry in entry_points(group=GROUP):
+        made = entry.load()
+        given: Iterable[Any] = [made] if isinstance(made, Reader) else made()
+        given = [given] if isinstance(given, Reader) else list(given)
+        if not all(isinstance(reader, Reader) for reader in given):
+            raise ConfigurationError(
+                f"the entry point {entry.name!r} of {GROUP} gives {given!r}, expected "
+                "radiobject.formats.readers.Reader"
+            )
+        found += given
+    return (*found, *_BUILT_IN)
+
+
+def reader_of(path: Path) -> Reader | None:
+    """Return the reader of a file by its name, or None."""
+    name = path.name.lower()
+    fitting = [
+        (len(suffix), reader)
+        for reader in readers()
+        for suffix in reader.suffixes
+        if name.endswith(suffix)
+    ]
+    # ".nii.zarr" is longer, and so more exact, than ".zarr"; of equals the first wins.
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+def suffix_of(path: Path) -> str:
+    """Return the ending by which a reader takes a file; empty if none does."""
+    name, reader = path.name.lower(), reader_of(path)
+    known = [s for s in (reader.suffixes if reader else ()) if name.endswith(s)]
+    return path.name[-len(max(known, key=len)) :] if known else ""
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of an image file without its ending."""
+    suffix = suffix_of(path)
+    return path.name[: -len(suffix)] if suffix else path.name
+
+
+def why_closed(path: Path) -> str:
+    """Return what is said of a file that no reader takes."""
+    if is_archive(path):
+        return "archives are not opened; unpack it first"
+    name = path.name.lower()
+    for ending, command in CONVERSIONS.items():
+        if name.endswith(ending):
+            stem = path.name[: -len(ending)]
+            return f"{ending} is not read; convert it: {command.format(name=path.name, stem=stem)}"
+    return "no image format that is read"
+
+
+def load_image(
+    path: str | Path,
+    *,
+    reorient: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    keep: Sequence[str] = (),
+) -> LoadedImage:
+    """Read an image file with the reader of its ending.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IngestError
+        If no reader takes it, or its reader refuses it.
+    """
+    place = Path(path)
+    reader = reader_of(place)
+    if reader is None:
+        if not place.exists():
+            raise FileNotFoundError(f"no file at {place}")
+        raise IngestError(f"{place.name}: {why_closed(place)}")
+    return reader.load(place, reorient=reorient, limits=limits, keep=keep)
