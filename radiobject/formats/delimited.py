@@ -117,7 +117,7 @@ def _rows(path: Path, decoded: str, remarks: list[str]) -> tuple[list[str], list
     expected = "\t" if tabbed else ","
     if separator != expected:
         remarks.append(f"separated by {_WORDS[separator]}, not by {_WORDS[expected]}; read so")
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
     stream = io.StringIO(decoded, newline="")
     csv.field_size_limit(_MAX_CELL)
     try:
