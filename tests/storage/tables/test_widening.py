@@ -7,6 +7,10 @@ import pytest
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import SchemaError
+from radiobject.storage.commits.transaction import transaction
+from radiobject.storage.records import NewVolume, write_new_volume
+from radiobject.storage.schema import collection as stored
+from radiobject.storage.schema import dataset
 from radiobject.storage.tables.table import TEXT
 from radiobject.storage.tables.widening import as_text, common_dtype, converted, widened
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
@@ -73,15 +77,9 @@ def test_appended_values_widen_a_column_and_the_commit_says_so(tmp_path):
     radi = RadiObject(uri)
     for n, attrs in ((3, {"tr": 2.5}), (4, {"tr": "fast", "x": 7, "ok": 3})):
         other = write_one(tmp_path / f"c{n}", n, **attrs)
-        from radiobject.storage.commits.transaction import transaction
-        from radiobject.storage.schema import collection as stored
-        from radiobject.storage.schema import dataset
-
         with transaction(uri, "append") as tx:
-            record = stored.write_record(
-                radi.CT.uri, tx.timestamp, other.iloc[0].to_numpy(), obs_subject_id=f"s{n}",
-                obs_id=f"v{n}", columns=attrs,
-            )  # fmt: skip
+            volume = NewVolume(other.iloc[0].to_numpy(), f"s{n}", f"v{n}", columns=attrs)
+            record = write_new_volume(radi.CT.uri, tx.timestamp, volume)
             stored.append_records(radi.CT.uri, [record], tx.clock)
             dataset.add_subjects(uri, {"obs_subject_id": [f"s{n}"]}, tx.clock)
             dataset.change_obs_ids(tx, added=[(f"s{n}", f"v{n}")])
