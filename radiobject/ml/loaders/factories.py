@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from multiprocessing import current_process
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -290,6 +291,9 @@ def _chosen(options: LoaderOptions, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _workers(wanted: object) -> int:
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 0:
+    if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or wanted < 0:
         raise ConfigurationError(f"num_workers must be a whole number >= 0, got {wanted!r}")
-    return min(int(wanted), processors()) if isinstance(wanted, _Unchosen) else wanted
+    if not isinstance(wanted, _Unchosen):
+        return int(wanted)
+    # A daemon, as Dask's workers are, may have no children.
+    return 0 if current_process().daemon else min(int(wanted), processors())
