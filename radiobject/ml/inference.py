@@ -58,7 +58,9 @@ def infer_collection(
         Folder for the unfinished prediction, on a disk with room for one uncompressed result; a
         private folder of the temporary directory by default.
     run_id : str
-        Names the model, so that a prediction begun by another is not gone on with.
+        Names the model. It stays with each finished volume, as do digests of the predictor's
+        weights and of the input, the window and the output (columns ``prediction_...``), and none
+        is taken for what was made from something else.
 
     Returns
     -------
@@ -68,7 +70,8 @@ def infer_collection(
     Raises
     ------
     StoreExistsError
-        If something lies at `uri` and `resume` is False.
+        If something lies at `uri` and `resume` is False, or a volume there was predicted by
+        another model, with another window or output, or from other voxels.
     ConfigurationError, ShapeError, AlignmentError
         If the output is unknown, volumes have time, or channels do not pair.
     """

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,15 @@ from radiobject.exceptions import ConfigurationError, StoreExistsError
 from radiobject.ml.datasets.pairing import scan_of
 from radiobject.ml.datasets.source import VolumeTable, as_sources
 from radiobject.ml.datasets.volumes import Collections, aligned_tables
+from radiobject.ml.provenance import Provenance, source_digest
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
 from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
-from radiobject.storage.schema.label_index import fingerprint
 from radiobject.storage.tables.groups import object_kind
+from radiobject.storage.tables.table import TEXT
 from radiobject.storage.writers import VolumeCollectionWriter
 
 Output = str | Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -53,33 +54,47 @@ def predict_collection(
     if object_kind(uri) is not None and not resume:
         raise StoreExistsError(f"something lies at {uri!r}; choose another, or resume=True")
     target = dataset.open_collection(uri) if object_kind(uri) is not None else None
-    done = set() if target is None else set(target.rows.obs_ids.tolist())
+    done = {} if target is None else _stored_rows(target)
     called = name or (target.name if target is not None else None) or layout.base_name(uri)
     folder = _spool_folder(spool, uri)
+    run = Provenance.of(predictor, window, output, run_id)
+    jobs = []
     for row in range(len(tables[0])):
         obs_id = f"{tables[0].subject_ids[row]}_{called}{scan_of(tables[0], row)}"
+        made_of = replace(run, source=source_digest([t.locators[row] for t in tables]))
         if obs_id in done:
-            continue
-        key = f"{asdict(window)} {output if isinstance(output, str) else 'function'} {run_id}"
-        job = _Job(tables, row, window, output, folder, key)
+            made_of.refuse_another(done[obs_id], obs_id, uri)
+        else:
+            jobs.append(_Job(tables, row, obs_id, window, output, folder, made_of))
+            done[obs_id] = dict(made_of.columns())
+    for job in jobs:
         voxels = job.run(predictor, device)
-        _store(uri, called, voxels, obs_id, tables[0], row)
-        done.add(obs_id)
+        _store(uri, called, voxels, job)
         job.remove()
     return uri
 
 
-def _store(
-    uri: str, name: str, voxels: NDArray[Any], obs_id: str, table: VolumeTable, row: int
-) -> None:
+def _stored_rows(target: stored.CollectionStore) -> dict[str, dict[str, Any]]:
+    """Return the text columns of each volume of a collection, by its id."""
+    names = [name for name, dtype in target.obs.schema()[1].items() if dtype == TEXT]
+    columns = {name: column.to_list() for name, column in target.read(names).items()}
+    return {
+        obs_id: {name: values[i] for name, values in columns.items()}
+        for i, obs_id in enumerate(columns[layout.OBS_ID])
+    }
+
+
+def _store(uri: str, name: str, voxels: NDArray[Any], job: _Job) -> None:
     """Commit one volume to the collection, which the first one makes."""
-    subject, affine, source = table.subject_ids[row], table.affines[row], table.obs_ids[row]
+    table, row, obs_id = job.tables[0], job.row, job.obs_id
+    subject, affine = table.subject_ids[row], table.affines[row]
+    columns: dict[str, Any] = {"source_obs_id": table.obs_ids[row], **job.made_of.columns()}
     if object_kind(uri) is None:
         with VolumeCollectionWriter(uri, name=name) as writer:
-            writer.write_volume(voxels, obs_id, subject, affine=affine, source_obs_id=source)
+            writer.write_volume(voxels, obs_id, subject, affine=affine, **columns)
         return
     with transaction(dataset.owner_of(uri), "infer") as tx:
-        volume = NewVolume(voxels, subject, obs_id, affine, columns={"source_obs_id": source})
+        volume = NewVolume(voxels, subject, obs_id, affine, columns=columns)
         record = write_new_volume(uri, tx.clock.tick(), volume)
         stored.append_records(uri, [record], tx.clock)
         dataset.publish(tx, volumes=1)
@@ -101,16 +116,16 @@ class _Job:
 
     tables: list[VolumeTable]
     row: int
+    obs_id: str
     window: SlidingWindow
     output: Output
     folder: Path
-    key: str
+    made_of: Provenance
 
     @property
     def _path(self) -> Path:
-        prints = [fingerprint(table.locators[self.row]) for table in self.tables]
-        code = hashlib.sha256(" ".join([self.key, *prints]).encode()).hexdigest()[:32]
-        return self.folder / code
+        key = json.dumps([self.obs_id, *self.made_of.columns().values()])
+        return self.folder / hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def run(self, predictor: Predictor, device: torch.device | str) -> NDArray[Any]:
         """Return the whole prediction, mapped from its file."""

@@ -191,3 +191,73 @@ def test_bad_input(mixed, model, tmp_path, shelf):
     infer_collection(one, predictor(model), str(tmp_path / "w"), window)
     with pytest.raises(StoreExistsError, match="resume"):
         infer_collection(one, predictor(model), str(tmp_path / "w"), window, resume=False)
+
+
+def constant(value):
+    return lambda x: torch.full_like(x, value)
+
+
+def test_the_predictions_of_another_run_are_never_returned(mixed, tmp_path):
+    """Models that predict 1, 2 and 3, each with its own name, all used to give 1."""
+    window, uri = SlidingWindow((16, 16, 16)), str(tmp_path / "pred")
+    one = mixed.pick([0])
+    infer_collection(one, constant(1), uri, window, run_id="first")
+    for value, name in ((2, "second"), (3, "third")):
+        with pytest.raises(StoreExistsError, match=f"run_id was 'first', is '{name}'"):
+            infer_collection(one, constant(value), uri, window, run_id=name)
+    again = infer_collection(mixed, constant(1), uri, window, run_id="first")
+    assert len(again) == 3
+    assert again.to_obs()["prediction_run_id"].tolist() == ["first"] * 3
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_weights_window_output_and_source_tell_predictions_apart(mixed, tmp_path, wrapped):
+    def model(seed):
+        torch.manual_seed(seed)
+        module = torch.nn.Conv3d(1, 1, 1).eval()
+        return (lambda x: module(x)) if wrapped else module
+
+    window, uri = SlidingWindow((16, 16, 16)), str(tmp_path / "pred")
+    one = mixed.pick([0])
+    infer_collection(one, model(0), uri, window)
+    infer_collection(one, model(0), uri, window)
+    for changed, what in (
+        (lambda: infer_collection(one, model(1), uri, window), "model"),
+        (lambda: infer_collection(one, model(0), uri, SlidingWindow((8, 8, 8))), "window"),
+        (lambda: infer_collection(one, model(0), uri, window, output="argmax"), "output"),
+        (
+            lambda: infer_collection(one, model(0), uri, window, output=lambda s: s[0] + 1),
+            "output",
+        ),
+    ):
+        with pytest.raises(StoreExistsError, match=f"{what} was"):
+            changed()
+
+
+def test_another_source_of_the_same_id_is_seen(tmp_path):
+    window = SlidingWindow((8, 8, 8))
+    shelves = []
+    for value in (1, 2):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        shelves.append(store(folder, "CT", [np.full((8, 8, 8), value, np.int16)], ["s"]))
+    uri = str(tmp_path / "pred")
+    infer_collection(shelves[0], constant(1), uri, window)
+    with pytest.raises(StoreExistsError, match="source was"):
+        infer_collection(shelves[1], constant(1), uri, window)
+
+
+def test_a_half_made_prediction_of_another_model_is_not_gone_on_with(mixed, tmp_path):
+    window, uri = SlidingWindow((16, 16, 16), 0.5, batch_size=2), str(tmp_path / "pred")
+    one, calls = mixed.pick([0]), []
+
+    def breaks(x):
+        calls.append(1)
+        if len(calls) > 20:
+            raise Interrupted
+        return torch.full_like(x, 1)
+
+    with pytest.raises(Interrupted):
+        infer_collection(one, breaks, uri, window, spool=tmp_path / "spool", run_id="a")
+    found = infer_collection(one, constant(2), uri, window, spool=tmp_path / "spool", run_id="b")
+    assert (found.iloc[0].to_numpy() == 2).all()

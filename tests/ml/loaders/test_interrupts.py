@@ -107,7 +107,7 @@ def test_after_a_timeout(shelf):
 
 def test_after_a_killed_worker(shelf):
     loader = loader_of(shelf, transform=Fault(lambda: os.kill(os.getpid(), signal.SIGKILL)))
-    with pytest.raises(RuntimeError, match="exited unexpectedly|killed by signal"):
+    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal"):
         check(loader)
     assert check(loader) == 24
     loader = loader_of(shelf)
