@@ -195,6 +195,14 @@ def received(
     }
 
 
+def bytes_of(batch: Any) -> int:
+    """Return the bytes that a slot needs for the large tensors of a batch."""
+    if not isinstance(batch, dict):
+        return 0
+    sizes = [value.nbytes for value in batch.values() if isinstance(value, torch.Tensor)]
+    return sum(aligned(nbytes) for nbytes in sizes if nbytes >= _SMALL_BYTES)
+
+
 def _packed(batch: Any, memory: torch.Tensor | None) -> Any:
     """Move the large tensors of a batch into the slot, where it has room for them."""
     if not isinstance(batch, dict) or memory is None:

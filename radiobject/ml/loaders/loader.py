@@ -18,7 +18,7 @@ from radiobject.ml.datasets.batch import collate
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.driver import host_memory
 from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
-from radiobject.ml.loaders.delivery import received
+from radiobject.ml.loaders.delivery import bytes_of, received
 from radiobject.ml.loaders.lookahead import LookAhead
 from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgress
 from radiobject.ml.loaders.receipt import Receipt
@@ -35,7 +35,7 @@ _MESSAGE_BATCHES = 4
 _BATCH_SIZE = 4
 _GROWTH = 16
 """A transform may return so many times the bytes that were read before its batch no longer fits
-into a slot of the ring. A slot takes memory only where it is written."""
+into a slot of the ring. A slot takes memory only where it is written, unless it is page-locked."""
 
 
 class VolumeLoader(DataLoader):
@@ -142,6 +142,7 @@ class VolumeLoader(DataLoader):
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt(kept=bool(receipt))
         self._progress = self._progress_of(dataset)
         self._workers: Workers | None = None
+        self._slot_bytes = 0
         self._start_counting()
         if len(self) == 0:
             warnings.warn(
@@ -236,7 +237,7 @@ class VolumeLoader(DataLoader):
 
     def _from_workers(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[tuple[Any, int]]:
         workers = self._workers
-        if workers is None or not workers.can_start:
+        if workers is None or not workers.can_start or workers.ring.nbytes < self._slot_bytes:
             workers = self._new_workers()
             if self.persistent_workers and (self._workers is None or not self._workers.is_busy):
                 self._workers = workers
@@ -244,6 +245,9 @@ class VolumeLoader(DataLoader):
         for request, delivery in workers.run(plans):
             meter.count(delivery.counted)
             batch = received(delivery, request, self._dataset, workers.ring, as_read=as_read)
+            if not as_read:
+                # What did not fit was sent by PyTorch's own means: the next pass has larger slots.
+                self._slot_bytes = max(self._slot_bytes, bytes_of(batch))
             yield batch, len(request.plan)
 
     def _new_workers(self) -> Workers:
@@ -251,7 +255,7 @@ class VolumeLoader(DataLoader):
         size = self._batch_bytes()
         workers = Workers(
             self._dataset,
-            size * _GROWTH if changes else size,
+            max(size * _GROWTH if changes and self._host is None else size, self._slot_bytes),
             # A transform takes longer than a message.
             1 if changes else max(1, min(_MESSAGE_BATCHES, _MESSAGE_BYTES // size)),
             self._collate,

@@ -190,6 +190,17 @@ def test_larger_outputs_of_a_transform_lie_in_the_ring(shelf):
     assert ring.nbytes >= batch["image"].nbytes
 
 
+def much_larger(sample):
+    return {**sample, "image": sample["image"].repeat(1, 3, 3, 3)}
+
+
+def test_the_ring_grows_to_what_a_transform_returns(shelf):
+    loader = loader_of(shelf, 1, transform=much_larger, patch_size=(16, 16, 16))
+    assert all(batch["image"].is_shared() for batch in loader)  # 27 times what was read
+    assert not any(batch["image"].is_shared() for batch in loader)
+    assert check(loader_of(shelf)) == 24
+
+
 def test_volumes_that_a_transform_makes_equal(mixed):
     def cut(sample):
         return {**sample, "image": sample["image"][:, :8, :8, :8]}
