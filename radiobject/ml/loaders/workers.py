@@ -106,6 +106,7 @@ class Workers:
         self._busy = True
         before = self._requests.run
         run = self._requests.run = _Run(plans, self.ring, self._messages, self._together)
+        deliveries: Any = None
         try:
             with _fork_is_safe_here():
                 deliveries = iter(self._loader)
@@ -119,9 +120,19 @@ class Workers:
             raise
         except BaseException:
             self._broken = True
+            _end(deliveries if deliveries is not None else self._loader._iterator)
             raise
         finally:
             self._busy = False
+
+
+def _end(deliveries: Any) -> None:
+    """End the workers of PyTorch's iterator now.
+
+    The error's traceback holds the iterator: as garbage it would be ended in the wrong order.
+    """
+    if hasattr(deliveries, "_shutdown_workers"):
+        deliveries._shutdown_workers()
 
 
 class _Run:
