@@ -338,6 +338,7 @@ class VolumeCollection:
         progress: bool = False,
         *,
         executor: Executor | None = None,
+        **options: Any,
     ) -> None:
         """Add volumes from files, all of them or none.
 
@@ -345,6 +346,8 @@ class VolumeCollection:
         ----------
         niftis, dicom_dirs : sequence of (path, subject id)
             One of the two.
+        **options
+            Others of `IngestOptions`, such as ``allow_tilt=True``.
 
         Raises
         ------
@@ -353,7 +356,7 @@ class VolumeCollection:
         ShapeError
             If the collection has one shape and a file has another.
         """
-        options = {"reorient": reorient, "progress": progress, "executor": executor}
+        options |= {"reorient": reorient, "progress": progress, "executor": executor}
         self._change("append", entry.append_to_collection, niftis, dicom_dirs, **options)
 
     def delete(self, obs_ids: str | Sequence[str]) -> None:

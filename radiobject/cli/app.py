@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from radiobject import __version__
-from radiobject.cli import changing, exporting, ingesting, inspecting, measuring, viewing
+from radiobject.cli import changing, exporting, ingesting, inspecting, measuring, scanning, viewing
 from radiobject.cli.reporting import ExitCode, settings
 
 _CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 done in part (inputs were
@@ -45,7 +45,7 @@ def before(
     settings.debug, settings.quiet = debug, quiet
 
 
-for group in (ingesting, inspecting, exporting, changing, viewing, measuring):
+for group in (scanning, ingesting, inspecting, exporting, changing, viewing, measuring):
     group.register(app)
 
 

@@ -14,10 +14,13 @@ import typer
 
 from radiobject.cli.options import AsJson, Uri, Workers
 from radiobject.cli.reporting import ExitCode, emit, note, reported, settings, show_progress
+from radiobject.cli.scanning import counting, parse_selection, read_plan, show_plan
 from radiobject.cli.sources import Source, parse_source, plan_of, read_key, read_subjects
+from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.report import IngestReport
 from radiobject.ingest.entry import IngestOptions
 from radiobject.ingest.plan import IngestPlan, join_plans
+from radiobject.ingest.plan_dicom import plan_table
 from radiobject.ingestion import ingest_plan
 
 _INGEST_EXAMPLES = """
@@ -57,6 +60,12 @@ class Kind(StrEnum):
     BIDS = "bids"
 
 
+class SuvKind(StrEnum):
+    """Which standardised uptake value."""
+
+    BODY_WEIGHT = "bw"
+
+
 class SubjectFrom(StrEnum):
     """Where the subject of a DICOM series is taken from."""
 
@@ -65,7 +74,7 @@ class SubjectFrom(StrEnum):
 
 
 Sources = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="[NAME=]SOURCE...",
         help="A NIfTI file, folder, glob or @LIST (a table with the columns path and "
@@ -96,7 +105,37 @@ SubjectPattern = Annotated[
     str | None,
     typer.Option(metavar="REGEX", help="The subject in a NIfTI file's name: group 1, or all of it"),
 ]
-FromField = Annotated[SubjectFrom, typer.Option(help="The subject of a DICOM series.")]
+FromField = Annotated[
+    SubjectFrom | None,
+    typer.Option(
+        help="The subject of a DICOM series; without it the folder, checked against PatientID."
+    ),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=EXPR",
+        help='DICOM series for a collection, such as \'T1w=description ~ "t1.*mpr" and slices > '
+        "100' over the columns of `scan`; repeatable.",
+    ),
+]
+AllowTilt = Annotated[
+    bool, typer.Option("--allow-tilt", help="Keep a gantry tilt, with a sheared affine.")
+]
+DropAborted = Annotated[
+    bool, typer.Option("--drop-aborted", help="Leave out a last 4-D volume that is not whole.")
+]
+ClipPadding = Annotated[
+    bool, typer.Option("--clip-padding", help="Set DICOM's padding to the lowest other value.")
+]
+Suv = Annotated[
+    SuvKind | None, typer.Option("--suv", help="Store PET as standardised uptake values.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be stored, and end.")]
+PlanTable = Annotated[
+    Path | None,
+    typer.Option("--plan", metavar="TABLE", help="A table of `scan`, as edited, for the sources."),
+]
 PatchSize = Annotated[
     str | None, typer.Option(metavar="N or X,Y,Z", help="Fit tiles to this training patch.")
 ]
@@ -119,31 +158,60 @@ class _Arguments:
     key_file: Path | None
     obs_meta: Path | None
     subject_pattern: str | None
-    subject_from: SubjectFrom
+    subject_from: SubjectFrom | None
     patch_size: str | None
     reorient: bool | None
     on_error: OnError
+    select: list[str]
+    allow_tilt: bool
+    drop_aborted: bool
+    clip_padding: bool
+    suv: SuvKind | None
 
-    def plan(self, sources: list[str]) -> IngestPlan:
+    @property
+    def dicom(self) -> DicomOptions:
+        """How DICOM is read."""
+        suv = None if self.suv is None else self.suv.value
+        return DicomOptions(self.allow_tilt, self.drop_aborted, suv, self.clip_padding)
+
+    def plan(self, sources: list[str], table: Path | None = None) -> IngestPlan:
         """Return what will be stored, before anything is."""
-
-        parsed: list[Source] = [parse_source(text, self.kind.value) for text in sources]
-        plan = join_plans(
-            [
-                plan_of(
-                    source,
-                    keep=self.keep,
-                    subject_pattern=self.subject_pattern,
-                    subject_from=self.subject_from.value,
-                )
-                for source in parsed
-            ]
-        )
+        if bool(sources) == (table is not None):
+            raise typer.BadParameter("give sources, or a table with --plan")
+        plan = self._of_sources(sources) if table is None else self._of_table(table)
         if self.obs_meta is not None:
             plan = plan.with_subjects(read_subjects(self.obs_meta))
         if self.key_file is not None:
             plan = plan.with_keyed_ids(read_key(self.key_file))
         return plan
+
+    def _of_table(self, table: Path) -> IngestPlan:
+        with counting("reading headers") as progress:
+            return plan_table(
+                read_plan(table), keep=self.keep, options=self.dicom, progress=progress
+            )
+
+    def _of_sources(self, sources: list[str]) -> IngestPlan:
+        parsed: list[Source] = [parse_source(text, self.kind.value) for text in sources]
+        select = dict(map(parse_selection, self.select))
+        named = next((source for source in parsed if source.name is not None), None)
+        if select and named is not None:
+            raise typer.BadParameter(f"--select names the collections, and so does {named.name}=")
+        with counting("reading headers") as progress:
+            return join_plans(
+                [
+                    plan_of(
+                        source,
+                        keep=self.keep,
+                        subject_pattern=self.subject_pattern,
+                        subject_from=None if self.subject_from is None else self.subject_from.value,
+                        dicom=self.dicom,
+                        select=select,
+                        progress=progress,
+                    )
+                    for source in parsed
+                ]
+            )
 
     def options(self, exists: str, executor: Executor | None) -> IngestOptions:
         """Return the library's options."""
@@ -183,7 +251,7 @@ def threads(workers: int | None) -> Iterator[Executor | None]:
 @reported
 def ingest(
     uri: Uri,
-    sources: Sources,
+    sources: Sources = None,
     exists: Annotated[Exists, typer.Option(help="Where a data set lies already.")] = Exists.FAIL,
     resume: Annotated[bool, typer.Option("--resume", help="Short for --exists resume.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Short for --exists replace.")] = False,
@@ -191,7 +259,7 @@ def ingest(
     labels: Labels = None,
     obs_meta: ObsMeta = None,
     subject_pattern: SubjectPattern = None,
-    subject_from: FromField = SubjectFrom.FOLDER,
+    subject_from: FromField = None,
     id_key_file: IdKeyFile = None,
     keep_field: KeepField = None,
     patch_size: PatchSize = None,
@@ -199,6 +267,13 @@ def ingest(
     on_error: Errors = OnError.REPORT,
     report: Report = None,
     workers: Workers = None,
+    select: Select = None,
+    plan: PlanTable = None,
+    dry_run: DryRun = False,
+    allow_tilt: AllowTilt = False,
+    drop_aborted: DropAborted = False,
+    clip_padding: ClipPadding = False,
+    suv: Suv = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a data set from NIfTI, DICOM or BIDS."""
@@ -207,20 +282,26 @@ def ingest(
     chosen = Exists.RESUME if resume else Exists.REPLACE if replace else exists
     arguments = _Arguments(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
-        subject_from, patch_size, reorient, on_error,
+        subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
+        clip_padding, suv,
     )  # fmt: skip
-    _carry_out(uri, sources, arguments, chosen, report, workers, append=False)
+    if dry_run:
+        show_plan(arguments.plan(sources or [], plan))
+        return
+    _carry_out(
+        uri, arguments.plan(sources or [], plan), arguments, chosen, report, workers, append=False
+    )
 
 
 @reported
 def append(
     uri: Uri,
-    sources: Sources,
+    sources: Sources = None,
     kind: Format = Kind.AUTO,
     labels: Labels = None,
     obs_meta: ObsMeta = None,
     subject_pattern: SubjectPattern = None,
-    subject_from: FromField = SubjectFrom.FOLDER,
+    subject_from: FromField = None,
     id_key_file: IdKeyFile = None,
     keep_field: KeepField = None,
     patch_size: PatchSize = None,
@@ -228,19 +309,33 @@ def append(
     on_error: Errors = OnError.REPORT,
     report: Report = None,
     workers: Workers = None,
+    select: Select = None,
+    plan: PlanTable = None,
+    dry_run: DryRun = False,
+    allow_tilt: AllowTilt = False,
+    drop_aborted: DropAborted = False,
+    clip_padding: ClipPadding = False,
+    suv: Suv = None,
     as_json: AsJson = False,
 ) -> None:
     """Add volumes and subjects to a data set; a subject's further scans are numbered."""
     arguments = _Arguments(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
-        subject_from, patch_size, reorient, on_error,
+        subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
+        clip_padding, suv,
     )  # fmt: skip
-    _carry_out(uri, sources, arguments, Exists.FAIL, report, workers, append=True)
+    if dry_run:
+        show_plan(arguments.plan(sources or [], plan))
+        return
+    _carry_out(
+        uri, arguments.plan(sources or [], plan), arguments, Exists.FAIL, report, workers,
+        append=True,
+    )  # fmt: skip
 
 
 def _carry_out(
     uri: str,
-    sources: list[str],
+    plan: IngestPlan,
     arguments: _Arguments,
     exists: Exists,
     report_file: Path | None,
@@ -249,7 +344,6 @@ def _carry_out(
     append: bool,
 ) -> None:
 
-    plan = arguments.plan(sources)
     with threads(workers) as executor:
         options = arguments.options(exists.value, executor)
         outcome = ingest_plan(uri, plan, options, append=append)
@@ -260,7 +354,7 @@ def _carry_out(
         emit({"uri": uri, **report.to_dict()})
     else:
         _summarise(report, repr(outcome.radi))
-    if report.refused:
+    if any(not line.harmless for line in report.refused):
         raise typer.Exit(ExitCode.PARTLY)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from radiobject.cli.reporting import note
 from radiobject.exceptions import ConfigurationError, IngestError
+from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.discovery import ImageSource, detect_format
 from radiobject.ingest.plan import IngestPlan, plan_bids, plan_niftis
 from radiobject.ingest.plan_dicom import plan_dicoms
@@ -65,7 +66,14 @@ def _kind_of(place: str) -> str:
 
 
 def plan_of(
-    source: Source, *, keep: Sequence[str], subject_pattern: str | None, subject_from: str
+    source: Source,
+    *,
+    keep: Sequence[str],
+    subject_pattern: str | None,
+    subject_from: str | None,
+    dicom: DicomOptions | None = None,
+    select: Mapping[str, str] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> IngestPlan:
     """Return the plan to ingest one source."""
     if source.kind == "bids":
@@ -75,7 +83,11 @@ def plan_of(
             )
         return plan_bids(source.place, keep=keep)
     if source.kind == "dicom":
-        return plan_dicoms(source.place, source.name, subject_from=subject_from, keep=keep)
+        root = read_list(Path(source.place[1:])) if source.place.startswith("@") else source.place
+        return plan_dicoms(
+            root, source.name, subject_from=subject_from, keep=keep, options=dicom, select=select,
+            progress=progress,
+        )  # fmt: skip
     images: ImageSource = source.place
     if source.place.startswith("@"):
         images = read_list(Path(source.place[1:]))

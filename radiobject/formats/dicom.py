@@ -47,6 +47,7 @@ __all__ = [
     "extract_dicom_metadata",
     "load_folder",
     "load_series",
+    "patient_of_folder",
     "scan_dicom",
     "scan_files",
 ]
@@ -265,6 +266,22 @@ def only_series(
         f"{folder.name!r} is not one volume: {len(found)} can be read, {len(report.refused)} "
         f"series or files cannot; use scan_dicom to take them one by one\n{report.to_table()}"
     )
+
+
+def patient_of_folder(folder: Path) -> str:
+    """Return the PatientID of the first DICOM image in a folder, empty where there is none.
+
+    It is there to be compared; it must not be stored unasked.
+    """
+    for path, _ in _files([folder]):
+        try:
+            return read_frames(path)[0].file.identity.patient
+        except RefusedFileError as error:
+            if error.identity is not None:
+                return error.identity.patient
+        except NotDicomError:
+            continue
+    return ""
 
 
 def extract_dicom_metadata(dicom_dir: str | Path) -> DicomMetadata:

@@ -30,6 +30,15 @@ class DicomOptions:
     suv: str | None = None
     clip_padding: bool = False
 
+    def __or__(self, other: DicomOptions) -> DicomOptions:
+        """Return what either asks for."""
+        return DicomOptions(
+            self.allow_tilt or other.allow_tilt,
+            self.drop_aborted or other.drop_aborted,
+            self.suv or other.suv,
+            self.clip_padding or other.clip_padding,
+        )
+
     def __post_init__(self) -> None:
         if self.suv is not None and self.suv not in SUV_KINDS:
             raise ConfigurationError(f"suv must be one of {SUV_KINDS} or None, got {self.suv!r}")

@@ -234,16 +234,14 @@ def subjects_by_name(paths: Sequence[Path]) -> list[str]:
 def resolve_dicom_source(
     source: ImageSource, subject_id_fn: SubjectIdFn | None = None
 ) -> list[tuple[Path, str]]:
-    """Return (folder, subject id) of every DICOM series of a folder or list.
+    """Return (folder, subject id) of every DICOM series of a folder, a glob of folders or a list.
 
     Each immediate subfolder is one series; a folder with files and no subfolder is one itself.
 
     Raises
     ------
     FileNotFoundError
-        If a path does not exist, or the folder is empty.
-    IngestError
-        If the source is a glob.
+        If a path does not exist, a glob matches nothing, or the folder is empty.
     """
     if _is_list(source):
         pairs = _listed(source, subject_id_fn or (lambda path: path.name))
@@ -252,10 +250,14 @@ def resolve_dicom_source(
         return pairs
     text = os.fspath(source)  # type: ignore[arg-type]
     if is_glob(text) and not Path(text).exists():
-        raise IngestError(
-            f"{text!r}: a glob cannot name DICOM series; give the folder that holds one folder "
-            "per series, or a list of (folder, subject id)"
-        )
+        matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+        folders = [path for path in matches if path.is_dir()]
+        if not folders:
+            raise NoImagesError(f"{text!r} matches no folder")
+        return [
+            (path, subject_id_fn(path) if subject_id_fn else varying_part(text, path))
+            for path in folders
+        ]
     root = Path(text)
     _require(root)
     folders = _inside(root, (entry for entry in sorted(root.iterdir()) if entry.is_dir()))
@@ -264,6 +266,12 @@ def resolve_dicom_source(
     if not folders:
         raise NoImagesError(f"no DICOM series in {root.name!r}")
     return [(path, subject_id_fn(path) if subject_id_fn else path.name) for path in folders]
+
+
+def varying_part(pattern: str, match: Path) -> str:
+    """Return the first part of a path in which the matches of a glob differ: the subject."""
+    at = next(i for i, part in enumerate(Path(pattern).parts) if _GLOB_CHARACTERS & set(part))
+    return match.parts[at] if at < len(match.parts) else match.name
 
 
 def resolve_image_source(
@@ -307,7 +315,7 @@ def _format_of_path(source: object) -> ImageFormat:
         return _format_of_folder(path)
     if is_glob(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
-        kinds = {kind for match in matches if (kind := _format_of_file(match)) is not None}
+        kinds = {kind for match in matches if (kind := _format_of_match(match)) is not None}
         if (one := _one_kind(kinds)) is not None:
             return one
         if kinds:
@@ -320,6 +328,16 @@ def _format_of_path(source: object) -> ImageFormat:
         why = "neither NIfTI nor DICOM" if why.startswith("no image") else why
         raise IngestError(f"{path.name}: {why}")
     return kind
+
+
+def _format_of_match(path: Path) -> ImageFormat | None:
+    """Return the format of a file or a folder that a glob matches, None if it has none."""
+    if not path.is_dir():
+        return _format_of_file(path)
+    try:
+        return _format_of_folder(path)
+    except NoImagesError:
+        return None
 
 
 def _format_of_file(path: Path) -> ImageFormat | None:

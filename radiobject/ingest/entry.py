@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from radiobject.exceptions import AlignmentError, IngestError, SchemaError
 from radiobject.formats.discovery import ImageFormat, ImageSource, resolve_image_source
 from radiobject.formats.report import IngestReport
 from radiobject.indexing import shortened
+from radiobject.ingest.patients import folder_subjects
 from radiobject.ingest.plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
 from radiobject.ingest.run import IngestOptions, IngestRun
 from radiobject.rows.pandas_io import frame_schema
@@ -182,9 +184,11 @@ def _planned(
         hint = format_hint.get(name) if isinstance(format_hint, Mapping) else format_hint
         pairs, kind = resolve_image_source(source, hint)
         keep = kept_fields(kind, options.keep_fields)
-        planned += [PlannedImage(name, *pair, keep=keep, format=kind) for pair in pairs]
         if kind is ImageFormat.DICOM:
             uniform.add(name)
+            if isinstance(source, str | PathLike):
+                pairs = folder_subjects(pairs, options.subject_from)
+        planned += [PlannedImage(name, *pair, keep=keep, format=kind) for pair in pairs]
     return IngestPlan(tuple(planned), uniform=frozenset(uniform))
 
 

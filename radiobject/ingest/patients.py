@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from radiobject.exceptions import IngestError
+from radiobject.exceptions import ConfigurationError, IngestError
+from radiobject.formats.dicom import patient_of_folder
 from radiobject.indexing import shortened
 
 _HOW = (
     "choose: --subject-from PatientID takes the header's id, --subject-from folder the folders as "
     "they are (subject_from= in Python)"
 )
+
+
+SUBJECT_SOURCES = ("folder", "PatientID")
+"""Where the subject of a DICOM series is taken from."""
+
+
+def checked_source(subject_from: str | None) -> None:
+    """Refuse what is none of `SUBJECT_SOURCES`.
+
+    Raises
+    ------
+    ConfigurationError
+        The message names them.
+    """
+    if subject_from is not None and subject_from not in SUBJECT_SOURCES:
+        raise ConfigurationError(
+            f"subject_from must be one of {SUBJECT_SOURCES}, got {subject_from!r}"
+        )
+
+
+def folder_subjects(
+    pairs: Sequence[tuple[Path, str]], subject_from: str | None
+) -> list[tuple[Path, str]]:
+    """Return folders of one series each with their subjects, by the first header of each.
+
+    Raises
+    ------
+    IngestError
+        If folders and patients disagree and nothing was asked for, or a header has no PatientID
+        and it was.
+    """
+    checked_source(subject_from)
+    if subject_from == "folder":
+        return list(pairs)
+    patients = [patient_of_folder(folder) for folder, _ in pairs]
+    if subject_from is None:
+        check_patients(
+            Owned(subject, patient, folder.name)
+            for (folder, subject), patient in zip(pairs, patients, strict=True)
+        )
+        return list(pairs)
+    for (folder, _), patient in zip(pairs, patients, strict=True):
+        if not patient:
+            raise IngestError(
+                f"{folder.name!r} has no PatientID; give a list of (folder, subject id) instead"
+            )
+    return [(folder, patient) for (folder, _), patient in zip(pairs, patients, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,12 @@ class IngestPlan:
         everybody = _subjects(self.images) | set(self.subjects[layout.SUBJECT_ID])
         hashed = {name: keyed_id(name, key) for name in everybody}
         images = tuple(
-            replace(image, obs_subject_id=name, obs_id=_renamed(image, name))
+            replace(
+                image,
+                obs_subject_id=name,
+                obs_id=_renamed(image, name),
+                columns={**image.columns, **_study_key(image, key)},
+            )
             for image in self.images
             for name in [hashed[image.obs_subject_id]]
         )
@@ -155,6 +160,14 @@ class IngestPlan:
 
 def _subjects(images: Iterable[PlannedImage]) -> set[str]:
     return {image.obs_subject_id for image in images}
+
+
+def _study_key(image: PlannedImage, key: bytes) -> dict[str, str]:
+    """Return the keyed hash that tells the study of a DICOM series from others."""
+    source = image.source
+    if isinstance(source, Path) or not source.identity.study_uid:
+        return {}
+    return {"study_key": keyed_id(source.identity.study_uid, key)}
 
 
 def _renamed(image: PlannedImage, subject: str) -> str | None:

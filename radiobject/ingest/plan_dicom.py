@@ -8,19 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from radiobject.exceptions import ConfigurationError, IngestError
+from radiobject.exceptions import IngestError
 from radiobject.formats.dicom import DicomScan, scan_files
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.dicom_series import DicomSeries
-from radiobject.formats.dicom_table import COLUMNS, Row, refused_row, series_row, study_orders
-from radiobject.formats.discovery import ImageFormat, NoImagesError
+from radiobject.formats.dicom_table import (
+    COLUMNS,
+    Row,
+    refused_row,
+    series_row,
+    study_orders,
+    volume_key,
+)
+from radiobject.formats.discovery import ImageFormat, NoImagesError, varying_part
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
-from radiobject.ingest.patients import check_patients
+from radiobject.ingest.patients import check_patients, checked_source
 from radiobject.ingest.plan import IngestPlan, PlannedImage, kept_fields, owned_by_folder
 from radiobject.rows.expression import matching_rows
-
-SUBJECT_SOURCES = ("folder", "PatientID")
-"""Where the subject of a DICOM series is taken from."""
 
 DicomRoot = str | Path | Iterable[str | Path | tuple[str | Path, str]]
 _GLOB = frozenset("*?[")
@@ -52,7 +56,7 @@ def scanned(
     options: DicomOptions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[DicomScan, list[ScannedSeries]]:
-    """Scan folders, files, a glob of them, or (path, subject) pairs; errors as `plan_dicoms`."""
+    """Scan what `plan_dicoms` takes, and say whose each series is."""
     roots = list(_roots(root))
     scan = scan_files([one.path for one in roots], keep=keep, options=options, progress=progress)
     places = {one.path: one for one in roots}
@@ -87,13 +91,13 @@ def _roots(root: DicomRoot) -> Iterator[_Root]:
 
 def _matches(pattern: str) -> Iterator[_Root]:
     """Yield what a glob matches; the subject is the first part of the path that varies."""
-    at = next(i for i, part in enumerate(Path(pattern).parts) if _GLOB & set(part))
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
     if not matches:
         raise NoImagesError(f"{pattern!r} matches no folder or file")
     for match in matches:
-        part = match.parts[at] if at < len(match.parts) else match.name
-        yield _Root(match, name=part if match.is_dir() or at < len(match.parts) - 1 else "")
+        part = varying_part(pattern, match)
+        # A file's own name is no subject; the folder that varies before it is.
+        yield _Root(match, name="" if match.is_file() and part == match.name else part)
 
 
 def _root_of(series: DicomSeries, places: Mapping[Path, _Root]) -> _Root:
@@ -149,10 +153,7 @@ def plan_dicoms(
     ValueError
         If a selection is not an expression of the filter language.
     """
-    if subject_from is not None and subject_from not in SUBJECT_SOURCES:
-        raise ConfigurationError(
-            f"subject_from must be one of {SUBJECT_SOURCES}, got {subject_from!r}"
-        )
+    checked_source(subject_from)
     kept = kept_fields(ImageFormat.DICOM, keep)
     chosen = options or DicomOptions()
     if allow_tilt:
@@ -177,6 +178,60 @@ def plan_dicoms(
         for (one, name, owner), order in zip(owned, orders, strict=True)
     )
     check_patients(owned_by_folder(planned))
+    return IngestPlan(planned, report=report)
+
+
+def plan_table(
+    rows: Sequence[Mapping[str, str]],
+    *,
+    keep: Sequence[str] = (),
+    options: DicomOptions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> IngestPlan:
+    """Plan the volumes that are listed in a scan's table, as it was edited.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        With the columns ``root``, ``volume``, ``collection`` and ``subject`` of a scan. A row
+        without ``volume`` or ``collection`` is left out; a volume without a row is, too.
+    keep, options, progress
+        As for `plan_dicoms`.
+
+    Raises
+    ------
+    IngestError
+        If a row names a volume that is not there any more, or has no subject, or two rows name one
+        volume.
+    """
+    kept = kept_fields(ImageFormat.DICOM, keep)
+    wanted = [row for row in rows if row.get("volume") and row.get("collection")]
+    found: dict[tuple[str, str], ScannedSeries] = {}
+    report = IngestReport()
+    for root in dict.fromkeys(row.get("root") or "" for row in wanted):
+        scan, volumes = scanned(root, keep=kept, options=options, progress=progress)
+        found |= {(root, volume_key(one.series)): one for one in volumes}
+        report.skipped |= scan.report.skipped
+    chosen: list[tuple[Mapping[str, str], ScannedSeries]] = []
+    for number, row in enumerate(wanted, 1):
+        one = found.pop((row["root"], row["volume"]), None)
+        if one is None:
+            raise IngestError(
+                f"row {number} of the table, {row.get('source') or row['volume']!r}: no such "
+                "volume is there any more, or two rows name it; scan again"
+            )
+        if not row.get("subject"):
+            raise IngestError(f"row {number} of the table, {row.get('source')!r}: no subject")
+        chosen.append((row, one))
+    series = [one.series for _, one in chosen]
+    orders = study_orders(series, [row["subject"] for row, _ in chosen])
+    planned = tuple(
+        PlannedImage(
+            row["collection"], one.series, row["subject"], columns={"study_order": order},
+            keep=kept, format=ImageFormat.DICOM,
+        )
+        for (row, one), order in zip(chosen, orders, strict=True)
+    )  # fmt: skip
     return IngestPlan(planned, report=report)
 
 
@@ -244,9 +299,13 @@ def scan_table(
         If a path does not exist, or a glob matches nothing.
     """
     scan, found = scanned(root, options=options, progress=progress)
+    place = {"root": str(root)} if isinstance(root, str | Path) else {"root": ""}
     rows = [
-        {"collection": one.series.identity.modality, "subject": one.folder_subject} | row
+        {"collection": one.series.identity.modality, "subject": one.folder_subject} | row | place
         for one, row in zip(found, table_rows(found, hashed), strict=True)
     ]
-    refused = [{"collection": "", "subject": ""} | refused_row(x) for x in scan.report.refused]
+    refused = [
+        {"collection": "", "subject": ""} | refused_row(line) | place
+        for line in scan.report.refused
+    ]
     return rows + refused, scan.report

@@ -14,6 +14,7 @@ from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import IngestError, RadiObjectError, ShapeError
 from radiobject.formats.dicom import load_folder, load_series
+from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.image import LoadedImage, reorient_target
 from radiobject.formats.nifti import load_nifti
@@ -61,6 +62,14 @@ class IngestOptions:
         Show a progress bar on a terminal.
     executor : concurrent.futures.Executor, optional
         Where files are read and written; threads by default.
+    subject_from : {"folder", "PatientID"}, optional
+        The subject of a DICOM series that comes without one; see `plan_dicoms`.
+    allow_tilt, drop_aborted : bool
+        What to accept of DICOM; see `DicomOptions`.
+    suv : {"bw"}, optional
+        Store PET as standardised uptake values.
+    clip_padding : bool
+        Set DICOM's padding pixels to the lowest value of the others.
     """
 
     reorient: bool | None = None
@@ -71,8 +80,19 @@ class IngestOptions:
     keep_fields: Sequence[str] = ()
     progress: bool = False
     executor: Executor | None = field(default=None, compare=False)
+    subject_from: str | None = None
+    allow_tilt: bool = False
+    drop_aborted: bool = False
+    suv: str | None = None
+    clip_padding: bool = False
+
+    @property
+    def dicom(self) -> DicomOptions:
+        """How DICOM is read."""
+        return DicomOptions(self.allow_tilt, self.drop_aborted, self.suv, self.clip_padding)
 
     def __post_init__(self) -> None:
+        _ = self.dicom
         for name, known in (
             ("exists", ("raise", "resume", "replace")),
             ("on_error", ("raise", "report")),
@@ -105,7 +125,7 @@ class IngestedVolume:
     error: str | None = None
 
 
-def _load(image: PlannedImage, reorient: str | None) -> LoadedImage:
+def _load(image: PlannedImage, reorient: str | None, asked: DicomOptions) -> LoadedImage:
     if image.format is ImageFormat.NIFTI:
         return load_nifti(
             image.source,  # type: ignore[arg-type]
@@ -113,15 +133,16 @@ def _load(image: PlannedImage, reorient: str | None) -> LoadedImage:
             keep=image.keep,
         )
     if isinstance(image.source, Path):
-        return load_folder(image.source, reorient=reorient, keep=image.keep)
-    return load_series(image.source, reorient=reorient)
+        return load_folder(image.source, reorient=reorient, keep=image.keep, options=asked)
+    series = image.source
+    return load_series(replace(series, options=series.options | asked), reorient=reorient)
 
 
 def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
     """Read one image and write its volume, wherever this runs."""
     image, options = task.image, task.options
     try:
-        loaded = _load(image, task.reorient)
+        loaded = _load(image, task.reorient, options.dicom)
         columns = {**loaded.columns, **image.columns}
         if task.pseudonymous:
             columns |= dict.fromkeys(_FILE_NAME_COLUMNS, "")

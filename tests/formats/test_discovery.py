@@ -92,8 +92,10 @@ def test_dicom_sources(tmp_path: Path) -> None:
     assert [sid for _, sid in resolve_dicom_source(tmp_path)] == ["s1", "s2"]
     assert resolve_dicom_source(tmp_path / "s1") == [(tmp_path / "s1", "s1")]
     assert resolve_dicom_source([(tmp_path / "s1", "x")]) == [(tmp_path / "s1", "x")]
-    with pytest.raises(IngestError, match="glob"):
-        resolve_dicom_source(str(tmp_path / "*"))
+    globbed = resolve_dicom_source(str(tmp_path / "s*"))
+    assert globbed == [(tmp_path / "s1", "s1"), (tmp_path / "s2", "s2")]
+    with pytest.raises(FileNotFoundError):
+        resolve_dicom_source(str(tmp_path / "x*"))
     with pytest.raises(FileNotFoundError):
         resolve_dicom_source(tmp_path / "none")
 

@@ -191,7 +191,7 @@ def test_dicom_of_one_collection_has_one_shape(tmp_path: Path) -> None:
     dicom_builder.write_series(tmp_path / "in/b", slices=7)
     store = str(tmp_path / "store")
     with pytest.raises(ShapeError, match=r"Dimension mismatch: b has shape .*'CT' has"):
-        RadiObject.from_images(store, {"CT": tmp_path / "in"})
+        RadiObject.from_images(store, {"CT": tmp_path / "in"}, subject_from="folder")
     assert not (tmp_path / "store").exists()
     radi = RadiObject.from_images(store, {"CT": [(tmp_path / "in/a", "a")]})
     rows = pd.DataFrame({"obs_subject_id": ["b"]})
