@@ -268,9 +268,12 @@ def resolve_dicom_source(
     return [(path, subject_id_fn(path) if subject_id_fn else path.name) for path in folders]
 
 
+_GLOB = frozenset("*?[")
+
+
 def varying_part(pattern: str, match: Path) -> str:
     """Return the first part of a path in which the matches of a glob differ: the subject."""
-    at = next(i for i, part in enumerate(Path(pattern).parts) if _GLOB_CHARACTERS & set(part))
+    at = next(i for i, part in enumerate(Path(pattern).parts) if _GLOB & set(part))
     return match.parts[at] if at < len(match.parts) else match.name
 
 
