@@ -13,7 +13,7 @@ from nifti_builder import coordinates, write
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.nifti import load_nifti, read_header
-from radiobject.ingest.entry import IngestOptions, ingest_images
+from radiobject.ingest import IngestOptions, ingest_images
 
 _SHAPE = (4, 5, 6)
 _VOX_OFFSET = 108
