@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,6 +17,7 @@ from radiobject import parallel
 from radiobject.exceptions import ConfigurationError, StoreExistsError
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
+from radiobject.system.files import written_whole
 from radiobject.volume import Volume
 
 LAYOUTS = ("collections", "flat", "bids")
@@ -202,6 +202,5 @@ def _as_tsv(table: pd.DataFrame) -> str:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")

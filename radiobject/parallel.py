@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import tiledb
 
+from radiobject import process
 from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
 
 T = TypeVar("T")
@@ -91,46 +91,17 @@ def run(
     in_flight = _IN_FLIGHT_PER_WORKER * workers
     if hasattr(_this_thread, "works_for_a_run"):
         # A run that a job starts must not wait for threads that wait for it.
-        with _new_threads(workers) as threads:
+        with process.new_threads("job", workers, _mark) as threads:
             yield from _windowed(threads, fn, items, in_flight)
         return
-    yield from _windowed(_lasting_threads(workers), fn, items, in_flight)
+    yield from _windowed(process.lasting_threads("job", workers, _mark), fn, items, in_flight)
 
 
 _this_thread = threading.local()
-_pools: dict[int, ThreadPoolExecutor] = {}
-_pools_lock = threading.Lock()
-
-
-def _lasting_threads(workers: int) -> ThreadPoolExecutor:
-    """Return threads that stay for the next run.
-
-    `malloc` keeps for a thread what it freed, tens of megabytes after an image was decoded, and
-    another thread may not find it.
-    """
-    with _pools_lock:
-        if workers not in _pools:
-            _pools[workers] = _new_threads(workers)
-        return _pools[workers]
-
-
-def _new_threads(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="radiobject", initializer=_mark)
 
 
 def _mark() -> None:
     _this_thread.works_for_a_run = True
-
-
-def _forget_inherited() -> None:
-    """Make new threads in a forked child, which has none of its parent's."""
-    global _pools_lock
-    _pools_lock = threading.Lock()
-    _pools.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited)
 
 
 def _windowed(

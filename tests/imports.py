@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "base",
-        ("exceptions", "_types", "_version", "lazy", "jsonable", "indexing", "ctx", "process"),
+        ("exceptions", "_types", "_version", "lazy", "jsonable", "indexing", "ctx", "process",
+         "addresses", "system"),
     ),
     ("geometry", ("geometry",)),
     ("sampling", ("sampling",)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from radiobject import process
 from radiobject.cli.options import AsJson, Uri, Workers
 from radiobject.cli.reporting import ExitCode, emit, note, reported, settings, show_progress
 from radiobject.cli.scanning import counting, parse_selection, read_plan, show_plan
@@ -244,7 +245,7 @@ def threads(workers: int | None) -> Iterator[Executor | None]:
     if workers is None:
         yield None
         return
-    with ThreadPoolExecutor(workers, thread_name_prefix="radiobject") as executor:
+    with process.new_threads("ingest", workers) as executor:
         yield executor
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from radiobject.geometry.orientation import (
     orientation_info_to_metadata,
     reorient_to_canonical,
 )
+from radiobject.system.files import written_whole
 
 GRID_TOLERANCE_MM = 1e-2
 """Largest distance of a voxel from its place for two grids to be one."""
@@ -188,13 +187,8 @@ def save_dicom_seg(
         software_versions=__version__,
         device_serial_number="0",
     )
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        seg.save_as(temporary)
-        os.replace(temporary, target)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+    with written_whole(target) as unfinished:
+        seg.save_as(unfinished)
     return target
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -17,6 +16,7 @@ from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.formats.engines import nifti1, nifti2
 from radiobject.formats.nifti_gradients import axis_of, set_time_step, write_gradients
 from radiobject.geometry.orientation import COSINE_TOLERANCE, axis_codes, nifti_geometry
+from radiobject.system.files import written_whole
 
 _NIFTI1_MAX_SIDE = 32767
 _SLAB_BYTES = 4 << 20
@@ -236,17 +236,8 @@ def _write_voxels(
 @contextmanager
 def _replacing(target: Path) -> Iterator[BinaryIO]:
     """Yield a new file beside `target` that takes its name when all went well."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
+    with written_whole(target) as unfinished, unfinished.open("xb") as stream:
+        yield stream
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,6 +28,8 @@ from radiobject.storage.schema import dataset
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.tables.table import TEXT
 from radiobject.storage.writers import VolumeCollectionWriter
+from radiobject.system.files import written_whole
+from radiobject.system.processes import user_code
 
 Output = str | Callable[[NDArray[np.float32]], NDArray[Any]]
 
@@ -105,7 +106,7 @@ def _spool_folder(given: str | Path | None, uri: str) -> Path:
         folder = Path(given)
     else:
         code = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"radiobject-infer-{os.getuid()}-{code}"
+        folder = Path(tempfile.gettempdir()) / f"radiobject-infer-{user_code()}-{code}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
@@ -166,8 +167,8 @@ class _Job:
         """Note how many planes are complete, in a file that is never half written."""
         path = self._path.with_suffix(".json")
         state = {"planes": planes, "shape": list(voxels.shape), "dtype": voxels.dtype.name}
-        path.with_suffix(".new").write_text(json.dumps(state))
-        path.with_suffix(".new").replace(path)
+        with written_whole(path, durable=False) as unfinished:
+            unfinished.write_text(json.dumps(state))
 
 
 def _made(slab: NDArray[np.float32], output: Output) -> NDArray[Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from radiobject import process
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding
@@ -126,7 +126,7 @@ def _read_ahead(
     rows = [starts[starts[:, 0] == x] for x in np.unique(starts[:, 0])]
     size = window.batch_size
     batches = [row[i : i + size] for row in rows for i in range(0, len(row), size)]
-    with ThreadPoolExecutor(1, thread_name_prefix="radiobject-windows") as pool:
+    with process.new_threads("windows", 1) as pool:
         coming = pool.submit(_read, channels, batches[0], window) if batches else None
         for number, batch in enumerate(batches):
             voxels = coming.result()  # type: ignore[union-attr]

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
+from radiobject.addresses import is_remote
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding
@@ -29,7 +30,6 @@ from radiobject.sampling.foreground import Uniform, place
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import check_patch_size, padding_of, patch_affines, uniform_starts
 from radiobject.sampling.philox import philox
-from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.read.reader import ReadRequest, read_batch
 
 Arrays = Mapping[str, NDArray[Any]]

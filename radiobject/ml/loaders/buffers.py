@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from radiobject.ml.device.driver import HostMemory
 from radiobject.storage.cache.registration import RegistrationRefusedError
-from radiobject.storage.io.huge_pages import private_memory
+from radiobject.system.huge_pages import private_memory
 
 T = TypeVar("T")
 

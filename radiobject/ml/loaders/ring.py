@@ -9,11 +9,6 @@ slot used last is used first, so the ring takes as much memory as is in use at o
 
 from __future__ import annotations
 
-import mmap
-import os
-import tempfile
-import weakref
-from multiprocessing import reduction
 from typing import Any
 
 import numpy as np
@@ -21,6 +16,7 @@ import torch
 
 from radiobject.ml.device.driver import HostMemory
 from radiobject.ml.loaders.buffers import PinnedMemory, Reclaimer, lease, pinned_or_none
+from radiobject.system.memory import PAGE, SharedMemory
 
 
 class SharedRing:
@@ -34,30 +30,24 @@ class SharedRing:
     """
 
     def __init__(self, nbytes: int, slots: int) -> None:
-        size = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._attach(_nameless_file(size * slots), size, slots)
-
-    def _attach(self, descriptor: int, nbytes: int, slots: int) -> None:
-        self.nbytes = nbytes
+        self.nbytes = -(-max(nbytes, 1) // PAGE) * PAGE
         self.slots = slots
-        self._descriptor = descriptor
-        self._memory = mmap.mmap(descriptor, nbytes * slots)
+        self._shared = SharedMemory("batches", self.nbytes * slots)
+        self._restart()
+
+    def _restart(self) -> None:
         self._unused: Reclaimer[int] = Reclaimer(None)
         self._host: HostMemory | None = None
         self._pinned: dict[int, PinnedMemory] = {}
-        for slot in range(slots - 1, -1, -1):
+        for slot in range(self.slots - 1, -1, -1):
             self._unused.give_back(slot)
-        weakref.finalize(self, os.close, descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "descriptor": reduction.DupFd(self._descriptor),
-            "nbytes": self.nbytes,
-            "slots": self.slots,
-        }
+        return {"nbytes": self.nbytes, "slots": self.slots, "_shared": self._shared}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._attach(state["descriptor"].detach(), state["nbytes"], state["slots"])
+        self.__dict__.update(state)
+        self._restart()
 
     def pin(self, host: HostMemory) -> None:
         """Page-lock slots when they are first taken, for asynchronous copies to a device.
@@ -82,7 +72,7 @@ class SharedRing:
         slot = self._unused.take()
         if slot is not None and self._host is not None and slot not in self._pinned:
             offset = slot * self.nbytes
-            pinned = pinned_or_none(self._memory, offset, self.nbytes, self._host)
+            pinned = pinned_or_none(self._shared.mapping, offset, self.nbytes, self._host)
             if pinned is None:
                 self._host = None
             else:
@@ -96,19 +86,9 @@ class SharedRing:
     def view(self, slot: int) -> torch.Tensor:
         """Return a slot's bytes, to be written."""
         return torch.from_numpy(
-            np.frombuffer(self._memory, np.uint8, self.nbytes, slot * self.nbytes)
+            np.frombuffer(self._shared.mapping, np.uint8, self.nbytes, slot * self.nbytes)
         )
 
     def lease(self, slot: int) -> torch.Tensor:
         """Return a slot's bytes, which are given back when nobody holds them any more."""
-        return lease(self._memory, slot * self.nbytes, self.nbytes, self.give_back, slot)
-
-
-def _nameless_file(size: int) -> int:
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("radiobject-batches", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size)
-    return descriptor
+        return lease(self._shared.mapping, slot * self.nbytes, self.nbytes, self.give_back, slot)

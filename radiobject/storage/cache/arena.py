@@ -24,8 +24,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from radiobject.storage.io.huge_pages import map_shared
-from radiobject.storage.io.processes import pid_namespace, start_time
+from radiobject.system.huge_pages import map_shared
+from radiobject.system.processes import pid_namespace, start_time
 
 VIRTUAL_BYTES = 1 << 42
 PROCESSES = 256

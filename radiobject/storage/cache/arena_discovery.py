@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from radiobject.storage.cache.arena import Arena, format_arena, is_arena
-from radiobject.storage.io.memory import free_bytes
+from radiobject.system.free_memory import free_bytes
 
 NAME = "radiobject-tiles-1"
 NAME_VARIABLE = "RADIOBJECT_CACHE"

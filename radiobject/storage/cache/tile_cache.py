@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from radiobject import process
 from radiobject.ctx import get_radiobject_config
 from radiobject.geometry.tiling import Tiling
 from radiobject.storage.cache.arena import PAGE, Arena
 from radiobject.storage.cache.arena_discovery import ArenaUnavailableError, open_arena
 from radiobject.storage.cache.registration import registered_bytes
 from radiobject.storage.io import stats
-from radiobject.storage.io.huge_pages import HUGE, gather
+from radiobject.system.huge_pages import HUGE, gather
 
 _lock = threading.Lock()
 _arena: Arena | None = None
@@ -51,7 +52,7 @@ def _renew_in_child() -> None:
         _arena.renew_in_child()
 
 
-os.register_at_fork(after_in_child=_renew_in_child)
+process.at_fork("decoded cache", in_child=_renew_in_child)
 
 
 def detach() -> None:

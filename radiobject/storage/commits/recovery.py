@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from radiobject.addresses import is_absolute
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import FOLDER as ASIDE
 from radiobject.storage.tables import groups
@@ -31,7 +32,7 @@ def roll_back(uri: str, timestamp: int, locations: set[str]) -> None:
     """
     roll_back_collection(uri, timestamp)
     for location in locations:
-        if "://" not in location and not location.startswith("/"):
+        if not is_absolute(location):
             roll_back_collection(layout.join(uri, location), timestamp)
     known = {layout.base_name(location) for location in locations}
     for folder in files.list_folder(layout.join(uri, layout.COLLECTIONS)):

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from radiobject.addresses import is_remote, local_path
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
-from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.io.remote import RemoteFiles
 
 
@@ -25,16 +25,11 @@ class ArrayFiles(Protocol):
         """Return a whole file without reading it; only where files are local."""
 
 
-def local_path(uri: str) -> Path:
-    """Return the path that a local `uri` names."""
-    return Path(uri.removeprefix("file://"))
-
-
 class LocalFiles:
     """The files of an array in a folder."""
 
     def __init__(self, uri: str) -> None:
-        self._root = local_path(uri)
+        self._root = Path(local_path(uri))
 
     def names(self) -> set[str]:
         """Return the path of every file below the array, relative to it, with slashes."""

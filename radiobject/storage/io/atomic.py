@@ -17,6 +17,7 @@ from pathlib import Path
 
 from radiobject.exceptions import StorageError, StoreExistsError
 from radiobject.storage.io import layout
+from radiobject.system import files
 
 FOLDER = f"{layout.OWN_FOLDER}/aside"
 _GROUP_MARK = "__tiledb_group.tdb"
@@ -111,12 +112,8 @@ def _files(folder: Path) -> list[Path]:
 
 def _move(path: Path, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
-    os.replace(path, target)
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    files.replace(path, target)
+    files.sync_folder(target.parent)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
 
+from radiobject.addresses import is_absolute, is_local, local_path
 from radiobject.exceptions import SchemaError
 
 FORMAT_VERSION = 2
@@ -39,12 +40,15 @@ _ID_BYTES = 4096
 def normalise_uri(uri: object) -> str:
     """Return `uri` as TileDB takes it: absolute for a local path, without a trailing slash.
 
+    Slashes part the names of a path on every system, so that what is below it is found the same
+    way. A ``file:`` address becomes the path that it names.
+
     Raises
     ------
     TypeError
         If `uri` is neither a string nor a path.
     ValueError
-        If it is empty.
+        If it is empty, or a ``file:`` address of another machine.
     """
     if isinstance(uri, Path):
         uri = str(uri)
@@ -52,16 +56,9 @@ def normalise_uri(uri: object) -> str:
         raise TypeError(f"a URI is a string or a path, got {type(uri).__name__} {uri!r}")
     if not uri.strip():
         raise ValueError("the URI is empty; give a folder or s3://bucket/name")
-    if uri.startswith("file://"):
-        uri = uri[len("file://") :]
-    elif not is_local(uri):
+    if not is_local(uri):
         return uri.rstrip("/")
-    return str(Path(uri).expanduser().absolute())
-
-
-def is_local(uri: str) -> bool:
-    """Return whether a normalised `uri` is a path of this machine."""
-    return "://" not in uri
+    return Path(local_path(uri)).expanduser().absolute().as_posix()
 
 
 def join(uri: str, *parts: str) -> str:
@@ -76,7 +73,7 @@ def parent(uri: str) -> str:
 
 def resolve(uri: str, relative: str) -> str:
     """Return where `relative`, as stored in the data set at `uri`, points to."""
-    if "://" in relative or relative.startswith("/"):
+    if is_absolute(relative):
         return relative
     while relative.startswith("../"):
         uri, relative = parent(uri), relative[3:]
@@ -85,7 +82,7 @@ def resolve(uri: str, relative: str) -> str:
 
 def located(root: str, place: str) -> str:
     """Return where a collection is that the data set at `root` has at `place`."""
-    return place if "://" in place or place.startswith("/") else join(root, place)
+    return place if is_absolute(place) else join(root, place)
 
 
 def base_name(uri: str) -> str:

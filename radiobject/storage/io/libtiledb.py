@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import threading
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +21,13 @@ import numpy as np
 import tiledb
 import tiledb.libtiledb as lt
 
+from radiobject import process
+from radiobject.addresses import is_remote
 from radiobject.ctx import config_generation, get_radiobject_config
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.storage.io import stats
+from radiobject.system.processes import has_throughput_policy, prefer_throughput
 
 QUERIES_PER_CONTEXT = 500
 MAX_OPEN_ARRAYS = 64
@@ -35,12 +36,6 @@ FOREVER = 2**63 - 1
 
 # A message of libtiledb that quotes damaged bytes is none that Python can decode.
 _FAILURES = (tiledb.TileDBError, UnicodeDecodeError)
-
-
-def is_remote(uri: str) -> bool:
-    """Return whether `uri` names an object store and not a local path."""
-    scheme, separator, _ = uri.partition("://")
-    return bool(separator) and scheme != "file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +104,16 @@ def _batch_context(settings: tiledb.Config) -> tiledb.Ctx:
     waits for it takes on itself. Under Linux's policy for batch work the woken one queues up
     instead: 7 % less CPU for a volume written, in no more time.
     """
-    if not hasattr(os, "SCHED_BATCH"):
+    if not has_throughput_policy:
         return tiledb.Ctx(settings)
 
     def make() -> tiledb.Ctx:
         # The policy is that of this one thread and of those that it starts.
         with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            prefer_throughput()
         return tiledb.Ctx(settings)
 
-    with ThreadPoolExecutor(1) as starter:
+    with process.new_threads("context", 1) as starter:
         return starter.submit(make).result()
 
 
@@ -201,7 +196,7 @@ def _abandon_inherited() -> None:
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_abandon_inherited)
+process.at_fork("libtiledb", in_child=_abandon_inherited)
 
 # tiledb-py makes every fork warn of deadlocks once a context exists. A child that uses what it
 # inherited does deadlock; here no child does, so workers may fork without a warning each.

@@ -9,8 +9,6 @@ last writer died and that what it left must be rolled back.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -23,9 +21,11 @@ from typing import Any, Protocol
 
 import psutil
 
+from radiobject import process
 from radiobject.exceptions import LockError, StorageError
 from radiobject.storage.io import layout, object_store
-from radiobject.storage.io.processes import pid_namespace
+from radiobject.system import files
+from radiobject.system.processes import pid_space
 
 _ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
 _RECORD_BYTES = 4096
@@ -52,7 +52,7 @@ class LockRecord:
         return cls(
             host=socket.gethostname(),
             pid=process.pid,
-            pid_space=_pid_space(),
+            pid_space=pid_space(),
             process_started=process.create_time(),
             acquired=time.time(),
             token=uuid.uuid4().hex,
@@ -77,7 +77,7 @@ class LockRecord:
 
         Only where process ids mean the same: two containers, or two machines, may have one name.
         """
-        if (self.host, self.pid_space) != (socket.gethostname(), _pid_space()):
+        if (self.host, self.pid_space) != (socket.gethostname(), pid_space()):
             return False
         try:
             started = psutil.Process(self.pid).create_time()
@@ -89,14 +89,6 @@ class LockRecord:
         """Return holder, host and age for an error message."""
         age = max(0.0, time.time() - self.acquired)
         return f"process {self.pid} on {self.host!r}, {self.operation}, for {age:.0f} s"
-
-
-def _pid_space() -> str:
-    """Return what processes share for which process ids mean the same, over all machines."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    if not boot.exists():
-        return f"{psutil.boot_time():.0f}"
-    return f"{boot.read_text().strip()}:{pid_namespace()}"
 
 
 class StoreLock(Protocol):
@@ -138,8 +130,18 @@ def acquire(root: str, operation: str, *, break_lock: bool = False) -> StoreLock
     return _ObjectLock(root, operation, break_lock)
 
 
-_held: dict[str, int] = {}
+_held: set[str] = set()
 _held_guard = threading.Lock()
+
+
+def _renew_in_child() -> None:
+    """Give a forked child a guard of its own: it holds none of its parent's locks."""
+    global _held_guard
+    _held_guard = threading.Lock()
+    _held.clear()
+
+
+process.at_fork("writers", in_child=_renew_in_child)
 
 
 class _LocalLock:
@@ -161,48 +163,53 @@ class _LocalLock:
 
     def _open(self, root: str) -> int:
         """Open and lock the file that is at the path now, not one that was removed meanwhile."""
-
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         while True:
             try:
                 self._path.parent.mkdir(exist_ok=True)
-                fd = os.open(self._path, flags, 0o600)
+                fd = files.open_private(self._path)
             except OSError as error:
                 raise StorageError(
                     f"cannot write to {root}: {error.strerror}; check the folder's permissions"
                 ) from error
             try:
-                fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(fd), os.stat(self._path, follow_symlinks=False)):
+                locked = files.lock(fd)
+                if locked and self._is_at_path(fd):
                     return fd
-            except FileNotFoundError:
-                pass
             except OSError as error:
-                holder = LockRecord.parse(os.pread(fd, _RECORD_BYTES, 0))
                 os.close(fd)
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise StorageError(f"{root} cannot be locked: {error.strerror}") from error
-                who = holder.describe() if holder else "another process"
-                raise LockError(f"{root} is being written by {who}; {_ADVICE}") from None
+                raise StorageError(
+                    f"{root} cannot be locked: {error.strerror}; a share without locks is no place "
+                    "to write to: write on a local disk and copy, or mount it with locks"
+                ) from error
+            holder = None if locked else LockRecord.parse(files.read_at(fd, _RECORD_BYTES, 0))
             os.close(fd)
+            if not locked:
+                who = holder.describe() if holder else "another process"
+                raise LockError(f"{root} is being written by {who}; {_ADVICE}")
+
+    def _is_at_path(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self._path, follow_symlinks=False))
+        except FileNotFoundError:
+            return False
 
     def _claim_in_process(self, root: str, operation: str) -> None:
         # A record lock belongs to the process: a second one in it would be granted.
         with _held_guard:
-            if _held.get(self._key) == os.getpid():
+            if self._key in _held:
                 raise LockError(
                     f"{root} is being written by this process already, so it cannot start "
                     f"{operation}; finish the open writer first"
                 )
-            _held[self._key] = os.getpid()
+            _held.add(self._key)
 
     def _forget(self) -> None:
         with _held_guard:
-            _held.pop(self._key, None)
+            _held.discard(self._key)
 
     def _write(self, raw: bytes) -> None:
         # Never empty in between: what a dead writer left is known by a record being there.
-        os.pwrite(self._fd, raw, 0)
+        files.write_at(self._fd, raw, 0)
         os.ftruncate(self._fd, len(raw))
 
     def release(self) -> None:
@@ -212,7 +219,10 @@ class _LocalLock:
             self.abandon()
 
     def abandon(self) -> None:
-        os.close(self._fd)
+        try:
+            files.unlock(self._fd)
+        finally:
+            os.close(self._fd)
         self._forget()
 
 

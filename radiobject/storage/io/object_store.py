@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from radiobject import process
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import ConfigurationError, StorageError
 
@@ -107,7 +107,7 @@ def _note_fork() -> None:
     _inherited = _inherited or _used
 
 
-os.register_at_fork(after_in_child=_note_fork)
+process.at_fork("object stores", in_child=_note_fork)
 
 
 def usable() -> bool:

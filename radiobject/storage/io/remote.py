@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from radiobject import process
 from radiobject.ctx import config_generation
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.storage.io import stats
@@ -31,7 +31,7 @@ def _restart_in_child() -> None:
     _lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_restart_in_child)
+process.at_fork("remote files", in_child=_restart_in_child)
 
 
 def _store(bucket: str) -> S3Store:

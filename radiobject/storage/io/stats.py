@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from dataclasses import dataclass, field, fields
 from types import TracebackType
+
+from radiobject import process
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ def _restart_in_child() -> None:
     _totals = Counters()
 
 
-os.register_at_fork(after_in_child=_restart_in_child)
+process.at_fork("counters", in_child=_restart_in_child)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
+from radiobject import process
+from radiobject.addresses import is_remote
 from radiobject.exceptions import IntegrityError, StorageError
-from radiobject.storage.io import libtiledb, remote, stats
+from radiobject.storage.io import remote, stats
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.volume_tiles import VolumeTiles
 from radiobject.storage.tiles.fragment import UnsupportedArrayError
@@ -65,15 +66,13 @@ def _open(locator: VolumeLocator) -> VolumeTiles | None:
 
 def _with_index(locator: VolumeLocator) -> VolumeTiles | None:
     """Open by the stored index; if that does not fit, by one made from the array itself."""
-    if libtiledb.is_remote(locator.uri) and not (
-        locator.uri.startswith("s3://") and remote.usable()
-    ):
+    if is_remote(locator.uri) and not (locator.uri.startswith("s3://") and remote.usable()):
         stats.count(fallback_volumes=1)
         return None
     if locator.index is not None:
         try:
             index = TileIndex.unpack(locator.index)
-            if not libtiledb.is_remote(locator.uri):
+            if not is_remote(locator.uri):
                 pool.source(locator.uri, index)  # raises if the tile file is not the index's
             return VolumeTiles(locator.uri, index, locator.index, locator.label)
         except StorageError:
@@ -121,4 +120,4 @@ def _renew_in_child() -> None:
     _volumes.clear()
 
 
-os.register_at_fork(after_in_child=_renew_in_child)
+process.at_fork("open volumes", in_child=_renew_in_child)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from types import TracebackType
 
+from radiobject import process
+from radiobject.addresses import is_remote
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import stats
-from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.read import reader
 from radiobject.storage.read.reader import ReadRequest
 
@@ -53,7 +54,7 @@ class LookAhead:
         self._batches = iter(batches)
         self._depth = max(1, depth)
         self._threads = threads
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Executor | None = None
         self._waiting: deque[tuple[Sequence[ReadRequest], list[Future[None]]]] = deque()
         self._closed = False
 
@@ -112,12 +113,12 @@ class LookAhead:
             self._waiting.append((batch, [pool.submit(_read, part) for part in parts]))
             stats.count(lookahead_boxes=len(batch))
 
-    def _threads_for(self, remote: bool) -> ThreadPoolExecutor:
+    def _threads_for(self, remote: bool) -> Executor:
         if self._pool is None:
             count = self._threads
             if count is None:
                 count = REMOTE_THREADS if remote else get_radiobject_config().read.concurrency
-            self._pool = ThreadPoolExecutor(count, thread_name_prefix="radiobject-ahead")
+            self._pool = process.new_threads("ahead", count)
         return self._pool
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from radiobject.addresses import is_remote
 from radiobject.exceptions import BoundsError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding, padded_source
@@ -16,7 +17,6 @@ from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.rescale import Rescale
 from radiobject.storage.cache.tile_cache import CacheUse, cache_use
 from radiobject.storage.io import libtiledb, stats
-from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.read import open_volumes
 from radiobject.storage.read.convert import convert, fill_outside
 from radiobject.storage.read.locator import VolumeLocator

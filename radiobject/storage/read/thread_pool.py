@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from contextlib import contextmanager
 from typing import TypeVar
 
 from radiobject.ctx import get_radiobject_config
+from radiobject.process import lasting_threads
+from radiobject.system.processes import processors
 
 T = TypeVar("T")
 Task = Callable[[], None]
@@ -19,6 +20,7 @@ Task = Callable[[], None]
 # Waking another thread, and taking turns with it in the interpreter, costs as much as decoding
 # several tiles: the two tasks of a patch of usual size are not worth it.
 _WORTH_SHARING = 3
+_MOST_THREADS = 32
 
 
 class _Share(threading.local):
@@ -53,13 +55,6 @@ def usable_threads() -> int:
     ):
         return 1
     return min(get_radiobject_config().read.concurrency, processors())
-
-
-def processors() -> int:
-    """Return how many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_tasks(tasks: Iterable[Task]) -> None:
@@ -109,7 +104,8 @@ def run_on_threads(work: Callable[[T], None], items: Sequence[T], threads: int) 
                 except Exception as error:  # noqa: BLE001 - raised again by the calling thread
                     errors[number] = error
 
-    others = [_pool.submit(take) for _ in range(min(threads, len(items)) - 1)]
+    pool = lasting_threads("read", _MOST_THREADS)
+    others = [pool.submit(take) for _ in range(min(threads, len(items)) - 1)]
     try:
         take()
     finally:
@@ -120,19 +116,3 @@ def run_on_threads(work: Callable[[T], None], items: Sequence[T], threads: int) 
     for other in others:
         if not other.cancelled():
             other.result()
-
-
-_MOST_THREADS = 32
-_pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="radiobject-read")
-"""Its threads are started when they are needed, and wait for more: a new one takes as long to
-start as to decode three tiles."""
-
-
-def _renew_in_child() -> None:
-    """Forget the threads, which a forked child does not have."""
-    global _pool
-    _pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="radiobject-read")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_in_child)

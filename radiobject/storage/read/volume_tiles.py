@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from radiobject.addresses import is_remote
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.box import Box
 from radiobject.geometry.rescale import Rescale
@@ -15,7 +16,6 @@ from radiobject.geometry.tiling import TilePart, parts_of, tiles_covering
 from radiobject.storage.cache.tile_cache import VolumeImage, open_image
 from radiobject.storage.io import stats
 from radiobject.storage.io.checksum import crc32
-from radiobject.storage.io.libtiledb import is_remote
 from radiobject.storage.read.convert import convert, outside
 from radiobject.storage.read.thread_pool import Task, run_tasks, usable_threads
 from radiobject.storage.tiles.blosc_chunk import Buffer

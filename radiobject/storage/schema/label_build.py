@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from radiobject import process
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import SchemaError, StorageError
 from radiobject.geometry.box import Box
@@ -78,7 +78,7 @@ def ensure_label_rows(
     missing = [obs_id for obs_id in volumes if obs_id not in known]
     if not missing:
         return known
-    with ThreadPoolExecutor(get_radiobject_config().read.max_workers) as pool:
+    with process.new_threads("labels", get_radiobject_config().read.max_workers) as pool:
         built = dict(zip(missing, pool.map(_build, map(volumes.get, missing)), strict=True))
     if collection_uri:
         rows = {i: (fingerprint(volumes[i]), summary) for i, summary in built.items()}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from radiobject import process
 from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError
 from radiobject.lazy import lazy_property
@@ -127,7 +127,7 @@ class LegacyCollectionStore(CollectionStore):
         """What each array says of itself, in the order of their names."""
         found = files.list_folder(layout.join(self.uri, layout.VOLUMES))
         places = [place for place in found if not layout.base_name(place).startswith("__")]
-        with ThreadPoolExecutor(get_radiobject_config().read.max_workers) as threads:
+        with process.new_threads("legacy", get_radiobject_config().read.max_workers) as threads:
             return list(threads.map(describe_volume, places))
 
     @lazy_property

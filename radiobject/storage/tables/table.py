@@ -12,11 +12,12 @@ import pandas as pd
 import tiledb
 import tiledb.libtiledb as lt
 
+from radiobject.addresses import is_remote
 from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER, is_remote, writing_ctx
+from radiobject.storage.io.libtiledb import FOREVER, writing_ctx
 
 TEXT = np.dtype("U")
 BLOB = np.dtype("S")

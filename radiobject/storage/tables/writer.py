@@ -9,13 +9,14 @@ import numpy as np
 import tiledb
 import tiledb.libtiledb as lt
 
+from radiobject.addresses import is_remote
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
 from radiobject.geometry.box import Box
 from radiobject.geometry.content import content_box
 from radiobject.geometry.tiling import Tiling, extents_for_patch
 from radiobject.storage.io import layout, stats
-from radiobject.storage.io.libtiledb import is_remote, writing_ctx
+from radiobject.storage.io.libtiledb import writing_ctx
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables.filter_trial import choose_filters

@@ -7,12 +7,13 @@ be a chunk. Its form: https://www.blosc.org/c-blosc2/format/chunk_format.html
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from radiobject import process
 
 Buffer = bytes | memoryview
 
@@ -102,8 +103,7 @@ def _load() -> Callable[..., object]:
         return _decompress2
 
 
-if hasattr(os, "register_at_fork"):
-    # A child forked while another thread imports would wait for that import for ever.
-    os.register_at_fork(
-        before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
-    )
+# A child forked while another thread imports would wait for that import for ever.
+process.at_fork(
+    "blosc2", before=_loading.acquire, in_parent=_loading.release, in_child=_loading.release
+)

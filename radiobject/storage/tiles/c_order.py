@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from radiobject.geometry.blocked_copy import copy_in_blocks
-from radiobject.storage.io.huge_pages import private_memory
+from radiobject.system.huge_pages import private_memory
 
 
 def c_ordered(voxels: np.ndarray) -> np.ndarray:

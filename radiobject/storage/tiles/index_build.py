@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tiledb
 
+from radiobject.addresses import is_remote
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.geometry.tiling import Tiling, tiles_covering
@@ -72,7 +73,7 @@ def build_tile_index(uri: str) -> TileIndex:
         raise UnsupportedArrayError(f"the fragment of {uri!r} was written with another schema")
     index = _assemble(uri, f"{fragment}/a0.tdb", layout, tiles)
     stats.count(index_builds=1)
-    return _verified(uri, index, files) if not libtiledb.is_remote(uri) else index
+    return _verified(uri, index, files) if not is_remote(uri) else index
 
 
 def _only_fragment(uri: str, names: set[str]) -> str:
@@ -97,7 +98,7 @@ def _only_fragment(uri: str, names: set[str]) -> str:
 
 
 def _schema(uri: str) -> tiledb.ArraySchema:
-    ctx = libtiledb.session(remote=libtiledb.is_remote(uri)).ctx
+    ctx = libtiledb.session(remote=is_remote(uri)).ctx
     try:
         return tiledb.ArraySchema.load(uri, ctx=ctx)
     except (tiledb.TileDBError, UnicodeDecodeError) as error:

@@ -13,16 +13,16 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from radiobject.exceptions import ConfigurationError, IntegrityError
+from radiobject.exceptions import ConfigurationError, IntegrityError, StorageError
 from radiobject.storage.io import stats
-from radiobject.storage.io.processes import start_time
 from radiobject.storage.io.remote import RemoteFiles
 from radiobject.storage.tiles.tile_index import TileIndex
+from radiobject.system import files
+from radiobject.system.processes import is_private
 
 FOLDER_VARIABLE = "RADIOBJECT_MIRROR"
 SIZE_VARIABLE = "RADIOBJECT_MIRROR_MB"
 _DEFAULT_MB = 4096
-_PART = ".part-"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -51,14 +51,14 @@ def mirrored(uri: str, index: TileIndex) -> Path | None:
     folder, limit = _folder(Path(given)), _limit()
     if folder is None or index.file_size > limit:
         return None
-    files = RemoteFiles(uri)
-    size, tag = files.tag(index.path)
+    remote = RemoteFiles(uri)
+    size, tag = remote.tag(index.path)
     _check_size(uri, index, size)
     place = folder / _name(uri, index, tag)
     if _is_whole(place, size):
         stats.count(mirror_hits=1)
         return place
-    content, tag = files.read_tagged(index.path, limit)
+    content, tag = remote.read_tagged(index.path, limit)
     _check_size(uri, index, len(content))
     return _keep(folder / _name(uri, index, tag), content, limit)
 
@@ -75,7 +75,7 @@ def _folder(folder: Path) -> Path | None:
             f"{FOLDER_VARIABLE}={str(folder)!r} cannot be used: {error.strerror}; name a folder of "
             "your own"
         ) from error
-    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+    if not is_private(status):
         raise IntegrityError(
             f"mirror {folder} can be used by others; expected a folder of your own with mode 0700"
         )
@@ -117,15 +117,11 @@ def _is_whole(place: Path, size: int) -> bool:
 def _keep(place: Path, content: bytes, limit: int) -> Path | None:
     """Store a file atomically; None when the disk has no room for it."""
     _make_room(place.parent, limit - len(content))
-    part = place.with_name(f"{_PART}{os.getpid()}-{place.name}")
     try:
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(fd, "wb") as file:
+        # It may be lost, so it need not have reached the disk.
+        with files.written_whole(place, durable=False) as part, files.create_private(part) as file:
             file.write(content)
-        os.replace(part, place)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
+    except (OSError, StorageError):
         return None
     stats.count(mirror_writes=1)
     return place
@@ -136,14 +132,11 @@ def _make_room(folder: Path, limit: int) -> None:
 
     A copy that a process has open stays readable for it.
     """
+    files.remove_unfinished(folder)
     copies = []
     for entry in os.scandir(folder):
         with suppress(OSError):
-            if entry.name.startswith(_PART):
-                pid = entry.name.removeprefix(_PART).partition("-")[0]
-                if pid.isdigit() and not start_time(int(pid)):
-                    os.unlink(entry.path)
-            elif entry.name.endswith(".tiles"):
+            if entry.name.endswith(".tiles"):
                 status = entry.stat()
                 copies.append((status.st_mtime_ns, status.st_size, entry.path))
     total = sum(size for _, size, _ in copies)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from radiobject import process
+from radiobject.addresses import is_remote, local_path
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.ranges import coalesce
 from radiobject.storage.io import stats
-from radiobject.storage.io.array_files import local_path, map_file
-from radiobject.storage.io.libtiledb import is_remote
+from radiobject.storage.io.array_files import map_file
 from radiobject.storage.io.remote import RemoteFiles
 from radiobject.storage.tiles.decode import Buffer
 from radiobject.storage.tiles.mirror import mirrored
 from radiobject.storage.tiles.tile_index import TileIndex
+from radiobject.system.files import open_file_limit
 
 # Against 30 ms a request, one of 0.9 MB beats three of 0.16 MB (docs/design/tile-index.md).
 REMOTE_GAP_BYTES = 1 << 20
@@ -101,7 +101,7 @@ class RemoteTiles:
 def open_source(uri: str, index: TileIndex) -> TileSource:
     """Open the tiles of the volume at `uri`: its file, the mirror of its object, or the object."""
     if not is_remote(uri):
-        return LocalTiles(local_path(uri) / index.path, index)
+        return LocalTiles(Path(local_path(uri), index.path), index)
     copy = mirrored(uri, index)
     return RemoteTiles(uri, index) if copy is None else LocalTiles(copy, index)
 
@@ -110,8 +110,7 @@ class SourcePool:
     """The sources that are open, so many that a process does not run out of files."""
 
     def __init__(self) -> None:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._limit = max(8, min(_MAX_MAPPED_FILES, limit // 4))
+        self._limit = max(8, min(_MAX_MAPPED_FILES, open_file_limit() // 4))
         self._sources: OrderedDict[str, TileSource] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -153,4 +152,4 @@ class SourcePool:
 
 
 pool = SourcePool()
-os.register_at_fork(after_in_child=pool.renew_in_child)
+process.at_fork("tile files", in_child=pool.renew_in_child)

@@ -8,9 +8,9 @@ import pytest
 
 from radiobject.geometry.box import Box
 from radiobject.storage.cache import tile_cache
-from radiobject.storage.io.huge_pages import HUGE, map_shared
 from radiobject.storage.read import reader
 from radiobject.storage.tables import writer
+from radiobject.system.huge_pages import HUGE, map_shared
 
 SHAPE = (200, 180, 150)
 

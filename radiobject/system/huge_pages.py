@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
-import os
 import threading
-from contextlib import suppress
+from mmap import mmap as Mapping
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
+
+from radiobject import process
+from radiobject.system.memory import ask_for_huge_pages, mmap, private_mapping
 
 _SIZE_FILE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 _MADV_COLLAPSE = 25
@@ -38,20 +39,18 @@ def huge_page_bytes() -> int:
 HUGE = huge_page_bytes()
 
 
-def private_memory(nbytes: int) -> mmap.mmap:
+def private_memory(nbytes: int) -> Mapping:
     """Map private memory, in huge pages where the system has them.
 
     It goes back to the system with the last array that lies in it. What `malloc` gave to a thread,
     up to 64 MB of it, stays with the process when the thread has ended.
     """
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+    memory = private_mapping(nbytes)
+    ask_for_huge_pages(memory)
     return memory
 
 
-def map_shared(fd: int, size: int) -> tuple[mmap.mmap, int]:
+def map_shared(fd: int, size: int) -> tuple[Mapping, int]:
     """Map a file from its start, so that its huge pages can be huge pages of the mapping.
 
     Returns
@@ -64,12 +63,11 @@ def map_shared(fd: int, size: int) -> tuple[mmap.mmap, int]:
     return aligned or (mmap.mmap(fd, size), 0)
 
 
-def _map_aligned(fd: int, size: int) -> tuple[mmap.mmap, int] | None:
-    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+def _map_aligned(fd: int, size: int) -> tuple[Mapping, int] | None:
     try:
         # Python chooses no addresses: reserve some, and put the file over an aligned part. The
         # memory is unmapped with the reservation, when the last array that lies in it is gone.
-        room = mmap.mmap(-1, size + HUGE, flags=private)
+        room = private_mapping(size + HUGE, _MAP_NORESERVE)
     except OSError:
         return None
     address = np.frombuffer(room, np.uint8, 1).ctypes.data
@@ -132,4 +130,4 @@ def _renew_in_child() -> None:
     _gatherer = Gatherer()
 
 
-os.register_at_fork(after_in_child=_renew_in_child)
+process.at_fork("huge pages", in_child=_renew_in_child)

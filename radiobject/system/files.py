@@ -1,0 +1,270 @@
+"""Files: locks, private ones, positions, and names that are replaced in one step."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from radiobject.exceptions import StorageError
+from radiobject.system.present import fcntl, msvcrt, os, resource
+from radiobject.system.processes import start_time, user_code
+
+T = TypeVar("T")
+
+_PRIVATE = 0o600
+# Of what the system has: not inherited, no translated line ends, and no link followed.
+_ALWAYS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOINHERIT", "O_BINARY"))
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_DELETED_WITH_HANDLE = getattr(os, "O_TEMPORARY", 0)
+# Where a file that is open can be neither replaced nor deleted, a virus scanner or a reader that
+# is about to close it is waited for.
+_SHARING = (5, 32, 33)
+_WAITS_S = (0.01, 0.03, 0.1, 0.3, 0.6)
+_LOCKED_BYTE = 1 << 30
+"""A lock of Windows keeps others from reading what it covers: far behind every record."""
+_LOCK_PAUSE_S = 0.002
+_HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_OPEN_FILES = 512
+"""What every system allows a process without asking."""
+_UNFINISHED = re.compile(r"\..*\.(\d+)-[0-9a-f]{8}\.part")
+
+
+def open_private(path: str | Path, *, create: bool = True) -> int:
+    """Open a file of the user's own for reading and writing; a symbolic link is refused.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is a link.
+    """
+    if not _NO_FOLLOW and os.path.islink(path):
+        raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
+    flags = os.O_RDWR | _ALWAYS | _NO_FOLLOW | (os.O_CREAT if create else 0)
+    return int(os.open(path, flags, _PRIVATE))
+
+
+def create_private(path: str | Path) -> BinaryIO:
+    """Make or empty a file that only the user can read, and open it for writing."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _ALWAYS | _NO_FOLLOW
+    return open(os.open(path, flags, _PRIVATE), "wb")
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """Return at most `size` bytes of a file from `offset` on."""
+    if hasattr(os, "pread"):
+        return bytes(os.pread(fd, size, offset))
+    os.lseek(fd, offset, os.SEEK_SET)
+    return bytes(os.read(fd, size))
+
+
+def write_at(fd: int, content: bytes, offset: int) -> None:
+    """Write bytes into a file from `offset` on."""
+    if hasattr(os, "pwrite"):
+        os.pwrite(fd, content, offset)
+        return
+    os.lseek(fd, offset, os.SEEK_SET)
+    os.write(fd, content)
+
+
+can_lock = fcntl is not None or msvcrt is not None
+
+
+def lock(fd: int, *, wait: bool = False) -> bool:
+    """Lock a file for this process; the system drops the lock with the process, however it ends.
+
+    Returns
+    -------
+    bool
+        False when another process holds it and `wait` is not asked for.
+
+    Raises
+    ------
+    OSError
+        If the file system has no locks.
+    """
+    while True:
+        try:
+            _lock(fd, wait)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise
+            if not wait:
+                return False
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+
+
+def _lock(fd: int, wait: bool) -> None:
+    if fcntl is not None:
+        fcntl.lockf(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+    else:
+        raise OSError(errno.ENOTSUP, "this system has no file locks")
+
+
+def unlock(fd: int) -> None:
+    """Give a lock back."""
+    if fcntl is not None:
+        fcntl.lockf(fd, fcntl.LOCK_UN)
+    elif msvcrt is not None:
+        os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+
+@contextmanager
+def folder_lock(folder: str | Path, patience_s: float) -> Iterator[None]:
+    """Hold the lock of a folder that always exists, or go on without it after a while.
+
+    Nothing is left behind: the lock is on the folder itself where it can be opened, and else on
+    a file that goes with its last handle.
+    """
+    if hasattr(os, "O_DIRECTORY"):
+        fd, take = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _ALWAYS), _lock_folder
+    else:
+        name = Path(folder, f"radiobject-{user_code()}.lock")
+        flags = os.O_RDWR | os.O_CREAT | _ALWAYS | _DELETED_WITH_HANDLE
+        fd, take = os.open(name, flags, _PRIVATE), lock
+    try:
+        deadline = time.monotonic() + patience_s
+        while can_lock and not take(fd) and time.monotonic() < deadline:
+            time.sleep(_LOCK_PAUSE_S)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock_folder(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def replace(source: str | Path, target: str | Path) -> None:
+    """Give a file the name of another, which is gone then, in one step that a crash cannot halve.
+
+    Raises
+    ------
+    StorageError
+        If another program keeps the target open, on a system where that forbids it.
+    OSError
+        For any other reason.
+    """
+    _patiently(lambda: os.replace(source, target), target)
+
+
+def remove_file(path: str | Path) -> None:
+    """Delete a file if it is there.
+
+    Raises
+    ------
+    StorageError
+        If another program keeps it open, on a system where that forbids it.
+    """
+    with suppress(FileNotFoundError):
+        _patiently(lambda: os.unlink(path), path)
+
+
+def remove_tree(path: str | Path) -> None:
+    """Delete a folder and what it holds.
+
+    Raises
+    ------
+    StorageError
+        If another program keeps a file of it open, on a system where that forbids it.
+    """
+    _patiently(lambda: shutil.rmtree(path), path)
+
+
+def _patiently(act: Callable[[], T], path: str | Path) -> T:
+    for wait_s in (*_WAITS_S, None):
+        try:
+            return act()
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _SHARING:
+                raise
+            if wait_s is None:
+                raise StorageError(
+                    f"{path} is open in another program and cannot be replaced or deleted; close "
+                    "that program, or try again"
+                ) from error
+            time.sleep(wait_s)
+    raise AssertionError("unreachable")
+
+
+@contextmanager
+def written_whole(target: str | Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a path to write a file to, which then has the name `target`, whole or not at all.
+
+    Parameters
+    ----------
+    target : str or Path
+        What lay there stays until the block ends without an error. The unfinished file lies
+        beside it under a hidden name; see `remove_unfinished`.
+    durable : bool
+        Wait until the file has reached the disk, so that not even a power cut halves it.
+
+    Raises
+    ------
+    StorageError
+        If another program keeps the target open, on a system where that forbids it.
+    """
+    target = Path(target)
+    part = target.with_name(f".{target.name[:100]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield part
+        if durable:
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+        replace(part, target)
+        if durable:
+            sync_folder(target.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: str | Path) -> int:
+    """Remove what killed processes of this machine began with `written_whole`; return how many."""
+    removed = 0
+    for entry in os.scandir(folder):
+        begun = _UNFINISHED.fullmatch(entry.name)
+        if begun is not None and not start_time(int(begun.group(1))):
+            with suppress(OSError):
+                os.unlink(entry.path)
+                removed += 1
+    return removed
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Make the names in a folder survive a power cut, where a folder can be opened for that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a share that has no such thing
+            raise
+    finally:
+        os.close(fd)
+
+
+def open_file_limit() -> int:
+    """Return how many files this process may have open."""
+    if resource is None:
+        return _OPEN_FILES
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else int(limit)

@@ -1,0 +1,124 @@
+"""Processes: forks, processors, users, and telling living processes from dead ones."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from radiobject.system.present import os
+
+_OF_PROCESSES = Path("/proc/self/stat").exists()
+_NAMESPACE = Path("/proc/self/ns/pid")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_TICKS_PER_SECOND = 100
+
+
+def at_fork(
+    *,
+    before: Callable[[], object],
+    after_in_parent: Callable[[], object],
+    after_in_child: Callable[[], object],
+) -> None:
+    """Call functions at every fork, where processes fork at all; for `radiobject.process` alone."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=before, after_in_parent=after_in_parent, after_in_child=after_in_child
+        )
+
+
+def _by_affinity() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _by_count() -> int:
+    return os.cpu_count() or 1
+
+
+processors = _by_affinity if hasattr(os, "sched_getaffinity") else _by_count
+"""Return how many processors this process may run on."""
+
+forks = hasattr(os, "fork")
+"""Whether the system can make a process by copying this one."""
+
+
+def prefer_throughput() -> None:
+    """Let the calling thread, and those that it will start, interrupt no other when they wake.
+
+    Linux's policy for batch work; nothing where there is none.
+
+    Raises
+    ------
+    OSError
+        If the system forbids it.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+has_throughput_policy = hasattr(os, "SCHED_BATCH")
+
+
+def user_code() -> str:
+    """Return letters and digits for this user that no other user of the machine has."""
+    if hasattr(os, "geteuid"):
+        return str(os.geteuid())
+    return hashlib.sha256(getpass.getuser().casefold().encode()).hexdigest()[:12]
+
+
+def is_mine(status: Any) -> bool:
+    """Return whether the user owns a file; where files say no owner, the folder decides."""
+    return not hasattr(os, "geteuid") or bool(status.st_uid == os.geteuid())
+
+
+def is_private(status: Any) -> bool:
+    """Return whether a file or folder is the user's, and no mode lets others in.
+
+    Where there are no owners the modes say nothing either: access lists decide, and those of a
+    user's own folders let nobody else in.
+    """
+    return not hasattr(os, "geteuid") or (is_mine(status) and not status.st_mode & 0o077)
+
+
+def start_time(pid: int) -> int:
+    """Return when process `pid` started, in a unit of the system's, or 0 if it does not run."""
+    return _start_ticks(pid) if _OF_PROCESSES else _start_hundredths(pid)
+
+
+def _start_ticks(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    fields = stat.rpartition(b")")[2].split()
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def _start_hundredths(pid: int) -> int:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return 0
+        return int(process.create_time() * _TICKS_PER_SECOND)
+    except psutil.Error:
+        return 0
+
+
+def pid_namespace() -> int:
+    """Return a number that processes share for which process ids mean the same."""
+    try:
+        return int(os.stat(_NAMESPACE).st_ino)
+    except OSError:
+        return 0
+
+
+def pid_space() -> str:
+    """Return what processes share for which process ids mean the same, over all machines."""
+    try:
+        return f"{_BOOT.read_text().strip()}:{pid_namespace()}"
+    except OSError:
+        return f"{psutil.boot_time():.0f}"

@@ -1,0 +1,117 @@
+"""One owner of what an address names, and doors that agree with it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from radiobject import Volume
+from radiobject.addresses import is_absolute, is_local, is_remote, local_path
+from radiobject.exceptions import ConfigurationError
+from radiobject.storage.io import layout
+from radiobject.writers import VolumeCollectionWriter
+
+LOCAL = [
+    "/data/scans",
+    "scans",
+    "file:///data/scans",
+    "FILE:///data/scans",
+    "file:/data/scans",
+    "file://localhost/data/scans",
+    r"C:\scans",
+    "C:/scans",
+    "C://scans",
+    r"\\server\share\scans",
+    "/data/x://y",
+    "file:x",
+]
+REMOTE = ["s3://bucket/scans", "S3://bucket", "gs://b/c", "azure://c/d", "https://x/y", "mem://x"]
+
+
+@pytest.mark.parametrize("uri", LOCAL)
+def test_local(uri):
+    assert (is_local(uri), is_remote(uri)) == (True, False)
+
+
+@pytest.mark.parametrize("uri", REMOTE)
+def test_remote(uri):
+    assert (is_local(uri), is_remote(uri)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///data/a%20b", "/data/a b"),
+        ("file:/data/a", "/data/a"),
+        ("File://localhost/data/a%C3%A4", "/data/aä"),
+        ("file:///data/50%25", "/data/50%"),
+        ("/data/a%20b", "/data/a%20b"),
+        ("file:x", "file:x"),
+        ("file:///data/a#1?b", "/data/a#1?b"),
+    ],
+)
+def test_a_file_address_is_read_as_the_standard_has_it(uri, path):
+    assert local_path(uri, drives=False) == path
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///C:/scans/a%20b", "C:/scans/a b"),
+        ("file:/c:/scans", "c:/scans"),
+        ("file://server/share/scans", "//server/share/scans"),
+        (r"C:\scans", r"C:\scans"),
+    ],
+)
+def test_where_paths_have_drives(uri, path):
+    assert local_path(uri, drives=True) == path
+
+
+@pytest.mark.parametrize("uri", ["file://server/share", "file://server", "file://"])
+def test_another_machines_file_is_refused(uri):
+    with pytest.raises(ConfigurationError, match="file:///folder/name"):
+        local_path(uri, drives=False)
+
+
+@pytest.mark.parametrize(
+    ("place", "absolute"),
+    [
+        ("/a", True),
+        ("s3://b/a", True),
+        ("C:/a", True),
+        (r"D:\a", True),
+        (r"\\server\share", True),
+        ("a/b", False),
+        ("../a", False),
+        ("a:b", False),
+    ],
+)
+def test_what_needs_nothing_before_it(place, absolute):
+    assert is_absolute(place) is absolute
+
+
+def test_every_spelling_of_a_folder_opens_the_same_volume(tmp_path, monkeypatch):
+    folder = tmp_path / "a b ä%20"
+    data = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6)
+    with VolumeCollectionWriter(str(folder), name="CT") as writer:
+        writer.write_volume(data, "one", "s1")
+    stored = next((folder / "volumes").iterdir())
+    address = stored.as_uri()
+    assert "%20" in address
+    monkeypatch.chdir(folder)
+    for spelling in (
+        address,
+        address.replace("file://", "file:"),
+        address.replace("file://", "FILE://localhost"),
+        str(stored),
+        os.path.relpath(stored),
+        stored,
+    ):
+        np.testing.assert_array_equal(Volume(spelling)[...], data)
+        assert layout.normalise_uri(spelling) == stored.as_posix()
+
+
+def test_a_plain_path_is_not_unescaped(tmp_path):
+    assert layout.normalise_uri(str(tmp_path / "a%20b")) == str(tmp_path / "a%20b")
+    assert Path(layout.normalise_uri("~")) == Path.home()
