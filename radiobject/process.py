@@ -24,8 +24,10 @@ ORDER = (
     "object stores",
     "remote files",
     "writers",
-    # Files before the volumes that read them; the cache before the volumes that give back theirs.
+    # Files before the volumes that read them; what a device may read and the
+    # cache before the volumes that give back theirs.
     "tile files",
+    "registrations",
     "decoded cache",
     "open volumes",
     # Last: it starts anew, and needs nobody.

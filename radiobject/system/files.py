@@ -6,6 +6,7 @@ import errno
 import re
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -120,6 +121,22 @@ def unlock(fd: int) -> None:
     elif msvcrt is not None:
         os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+
+def lock_file(name: str | None) -> int:
+    """Return a descriptor to lock, of a file that is gone with the last who has it open.
+
+    Parameters
+    ----------
+    name : str or None
+        What processes must have in common to lock the same one; None for a file that only those
+        have to whom the descriptor is handed on.
+    """
+    if name is None:
+        with tempfile.TemporaryFile() as file:
+            return int(os.dup(file.fileno()))
+    path = Path(tempfile.gettempdir(), f"{name}.lock")
+    return int(os.open(path, os.O_RDWR | os.O_CREAT | _ALWAYS | _DELETED_WITH_HANDLE, _PRIVATE))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import weakref
 from multiprocessing import reduction
 from typing import Any
 
+from radiobject.system import files
 from radiobject.system.present import os, posixshmem
 
 mmap: Any = _mmap
@@ -90,6 +91,7 @@ class SharedMemory:
     ----------
     nbytes : int
     mapping : mmap.mmap
+        All zero when it is new.
 
     Parameters
     ----------
@@ -99,30 +101,50 @@ class SharedMemory:
     """
 
     def __init__(self, purpose: str, nbytes: int) -> None:
-        self._attach(
-            f"radiobject-{purpose}-{uuid.uuid4().hex}"
-            if has_named_memory
-            else nameless_file(purpose, nbytes),
-            nbytes,
-        )
+        if has_named_memory:
+            name = f"radiobject-{purpose}-{uuid.uuid4().hex}"
+            self._attach(nbytes, name, None, files.lock_file(name))
+            return
+        descriptor = nameless_file(purpose, nbytes)
+        lockable = has_memory_files or posixshmem is None
+        self._attach(nbytes, None, descriptor, descriptor if lockable else files.lock_file(None))
 
-    def _attach(self, place: str | int, nbytes: int) -> None:
+    def _attach(self, nbytes: int, name: str | None, descriptor: int | None, lock: int) -> None:
         self.nbytes = nbytes
-        self._place = place
+        self._name = name
+        self._descriptor = descriptor
+        self._lock = lock
         self.mapping: _mmap.mmap
-        if isinstance(place, str):
-            self.mapping = named_mapping(place, nbytes)
+        if descriptor is None:
+            self.mapping = named_mapping(str(name), nbytes)
         else:
-            self.mapping = mmap.mmap(place, nbytes)
-            weakref.finalize(self, _plain_os.close, place)
+            self.mapping = _mmap.mmap(descriptor, nbytes)
+        for each in {lock} if descriptor is None else {lock, descriptor}:
+            weakref.finalize(self, _plain_os.close, each)
+
+    def lock(self) -> None:
+        """Keep other processes out; threads of this one are not kept out."""
+        if files.can_lock:
+            files.lock(self._lock, wait=True)
+
+    def unlock(self) -> None:
+        """Let others in again."""
+        if files.can_lock:
+            files.unlock(self._lock)
 
     def __getstate__(self) -> dict[str, Any]:
-        place = self._place
-        return {
-            "place": place if isinstance(place, str) else reduction.DupFd(place),  # type: ignore[attr-defined, unused-ignore]
-            "nbytes": self.nbytes,
-        }
+        state: dict[str, Any] = {"nbytes": self.nbytes, "name": self._name}
+        if self._descriptor is not None:
+            state["descriptor"] = reduction.DupFd(self._descriptor)
+            if self._lock != self._descriptor:
+                state["lock"] = reduction.DupFd(self._lock)
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        place = state["place"]
-        self._attach(place if isinstance(place, str) else place.detach(), state["nbytes"])
+        name = state["name"]
+        if name is not None:
+            self._attach(state["nbytes"], name, None, files.lock_file(name))
+            return
+        descriptor = state["descriptor"].detach()
+        lock = state["lock"].detach() if "lock" in state else descriptor
+        self._attach(state["nbytes"], None, descriptor, lock)

@@ -9,20 +9,18 @@ sample and of k alone.
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
-import tempfile
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import context, reduction
+from multiprocessing import context
 from typing import Any
 
 import numpy as np
 import torch.distributed
 from numpy.typing import NDArray
+
+from radiobject.system.memory import SharedMemory
 
 _HEADER = 4096
 _EPOCH, _CHOSEN, _RANK, _WORLD = range(4)
@@ -66,22 +64,22 @@ class Draws:
     """
 
     def __init__(self, samples: int) -> None:
-        self._attach(_nameless_file(_HEADER + 4 * samples), samples)
+        self._attach(SharedMemory("draws", _HEADER + 4 * samples), samples)
         self._header[_WORLD] = 1
 
-    def _attach(self, descriptor: int, samples: int) -> None:
-        self._descriptor = descriptor
-        memory = mmap.mmap(descriptor, _HEADER + 4 * samples)
-        self._header: NDArray[np.int64] = np.frombuffer(memory, np.int64, 4)
-        self._counts: NDArray[np.uint32] = np.frombuffer(memory, np.uint32, samples, _HEADER)
+    def _attach(self, shared: SharedMemory, samples: int) -> None:
+        self._shared = shared
+        self._header: NDArray[np.int64] = np.frombuffer(shared.mapping, np.int64, 4)
+        self._counts: NDArray[np.uint32] = np.frombuffer(
+            shared.mapping, np.uint32, samples, _HEADER
+        )
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        weakref.finalize(self, os.close, descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
         self._header[[_RANK, _WORLD]] = self._group()
         if context.get_spawning_popen() is not None:
-            return {"shared": reduction.DupFd(self._descriptor), "samples": len(self._counts)}
+            return {"shared": self._shared, "samples": len(self._counts)}
         asked = np.flatnonzero(self._counts)
         return {
             "samples": len(self._counts),
@@ -92,9 +90,9 @@ class Draws:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "shared" in state:
-            self._attach(state["shared"].detach(), state["samples"])
+            self._attach(state["shared"], state["samples"])
             return
-        self._attach(_nameless_file(_HEADER + 4 * state["samples"]), state["samples"])
+        self._attach(SharedMemory("draws", _HEADER + 4 * state["samples"]), state["samples"])
         self._header[:] = state["header"]
         self._counts[state["asked"]] = state["counts"]
 
@@ -143,18 +141,8 @@ class Draws:
         if self._pid != os.getpid():  # a forked child may have inherited the lock held for ever
             self._lock, self._pid = threading.Lock(), os.getpid()
         with self._lock:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+            self._shared.lock()
             try:
                 yield
             finally:
-                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
-
-
-def _nameless_file(size: int) -> int:
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("radiobject-draws", os.MFD_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, size)
-    return descriptor
+                self._shared.unlock()

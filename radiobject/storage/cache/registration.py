@@ -18,6 +18,8 @@ from typing import Protocol
 
 import numpy as np
 
+from radiobject import process
+
 _log = logging.getLogger(__name__)
 
 
@@ -165,5 +167,4 @@ def _renew_in_child() -> None:
     _registered, _of_process = 0, None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_in_child)
+process.at_fork("registrations", in_child=_renew_in_child)
