@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from ml_shelf import check_patch
+from ml_shelf import affine_of, check_patch
 
 from radiobject.ml import (
     VolumeCollectionDataset,
@@ -134,3 +134,26 @@ def test_without_transform_the_plain_patch_arrives(shelf):
         for k in range(2):
             start = [int(axis[k]) for axis in batch["patch_start"]]
             check_patch(batch["image"][k], batch["idx"][k], start)
+
+
+def test_monais_own_data_sets_get_the_affine(shelf):
+    """They read it off a MetaTensor, and take the identity where there is none."""
+    data, transforms = pytest.importorskip("monai.data"), pytest.importorskip("monai.transforms")
+    from radiobject.ml import VolumeCollectionDataset
+
+    ours = VolumeCollectionDataset(shelf.pick([1, 2]))
+    steps = transforms.Compose(
+        [transforms.EnsureTyped("image"), transforms.Spacingd("image", pixdim=(2, 2, 3))]
+    )
+    for theirs in (
+        data.CacheDataset(ours, steps, num_workers=0, progress=False),
+        data.Dataset(ours, steps),
+        data.Dataset(torch.utils.data.Subset(ours, [0, 1]), steps),
+    ):
+        for number in range(2):
+            image = theirs[number]["image"]
+            assert image.shape == (1, 20, 36, 34)  # the stored spacing is (1, 2, 3)
+            assert np.allclose(image.affine, affine_of(number + 1) @ np.diag([2, 1, 1, 1]))
+    assert type(ours[0]["image"]) is torch.Tensor  # nobody of MONAI's asks here
+    together = ours.__getitems__([0, 1])
+    assert [type(s["image"]) for s in together] == [torch.Tensor] * 2

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,17 @@ def storable_dtype(dtype: Any, name: str) -> np.dtype:
     raise TypeError(f"column {name!r} cannot have the type {found}; use a number, bool or string")
 
 
+@contextmanager
+def own_context() -> Iterator[tiledb.Ctx]:
+    """Let calls of tiledb-py that take no context use the process's own, and forget it after.
+
+    They would make a default context, and keep it in a variable of the thread. A child that another
+    thread forks frees what this thread held, and libtiledb's threads are not there to be ended.
+    """
+    with tiledb.scope_ctx(get_tiledb_ctx()) as ctx:
+        yield ctx
+
+
 def create_table(
     uri: str,
     keys: Sequence[str],
@@ -106,22 +118,23 @@ def create_table(
     """
     for name in columns:
         check_column_name(name, keys)
-    pack = tiledb.FilterList([tiledb.ZstdFilter(level=3)])
-    domain = tiledb.Domain(
-        *(
-            tiledb.Dim(name=key, domain=(None, None), tile=None, dtype="ascii", filters=pack)
-            for key in keys
+    with own_context() as ctx:
+        pack = tiledb.FilterList([tiledb.ZstdFilter(level=3)])
+        domain = tiledb.Domain(
+            *(
+                tiledb.Dim(name=key, domain=(None, None), tile=None, dtype="ascii", filters=pack)
+                for key in keys
+            )
         )
-    )
-    schema = tiledb.ArraySchema(
-        domain=domain,
-        attrs=[_attribute(name, dtype) for name, dtype in columns.items()],
-        sparse=True,
-        allows_duplicates=False,
-        capacity=tile_rows,
-        offsets_filters=pack,
-    )
-    tiledb.Array.create(uri, schema, ctx=get_tiledb_ctx())
+        schema = tiledb.ArraySchema(
+            domain=domain,
+            attrs=[_attribute(name, dtype) for name, dtype in columns.items()],
+            sparse=True,
+            allows_duplicates=False,
+            capacity=tile_rows,
+            offsets_filters=pack,
+        )
+        tiledb.Array.create(uri, schema, ctx=ctx)
 
 
 def check_column_name(name: object, keys: Iterable[str]) -> None:
@@ -196,7 +209,7 @@ class Table:
             Return only rows whose first key column is one of these; for columns that cannot be
             missing.
         """
-        with self._open() as array:
+        with own_context(), self._open() as array:
             names = [array.domain.dim(i).name for i in range(array.domain.ndim)]
             query = array.query(attrs=list(columns), dims=names, cond=condition)
             if keys is None:
@@ -288,7 +301,10 @@ class Table:
 
     def delete(self, condition: str, timestamp: int) -> None:
         """Delete the rows for which the query condition holds, from `timestamp` on."""
-        with tiledb.open(self.uri, "d", timestamp=timestamp, ctx=get_tiledb_ctx()) as array:
+        with (
+            own_context() as ctx,
+            tiledb.open(self.uri, "d", timestamp=timestamp, ctx=ctx) as array,
+        ):
             array.query(cond=condition).submit()
 
     def delete_keys(self, key: str, values: Sequence[str], timestamp: int) -> None:
@@ -342,12 +358,15 @@ class Table:
 
 
 def _attribute(name: str, dtype: np.dtype) -> tiledb.Attr:
-    filters = tiledb.FilterList([tiledb.ZstdFilter(level=3)])
+    ctx = get_tiledb_ctx()
+    filters = tiledb.FilterList([tiledb.ZstdFilter(level=3, ctx=ctx)], ctx=ctx)
     if dtype == TEXT:
-        return tiledb.Attr(name=name, dtype="U", var=True, nullable=True, filters=filters)
+        return tiledb.Attr(name=name, dtype="U", var=True, nullable=True, filters=filters, ctx=ctx)
     if dtype == BLOB:
-        return tiledb.Attr(name=name, dtype="blob", var=True, nullable=False, filters=filters)
-    return tiledb.Attr(name=name, dtype=dtype, nullable=True, filters=filters)
+        return tiledb.Attr(
+            name=name, dtype="blob", var=True, nullable=False, filters=filters, ctx=ctx
+        )
+    return tiledb.Attr(name=name, dtype=dtype, nullable=True, filters=filters, ctx=ctx)
 
 
 def _column_dtype(attribute: tiledb.Attr) -> np.dtype:
