@@ -232,7 +232,7 @@ class RadiObject:
     def _change(self, operation: str, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         self._require_root(operation)
         try:
-            return verb(self._uri, *args, **options)
+            return verb(self._store, *args, **options)
         finally:
             self._reopen()
 

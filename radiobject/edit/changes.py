@@ -30,8 +30,8 @@ def committed_rows(uri: str, operation: str) -> Iterator[Clock]:
         dataset.publish(tx)
 
 
-def delete_subjects(uri: str, subjects: Sequence[str]) -> None:
-    """Delete subjects of the data set at `uri` with all their volumes.
+def delete_subjects(data: DatasetStore, subjects: Sequence[str]) -> None:
+    """Delete subjects of a data set with all their volumes.
 
     Raises
     ------
@@ -39,8 +39,7 @@ def delete_subjects(uri: str, subjects: Sequence[str]) -> None:
         If a subject is not there; nothing is deleted.
     """
     gone = list(dict.fromkeys(subjects))
-    with transaction(uri, "delete subjects") as tx:
-        before = DatasetStore(uri, head=tx.head)
+    with dataset.changing(data, "delete subjects") as (tx, before):
         positions_of_ids(layout.SUBJECT_ID, before.position, gone)
         volumes = 0
         for name in before.names:
@@ -73,8 +72,8 @@ def delete_volumes(uri: str, obs_ids: Sequence[str]) -> None:
         dataset.publish(tx, volumes=-len(gone))
 
 
-def rename_collection(uri: str, old: str, new: str) -> None:
-    """Rename a collection of the data set at `uri`; its volumes keep their ids.
+def rename_collection(data: DatasetStore, old: str, new: str) -> None:
+    """Rename a collection of a data set; its volumes keep their ids.
 
     Raises
     ------
@@ -84,8 +83,8 @@ def rename_collection(uri: str, old: str, new: str) -> None:
         If there is one called `new`.
     """
     layout.checked_id(new, "a collection's name")
-    with transaction(uri, f"rename {old} to {new}") as tx:
-        places = DatasetStore(uri, head=tx.head).state.collections
+    with dataset.changing(data, f"rename {old} to {new}") as (tx, before):
+        places = before.state.collections
         if old not in places:
             raise KeyError(f"collection {old!r} not found in {tx.uri}")
         if new in places:
@@ -95,9 +94,12 @@ def rename_collection(uri: str, old: str, new: str) -> None:
 
 
 def split_dataset(
-    uri: str, fractions: Mapping[str, float], stratify: str | None = None, seed: int = 0
+    data: DatasetStore,
+    fractions: Mapping[str, float],
+    stratify: str | None = None,
+    seed: int = 0,
 ) -> dict[str, str]:
-    """Divide the subjects of the data set at `uri` into parts, and store the part of each.
+    """Divide the subjects of a data set into parts, and store the part of each.
 
     Raises
     ------
@@ -108,9 +110,9 @@ def split_dataset(
     AlignmentError
         If subjects have a part that is not one of `fractions`.
     """
-    with transaction(uri, "split") as tx:
-        table = Table(layout.join(uri, layout.OBS_META))
-        _, columns = table.schema()
+    with dataset.changing(data, "split") as (tx, before):
+        stored = before.subjects.rows
+        columns = before.obs_meta.schema()[1]
         if columns.get(SPLIT, TEXT) != TEXT:
             raise SchemaError(
                 f"obs_meta has a column {SPLIT!r} of type {columns[SPLIT]}; "
@@ -118,16 +120,17 @@ def split_dataset(
             )
         if stratify is not None and stratify not in columns:
             raise SchemaError(f"obs_meta has no column {stratify!r} to stratify by")
-        rows = plain_rows(table.read(list(columns)))
+        rows = plain_rows(stored)
         subjects = rows[layout.SUBJECT_ID]
-        before: Sequence[Any] = rows.get(SPLIT, [None] * len(subjects))
+        assigned: Sequence[Any] = rows.get(SPLIT, [None] * len(subjects))
         parts = plan.split_subjects(
             subjects,
             fractions,
             seed,
             strata=None if stratify is None else rows[stratify],
-            assigned={s: part for s, part in zip(subjects, before, strict=True) if part},
+            assigned={s: part for s, part in zip(subjects, assigned, strict=True) if part},
         )
+        table = Table(before.obs_meta.uri)
         if SPLIT not in columns:
             table.evolve(add={SPLIT: TEXT}, tick=tx.clock.tick)
         table.write({**rows, SPLIT: list(parts.values())}, tx.clock.tick())
@@ -135,19 +138,19 @@ def split_dataset(
     return parts
 
 
-def vacuum(uri: str, keep: int = 1) -> dict[str, int]:
-    """Forget old states of the data set at `uri`, and remove what only they had.
+def vacuum(data: DatasetStore, keep: int = 1) -> dict[str, int]:
+    """Forget old states of a data set, and remove what only they had.
 
     Returns
     -------
     dict
         How many states, volumes and collections were removed.
     """
-    with transaction(uri, "vacuum") as tx:
+    with dataset.changing(data, "vacuum") as (tx, _):
         return maintenance.vacuum(tx, keep)
 
 
-def repair(uri: str, *, break_lock: bool = False) -> None:
-    """Roll back what a dead writer left in the data set at `uri`."""
-    with transaction(uri, "repair", break_lock=break_lock) as tx:
+def repair(data: DatasetStore, *, break_lock: bool = False) -> None:
+    """Roll back what a dead writer left in a data set."""
+    with dataset.changing(data, "repair", break_lock=break_lock) as (tx, _):
         recovery.roll_back(tx.uri, tx.rollback_point, tx.locations)

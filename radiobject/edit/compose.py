@@ -121,8 +121,8 @@ def create_from_collections(
     return location
 
 
-def add_collection(uri: str, name: str, given: VolumeSelection) -> None:
-    """Make a collection part of the data set at `uri`: linked if it lies below, else copied.
+def add_collection(data: DatasetStore, name: str, given: VolumeSelection) -> None:
+    """Make a collection part of a data set: linked if it lies below it, else copied.
 
     Raises
     ------
@@ -132,8 +132,7 @@ def add_collection(uri: str, name: str, given: VolumeSelection) -> None:
         If a volume belongs to a subject without a row in obs_meta, or an id is taken.
     """
     layout.checked_id(name, "a collection's name")
-    with transaction(uri, f"add {name}") as tx:
-        before = DatasetStore(uri, head=tx.head)
+    with dataset.changing(data, f"add {name}") as (tx, before):
         if name in before.names:
             raise ValueError(f"collection {name!r} already exists in {tx.uri}")
         unknown = sorted(set(given.subject_ids) - set(before.position))

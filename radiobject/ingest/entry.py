@@ -73,8 +73,7 @@ def store_plan(
     location = layout.normalise_uri(uri)
     exists = settings.exists != "raise" and dataset.is_dataset(location)
     if append or (exists and settings.exists == "resume"):
-        with transaction(location, "append") as tx:
-            before = DatasetStore(location, head=tx.head)
+        with dataset.changing(DatasetStore(location), "append") as (tx, before):
             return _run_on(before, tx, plan, settings).execute()
     elif exists:
         with transaction(location, "replace") as tx:
@@ -113,7 +112,8 @@ def _run_on(
     """Return the run that adds to a data set as it is."""
     places = dict(before.state.collections)
     stores = {name: before.collection(name) for name in before.names}
-    return IngestRun(tx, plan, options, places, stores, set(before.position), pending=False)
+    subjects = set(before.position)
+    return IngestRun(tx, plan, options, places, stores, subjects, before.subjects, pending=False)
 
 
 def store_images(
@@ -214,14 +214,14 @@ def _warn_of_refused(report: IngestReport) -> None:
 
 
 def append_images(
-    uri: str,
+    data: DatasetStore,
     images: Mapping[str, ImageSource],
     obs_meta: pd.DataFrame | None = None,
     *,
     format_hint: Any = None,
     options: IngestOptions | None = None,
 ) -> IngestReport:
-    """Add volumes, and the subjects that are new, to the data set at `uri`; see `store_images`.
+    """Add volumes, and the subjects that are new, to a data set; see `store_images`.
 
     Raises
     ------
@@ -233,8 +233,7 @@ def append_images(
     if obs_meta is not None:
         plan = replace(plan, subjects=checked_subjects(obs_meta))
     _refuse_unfit(plan, settings)
-    with transaction(layout.normalise_uri(uri), "append") as tx:
-        before = DatasetStore(tx.uri, head=tx.head)
+    with dataset.changing(data, "append") as (tx, before):
         _require_rows(plan, before, given=obs_meta is not None)
         report = _run_on(before, tx, plan, settings).execute()
     _warn_of_refused(report)

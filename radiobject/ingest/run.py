@@ -31,6 +31,7 @@ from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset, volume_rows
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.label_index import build_label_index, fingerprint, write_label_rows
+from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.storage.tiles.c_order import c_ordered
 
@@ -205,6 +206,8 @@ class IngestRun:
         The collections as they were before.
     subjects : set of str, optional
         Subjects that have a row; None for a collection that no data set owns.
+    before : Subjects, optional
+        The table of subjects as it was before.
     pending : bool
         Whether something is to be committed even if no volume comes.
     """
@@ -215,9 +218,12 @@ class IngestRun:
     places: dict[str, str] = field(default_factory=dict)
     stores: Mapping[str, CollectionStore] = field(default_factory=dict)
     subjects: set[str] | None = field(default_factory=set)
+    before: Subjects | None = None
     pending: bool = True
     made: dict[str, str] = field(default_factory=dict)
     _new_subjects: int = 0
+    _unwritten: list[Mapping[str, list]] = field(default_factory=list)
+    _changed: set[str] = field(default_factory=set)
     _with_volumes: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -255,7 +261,7 @@ class IngestRun:
 
     def _tasks(self) -> list[IngestTask]:
         resumed = self.options.exists == "resume"
-        images = list(identified(self.plan.images, self.stores, resumed=resumed))
+        images = list(identified(self.plan.images, self.stores, self.before, resumed=resumed))
         for name in dict.fromkeys(image.collection for image, _ in images):
             if name not in self.places | self.made:
                 self.made[name] = self._make_group(name)
@@ -315,7 +321,7 @@ class IngestRun:
             records = [record for _, record in group]
             if name in self.made:
                 stored.create_tables(uri, self.tx.clock, _columns_of(records))
-            stored.append_records(uri, records, self.tx.clock)
+            stored.append_records(uri, records, self.tx.clock, known=self._schema(name))
             labels = {
                 record.obs_id: (fingerprint(record.locator), done.summary)
                 for done, record in group
@@ -328,20 +334,48 @@ class IngestRun:
             pairs = [(record.obs_subject_id, record.obs_id) for _, record in finished]
             new = dict.fromkeys(subject for subject, _ in pairs if subject not in self.subjects)
             self._add_subjects({layout.SUBJECT_ID: list(new)})
-            dataset.change_obs_ids(self.tx, added=pairs)
+            self._write_subjects(pairs)
+
+    def _schema(self, name: str) -> stored.Schema | None:
+        """Return the schema of a collection's table of volumes if nothing has changed it yet."""
+        known = name in self.stores and name not in self._changed
+        self._changed.add(name)
+        return self.stores[name].obs.schema() if known else None
 
     def _add_subjects(self, rows: Mapping[str, list]) -> None:
         new = rows[layout.SUBJECT_ID]
         if new and self.subjects is not None:
-            dataset.add_subjects(self.tx.uri, rows, self.tx.clock)
+            self._unwritten.append(rows)
             self.subjects.update(new)
             self._new_subjects += len(new)
             self.pending = True
 
+    def _write_subjects(self, pairs: Sequence[tuple[str, str]] = ()) -> None:
+        """Write the rows that wait and the ids of new volumes; the first time over what was."""
+        rows = _stacked(self._unwritten)
+        dataset.change_subjects(self.tx, rows, pairs, before=self.before)
+        self._unwritten, self.before = [], None
+
     def _publish(self, volumes: int) -> None:
+        if self._unwritten:
+            self._write_subjects()
         places = self.places if self.subjects is not None else None
         dataset.publish(self.tx, collections=places, subjects=self._new_subjects, volumes=volumes)
         self._new_subjects, self.pending = 0, False
+
+
+def _stacked(parts: Sequence[Mapping[str, list]]) -> dict[str, list]:
+    """Return rows given in parts as one, None where a part has no such column."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    counts = [len(part[layout.SUBJECT_ID]) for part in parts]
+    return {
+        name: [
+            value
+            for part, count in zip(parts, counts, strict=True)
+            for value in part.get(name, [None] * count)
+        ]
+        for name in names
+    }
 
 
 def _columns_of(records: Sequence[VolumeRecord]) -> dict[str, np.dtype]:

@@ -98,15 +98,21 @@ class Transaction:
 
 
 @contextmanager
-def transaction(uri: str, operation: str, *, break_lock: bool = False) -> Iterator[Transaction]:
+def transaction(
+    uri: str, operation: str, *, break_lock: bool = False, known: Head | None = None
+) -> Iterator[Transaction]:
     """Write to the existing data set at `uri`: lock, roll back a dead writer, commit or undo.
+
+    `known` is a head read earlier, the proof that a data set lies there; without it one is read
+    before anything is written.
 
     Raises
     ------
     LockError
         If another writer is at work.
     """
-    read_head(uri)
+    if known is None:
+        read_head(uri)
     lock = acquire(uri, operation, break_lock=break_lock)
     finished = False
     try:

@@ -17,12 +17,13 @@ from radiobject.storage.commits.head import (
     Clock,
     group_description,
     owner_of,
+    parse_head,
     read_head,
 )
 from radiobject.storage.io import files, layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import volume_rows
-from radiobject.storage.schema.splits import subject_splits
+from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord, VolumeRows
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import (
@@ -39,6 +40,8 @@ from radiobject.storage.tables.widening import common_dtype, converted, widened
 OBS_KEYS = (layout.SUBJECT_ID, layout.OBS_ID)
 INDEX_KEY = "array_name"
 INDEX_COLUMN = "tile_index"
+Schema = tuple[tuple[str, ...], dict[str, np.dtype]]
+"""Key columns of a table, and its value columns with their types."""
 _INDEX_TILE_ROWS = 64
 _WHOLE_INDEX_ROWS = 4096
 """Selections up to this size carry their tile indexes along, about 3 KB a volume; of larger ones
@@ -62,25 +65,35 @@ class CollectionStore:
         What it is called.
     newest : bool
         Whether this is the newest state, which can be changed.
+    subjects_of_owner : Subjects, optional
+        The table of subjects of its data set; found from its address when not given.
     """
 
     has_geometry = True
 
     def __init__(
-        self, uri: str, timestamp: int, name: str | None = None, *, newest: bool = True
+        self,
+        uri: str,
+        timestamp: int,
+        name: str | None = None,
+        *,
+        newest: bool = True,
+        subjects_of_owner: Subjects | None = None,
     ) -> None:
         self.uri = uri
         self.timestamp = timestamp
         self.name = name
         self._newest = newest
         self._packed: dict[str, bytes | None] = {}
+        if subjects_of_owner is not None:
+            self.__dict__["subjects_of_owner"] = subjects_of_owner
 
     def refuse_change(self, verb: str) -> None:
         """Raise a `ViewError` unless this is the newest state."""
         if not self._newest:
             raise ViewError(f"{verb} needs the newest state, {self.uri} was opened at an older one")
 
-    @property
+    @lazy_property
     def obs(self) -> Table:
         """The table of volumes at this state."""
         return Table(layout.join(self.uri, layout.OBS), self.timestamp)
@@ -107,20 +120,22 @@ class CollectionStore:
         keys, columns = self.obs.schema()
         return {**dict.fromkeys(keys, TEXT), **columns}
 
-    def subject_splits(self) -> dict[str, str]:
-        """Return the part of each subject in the stored split of the owning data set."""
+    @lazy_property
+    def subjects_of_owner(self) -> Subjects | None:
+        """The table of subjects of the owning data set at this state, None without one."""
         root = owner_of(self.uri)
         if root == self.uri:
-            return {}
-        return subject_splits(Table(layout.join(root, layout.OBS_META), self.timestamp))
+            return None
+        return Subjects(Table(layout.join(root, layout.OBS_META), self.timestamp))
+
+    def subject_splits(self) -> dict[str, str]:
+        """Return the part of each subject in the stored split of the owning data set."""
+        return {} if self.subjects_of_owner is None else self.subjects_of_owner.splits
 
     def subject_table(self) -> dict[str, Column]:
         """Return the table of subjects of the owning data set at this state, {} without one."""
-        root = owner_of(self.uri)
-        if root == self.uri:
-            return {}
-        table = Table(layout.join(root, layout.OBS_META), self.timestamp)
-        return table.read([name for name in table.schema()[1] if not name.startswith("_")])
+        rows = {} if self.subjects_of_owner is None else self.subjects_of_owner.rows
+        return {name: column for name, column in rows.items() if not name.startswith("_")}
 
     def read(self, columns: Sequence[str] = (), condition: str | None = None) -> dict[str, Column]:
         """Return the key columns and `columns` of every volume, or of those that match."""
@@ -199,6 +214,7 @@ def append_records(
     *,
     mixed: bool = True,
     fixed: bool = False,
+    known: Schema | None = None,
 ) -> None:
     """Add written volumes to the tables of the collection at `uri`.
 
@@ -208,7 +224,9 @@ def append_records(
     if not records:
         return
     table = Table(layout.join(uri, layout.OBS))
-    rows = fitted_columns(table, volume_rows.columns_of(records), clock, mixed=mixed, fixed=fixed)
+    rows = fitted_columns(
+        table, volume_rows.columns_of(records), clock, mixed=mixed, fixed=fixed, known=known
+    )
     table.write(rows, clock.tick())
     indexed = [record for record in records if record.locator.index is not None]
     if indexed:
@@ -228,11 +246,13 @@ def fitted_columns(
     *,
     mixed: bool = True,
     fixed: bool = False,
+    known: Schema | None = None,
 ) -> dict[str, Sequence[Any]]:
     """Make `table` fit for `rows`, and return these as it takes them.
 
     Columns that it lacks are added, but for ones without any value. Columns too narrow for the new
-    values get a wider type, which the commit then says, unless the types are `fixed`.
+    values get a wider type, which the commit then says, unless the types are `fixed`. `known` is
+    the table's schema, where that was read already.
 
     Raises
     ------
@@ -240,9 +260,9 @@ def fitted_columns(
         If text meets numbers in one column and not `mixed`: a program that writes both errs, files
         of many scanners do not.
     """
+    keys, columns = table.schema_now() if known is None else known
     if not mixed:
-        _refuse_mixed(table, rows)
-    keys, columns = table.schema_now()
+        _refuse_mixed(columns, rows)
     new = {
         name: inferred_dtype(values, name)
         for name, values in rows.items()
@@ -268,8 +288,7 @@ def fitted_columns(
     return {n: converted(v, types[n]) if n in texts else v for n, v in rows.items()}
 
 
-def _refuse_mixed(table: Table, rows: Mapping[str, Sequence[Any]]) -> None:
-    _, columns = table.schema_now()
+def _refuse_mixed(columns: Mapping[str, np.dtype], rows: Mapping[str, Sequence[Any]]) -> None:
     for name, values in rows.items():
         kinds = {type(value).__name__ for value in values if value is not None}
         if name in columns and kinds:
@@ -290,28 +309,33 @@ def inferred_dtype(values: Sequence[Any], name: str) -> np.dtype:
     return common_dtype(values, name)
 
 
-def open_collection(uri: str, at: Any = None) -> CollectionStore:
+def open_collection(
+    uri: str, at: Any = None, *, metadata: Mapping[str, Any] | None = None
+) -> CollectionStore:
     """Open the collection at `uri`, alone or as its data set's head has it.
+
+    `metadata` is its group's, where that was read already.
 
     Raises
     ------
     StoreNotFoundError
         If there is none, or its data set has no committed state with it.
     """
-    metadata = groups.read_metadata(uri)
+    metadata = groups.read_metadata(uri) if metadata is None else metadata
     owner = (metadata or {}).get(OWNER)
     if owner:
         root = layout.normalise_uri(layout.resolve(uri, str(owner)))
         location = f"{layout.COLLECTIONS}/{layout.base_name(uri)}"
-        if groups.read_metadata(root) is not None:
-            head = read_head(root)
+        owning = groups.read_metadata(root)
+        if owning is not None:
+            head = parse_head(root, owning)
             state = head.at(at)
             for name, place in state.collections.items():
                 if place in (location, uri):
                     newest = state is head.last
                     return CollectionStore(uri, state.timestamp, name, newest=newest)
             raise StoreNotFoundError(f"no committed state of {root} has the collection at {uri}")
-    head = read_head(uri)
+    head = read_head(uri) if metadata is None else parse_head(uri, metadata)
     if head.kind != COLLECTION:
         raise StorageError(f"{uri} is a {head.kind}, not a collection; open it with RadiObject")
     state = head.at(at)

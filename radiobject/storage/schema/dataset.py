@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
 from radiobject.lazy import lazy_property
-from radiobject.storage.commits.head import ROOT, Clock, Head, is_ours, read_head
+from radiobject.storage.commits.head import ROOT, Clock, Head, is_ours, parse_head, read_head
 from radiobject.storage.commits.head import owner_of as owner_of
-from radiobject.storage.commits.transaction import Transaction
+from radiobject.storage.commits.transaction import Transaction, transaction
 from radiobject.storage.io import files, layout
 from radiobject.storage.schema import collection, legacy
 from radiobject.storage.schema.collection import CollectionStore, fitted_columns
-from radiobject.storage.schema.splits import subject_splits
+from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import TEXT, Table, create_table
 
@@ -51,10 +52,15 @@ class DatasetStore:
         """Names of the collections, sorted."""
         return tuple(sorted(self.state.collections))
 
+    @lazy_property
+    def subjects(self) -> Subjects:
+        """The table of subjects at this state, and what was read of it."""
+        return Subjects(Table(layout.join(self.uri, layout.OBS_META), self.state.timestamp))
+
     @property
     def obs_meta(self) -> Table:
         """The table of subjects at this state."""
-        return Table(layout.join(self.uri, layout.OBS_META), self.state.timestamp)
+        return self.subjects.table
 
     @lazy_property
     def subject_ids(self) -> np.ndarray:
@@ -66,17 +72,27 @@ class DatasetStore:
         """Row of each subject id."""
         return {subject: row for row, subject in enumerate(self.subject_ids)}
 
-    @lazy_property
+    @property
     def splits(self) -> dict[str, str]:
         """Part of each subject in the stored split; empty if there is none."""
-        return subject_splits(self.obs_meta)
+        return self.subjects.splits
+
+    def at_head(self, head: Head | None) -> DatasetStore:
+        """Return the newest state that `head` has: this one, with what it has read, if it is it."""
+        if head is None or head.last == self.state:
+            return self
+        return DatasetStore(self.uri, head=head)
 
     def collection(self, name: str) -> CollectionStore:
         """Return the collection called `name`, opened once; KeyError if there is none."""
         if name not in self._collections:
             uri = layout.located(self.uri, self.state.collections[name])
             self._collections[name] = CollectionStore(
-                uri, self.state.timestamp, name, newest=self.state is self.head.last
+                uri,
+                self.state.timestamp,
+                name,
+                newest=self.state is self.head.last,
+                subjects_of_owner=self.subjects,
             )
         return self._collections[name]
 
@@ -86,12 +102,24 @@ class DatasetStore:
             raise ViewError(f"{verb} needs the newest state, {self.uri} was opened at an older one")
 
 
+@contextmanager
+def changing(
+    store: DatasetStore, operation: str, *, break_lock: bool = False
+) -> Iterator[tuple[Transaction, DatasetStore]]:
+    """Open a commit of a data set, with its state under the lock.
+
+    That is `store` itself, with all that it has read, if nothing was committed in between.
+    """
+    with transaction(store.uri, operation, break_lock=break_lock, known=store.head) as tx:
+        yield tx, store.at_head(tx.head)
+
+
 def open_dataset(uri: str, at: Any = None) -> DatasetStore | legacy.LegacyDatasetStore:
     """Open the data set at `uri`; see `commits.head.read_head` for the errors."""
     metadata = groups.read_metadata(uri)
     if metadata is not None and not is_ours(metadata) and legacy.is_legacy_dataset(uri):
         return legacy.LegacyDatasetStore(uri, at)
-    return DatasetStore(uri, at)
+    return DatasetStore(uri, at, head=None if metadata is None else parse_head(uri, metadata))
 
 
 def open_collection(uri: str, at: Any = None) -> CollectionStore:
@@ -99,7 +127,7 @@ def open_collection(uri: str, at: Any = None) -> CollectionStore:
     metadata = groups.read_metadata(uri)
     if metadata is not None and not is_ours(metadata) and legacy.is_legacy_collection(uri):
         return legacy.LegacyCollectionStore(uri)
-    return collection.open_collection(uri, at)
+    return collection.open_collection(uri, at, metadata=metadata)
 
 
 def is_dataset(uri: str) -> bool:
@@ -149,28 +177,68 @@ def change_obs_ids(
     AlignmentError
         If a subject has no row.
     """
+    change_subjects(tx, {}, added, removed)
+
+
+def change_subjects(
+    tx: Transaction,
+    new: Mapping[str, Sequence[Any]],
+    added: Iterable[tuple[str, str]] = (),
+    removed: Iterable[tuple[str, str]] = (),
+    before: Subjects | None = None,
+) -> None:
+    """Add rows of subjects, and keep `obs_ids` in step with volumes, in one write.
+
+    Parameters
+    ----------
+    tx : Transaction
+        The open commit.
+    new : mapping of str to sequence
+        Columns of the rows to add; none by default.
+    added, removed : iterable of (subject id, volume id)
+        Volumes that came and went.
+    before : Subjects, optional
+        The table as the commit found it, where nothing was written to it since.
+
+    Raises
+    ------
+    AlignmentError
+        If the subject of a volume has no row.
+    """
+    arrived = [layout.checked_id(s, layout.SUBJECT_ID) for s in new.get(layout.SUBJECT_ID, ())]
     change: dict[str, tuple[set[str], set[str]]] = {}
     for side, pairs in enumerate((added, removed)):
         for subject, obs_id in pairs:
             change.setdefault(subject, (set(), set()))[side].add(obs_id)
-    if not change:
+    if not change and not arrived:
         return
-    table = Table(layout.join(tx.uri, layout.OBS_META), tx.timestamp)
-    _, columns = table.schema_now()
-    stored = table.read(list(columns))
+    subjects = before or Subjects(Table(layout.join(tx.uri, layout.OBS_META), tx.timestamp))
+    stored = subjects.rows
     position = {subject: row for row, subject in enumerate(stored[layout.SUBJECT_ID].values)}
-    unknown = sorted(set(change) - set(position))
+    unknown = sorted(set(change) - set(position) - set(arrived))
     if unknown:
         raise AlignmentError(
             f"subject {unknown[0]!r} has no row in obs_meta; add it with RadiObject.append"
         )
-    chosen = np.asarray([position[subject] for subject in change], dtype=np.intp)
+    changed = [subject for subject in change if subject in position]
+    chosen = np.asarray([position[subject] for subject in changed], dtype=np.intp)
     rows = {name: column.take(chosen).to_list() for name, column in stored.items()}
+    for name in dict.fromkeys([*rows, *new]):
+        kept = rows.get(name, [None] * len(changed))
+        rows[name] = [*kept, *new.get(name, [None] * len(arrived))]
     rows[layout.OBS_IDS] = [
-        json.dumps(sorted((set(json.loads(old or "[]")) | new) - gone))
-        for old, (new, gone) in zip(rows[layout.OBS_IDS], change.values(), strict=True)
+        _listed(old, *change.get(subject, (set(), set())))
+        for subject, old in zip([*changed, *arrived], rows[layout.OBS_IDS], strict=True)
     ]
-    table.write(rows, tx.clock.tick())
+    table = subjects.table
+    fitted: Mapping[str, Sequence[Any]] = rows
+    if arrived:
+        fitted = fitted_columns(table, rows, tx.clock, known=table.schema())
+    table.write(fitted, tx.clock.tick())
+
+
+def _listed(old: str | None, new: set[str], gone: set[str]) -> str:
+    return json.dumps(sorted((set(json.loads(old or "[]")) | new) - gone))
 
 
 def volume_ids(tx: Transaction) -> dict[str, list[str]]:

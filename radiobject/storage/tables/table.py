@@ -176,6 +176,7 @@ class Table:
     def __init__(self, uri: str, timestamp: int | None = None) -> None:
         self.uri = uri
         self.timestamp = timestamp
+        self._known: tuple[tuple[str, ...], dict[str, np.dtype]] | None = None
 
     def _open(self) -> tiledb.Array:
         ctx = get_tiledb_ctx()
@@ -184,11 +185,17 @@ class Table:
 
     def schema(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
         """Return the key columns, and the value columns with their types."""
+        if self._known is not None:
+            return self._known[0], dict(self._known[1])
         with self._open() as array:
-            keys = tuple(array.domain.dim(i).name for i in range(array.domain.ndim))
-            return keys, {
-                array.attr(i).name: _column_dtype(array.attr(i)) for i in range(array.nattr)
-            }
+            return self._schema_of(array)
+
+    def _schema_of(self, array: tiledb.SparseArray) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
+        """Return the schema of the opened array, which a table at a timestamp keeps."""
+        found = _described(array)
+        if self.timestamp is not None:
+            self._known = found
+        return found[0], dict(found[1])
 
     def read(
         self,
@@ -210,7 +217,7 @@ class Table:
             missing.
         """
         with own_context(), self._open() as array:
-            names = [array.domain.dim(i).name for i in range(array.domain.ndim)]
+            names = list(self._schema_of(array)[0])
             query = array.query(attrs=list(columns), dims=names, cond=condition)
             if keys is None:
                 found = query[:]
@@ -225,7 +232,6 @@ class Table:
 
     def write(self, rows: Mapping[str, Sequence[Any] | np.ndarray], timestamp: int) -> None:
         """Insert rows, or replace those with the same keys; columns not given become missing."""
-        keys, columns = self.schema_now()
         count = len(next(iter(rows.values())))
         if count == 0:
             return
@@ -234,6 +240,7 @@ class Table:
         alone = count <= _FEW_ROWS and not is_remote(self.uri)
         ctx = writing_ctx() if alone else get_tiledb_ctx()
         with tiledb.open(self.uri, "w", timestamp=timestamp, ctx=ctx) as array:
+            keys, columns = _described(array)
             query = lt.Query(lt.Context(array.ctx), array.array, lt.QueryType.WRITE)
             query.layout = lt.LayoutType.UNORDERED
             alive: list[Any] = []
@@ -355,6 +362,11 @@ class Table:
                 break
             names.append(layout.base_name(uri))
         return names[::-1]
+
+
+def _described(array: tiledb.SparseArray) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
+    keys = tuple(array.domain.dim(i).name for i in range(array.domain.ndim))
+    return keys, {array.attr(i).name: _column_dtype(array.attr(i)) for i in range(array.nattr)}
 
 
 def _attribute(name: str, dtype: np.dtype) -> tiledb.Attr:

@@ -1,0 +1,30 @@
+"""The table of subjects at one state, read once for a data set and for its collections."""
+
+from __future__ import annotations
+
+from radiobject.lazy import lazy_property
+from radiobject.storage.schema.splits import subject_splits
+from radiobject.storage.tables.table import Column, Table
+
+
+class Subjects:
+    """What a state's table of subjects holds; each part is read on first use, and kept.
+
+    Parameters
+    ----------
+    table : Table
+        obs_meta at that state.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    @lazy_property
+    def rows(self) -> dict[str, Column]:
+        """Every column of every subject."""
+        return self.table.read(list(self.table.schema()[1]))
+
+    @lazy_property
+    def splits(self) -> dict[str, str]:
+        """Part of each subject in the stored split; empty if there is none."""
+        return subject_splits(self.table)
