@@ -24,7 +24,7 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
         dataset.add_subjects(uri, {layout.SUBJECT_ID: subjects, "age": ages}, tx.clock)
         place = dataset.new_collection_location(tx, "CT")
         folder = layout.join(uri, place)
-        stored.create_collection(folder, tx.clock, {"kvp": np.int64}, name="CT", owner="../..")
+        stored.create_collection(folder, tx.clock, {"kvp": np.int64}, name="CT")
         arrays = [layout.array_name(obs_id, tx.timestamp) for obs_id in ids]
         rows = {layout.SUBJECT_ID: subjects, layout.OBS_ID: ids, columns.ARRAY: arrays}
         rows |= {columns.DTYPE: ["int16"] * count, columns.AXCODES: ["RAS"] * count}

@@ -47,7 +47,7 @@ def test_reads_do_not_grow_with_the_data_set(uri):
         radi = RadiObject(uri)
         assert len(radi) == N
         assert radi.collection_names == ("CT",)
-    assert counts == {"tables": 1, "arrays": 1, "groups": 2}
+    assert counts == {"tables": 1, "arrays": 1, "groups": 1}
     with counted() as counts:
         ct = radi.CT
         assert len(ct) == N
