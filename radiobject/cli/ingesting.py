@@ -61,6 +61,13 @@ class Kind(StrEnum):
     BIDS = "bids"
 
 
+class LabelKind(StrEnum):
+    """DICOM objects that become labels."""
+
+    SEG = "seg"
+    RTSTRUCT = "rtstruct"
+
+
 class SuvKind(StrEnum):
     """Which standardised uptake value."""
 
@@ -132,6 +139,16 @@ ClipPadding = Annotated[
 Suv = Annotated[
     SuvKind | None, typer.Option("--suv", help="Store PET as standardised uptake values.")
 ]
+LabelsFrom = Annotated[
+    list[LabelKind] | None,
+    typer.Option(
+        "--labels-from", help="DICOM objects to take as labels of their series; repeatable."
+    ),
+]
+LabelName = Annotated[
+    str | None,
+    typer.Option(metavar="PATTERN", help="Names of the segments to take from --labels-from."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be stored, and end.")]
 PlanTable = Annotated[
     Path | None,
@@ -168,6 +185,8 @@ class _Arguments:
     drop_aborted: bool
     clip_padding: bool
     suv: SuvKind | None
+    labels_from: list[LabelKind]
+    label_name: str | None
 
     @property
     def dicom(self) -> DicomOptions:
@@ -208,6 +227,8 @@ class _Arguments:
                         subject_from=None if self.subject_from is None else self.subject_from.value,
                         dicom=self.dicom,
                         select=select,
+                        labels_from=[kind.value for kind in self.labels_from],
+                        label_name=self.label_name,
                         progress=progress,
                     )
                     for source in parsed
@@ -275,6 +296,8 @@ def ingest(
     drop_aborted: DropAborted = False,
     clip_padding: ClipPadding = False,
     suv: Suv = None,
+    labels_from: LabelsFrom = None,
+    label_name: LabelName = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a data set from NIfTI, DICOM or BIDS."""
@@ -284,7 +307,7 @@ def ingest(
     arguments = _Arguments(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
-        clip_padding, suv,
+        clip_padding, suv, labels_from or [], label_name,
     )  # fmt: skip
     if dry_run:
         show_plan(arguments.plan(sources or [], plan))
@@ -317,13 +340,15 @@ def append(
     drop_aborted: DropAborted = False,
     clip_padding: ClipPadding = False,
     suv: Suv = None,
+    labels_from: LabelsFrom = None,
+    label_name: LabelName = None,
     as_json: AsJson = False,
 ) -> None:
     """Add volumes and subjects to a data set; a subject's further scans are numbered."""
     arguments = _Arguments(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
-        clip_padding, suv,
+        clip_padding, suv, labels_from or [], label_name,
     )  # fmt: skip
     if dry_run:
         show_plan(arguments.plan(sources or [], plan))

@@ -73,6 +73,8 @@ def plan_of(
     subject_from: str | None,
     dicom: DicomOptions | None = None,
     select: Mapping[str, str] | None = None,
+    labels_from: Sequence[str] = (),
+    label_name: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> IngestPlan:
     """Return the plan to ingest one source."""
@@ -86,7 +88,7 @@ def plan_of(
         root = read_list(Path(source.place[1:])) if source.place.startswith("@") else source.place
         return plan_dicoms(
             root, source.name, subject_from=subject_from, keep=keep, options=dicom, select=select,
-            progress=progress,
+            labels_from=labels_from, label_name=label_name, progress=progress,
         )  # fmt: skip
     images: ImageSource = source.place
     if source.place.startswith("@"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from radiobject.formats.dicom_header import (
     describe,
 )
 from radiobject.formats.dicom_options import DicomOptions
-from radiobject.formats.dicom_pixels import decode_frames
+from radiobject.formats.dicom_pixels import DecodedStack, decode_frames
 from radiobject.formats.dicom_series import DicomSeries, Outcome, RefusedSeries, build_series
+from radiobject.formats.dicom_suv import SuvScale, suv_scale
 from radiobject.formats.discovery import NoImagesError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive, walk_files
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
@@ -116,14 +118,14 @@ class DicomScan:
         The volumes.
     lines : list of ReportLine
         The line of each of `series`.
-    others : list of (Path, RefusedFileError)
-        Objects that are no images: segmentations, contours, reports.
+    others : list of (Path, str, RefusedFileError)
+        Objects that are no images, with their names: segmentations, contours, reports.
     """
 
     report: IngestReport
     series: list[DicomSeries] = field(default_factory=list)
     lines: list[ReportLine] = field(default_factory=list)
-    others: list[tuple[Path, RefusedFileError]] = field(default_factory=list)
+    others: list[tuple[Path, str, RefusedFileError]] = field(default_factory=list)
 
 
 def scan_files(
@@ -138,7 +140,7 @@ def scan_files(
     chosen = options or DicomOptions()
     headers = _headers(paths, limits, check_keywords(keep), progress)
     found = DicomScan(IngestReport(_refused_lines(headers.refused), headers.skipped))
-    found.others = [(headers.paths[name], error) for name, error in headers.refused
+    found.others = [(headers.paths[name], name, error) for name, error in headers.refused
                     if error.harmless and error.sop_class]  # fmt: skip
     frames, notes, clashes = without_duplicates(headers.frames)
     for outcome in build_series(frames, limits, chosen):
@@ -183,7 +185,13 @@ def load_series(
     IngestError
         If a file is damaged or its pixels are not what its header declares.
     """
-    stack = decode_frames(series.frames, limits)
+    options = series.options
+    suv = None
+    if options.suv is not None and series.identity.modality == "PT":
+        suv = suv_scale(series.frames)
+    stack = decode_frames(series.frames, limits, clip_padding=options.clip_padding)
+    if suv is not None:
+        stack = _in_suv(stack, suv)
     slices = series.shape[2]
     times = series.shape[3] if len(series.shape) == 4 else 1
     grid = stack.values.reshape(times, slices, *stack.values.shape[1:])
@@ -206,6 +214,11 @@ def load_series(
         metadata["display_inverted"] = 1
     columns = _columns(series) | geometry_columns(data.shape, affine) | source.columns()
     columns["source_files"] = len(stack.files)
+    if suv is not None:
+        columns["units"] = "g/ml"
+        metadata["suv"] = json.dumps({"kind": options.suv} | asdict(suv))
+    if stack.padded:
+        metadata["padding_clipped"] = stack.padded
     return LoadedImage(
         data=data,
         affine=affine,
@@ -214,6 +227,14 @@ def load_series(
         rescale=stack.rescale,
         warnings=series.warnings,
     )
+
+
+def _in_suv(stack: DecodedStack, suv: SuvScale) -> DecodedStack:
+    """Return the stack in g/ml; integers stay as they are and get a scale."""
+    if stack.values.dtype.kind == "f":
+        return replace(stack, values=stack.values * np.float32(suv.factor))
+    slope, intercept = stack.rescale or (1.0, 0.0)
+    return replace(stack, rescale=(slope * suv.factor, intercept * suv.factor))
 
 
 def load_folder(

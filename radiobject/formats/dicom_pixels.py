@@ -50,14 +50,19 @@ class DecodedStack:
         The scale still to be applied on read.
     files : tuple of SourceFile
         Provenance, a file each.
+    padded : int
+        Padding pixels that were set to the lowest value of the others, as asked for.
     """
 
     values: NDArray[Any]
     rescale: tuple[float, float] | None
     files: tuple[SourceFile, ...]
+    padded: int = 0
 
 
-def decode_frames(frames: Sequence[Frame], limits: Limits) -> DecodedStack:
+def decode_frames(
+    frames: Sequence[Frame], limits: Limits, *, clip_padding: bool = False
+) -> DecodedStack:
     """Decode frames and bring them to one intensity scale.
 
     Scales that keep integers exact are applied. One other scale for all frames is handed back for
@@ -83,9 +88,24 @@ def decode_frames(frames: Sequence[Frame], limits: Limits) -> DecodedStack:
             frame = frames[slot]
             whole = stored[frame.index]
             values[slot] = whole if frame.window is None else whole[frame.window.slices]
+    padding = _padding_pixels(values, frames) if clip_padding else None
     scales = [frame.scale for frame in frames]
     scaled, rescale = scale_frames(values, scales)
-    return DecodedStack(scaled, rescale, tuple(sources))
+    padded = 0
+    if padding is not None and not padding.all():
+        padded = int(padding.sum())
+        scaled[padding] = scaled[~padding].min()
+    return DecodedStack(scaled, rescale, tuple(sources), padded)
+
+
+def _padding_pixels(values: NDArray[Any], frames: Sequence[Frame]) -> NDArray[np.bool_] | None:
+    """Return where stored values mean "no pixel here" (PS3.3 C.7.5.1.1.2); None if nowhere."""
+    found = np.zeros(values.shape, dtype=bool)
+    for slot, frame in enumerate(frames):
+        if frame.file.pixels.padding is not None:
+            low, high = frame.file.pixels.padding
+            found[slot] = (values[slot] >= low) & (values[slot] <= high)
+    return found if found.any() else None
 
 
 def _value_dtype(pixels: PixelFormat) -> np.dtype:

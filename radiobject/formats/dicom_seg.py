@@ -20,6 +20,7 @@ from radiobject.formats.engines import highdicom as hd
 from radiobject.formats.engines import pydicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.image import LoadedImage, Scalar, geometry_columns
+from radiobject.formats.pattern import compiled
 from radiobject.formats.source import SourceFile, read_file
 from radiobject.geometry.orientation import (
     OrientationInfo,
@@ -34,6 +35,7 @@ GRID_TOLERANCE_MM = 1e-2
 
 _SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_FRACTION = 0.5
 _ANATOMY = ("123037004", "SCT", "Anatomical Structure")
 
 
@@ -62,6 +64,7 @@ def load_dicom_seg(
     *,
     reference: LoadedImage | DicomSeries | None = None,
     segments: Sequence[int] | None = None,
+    named: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> LoadedImage:
     """Read a DICOM segmentation as a label volume.
@@ -76,6 +79,8 @@ def load_dicom_seg(
         slices that have a label.
     segments : sequence of int, optional
         Segment numbers to read; all by default.
+    named : str, optional
+        Pattern (`radiobject.formats.pattern`) that the labels of the segments to read must match.
     limits : Limits
         What the header may declare.
 
@@ -100,17 +105,19 @@ def load_dicom_seg(
     _check_header(source_path, limits)
     try:
         seg = hd.seg.segread(content)
-        numbers = list(segments) if segments is not None else list(seg.segment_numbers)
-        if not set(numbers) <= set(seg.segment_numbers):
-            raise IngestError(f"{name}: has segments {list(seg.segment_numbers)}, not {numbers}")
-        dtype = np.uint8 if max(numbers) < 256 else np.uint16
-        volume = seg.get_volume(segment_numbers=numbers, combine_segments=True, dtype=dtype)
+        numbers = _numbers(seg, name, segments, named)
+        array, placed = _label_array(seg, name, numbers)
         described = {number: _segment(seg.get_segment_description(number)) for number in numbers}
     except IngestError:
         raise
-    except parse_errors(RuntimeError, sqlite3.Error) as error:  # highdicom keeps frames in SQL
+    except sqlite3.Error as error:  # highdicom keeps frames in SQL
+        raise IngestError(
+            f"{name}: its frames have no place in the patient (a segmentation of single 2-D "
+            "images); draw it on a series of slices"
+        ) from error
+    except parse_errors(RuntimeError) as error:
         raise IngestError(f"{name}: cannot be read as one label volume ({error})") from error
-    data, affine = _along_normal(volume.array, volume.affine)
+    data, affine = _along_normal(array, placed)
     if reference is not None:
         data, affine = _on_grid(name, data, affine, reference.shape[:3], reference.affine)
     orientation = OrientationInfo.from_affine(affine, "dicom_iop", "header")
@@ -120,6 +127,48 @@ def load_dicom_seg(
     metadata: dict[str, Scalar] = dict(orientation_info_to_metadata(orientation))
     metadata["segments"] = json.dumps({str(n): vars(s) for n, s in described.items()})
     return LoadedImage(data, affine, columns, metadata)
+
+
+def _numbers(seg: Any, name: str, segments: Sequence[int] | None, named: str | None) -> list[int]:
+    """Return the numbers of the segments that are asked for."""
+    known = [int(number) for number in seg.segment_numbers]
+    numbers = list(segments) if segments is not None else known
+    if not set(numbers) <= set(known):
+        raise IngestError(f"{name}: has segments {known}, not {numbers}")
+    if named is not None:
+        labels = {n: str(seg.get_segment_description(n).segment_label) for n in numbers}
+        pattern = compiled(named)
+        numbers = [number for number in numbers if pattern.search(labels[number])]
+        if not numbers:
+            raise IngestError(
+                f"{name}: no segment named like {named!r}; they are "
+                f"{', '.join(map(repr, labels.values()))}"
+            )
+    return numbers
+
+
+def _label_array(
+    seg: Any, name: str, numbers: Sequence[int]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the labels as (slice, row, column), and their affine as highdicom has it.
+
+    A fractional segment holds where its value is at least one half.
+    """
+    dtype = np.uint8 if max(numbers) < 256 else np.uint16
+    if str(seg.SegmentationType) != "FRACTIONAL":
+        volume = seg.get_volume(segment_numbers=numbers, combine_segments=True, dtype=dtype)
+        # A labelmap comes with all its labels, whichever were asked for.
+        return np.where(np.isin(volume.array, numbers), volume.array, 0), volume.affine
+    volume = seg.get_volume(
+        segment_numbers=numbers, combine_segments=False, rescale_fractional=True
+    )
+    inside = volume.array >= _FRACTION
+    if (inside.sum(axis=-1) > 1).any():
+        raise IngestError(
+            f"{name}: fractional segments overlap, and a voxel has one label; choose by name "
+            "(--label-name PATTERN, named=) or number (segments=)"
+        )
+    return (inside * np.array(numbers, dtype=dtype)).max(axis=-1).astype(dtype), volume.affine
 
 
 def save_dicom_seg(

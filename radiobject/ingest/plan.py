@@ -16,6 +16,7 @@ import pandas as pd
 
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, SchemaError
 from radiobject.formats.bids import index_bids
+from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.discovery import (
     ImageFormat,
@@ -39,8 +40,9 @@ class PlannedImage:
     ----------
     collection : str
         The collection it goes to.
-    source : Path or DicomSeries
-        A NIfTI file, a folder that holds one DICOM series, or the frames of a series.
+    source : Path, DicomSeries or DicomLabels
+        A NIfTI file, a folder that holds one DICOM series, the frames of a series, or an object
+        with labels and the series they belong to.
     obs_subject_id : str
         Whose it is.
     obs_id : str, optional
@@ -58,7 +60,7 @@ class PlannedImage:
     """
 
     collection: str
-    source: Path | DicomSeries
+    source: Path | DicomSeries | DicomLabels
     obs_subject_id: str
     obs_id: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)

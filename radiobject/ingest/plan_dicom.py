@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from radiobject.exceptions import IngestError
+from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.dicom import DicomScan, scan_files
+from radiobject.formats.dicom_labels import LABEL_KINDS, labels_of
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.dicom_table import (
@@ -114,6 +115,8 @@ def plan_dicoms(
     allow_tilt: bool = False,
     options: DicomOptions | None = None,
     select: Mapping[str, str] | None = None,
+    labels_from: Sequence[str] = (),
+    label_name: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> IngestPlan:
     """Plan every series of a DICOM tree, found by what the files hold and not by their names.
@@ -139,6 +142,11 @@ def plan_dicoms(
         Per collection a filter expression over the columns of a scan
         (`radiobject.formats.dicom_table.COLUMNS`), such as ``'description ~ "t1.*mpr"'``. A series
         goes to the first that takes it; those that none takes are left out.
+    labels_from : sequence of {"seg", "rtstruct"}
+        Take the segmentations or contours that were drawn on these series as label volumes, on
+        the series' grid, in the collections ``<collection>_seg`` and ``<collection>_rtstruct``.
+    label_name : str, optional
+        Pattern that the names of the segments to take must match.
     progress : callable, optional
         Called with the number of files read so far.
 
@@ -178,7 +186,47 @@ def plan_dicoms(
         for (one, name, owner), order in zip(owned, orders, strict=True)
     )
     check_patients(owned_by_folder(planned))
-    return IngestPlan(planned, report=report)
+    drawn = tuple(_labels(scan, planned, labels_from, label_name, report))
+    collections = frozenset(image.collection for image in drawn)
+    return IngestPlan(planned + drawn, labels=collections, report=report)
+
+
+def _labels(
+    scan: DicomScan,
+    planned: Sequence[PlannedImage],
+    kinds: Sequence[str],
+    named: str | None,
+    report: IngestReport,
+) -> Iterator[PlannedImage]:
+    """Yield the labels of planned series; what belongs to none is a line of the report."""
+    unknown = [kind for kind in kinds if kind not in LABEL_KINDS]
+    if unknown:
+        raise ConfigurationError(f"labels_from must be of {tuple(LABEL_KINDS)}, got {unknown[0]!r}")
+    images = {id(image.source): image for image in planned}
+    series = [image.source for image in planned if isinstance(image.source, DicomSeries)]
+    kind_of = {uid: kind for kind in kinds for uid in LABEL_KINDS[kind]}
+    taken = set()
+    for path, name, error in scan.others:
+        kind = kind_of.get(error.sop_class)
+        if kind is None:
+            continue
+        taken.add((name, str(error)))
+        try:
+            labels = labels_of(path, kind, series, named)
+        except IngestError as why:
+            refused = ReportLine(name, Verdict.REFUSED, (str(why),), description=error.description)
+            report.extend([refused])
+            continue
+        image = images[id(labels.series)]
+        folder = str(Path(name).parent)
+        yield PlannedImage(
+            f"{image.collection}_{kind}",
+            replace(labels, folder="" if folder == "." else folder, description=error.description),
+            image.obs_subject_id,
+            columns=image.columns,
+            format=ImageFormat.DICOM,
+        )
+    report.lines = [line for line in report.lines if (line.source, *line.reasons) not in taken]
 
 
 def plan_table(

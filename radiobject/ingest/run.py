@@ -14,6 +14,7 @@ from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import IngestError, RadiObjectError, ShapeError
 from radiobject.formats.dicom import load_folder, load_series
+from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.image import LoadedImage, reorient_target
@@ -135,6 +136,8 @@ def _load(image: PlannedImage, reorient: str | None, asked: DicomOptions) -> Loa
         )
     if isinstance(image.source, Path):
         return load_folder(image.source, reorient=reorient, keep=image.keep, options=asked)
+    if isinstance(image.source, DicomLabels):
+        return image.source.load(reorient)
     series = image.source
     return load_series(replace(series, options=series.options | asked), reorient=reorient)
 

@@ -2,7 +2,7 @@
 
 ``age > 40 and site in ["A", "B"] and not (grade is None)``: comparisons of a column with a
 constant, ``in``, ``and``, ``or``, ``not``, numbers, strings, booleans and missing values (`None`).
-``description ~ "t1.*mpr"`` matches a text column with a pattern (`radiobject.rows.pattern`).
+``description ~ "t1.*mpr"`` matches a text column with a pattern (`radiobject.formats.pattern`).
 An expression is parsed, checked against the table's columns and rewritten as a TileDB query
 condition. It is never evaluated as Python and can name nothing but columns.
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radiobject.rows.pattern import PatternError, compiled
+from radiobject.formats.pattern import PatternError, compiled
 
 _COMPARE = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}

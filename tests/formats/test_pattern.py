@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radiobject.rows.pattern import Pattern, PatternError
+from radiobject.formats.pattern import Pattern, PatternError
 
 ATOMS = st.sampled_from(["a", "b", "c", ".", "[ab]", "[^a]", r"\d", r"\W", "1", "^", "$", r"\."])
 
