@@ -11,6 +11,7 @@ import torch
 
 from radiobject.ctx import SliceOrientation
 from radiobject.exceptions import ConfigurationError
+from radiobject.geometry.gather import BFLOAT16
 from radiobject.geometry.padding import Padding
 from radiobject.sampling.foreground import Placement, Uniform
 from radiobject.sampling.patches import check_patch_size
@@ -73,7 +74,8 @@ class DatasetConfig:
     modalities, label_column, value_filter
         Kept for programs that pass them; a filtered view and the `labels` argument do their work.
     dtype : str, numpy or torch dtype, optional
-        Type of delivered images. None keeps the stored type. Masks always keep theirs.
+        Type of delivered images, "bfloat16" among them. None keeps the stored type. Masks always
+        keep theirs.
     pad : bool
         Whether a volume smaller than the patch is padded; otherwise it is refused.
     pad_mode : str
@@ -143,6 +145,8 @@ def _dtype_name(given: object) -> str | None:
     if given is None:
         return None
     wanted = str(given).removeprefix("torch.") if isinstance(given, torch.dtype) else given
+    if isinstance(wanted, str) and wanted == BFLOAT16:
+        return BFLOAT16
     try:
         dtype = np.dtype(wanted)  # type: ignore[call-overload]
     except TypeError as error:

@@ -17,12 +17,14 @@ from torch.utils.data import Dataset, Subset
 from radiobject.addresses import is_remote
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
+from radiobject.geometry.gather import BFLOAT16
 from radiobject.geometry.padding import Padding
 from radiobject.lazy import lazy_property
 from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
 from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
 from radiobject.ml.datasets.draws import Draws, SampleIndex
+from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.datasets.source import VolumeTable
 from radiobject.ml.datasets.transforms import apply_seeded
@@ -53,6 +55,13 @@ class Field:
     channels: tuple[VolumeTable, ...]
     dtype: np.dtype
     pad: Padding | None
+    narrow: bool = False
+    """Whether it is read as float32 and delivered as bfloat16."""
+
+    @property
+    def delivered(self) -> str:
+        """Name of the type that is delivered; see `radiobject.geometry.gather`."""
+        return BFLOAT16 if self.narrow else str(self.dtype.name)
 
     @property
     def ndim(self) -> int:
@@ -453,6 +462,9 @@ class StoredDataset(Dataset):
     def samples(self, plan: SamplePlan) -> SampleList:
         """Return the samples of a plan, read and put through the transform."""
         parts = [self.transformed(self.read(part), part) for part in self.parts(plan)]
+        narrow = [f.name for f in self.fields if f.narrow]
+        if narrow:
+            return SampleList([with_narrowed(s, narrow) for part in parts for s in part], None)
         return (
             parts[0] if len(parts) == 1 else SampleList([s for part in parts for s in part], None)
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from radiobject._types import LabelSource
 from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.geometry.gather import BFLOAT16
 from radiobject.geometry.padding import Padding
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets.base import Field, StoredDataset, Transform
@@ -170,11 +171,14 @@ class SegmentationDataset(StoredDataset):
 def _image_field(channels: list[VolumeTable], config: DatasetConfig) -> Field:
     stored = {loc.numpy_dtype for table in channels for loc in table.locators}
     rescaled = any(r is not None for table in channels for r in table.rescales)
-    if config.dtype is not None:
+    narrow = config.dtype == BFLOAT16
+    if narrow:
+        dtype = np.dtype(np.float32)
+    elif config.dtype is not None:
         dtype = np.dtype(str(config.dtype))
     else:
         dtype = np.dtype(np.float32) if rescaled else np.result_type(*stored)
-    return Field("image", tuple(channels), dtype, _padding(config, "pad_value", dtype))
+    return Field("image", tuple(channels), dtype, _padding(config, "pad_value", dtype), narrow)
 
 
 def _padding(config: DatasetConfig, name: str, dtype: np.dtype) -> Padding | None:

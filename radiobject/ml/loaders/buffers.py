@@ -204,6 +204,10 @@ class PrivateBuffers:
             buffer = self._new()
         return lease(buffer.memory, 0, self._nbytes, self._give_back, buffer)
 
+    def batch(self, layout: Layout) -> dict[str, torch.Tensor]:
+        """Return tensors of the given shapes and types in a buffer that nobody else holds."""
+        return split_views(self.take(layout_bytes(layout)), layout)
+
     def _new(self) -> _Buffer:
         memory = private_memory(self._nbytes)
         if self._host is None:

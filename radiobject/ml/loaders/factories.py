@@ -38,8 +38,8 @@ class LoaderOptions(TypedDict, total=False):
     `mask_pad_value`, and `slice_orientation`, which makes samples 2-D slices. Of the volumes (see
     `VolumeCollectionDataset`): `check_geometry`, `across_splits`. Of the order (see
     `EpochSampler`): `volumes_per_block`, `volume_weights`. Of the loader (see `VolumeLoader`):
-    `drop_last`, `receipt`, `meta_tensor`, `look_ahead`, `prefetch_factor`,
-    `multiprocessing_context`, `timeout`, `worker_init_fn`.
+    `drop_last`, `receipt`, `meta_tensor`, `look_ahead`, `device`,
+    `device_cache_bytes`, `prefetch_factor`, `multiprocessing_context`, `timeout`, `worker_init_fn`.
     """
 
     seed: int
@@ -57,6 +57,8 @@ class LoaderOptions(TypedDict, total=False):
     receipt: bool
     meta_tensor: bool
     look_ahead: int
+    device: torch.device | str | int | None
+    device_cache_bytes: int
     prefetch_factor: int | None
     multiprocessing_context: Any
     timeout: float
@@ -67,7 +69,7 @@ _SAMPLES = ("seed", "dtype", "pad", "pad_mode", "pad_value", "mask_pad_value", "
 _VOLUMES = ("check_geometry", "across_splits")
 _ORDER = ("volumes_per_block", "volume_weights")
 _WORKERS = ("prefetch_factor", "multiprocessing_context", "timeout", "worker_init_fn")
-_LOADER = ("receipt", "meta_tensor", "look_ahead", *_WORKERS)
+_LOADER = ("receipt", "meta_tensor", "look_ahead", "device", "device_cache_bytes", *_WORKERS)
 
 
 def create_training_dataloader(
@@ -229,6 +231,8 @@ def _build(
     last: bool = False,
 ) -> VolumeLoader:
     """Build every loader of this module; `last` keeps an incomplete batch and fixes the epoch."""
+    if isinstance(num_workers, _Unchosen) and _gathers(dataset, options):
+        num_workers = 0
     num_workers = _workers(num_workers)
     drop_last = options.get("drop_last", not last)
     if drop_last and isinstance(batch_size, int | np.integer) and batch_size > len(dataset):
@@ -255,6 +259,11 @@ def _build(
         fixed_epoch=last,
         **chosen,
     )
+
+
+def _gathers(dataset: StoredDataset, options: LoaderOptions) -> bool:
+    """Return whether a device makes its batches itself, which worker processes would only delay."""
+    return options.get("device") is not None and dataset.transform is None
 
 
 def _in_order(dataset: StoredDataset) -> EpochSampler:

@@ -15,11 +15,14 @@ from radiobject.exceptions import ConfigurationError
 from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.batch import collate
+from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.device.choice import chosen_device
 from radiobject.ml.device.driver import host_memory
+from radiobject.ml.device.source import DeviceSource, OnDevice
 from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
 from radiobject.ml.loaders.delivery import bytes_of, received
-from radiobject.ml.loaders.lookahead import LookAhead
+from radiobject.ml.loaders.lookahead import LookAhead, Part, Read
 from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgress
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
@@ -75,6 +78,12 @@ class VolumeLoader(DataLoader):
         Keep a running SHA-256 over the delivered voxels, the attribute `receipt`.
     look_ahead : int
         Batches in flight without workers.
+    device : torch.device, optional
+        Where batches lie when they are delivered: on the stream that is current for the consumer,
+        with the same voxels, bit by bit. "cpu" or a CUDA device. Voxels and labels are there; ids,
+        positions and affines stay with the processor. By default batches stay in host memory.
+    device_cache_bytes : int
+        Memory of the device for volumes that are kept there whole, in the order of their use.
     worker_init_fn : callable, optional
         Called with its number in each worker that starts.
     generator : torch.Generator, optional
@@ -111,6 +120,8 @@ class VolumeLoader(DataLoader):
         meta_tensor: bool = False,
         receipt: bool | Receipt = False,
         look_ahead: int = 4,
+        device: torch.device | str | int | None = None,
+        device_cache_bytes: int = 0,
         worker_init_fn: Callable[[int], None] | None = None,
         generator: torch.Generator | None = None,
         **loader_options: Any,
@@ -139,6 +150,8 @@ class VolumeLoader(DataLoader):
         self.fixed_epoch = fixed_epoch
         self.meta_tensor = meta_tensor
         self.look_ahead = _count("look_ahead", look_ahead)
+        self.device = chosen_device(device)
+        self.device_cache_bytes = _cache_bytes(device_cache_bytes, self.device)
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt(kept=bool(receipt))
         self._progress = self._progress_of(dataset)
         self._workers: Workers | None = None
@@ -161,12 +174,13 @@ class VolumeLoader(DataLoader):
 
     def _start_counting(self) -> None:
         self._meter, self._before = Meter(), stats.totals()
+        self._source: DeviceSource | None = None
         self._host = host_memory() if self.pin_memory else None
         self._buffers = PrivateBuffers(self._batch_bytes(), self.look_ahead + 2, host=self._host)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the loader without what is under way."""
-        under_way = ("_workers", "_meter", "_before", "_buffers", "_host")
+        under_way = ("_workers", "_meter", "_before", "_buffers", "_host", "_source")
         return {**self.__dict__, **dict.fromkeys(under_way)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -217,14 +231,54 @@ class VolumeLoader(DataLoader):
         run, plans = self._progress.begin()
         if self.num_workers == 0:
             batches: Iterator[tuple[Any, int]] = LookAhead(
-                self._dataset, plans, self._buffers, self.look_ahead, self._collate
+                self._dataset, plans, self._buffers, self.look_ahead, self._collate, self._gathers()
             )
         else:
             batches = self._from_workers(plans, meter)
         try:
-            yield from self._counted(batches, run, meter)
+            yield from self._counted(self._delivered(batches), run, meter)
         finally:
             run.under_way = False
+
+    def _on_device(self) -> DeviceSource | None:
+        """Return what brings batches to the device, made when the first is asked for."""
+        if self.device is not None and self._source is None:
+            host = host_memory() if self.device.type == "cuda" else None
+            buffers = self._buffers
+            if host is not None and self._host is None:
+                buffers = PrivateBuffers(self._batch_bytes(), self.look_ahead + 2, host=host)
+            self._source = DeviceSource(
+                self._dataset,
+                self.device,
+                buffers,
+                cache_bytes=self.device_cache_bytes,
+                host=host,
+            )
+        return self._source
+
+    def _gathers(self) -> Read | None:
+        """Return what makes batches on the device; None where they are made in host memory."""
+        source = self._on_device()
+        as_read = self._dataset.transform is None and self._collate is collate
+        if source is None or self._dataset.is_remote or not as_read:
+            return None
+        return lambda plan: [Part(plan, source.read(plan))]
+
+    def _delivered(self, batches: Iterator[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+        """Yield batches in the type and on the device that was asked for."""
+        source = self._on_device()
+        narrow = [field.name for field in self._dataset.fields if field.narrow]
+        for batch, samples in batches:
+            if narrow and isinstance(batch, dict):
+                batch = with_narrowed(batch, narrow, self._narrow_memory)
+            if source is not None:
+                made = batch if isinstance(batch, OnDevice) else source.move(batch)
+                batch = source.hand_over(made)
+            yield batch, samples
+
+    def _narrow_memory(self, voxels: torch.Tensor) -> torch.Tensor:
+        nbytes = voxels.numel() * torch.bfloat16.itemsize
+        return self._buffers.take(nbytes)[:nbytes].view(torch.bfloat16).view(voxels.shape)
 
     @property
     def _dataset(self) -> StoredDataset:
@@ -316,6 +370,15 @@ def _batches(batch_size: object, drop_last: bool, batch_sampler: object) -> dict
 def _grown(before: stats.Counters) -> dict[str, int]:
     now = stats.totals()
     return {name: getattr(now, name) - getattr(before, name) for name in now.__slots__}
+
+
+def _cache_bytes(given: object, device: torch.device | None) -> int:
+    """Return how much memory of a device volumes may take."""
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise ConfigurationError(f"device_cache_bytes must be a whole number >= 0, got {given!r}")
+    if given and device is None:
+        raise ConfigurationError("device_cache_bytes needs a device; pass device='cuda'")
+    return given
 
 
 def _count(name: str, value: object) -> int:

@@ -6,14 +6,15 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.batch import batch_of, collate
 from radiobject.ml.datasets.plan import SamplePlan
-from radiobject.ml.loaders.buffers import PrivateBuffers, layout_bytes, split_views
+from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.delivery import Collate
 from radiobject.storage.read import prefetch as storage_prefetch
 from radiobject.storage.read.reader import ReadRequest, read_batch
@@ -46,6 +47,9 @@ class LookAhead:
         Batches in flight.
     collate : callable
         Makes a batch of samples.
+    read : callable, optional
+        Makes the batch of a plan otherwise than in host memory, for local data that nothing
+        transforms.
     """
 
     def __init__(
@@ -55,16 +59,19 @@ class LookAhead:
         buffers: PrivateBuffers,
         depth: int,
         collate: Collate = collate,
+        read: Read | None = None,
     ) -> None:
         self._dataset = dataset
         self._collate = collate
-        self._buffers = buffers
+        self._read = read or partial(_read_into, dataset, buffers)
         self._helps = not dataset.is_remote
         self._board = _ReorderBuffer(plans, depth + (REMOTE_DEPTH if dataset.is_remote else 0))
-        work = _read_in_flight if dataset.is_remote else _read_one_by_one
+        if dataset.is_remote:
+            work = partial(_read_in_flight, dataset, buffers, self._board)
+        else:
+            work = partial(_read_one_by_one, self._read, self._board)
         reader = threading.Thread(
             target=work,
-            args=(dataset, buffers, self._board),
             name="radiobject-look-ahead",
             daemon=True,
         )
@@ -82,10 +89,10 @@ class LookAhead:
                 raise StopIteration
             if isinstance(found, _Ready):
                 break
-            _read(self._dataset, self._buffers, self._board, found)
+            _deliver(self._read, self._board, found)
         return self._finished(found.parts), sum(len(part.plan) for part in found.parts)
 
-    def _finished(self, parts: list[_Part]) -> Any:
+    def _finished(self, parts: list[Part]) -> Any:
         if len(parts) == 1 and self._dataset.transform is None and self._collate is collate:
             return parts[0].batch
         found = [self._dataset.transformed(part.batch, part.plan) for part in parts]
@@ -94,16 +101,19 @@ class LookAhead:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """A batch that was read, or one sample of it, where shapes differ."""
 
     plan: SamplePlan
-    batch: dict[str, Any]
+    batch: Any
+
+
+Read = Callable[[SamplePlan], list[Part]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    parts: list[_Part]
+    parts: list[Part]
 
 
 class _ReorderBuffer:
@@ -193,30 +203,31 @@ class _ReorderBuffer:
         return number, plan
 
 
-def _read(
-    dataset: StoredDataset, buffers: PrivateBuffers, board: _ReorderBuffer, claimed: _Numbered
-) -> None:
+def _deliver(read: Read, board: _ReorderBuffer, claimed: _Numbered) -> None:
     """Read a claimed batch and deliver it, or what went wrong."""
     number, plan = claimed
     try:
-        parts, requests = _prepared(dataset, plan, buffers)
-        with one_thread():  # the other processors read other batches
-            read_batch(requests)
-        board.deliver(number, _Ready(parts))
+        board.deliver(number, _Ready(read(plan)))
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
         board.deliver(number, error)
 
 
-def _read_one_by_one(
-    dataset: StoredDataset, buffers: PrivateBuffers, board: _ReorderBuffer
-) -> None:
+def _read_into(dataset: StoredDataset, buffers: PrivateBuffers, plan: SamplePlan) -> list[Part]:
+    """Read a batch into host memory."""
+    parts, requests = _prepared(dataset, plan, buffers)
+    with one_thread():  # the other processors read other batches
+        read_batch(requests)
+    return parts
+
+
+def _read_one_by_one(read: Read, board: _ReorderBuffer) -> None:
     while (claimed := board.claim()) is not None:
-        _read(dataset, buffers, board, claimed)
+        _deliver(read, board, claimed)
 
 
 def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _ReorderBuffer) -> None:
     """Keep as many reads in flight as an object store's latency needs."""
-    started: deque[list[_Part]] = deque()
+    started: deque[list[Part]] = deque()
 
     def starting() -> Iterator[list[ReadRequest]]:
         while (claimed := board.claim()) is not None:
@@ -236,15 +247,15 @@ def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _Reo
 
 def _prepared(
     dataset: StoredDataset, plan: SamplePlan, buffers: PrivateBuffers
-) -> tuple[list[_Part], list[ReadRequest]]:
+) -> tuple[list[Part], list[ReadRequest]]:
     """Return the parts of a batch in buffers of their own, and the reads that fill them."""
-    parts: list[_Part] = []
+    parts: list[Part] = []
     requests: list[ReadRequest] = []
     for part in dataset.parts(plan):
         layout = dataset.layout(part)
-        voxels = split_views(buffers.take(layout_bytes(layout)), layout)
+        voxels = buffers.batch(layout)
         requests += dataset.requests(part, {name: t.numpy() for name, t in voxels.items()})
-        parts.append(_Part(part, batch_of(voxels, dataset.describe(part))))
+        parts.append(Part(part, batch_of(voxels, dataset.describe(part))))
     return parts, requests
 
 

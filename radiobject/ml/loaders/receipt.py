@@ -42,7 +42,7 @@ class Receipt:
             digest = hashlib.sha256()
             for voxels in sample:
                 plain = voxels.as_subclass(torch.Tensor).contiguous()
-                digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+                digest.update(plain.reshape(-1).view(torch.uint8).cpu().numpy())
             self._digest = hashlib.sha256(self._digest + digest.digest()).digest()
 
     def __call__(self) -> str:

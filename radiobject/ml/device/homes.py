@@ -1,0 +1,253 @@
+"""Where the voxels of a volume lie that a device can read: its own memory, or the decoded cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from radiobject.exceptions import RadiObjectError
+from radiobject.geometry.box import Box
+from radiobject.storage.cache.arena import Arena
+from radiobject.storage.cache.registration import Registrations
+from radiobject.storage.cache.tile_cache import VolumeImage
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.open_volumes import forgotten, volume_tiles
+from radiobject.storage.read.reader import read_into
+
+_log = logging.getLogger(__name__)
+
+CACHE, RESIDENT = 0, 1
+"""Numbers of the two memories."""
+
+_ALIGNMENT = 256
+
+Place = tuple[int, int]
+"""Number of a memory, and the byte of it at which a volume's first voxel lies."""
+
+
+class Residence:
+    """Volumes that lie whole in a device's own memory, in the order of their first use.
+
+    Parameters
+    ----------
+    device : torch.device
+    nbytes : int
+        Memory to take, on first use; never more.
+    """
+
+    def __init__(self, device: torch.device, nbytes: int) -> None:
+        self._device = device
+        self._nbytes = nbytes
+        self._used = 0
+        self._memory: torch.Tensor | None = None
+
+    @property
+    def memory(self) -> torch.Tensor | None:
+        """The bytes; None before first use, or where the device has not so many."""
+        return self._memory
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that volumes take."""
+        return self._used
+
+    def put(self, locator: VolumeLocator, staging: Callable[[int], torch.Tensor]) -> int | None:
+        """Copy a volume to the device; return its place, or None where it does not fit.
+
+        Parameters
+        ----------
+        locator : VolumeLocator
+        staging : callable
+            Takes a number of bytes, returns host memory that the copy may read later.
+        """
+        size = int(np.prod(locator.shape)) * locator.numpy_dtype.itemsize
+        if self._used + size > self._nbytes or not self._take_memory():
+            return None
+        host = staging(size)[:size]
+        voxels = host.numpy().view(locator.numpy_dtype).reshape(locator.shape)
+        read_into(locator, Box.whole(locator.shape), voxels)
+        place = self._used
+        assert self._memory is not None
+        self._memory[place : place + size].copy_(host, non_blocking=True)
+        self._used += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return place
+
+    def clear(self) -> None:
+        """Forget every volume; their memory is used for others."""
+        self._used = 0
+
+    def _take_memory(self) -> bool:
+        if self._memory is None and self._nbytes:
+            try:
+                self._memory = torch.empty(self._nbytes, dtype=torch.uint8, device=self._device)
+            except (torch.OutOfMemoryError, RuntimeError):
+                _log.warning(
+                    "%s has not the %d MiB of device_cache_bytes: no volume is kept there",
+                    self._device,
+                    self._nbytes >> 20,
+                )
+                self._nbytes = 0
+        return self._memory is not None
+
+
+class Completer:
+    """Brings whole volumes into the decoded cache, one after the other, in a thread of its own.
+
+    A device can read a volume by itself only when all of it is there; training touches a volume
+    here and there, and would have completed it much later.
+    """
+
+    def __init__(self) -> None:
+        self._wanted: SimpleQueue[VolumeLocator | None] = SimpleQueue()
+        self._asked: set[str] = set()
+        self._thread: threading.Thread | None = None
+        self._idle = threading.Event()
+        self._left = 0
+
+    def want(self, locator: VolumeLocator) -> None:
+        """Ask for a volume, once."""
+        if locator.uri in self._asked:
+            return
+        self._asked.add(locator.uri)
+        self._idle.clear()
+        self._left += 1
+        self._wanted.put(locator)
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=_complete, args=(self._wanted, weakref.ref(self)), daemon=True,
+                name="radiobject-completer",
+            )  # fmt: skip
+            weakref.finalize(self, _stop, self._wanted, self._thread, os.getpid())
+            self._thread.start()
+
+    def wait(self, timeout_s: float = 60.0) -> bool:
+        """Wait until all that was asked for is done; False if that takes longer."""
+        return not self._asked or self._idle.wait(timeout_s)
+
+    def _done(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._idle.set()
+
+
+def _complete(wanted: SimpleQueue[VolumeLocator | None], completer: weakref.ref[Completer]) -> None:
+    while (locator := wanted.get()) is not None:
+        try:
+            volume = volume_tiles(locator)
+            if volume is not None:
+                volume.complete()
+        except (RadiObjectError, OSError):
+            pass  # whoever needs the voxels reads them, and is told
+        owner = completer()
+        if owner is None:
+            return
+        owner._done()
+        del owner
+
+
+def _stop(wanted: SimpleQueue[VolumeLocator | None], thread: threading.Thread, pid: int) -> None:
+    if os.getpid() != pid:
+        return
+    with suppress(Empty):
+        while True:
+            wanted.get_nowait()
+    wanted.put(None)
+    if thread is not threading.current_thread():
+        thread.join()
+
+
+class Homes:
+    """Finds for each volume where a device can read it, and keeps it there.
+
+    Parameters
+    ----------
+    residence : Residence
+    registrations : Registrations, optional
+        How the device comes to read the decoded cache; None for a processor, which can.
+    staging : callable
+        As `Residence.put` takes.
+    """
+
+    def __init__(
+        self,
+        residence: Residence,
+        registrations: Registrations | None,
+        staging: Callable[[int], torch.Tensor],
+    ) -> None:
+        self.residence = residence
+        self.completer = Completer()
+        self._registrations = registrations
+        self._staging = staging
+        self._found: dict[str, Place] = {}
+        self._images: list[VolumeImage] = []
+        self._arena: Arena | None = None
+        self._seen = forgotten()
+        # What is registered is given back with this, and not when garbage is collected.
+        self._end = weakref.finalize(self, _give_back, registrations, self._images)
+
+    def are_stale(self) -> bool:
+        """Return whether volumes may have been deleted or replaced; then all is found afresh."""
+        if self._seen == forgotten():
+            return False
+        self._seen = forgotten()
+        self._found.clear()
+        self.residence.clear()
+        _give_back(self._registrations, self._images)
+        self.completer = Completer()
+        return True
+
+    def find(self, locator: VolumeLocator) -> Place | None:
+        """Return where a volume lies; None where, for now, it has to be read and copied."""
+        place = self._found.get(locator.uri)
+        if place is None:
+            place = self._resident(locator) or self._cached(locator)
+            if place is not None:
+                self._found[locator.uri] = place
+        return place
+
+    def memories(self) -> list[NDArray[np.uint8] | torch.Tensor | None]:
+        """Return the two memories, None for one that is not there."""
+        return [None if self._arena is None else self._arena.memory, self.residence.memory]
+
+    def close(self) -> None:
+        """End every registration of these volumes."""
+        self._found.clear()
+        _give_back(self._registrations, self._images)
+
+    def _resident(self, locator: VolumeLocator) -> Place | None:
+        offset = self.residence.put(locator, self._staging)
+        return None if offset is None else (RESIDENT, offset)
+
+    def _cached(self, locator: VolumeLocator) -> Place | None:
+        volume = volume_tiles(locator)
+        if volume is None:
+            return None
+        image = volume.complete_image()
+        if image is None:
+            self.completer.want(locator)
+            return None
+        if self._arena is None:
+            self._arena = image.arena
+        if image.arena is not self._arena:
+            return None
+        if self._registrations is not None and not self._registrations.add(image):
+            return None
+        self._images.append(image)
+        return CACHE, image.region[0]
+
+
+def _give_back(registrations: Registrations | None, images: list[VolumeImage]) -> None:
+    while images:
+        image = images.pop()
+        if registrations is not None:
+            registrations.drop(image)
+        del image

@@ -1,0 +1,321 @@
+"""Batches on a device: what it can read by itself is gathered there, the rest is read and copied.
+
+For each array of a batch a plan is made of all samples at once, and carried out by one launch: out
+of volumes that lie on the device, or out of the decoded cache, which every process of the machine
+shares and the device reads where it lies. Samples of volumes that neither holds are read as they
+are for a processor, into page-locked memory, and copied beside the training; they do not hold back
+the others. Voxels are the same in each case, bit by bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from radiobject.geometry.gather import GatherPlan, gather, held_as
+from radiobject.lazy import LazyModule
+from radiobject.ml.datasets.base import Field, StoredDataset
+from radiobject.ml.datasets.batch import batch_of
+from radiobject.ml.datasets.narrow import narrowed
+from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.device.driver import HostMemory
+from radiobject.ml.device.homes import CACHE, RESIDENT, Homes, Residence
+from radiobject.ml.device.places import Places
+from radiobject.ml.device.queue import CudaQueue, NoQueue, Queue
+from radiobject.storage.cache.registration import Registrations, registrations
+from radiobject.storage.cache.tile_cache import budget_bytes, shared_arena
+from radiobject.storage.io import stats
+from radiobject.storage.read.reader import read_batch
+from radiobject.storage.read.thread_pool import one_thread
+
+_log = logging.getLogger(__name__)
+kernel = LazyModule("radiobject.ml.device.kernel")
+
+_MOST_REGISTERED = 2
+"""Bytes registered at most, per byte of the cache's budget: what the cache may take in memory."""
+
+_MOVED = ("label",)
+"""Arrays beside the voxels that a model takes."""
+
+Memories = list[NDArray[np.uint8] | torch.Tensor | None]
+
+
+class Staging(Protocol):
+    """Host memory for copies: `radiobject.ml.loaders.buffers.PrivateBuffers`."""
+
+    def batch(self, layout: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, torch.Tensor]:
+        """Return tensors of the given shapes and types."""
+        ...
+
+    def take(self, nbytes: int) -> torch.Tensor:
+        """Return bytes, not reused while anything of them lives or is being copied."""
+        ...
+
+
+class Gatherer(Protocol):
+    """Carries out a plan."""
+
+    def __call__(self, plan: GatherPlan, memories: Memories, out: torch.Tensor) -> None:
+        """Fill the rows of `out`, shape (rows, *side), that the plan names."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A batch that a queue is making, and the mark after which it is there."""
+
+    batch: dict[str, Any]
+    mark: Any
+
+
+class DeviceSource:
+    """Reads the batches of a dataset onto a device.
+
+    Parameters
+    ----------
+    dataset : StoredDataset
+    device : torch.device
+    staging : Staging
+    cache_bytes : int
+        Memory of the device for volumes that are kept there whole.
+    host : HostMemory, optional
+        The driver; without one the device is a processor.
+    queue : Queue, optional
+        By default the device's own.
+    """
+
+    def __init__(
+        self,
+        dataset: StoredDataset,
+        device: torch.device,
+        staging: Staging,
+        *,
+        cache_bytes: int = 0,
+        host: HostMemory | None = None,
+        queue: Queue | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self.device = device
+        self._staging = staging
+        self._queue = queue or (CudaQueue(device) if device.type == "cuda" else NoQueue())
+        self._gather = gather_on_processor if device.type == "cpu" else _cuda_gatherer(device)
+        held = None if host is None else _registrations(host)
+        self._registrations = held
+        self._homes = Homes(Residence(device, cache_bytes), held, staging.take)
+        self._places = {
+            field.name: [Places(table, field.delivered, field.pad) for table in field.channels]
+            for field in dataset.fields
+        }
+        self._lock = threading.Lock()
+        self.counted: Counter[str] = Counter()
+
+    def read(self, plan: SamplePlan) -> OnDevice:
+        """Start everything that a batch needs, and read what the device cannot.
+
+        May be called by several threads.
+        """
+        layout = self._dataset.layout(plan)
+        with self._lock, self._queue.running():
+            if self._homes.are_stale():
+                for places in self._places.values():
+                    for channel in places:
+                        channel.forget()
+            voxels = {
+                field.name: torch.empty(
+                    layout[field.name][0], dtype=getattr(torch, field.delivered), device=self.device
+                )
+                for field in self._dataset.fields
+            }
+            missing = {
+                field.name: self._gather_field(field, plan, voxels[field.name])
+                for field in self._dataset.fields
+            }
+        if any(rows.size for rows in missing.values()):
+            self._stage(plan, layout, missing, voxels)
+        with self._lock, self._queue.running():
+            batch = self._moved(batch_of(voxels, self._dataset.describe(plan)), _MOVED)
+            return OnDevice(batch, self._queue.mark())
+
+    def move(self, batch: Any) -> OnDevice:
+        """Copy a batch that lies in host memory, in the queue."""
+        if not isinstance(batch, dict):
+            raise TypeError(f"a batch on a device is a dict, got {type(batch).__name__}")
+        names = (*(field.name for field in self._dataset.fields), *_MOVED)
+        with self._lock, self._queue.running():
+            moved = self._moved(batch, names)
+            self.counted["staged"] += sum(
+                len(batch[f.name]) for f in self._dataset.fields if f.name in batch
+            )
+            self.counted["bus_bytes"] += sum(
+                batch[name].nbytes for name in names if isinstance(batch.get(name), torch.Tensor)
+            )
+            return OnDevice(moved, self._queue.mark())
+
+    def hand_over(self, made: OnDevice) -> dict[str, Any]:
+        """Return a batch, on the stream that is current for the caller."""
+        tensors = [
+            value
+            for value in made.batch.values()
+            if isinstance(value, torch.Tensor) and value.device == self.device
+        ]
+        self._queue.hand_over(made.mark, tensors)
+        return made.batch
+
+    def settle(self) -> bool:
+        """Wait until the cache has completed what was asked of it; for tests and measurements."""
+        return self._homes.completer.wait()
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of the device that volumes take."""
+        return self._homes.residence.used_bytes
+
+    @property
+    def registered_bytes(self) -> int:
+        """Memory of the decoded cache that this process has registered."""
+        return 0 if self._registrations is None else self._registrations.nbytes
+
+    def close(self) -> None:
+        """Give back what is registered."""
+        self._homes.close()
+
+    def _gather_field(self, field: Field, plan: SamplePlan, out: torch.Tensor) -> NDArray[np.int64]:
+        """Gather what can be; return the rows, of samples times channels, that are left."""
+        side = self._dataset.side_of(plan)[: field.ndim]
+        rows = out.view(-1, *side)
+        starts = np.ascontiguousarray(plan.start[:, : field.ndim])
+        samples = np.arange(len(plan)) * len(field.channels)
+        left = []
+        for number, places in enumerate(self._places[field.name]):
+            memory = places.find(plan.volume, self._homes.find)
+            found = memory >= 0 if self._gather is not None else np.zeros(len(plan), bool)
+            left.append(samples[~found] + number)
+            if self._gather is None or not found.any():
+                continue
+            memories = self._homes.memories()
+            for part in places.plans(
+                plan.volume[found], starts[found], samples[found] + number, side
+            ):
+                part.check()
+                self._gather(part, memories, rows)
+                self._count(part)
+        return np.concatenate(left)
+
+    def _count(self, part: GatherPlan) -> None:
+        voxels = int(np.prod(part.side)) * part.stored.itemsize
+        resident = int(np.count_nonzero(part.memory == RESIDENT))
+        cached = int(np.count_nonzero(part.memory == CACHE))
+        self.counted["resident"] += resident
+        self.counted["registered"] += cached
+        self.counted["bus_bytes"] += cached * voxels
+        stats.count(patches=len(part), bytes_delivered=len(part) * voxels, tiles_cached=len(part))
+
+    def _stage(
+        self,
+        plan: SamplePlan,
+        layout: dict[str, tuple[tuple[int, ...], np.dtype]],
+        missing: dict[str, NDArray[np.int64]],
+        voxels: dict[str, torch.Tensor],
+    ) -> None:
+        """Read rows as for a processor, and copy them."""
+        host = self._staging.batch(layout)
+        requests = self._dataset.requests(plan, {name: t.numpy() for name, t in host.items()})
+        wanted, first = [], 0
+        for field in self._dataset.fields:
+            count = len(plan) * len(field.channels)
+            wanted += [requests[first + row] for row in missing[field.name].tolist()]
+            first += count
+        with one_thread():
+            read_batch(wanted)
+        with self._lock, self._queue.running():
+            for field in self._dataset.fields:
+                rows = missing[field.name]
+                if rows.size:
+                    side = self._dataset.side_of(plan)[: field.ndim]
+                    _copy_rows(
+                        host[field.name].view(-1, *side), voxels[field.name].view(-1, *side), rows
+                    )
+                    row_bytes = host[field.name].view(-1, *side)[0].nbytes
+                    self.counted["staged"] += rows.size
+                    self.counted["bus_bytes"] += rows.size * row_bytes
+
+    def _moved(self, batch: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        moved = dict(batch)
+        for name in names:
+            value = batch.get(name)
+            if isinstance(value, torch.Tensor):
+                moved[name] = value.to(self.device, non_blocking=True)
+        return moved
+
+
+def _copy_rows(host: torch.Tensor, out: torch.Tensor, rows: NDArray[np.int64]) -> None:
+    """Copy rows, those that follow each other at once."""
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    for run in np.split(np.sort(rows), breaks):
+        first, last = int(run[0]), int(run[-1]) + 1
+        part = host[first:last]
+        if out.dtype != host.dtype:
+            part = narrowed(part.to(out.device, non_blocking=True))
+        out[first:last].copy_(part, non_blocking=True)
+
+
+def _cuda_gatherer(device: torch.device) -> Gatherer | None:
+    """Return what launches the kernel; None where Triton is missing, and all is copied."""
+    try:
+        return _CudaGatherer(device)
+    except ImportError as error:
+        _log.warning("voxels are read by the processor and copied to %s: %s", device, error)
+        return None
+
+
+def gather_on_processor(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> None:
+    """Carry out a plan with NumPy; see `radiobject.geometry.gather.gather`."""
+    arrays = [m.numpy() if isinstance(m, torch.Tensor) else m for m in memories]
+    empty: NDArray[np.uint8] = np.empty(0, np.uint8)
+    plain = out.view(torch.int16) if out.dtype == torch.bfloat16 else out
+    gather(
+        plan,
+        [empty if array is None else array for array in arrays],
+        plain.numpy().view(held_as(plan.delivered)),
+    )
+
+
+class _CudaGatherer:
+    """Carries out plans with the kernel, on the current stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._launch = kernel.launch
+        self._device = device
+        self._fills: dict[tuple[str, float], torch.Tensor] = {}
+
+    def __call__(self, plan: GatherPlan, memories: Memories, out: torch.Tensor) -> None:
+        addresses = [_address(memory) for memory in memories]
+        packed = torch.from_numpy(plan.packed(addresses)).pin_memory()
+        self._launch(plan, packed.to(self._device, non_blocking=True), self._fill(plan), out)
+
+    def _fill(self, plan: GatherPlan) -> torch.Tensor:
+        key = (plan.delivered, 0.0 if plan.pad is None else plan.pad.value)
+        if key not in self._fills:
+            value = plan.fill
+            signed = torch.from_numpy(value.view(f"i{value.dtype.itemsize}"))
+            self._fills[key] = signed.to(self._device)
+        return self._fills[key]
+
+
+def _address(memory: NDArray[np.uint8] | torch.Tensor | None) -> int:
+    if memory is None:
+        return 0
+    return memory.data_ptr() if isinstance(memory, torch.Tensor) else int(memory.ctypes.data)
+
+
+def _registrations(host: HostMemory) -> Registrations:
+    arena = shared_arena()
+    return registrations(host, 0 if arena is None else _MOST_REGISTERED * budget_bytes(arena))
