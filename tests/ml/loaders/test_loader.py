@@ -218,7 +218,7 @@ def test_stored_type(shelf):
         ({"patches_per_volume": 0}, "patches_per_volume"),
         ({"slice_orientation": "oblique"}, "slice_orientation"),
         ({"dtype": "complex64"}, "dtype"),
-        ({"dtype": torch.bfloat16}, "dtype must be a type that NumPy knows"),
+        ({"dtype": torch.float8_e4m3fn}, "dtype must be a type that NumPy knows"),
         ({"dtype": "uint8", "pad_value": -1000}, r"pad_value -1000 .*uint8.*\[0, 255\]"),
         ({"patch_size": 16}, "patch_size must be 3 whole numbers"),
         ({"patches_per_volume": 1.5}, "patches_per_volume must be a whole number"),
