@@ -39,7 +39,8 @@ class LoaderOptions(TypedDict, total=False):
     `VolumeCollectionDataset`): `check_geometry`, `across_splits`. Of the order (see
     `EpochSampler`): `volumes_per_block`, `volume_weights`. Of the loader (see `VolumeLoader`):
     `drop_last`, `receipt`, `meta_tensor`, `look_ahead`, `device`,
-    `device_cache_bytes`, `prefetch_factor`, `multiprocessing_context`, `timeout`, `worker_init_fn`.
+    `device_cache_bytes`, `batch_transform`, `prefetch_factor`, `multiprocessing_context`,
+    `timeout`, `worker_init_fn`.
     """
 
     seed: int
@@ -59,6 +60,7 @@ class LoaderOptions(TypedDict, total=False):
     look_ahead: int
     device: torch.device | str | int | None
     device_cache_bytes: int
+    batch_transform: Callable[..., Any] | None
     prefetch_factor: int | None
     multiprocessing_context: Any
     timeout: float
@@ -69,7 +71,15 @@ _SAMPLES = ("seed", "dtype", "pad", "pad_mode", "pad_value", "mask_pad_value", "
 _VOLUMES = ("check_geometry", "across_splits")
 _ORDER = ("volumes_per_block", "volume_weights")
 _WORKERS = ("prefetch_factor", "multiprocessing_context", "timeout", "worker_init_fn")
-_LOADER = ("receipt", "meta_tensor", "look_ahead", "device", "device_cache_bytes", *_WORKERS)
+_LOADER = (
+    "receipt",
+    "meta_tensor",
+    "look_ahead",
+    "device",
+    "device_cache_bytes",
+    "batch_transform",
+    *_WORKERS,
+)
 
 
 def create_training_dataloader(

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from radiobject.exceptions import ConfigurationError
+from radiobject.ml.augment.applied import BatchTransform, apply_to_batch, check_transform
 from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.batch import collate
@@ -22,7 +23,7 @@ from radiobject.ml.device.driver import host_memory
 from radiobject.ml.device.source import DeviceSource, OnDevice
 from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
 from radiobject.ml.loaders.delivery import bytes_of, received
-from radiobject.ml.loaders.lookahead import LookAhead, Part, Read
+from radiobject.ml.loaders.lookahead import LookAhead, Made, Part, Read
 from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgress
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
@@ -84,6 +85,9 @@ class VolumeLoader(DataLoader):
         positions and affines stay with the processor. By default batches stay in host memory.
     device_cache_bytes : int
         Memory of the device for volumes that are kept there whole, in the order of their use.
+    batch_transform : callable, optional
+        Takes a batch where it lies, or a batch and the random numbers of its samples, and returns
+        a batch; see `radiobject.ml.augment`. It runs in the training process.
     worker_init_fn : callable, optional
         Called with its number in each worker that starts.
     generator : torch.Generator, optional
@@ -122,6 +126,7 @@ class VolumeLoader(DataLoader):
         look_ahead: int = 4,
         device: torch.device | str | int | None = None,
         device_cache_bytes: int = 0,
+        batch_transform: BatchTransform | None = None,
         worker_init_fn: Callable[[int], None] | None = None,
         generator: torch.Generator | None = None,
         **loader_options: Any,
@@ -151,6 +156,7 @@ class VolumeLoader(DataLoader):
         self.meta_tensor = meta_tensor
         self.look_ahead = _count("look_ahead", look_ahead)
         self.device = chosen_device(device)
+        self.batch_transform = check_transform(batch_transform)
         self.device_cache_bytes = _cache_bytes(device_cache_bytes, self.device)
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt(kept=bool(receipt))
         self._progress = self._progress_of(dataset)
@@ -230,7 +236,7 @@ class VolumeLoader(DataLoader):
         meter.begin()
         run, plans = self._progress.begin()
         if self.num_workers == 0:
-            batches: Iterator[tuple[Any, int]] = LookAhead(
+            batches: Iterator[Made] = LookAhead(
                 self._dataset, plans, self._buffers, self.look_ahead, self._collate, self._gathers()
             )
         else:
@@ -264,17 +270,20 @@ class VolumeLoader(DataLoader):
             return None
         return lambda plan: [Part(plan, source.read(plan))]
 
-    def _delivered(self, batches: Iterator[tuple[Any, int]]) -> Iterator[tuple[Any, int]]:
+    def _delivered(self, batches: Iterator[Made]) -> Iterator[Made]:
         """Yield batches in the type and on the device that was asked for."""
         source = self._on_device()
         narrow = [field.name for field in self._dataset.fields if field.narrow]
-        for batch, samples in batches:
+        for batch, plans in batches:
             if narrow and isinstance(batch, dict):
                 batch = with_narrowed(batch, narrow, self._narrow_memory)
             if source is not None:
                 made = batch if isinstance(batch, OnDevice) else source.move(batch)
                 batch = source.hand_over(made)
-            yield batch, samples
+            if self.batch_transform is not None:
+                seed = self._dataset.config.seed
+                batch = apply_to_batch(self.batch_transform, batch, plans, seed)
+            yield batch, plans
 
     def _narrow_memory(self, voxels: torch.Tensor) -> torch.Tensor:
         nbytes = voxels.numel() * torch.bfloat16.itemsize
@@ -289,7 +298,7 @@ class VolumeLoader(DataLoader):
     def _collate(self) -> Callable[[list[Any]], Any]:
         return self.collate_fn
 
-    def _from_workers(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[tuple[Any, int]]:
+    def _from_workers(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
         workers = self._workers
         if workers is None or not workers.can_start or workers.ring.nbytes < self._slot_bytes:
             workers = self._new_workers()
@@ -302,7 +311,7 @@ class VolumeLoader(DataLoader):
             if not as_read:
                 # What did not fit was sent by PyTorch's own means: the next pass has larger slots.
                 self._slot_bytes = max(self._slot_bytes, bytes_of(batch))
-            yield batch, len(request.plan)
+            yield batch, [request.plan]
 
     def _new_workers(self) -> Workers:
         changes = self._dataset.transform is not None or self._collate is not collate
@@ -325,12 +334,12 @@ class VolumeLoader(DataLoader):
             workers.ring.pin(self._host)
         return workers
 
-    def _counted(self, batches: Iterator[tuple[Any, int]], run: Run, meter: Meter) -> Iterator[Any]:
+    def _counted(self, batches: Iterator[Made], run: Run, meter: Meter) -> Iterator[Any]:
         """Deliver batches, and keep the books: time, progress, receipt."""
         while True:
             since = meter.begin()
             try:
-                batch, samples = next(batches)
+                batch, plans = next(batches)
             except StopIteration:
                 break
             if self.receipt.kept:
@@ -338,7 +347,7 @@ class VolumeLoader(DataLoader):
             if self.meta_tensor and not monai_compat.holds_metatensor([batch]):
                 batch = monai_compat.batch_metatensor(batch)
             self._progress.delivered(run)
-            meter.delivered(samples, since)
+            meter.delivered(sum(map(len, plans)), since)
             yield batch
         run.over = True
         report = self.report()

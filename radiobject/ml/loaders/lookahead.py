@@ -25,9 +25,12 @@ REMOTE_DEPTH = 8
 
 _Numbered = tuple[int, SamplePlan]
 
+Made = tuple[Any, list[SamplePlan]]
+"""A batch, and what it was made from."""
+
 
 class LookAhead:
-    """Batches with their number of samples, read up to `depth` ahead.
+    """Batches with their plans, read up to `depth` ahead.
 
     A thread reads ahead. A consumer that finds its batch not ready does not sleep: it reads the
     next one that nobody reads yet. So a model that computes finds its batches ready, and a loop
@@ -82,7 +85,7 @@ class LookAhead:
     def __iter__(self) -> LookAhead:
         return self
 
-    def __next__(self) -> tuple[Any, int]:
+    def __next__(self) -> Made:
         while True:
             found = self._board.take(or_claim=self._helps)
             if found is None:
@@ -90,7 +93,7 @@ class LookAhead:
             if isinstance(found, _Ready):
                 break
             _deliver(self._read, self._board, found)
-        return self._finished(found.parts), sum(len(part.plan) for part in found.parts)
+        return self._finished(found.parts), [part.plan for part in found.parts]
 
     def _finished(self, parts: list[Part]) -> Any:
         if len(parts) == 1 and self._dataset.transform is None and self._collate is collate:

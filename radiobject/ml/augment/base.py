@@ -1,0 +1,135 @@
+"""What augmentations have in common: which samples, one by one or together, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from radiobject.exceptions import ConfigurationError, ShapeError
+from radiobject.ml.augment.randomness import SampleRandom
+
+Range = tuple[float, float]
+
+
+class BatchAugmentation:
+    """Changes some samples of a batch.
+
+    Subclasses write `change`, or `__call__` where they concern more than images.
+
+    Parameters
+    ----------
+    p : float
+        Share of samples that are changed.
+    """
+
+    def __init__(self, p: float = 1.0) -> None:
+        if not 0 <= p <= 1:
+            raise ConfigurationError(f"p must be a probability in [0, 1], got {p}")
+        self.p = p
+
+    def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
+        """Return the batch with a changed image; the one given is left alone."""
+        image = floating(batch)
+        chosen = self.chosen(random)
+        if not len(chosen):
+            return batch
+        changed = image.clone()
+        for group in groups(chosen, image.device):
+            rows = torch.from_numpy(group).to(image.device)
+            part = image[rows].to(torch.float32)
+            changed[rows] = self.change(part, group, random).to(image.dtype)
+        return {**batch, "image": changed}
+
+    def chosen(self, random: SampleRandom) -> NDArray[np.int64]:
+        """Return the samples that are changed."""
+        return np.flatnonzero(random.uniform(0)[:, 0] < self.p)
+
+    def change(
+        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
+        """Return changed images.
+
+        Parameters
+        ----------
+        image : tensor of float32, shape (m, C, ...)
+        samples : ndarray of int64, shape (m,)
+            Their places in the batch.
+        random : SampleRandom
+            Of the whole batch.
+        """
+        raise NotImplementedError
+
+
+class Sequence(BatchAugmentation):
+    """Augmentations one after the other.
+
+    Parameters
+    ----------
+    *steps : callable
+        Each takes a batch and a `SampleRandom`.
+    """
+
+    def __init__(self, *steps: Any) -> None:
+        super().__init__()
+        for step in steps:
+            if not callable(step):
+                raise ConfigurationError(f"a step must be callable, got {step!r}")
+        self.steps = steps
+
+    def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
+        """Return the batch after every step."""
+        for place, step in enumerate(self.steps):
+            batch = step(batch, random.at(place))
+        return batch
+
+
+def floating(batch: dict[str, Any]) -> torch.Tensor:
+    """Return the images of a batch, which have to be floating."""
+    image = batch["image"]
+    if not isinstance(image, torch.Tensor) or not image.is_floating_point():
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise ConfigurationError(
+            f"augmentation needs floating images, got {kind}; make the loader with dtype='float32'"
+        )
+    return image
+
+
+def volumes(batch: dict[str, Any]) -> torch.Tensor:
+    """Return the images of a batch, which have to be floating and (B, C, X, Y, Z)."""
+    image = floating(batch)
+    if image.ndim != 5:
+        raise ShapeError(
+            f"spatial augmentation needs images (B, C, X, Y, Z), got shape {tuple(image.shape)}"
+        )
+    return image
+
+
+def groups(chosen: NDArray[np.int64], device: torch.device) -> Iterator[NDArray[np.int64]]:
+    """Yield the samples that are changed together.
+
+    On a device all are: each element is computed alike. A processor's vector instructions round
+    the end of an array otherwise than its middle: one sample at a time, so that it does not matter
+    which others are in the batch.
+    """
+    if device.type == "cpu":
+        yield from (chosen[i : i + 1] for i in range(len(chosen)))
+    else:
+        yield chosen
+
+
+def column(values: NDArray[np.float64], like: torch.Tensor) -> torch.Tensor:
+    """Return one number per sample, to be combined with images."""
+    shaped = values.astype(np.float32).reshape(-1, *(1,) * (like.ndim - 1))
+    return torch.from_numpy(shaped).to(like.device, non_blocking=True)
+
+
+def check_range(name: str, given: Range, low: float) -> Range:
+    """Return a range of numbers, first not above last."""
+    first, last = (float(a) for a in given)
+    if not low <= first <= last:
+        raise ConfigurationError(f"{name} must be (low, high), {low} <= low <= high, got {given}")
+    return first, last

@@ -1,0 +1,215 @@
+"""Augmentations of the image alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from radiobject.ml.augment.base import BatchAugmentation, Range, check_range, column
+from radiobject.ml.augment.randomness import SampleRandom
+
+
+class _Drawn(BatchAugmentation):
+    """One number per sample, uniform in a range."""
+
+    _name = "factor"
+    _lowest = 0.0
+
+    def __init__(self, between: Range, p: float) -> None:
+        super().__init__(p)
+        self.between = check_range(self._name, between, self._lowest)
+
+    def draw(self, samples: NDArray[np.int64], random: SampleRandom) -> NDArray[np.float64]:
+        """Return the number of each sample."""
+        return random.uniform(1, *self.between)[samples, 0]
+
+
+class GaussianNoise(_Drawn):
+    """Adds normal noise. Its numbers differ between kinds of devices, its parameters do not.
+
+    Parameters
+    ----------
+    variance : (float, float)
+        In squared units of the image.
+    p : float
+    """
+
+    _name = "variance"
+
+    def __init__(self, variance: Range = (0.0, 0.1), p: float = 0.1) -> None:
+        super().__init__(variance, p)
+
+    def change(
+        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
+        """Add noise from each sample's own generator."""
+        noise = torch.empty_like(image)
+        for place, sample in enumerate(samples.tolist()):
+            noise[place].normal_(generator=random.generator(sample, image.device))
+        return image + noise * column(np.sqrt(self.draw(samples, random)), image)
+
+
+class GaussianBlur(_Drawn):
+    """Convolves with a Gaussian, cut off at three times the largest width; edges are reflected.
+
+    Parameters
+    ----------
+    sigma : (float, float)
+        Width in voxels.
+    p : float
+    """
+
+    _name = "sigma"
+
+    def __init__(self, sigma: Range = (0.5, 1.0), p: float = 0.2) -> None:
+        super().__init__(sigma, p)
+        # As many taps for every sample: their sum does not depend on the others of its batch.
+        self._taps = np.arange(-math.ceil(3 * self.between[1]), math.ceil(3 * self.between[1]) + 1)
+
+    def change(
+        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
+        """Blur along one axis after the other."""
+        sigma = np.maximum(self.draw(samples, random), 1e-6)[:, None]
+        weights = np.exp(-0.5 * (self._taps / sigma) ** 2)
+        weights /= weights.sum(axis=1, keepdims=True)
+        for axis in range(2, image.ndim):
+            image = self._along(image, axis, weights)
+        return image
+
+    def _along(self, image: torch.Tensor, axis: int, weights: NDArray[np.float64]) -> torch.Tensor:
+        length = image.shape[axis]
+        total = torch.zeros_like(image)
+        for tap, weight in zip(self._taps.tolist(), weights.T, strict=True):
+            index = np.arange(length) + tap
+            period = max(2 * (length - 1), 1)
+            index = index % period
+            index = np.where(index < length, index, period - index)
+            moved = image.index_select(axis, torch.from_numpy(index).to(image.device))
+            total = total + moved * column(weight, image)
+        return total
+
+
+class Brightness(_Drawn):
+    """Multiplies by a factor.
+
+    Parameters
+    ----------
+    factor : (float, float)
+    p : float
+    """
+
+    def __init__(self, factor: Range = (0.75, 1.25), p: float = 0.15) -> None:
+        super().__init__(factor, p)
+
+    def change(
+        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
+        """Multiply."""
+        return image * column(self.draw(samples, random), image)
+
+
+class Contrast(_Drawn):
+    """Stretches each channel about its mean, and keeps its range.
+
+    Parameters
+    ----------
+    factor : (float, float)
+    p : float
+    """
+
+    def __init__(self, factor: Range = (0.75, 1.25), p: float = 0.15) -> None:
+        super().__init__(factor, p)
+
+    def change(
+        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
+        """Stretch."""
+        mean, _ = _moments(image)
+        low, high = _ends(image)
+        stretched = (image - mean) * column(self.draw(samples, random), image) + mean
+        return torch.minimum(torch.maximum(stretched, low), high)
+
+
+class Gamma(_Drawn):
+    """Raises each channel, scaled to [0, 1], to a power; mean and standard deviation stay.
+
+    Parameters
+    ----------
+    gamma : (float, float)
+    p : float
+    invert : bool
+        Of the negative image.
+    """
+
+    _name = "gamma"
+    _lowest = 1e-3
+
+    def __init__(self, gamma: Range = (0.7, 1.5), p: float = 0.3, *, invert: bool = False) -> None:
+        super().__init__(gamma, p)
+        self.invert = invert
+
+    def change(
+        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
+        """Bend."""
+        signed = -image if self.invert else image
+        mean, deviation = _moments(signed)
+        low, high = _ends(signed)
+        span = torch.clamp(high - low, min=1e-7)
+        power = column(self.draw(samples, random), image)
+        bent = ((signed - low) / span).pow(power) * span + low
+        now, spread = _moments(bent)
+        kept = (bent - now) * (deviation / torch.clamp(spread, min=1e-7)) + mean
+        return -kept if self.invert else kept
+
+
+class LowResolution(_Drawn):
+    """Takes every so-manieth voxel (nearest) and comes back to the shape linearly.
+
+    Parameters
+    ----------
+    zoom : (float, float)
+        Share of the voxels along each axis, above 0 and at most 1.
+    p : float
+    """
+
+    _name = "zoom"
+    _lowest = 1e-3
+
+    def __init__(self, zoom: Range = (0.5, 1.0), p: float = 0.25) -> None:
+        super().__init__(zoom, p)
+
+    def change(
+        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
+        """Lower each sample by its own zoom."""
+        sides = image.shape[2:]
+        mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(sides)]
+        done = []
+        for one, zoom in zip(image.split(1), self.draw(samples, random).tolist(), strict=True):
+            small = [max(1, round(n * zoom)) for n in sides]
+            lowered = F.interpolate(one, size=small, mode="nearest-exact")
+            done.append(F.interpolate(lowered, size=sides, mode=mode, align_corners=False))
+        return torch.cat(done)
+
+
+def _moments(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation of each channel, every sample summed by itself."""
+    found = [
+        torch.std_mean(one, dim=_inner(one), keepdim=True, correction=0) for one in image.split(1)
+    ]
+    return torch.cat([mean for _, mean in found]), torch.cat([std for std, _ in found])
+
+
+def _ends(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    low, high = image.amin(_inner(image), True), image.amax(_inner(image), True)
+    return low, high
+
+
+def _inner(image: torch.Tensor) -> tuple[int, ...]:
+    return tuple(range(2, image.ndim))

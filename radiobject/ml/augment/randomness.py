@@ -1,0 +1,65 @@
+"""Random numbers of the samples of a batch, each its own whatever the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from radiobject.sampling.philox import philox, unit
+
+_FIRST_STREAM = 0xA000_0000
+_STREAMS = 64
+"""Streams of one augmentation; the next in a sequence has the next so many."""
+
+
+class SampleRandom:
+    """Random numbers that are a function of (seed, epoch, index) of each sample.
+
+    Parameters
+    ----------
+    seed : int
+    epoch, index : array_like of int, shape (n,)
+    place : int
+        Tells the augmentations of a sequence apart.
+    """
+
+    def __init__(self, seed: int, epoch: ArrayLike, index: ArrayLike, place: int = 0) -> None:
+        self._seed = seed
+        self._index = np.atleast_1d(np.asarray(index, np.int64))
+        self._epoch = np.broadcast_to(np.asarray(epoch, np.int64), self._index.shape)
+        self._place = place
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def at(self, place: int) -> SampleRandom:
+        """Return the numbers of the augmentation at a place of a sequence."""
+        inner = self._place * 31 + place + 1
+        return SampleRandom(self._seed, self._epoch, self._index, inner)
+
+    def uniform(self, stream: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
+        """Return four numbers in [low, high) per sample, shape (n, 4)."""
+        return low + unit(self._words(stream)) * (high - low)
+
+    def generator(self, sample: int, device: torch.device) -> torch.Generator:
+        """Return a generator of one sample, for numbers without number."""
+        words = self._words(_STREAMS - 1)[sample].astype(np.uint64)
+        seed = int(words[0] << np.uint64(32) | words[1]) % 2**63
+        return torch.Generator(device).manual_seed(seed)
+
+    @contextmanager
+    def seeded(self, device: torch.device) -> Iterator[None]:
+        """Seed PyTorch's own generators by the first sample; put back what they were."""
+        devices = [device] if device.type == "cuda" else []
+        words = self._words(_STREAMS - 2)[0].astype(np.uint64)
+        with torch.random.fork_rng(devices):
+            torch.random.manual_seed(int(words[0] << np.uint64(32) | words[1]) % 2**63)
+            yield
+
+    def _words(self, stream: int) -> NDArray[np.uint32]:
+        number = (_FIRST_STREAM + self._place * _STREAMS + stream) & 0xFFFFFFFF
+        return philox(self._seed, self._epoch, self._index, number)
