@@ -6,13 +6,16 @@
 #   make lint                  ruff and mypy
 #   make imports               who imports whom: circles, and imports that go up
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
+#   make regimes               the ranking in every regime, for docs/regimes.md; about two hours
 #   make compare BASE=main     the gate: is this commit slower, larger or hungrier than BASE?
-#   make range RANGE=a..b      measure every commit of a range (EVERY=5: every fifth); a killed run
-#                              goes on where it was
-#   make site                  the published pages, readable without a connection
-#   make reach                 measure every goal of the read engine and the loaders
-#   make gate-check            prove that the gate bites and does not cry wolf (three quarters of an
-#                              hour; a killed run goes on where it was)
+#   make range RANGE=a..b      asv over the commits of a range (COUNT=20: so many of them); what has
+#                              results is passed over, so a killed run goes on where it was
+#   make site                  asv's pages behind a front page, readable without a connection
+#   make asv-check             asv itself, for real: a quick run of HEAD and of an old commit
+#   make gate-check            prove that the gate bites and does not cry wolf (an hour; a killed
+#                              run goes on where it was)
+#   make docs                  the documentation's site, built strictly, in build/site
+#   make dist                  wheel and sdist, checked, and installed in an empty environment
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -22,7 +25,7 @@ ROOT := $(CURDIR)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := fast,ml,dicom,s3,cli,bench,test
+EXTRAS := fast,ml,dicom,s3,bench,test,docs,release
 QUICK_FLAG := $(if $(filter-out 0 no,$(QUICK)),--quick)
 
 # asv and pip run far from here, so the constraints travel as an absolute path. pip reads the
@@ -32,8 +35,10 @@ SPACE := $(EMPTY) $(EMPTY)
 CONSTRAINTS := $(if $(findstring $(SPACE),$(ROOT)),file://$(subst $(SPACE),%20,$(ROOT))/constraints.txt,$(ROOT)/constraints.txt)
 PIP := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m pip
 BENCHMARKS := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m benchmarks
+ASV := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m asv
 
-.PHONY: help venv test test-kernel test-slow lint imports bench compare range site reach gate-check clean
+.PHONY: help venv test test-kernel test-slow lint imports bench regimes compare range site asv-check gate-check docs \
+	dist clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -62,7 +67,7 @@ $(STAMP): constraints.txt setup.cfg pyproject.toml
 	$(PIP) install --quiet --upgrade pip setuptools wheel
 	$(PIP) install --quiet "$$(grep -m1 '^torch==' constraints.txt)"
 	$(PIP) install --quiet --editable ".[$(EXTRAS)]"
-	-$(BIN)/python -m benchmarks.published
+	-$(BIN)/python -m benchmarks.rivals.published
 	@touch $@
 
 # The viewer is tested in a real browser, where one is or can be installed.
@@ -102,13 +107,25 @@ compare: $(STAMP)
 
 range: $(STAMP)
 	@[ -n "$(RANGE)" ] || { echo "make: name the commits to measure: make range RANGE=main~10..main" >&2; exit 1; }
-	$(BENCHMARKS) range "$(RANGE)" $(if $(EVERY),--every $(EVERY)) $(QUICK_FLAG)
+	@mkdir -p .asv
+	$(BENCHMARKS) commits "$(RANGE)" --count $(or $(COUNT),1000) > .asv/commits
+	$(ASV) machine --yes --machine "$$($(BENCHMARKS) machine)"
+	$(ASV) run --machine "$$($(BENCHMARKS) machine)" --skip-existing-successful HASHFILE:.asv/commits
+
+regimes: $(STAMP)
+	$(BENCHMARKS) regimes
 
 site: $(STAMP)
 	$(BENCHMARKS) site
 
-reach: $(STAMP)
-	$(BENCHMARKS) reach
+asv-check: $(STAMP)
+	$(BIN)/python -m pytest tests/benchmarks/asv_for_real.py
+
+docs: $(STAMP)
+	$(BIN)/python -m mkdocs build --strict
+
+dist: $(STAMP)
+	$(BIN)/python -m pytest tests/installed_wheel.py
 
 gate-check: $(STAMP)
 	$(BENCHMARKS) gate-check

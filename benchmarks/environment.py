@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from benchmarks.config import ROOT
+from benchmarks.errors import BenchmarkError
 
 _NAMED = (
     "radiobject", "tiledb", "torch", "numpy", "monai", "torchio", "nibabel", "blosc2", "zarr",
@@ -82,6 +83,23 @@ def uncommitted() -> list[str]:
     """Return the tracked files that differ from the commit."""
     listing = git("status", "--porcelain", "--untracked-files=no")
     return [line[3:] for line in listing.splitlines()] if listing else []
+
+
+def require_clean() -> None:
+    """Refuse to measure what no commit holds: nobody could repeat it.
+
+    Raises
+    ------
+    BenchmarkError
+        Naming a file that differs from the commit.
+    """
+    changed = uncommitted()
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise BenchmarkError(
+            f"uncommitted changes in {changed[0]}{more}: tables and histories are of commits; "
+            "commit them first"
+        )
 
 
 def describe_run(command: str) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from itertools import islice
 
 import numpy as np
 
-from benchmarks.boxes import slices
+from benchmarks.data.boxes import slices
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.measure import endless
-from benchmarks.loader import Loader
+from benchmarks.rivals.base import Loader
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,10 @@ deeper is asked for here by today's path, and looked for under the path that it 
 from __future__ import annotations
 
 import importlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 # By today's path, the path of version 0.2.0.
@@ -44,3 +48,29 @@ def inner(module: str) -> ModuleType:
         if before is None or not f"radiobject.{module}.".startswith(f"{error.name}."):
             raise
         return importlib.import_module(f"radiobject.{before}")
+
+
+@contextmanager
+def decoded_cache(budget_mb: int | None) -> Iterator[None]:
+    """Read with an empty decoded cache of its own, or, for None, with none."""
+    from radiobject.ctx import ReadConfig, configure, get_radiobject_config
+
+    before, settings = os.environ.get("RADIOBJECT_CACHE"), get_radiobject_config().read
+    name = f"bench-{os.getpid()}-{time.monotonic_ns()}"
+    _use_cache("off" if budget_mb is None else name)
+    if budget_mb is not None:
+        configure(read=ReadConfig(tile_cache_size_mb=budget_mb))
+    try:
+        yield
+    finally:
+        configure(read=settings)
+        _use_cache(before)
+
+
+def _use_cache(name: str | None) -> None:
+    inner("storage.read.reader").close_all()
+    inner("storage.cache.tile_cache").detach()
+    if name is None:
+        os.environ.pop("RADIOBJECT_CACHE", None)
+    else:
+        os.environ["RADIOBJECT_CACHE"] = name

@@ -17,9 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.boxes import Task, slices
-from benchmarks.forms import COLLECTION, MASK_COLLECTION, make_form, write_store
-from benchmarks.library import inner
+from benchmarks.config import S3_BUCKET
+from benchmarks.data.boxes import Task, slices
+from benchmarks.data.forms import COLLECTION, MASK_COLLECTION, make_store, write_store
+from benchmarks.infrastructure.measure import endless
+from benchmarks.library import decoded_cache, inner
+from benchmarks.s3 import environment_endpoint, upload_folder
 
 Operation = Callable[[], Any]
 
@@ -44,10 +47,11 @@ def prepare(name: str, task: Task) -> Operation:
 
 def store_uri(task: Task, tiling: str = "isotropic") -> str:
     """Return where the task's cohort lies as a RadiObject, written if it is not there."""
-    return str(make_form(task.cohort, f"radiobject-{tiling}", task.patch_size, task.home))
+    return str(make_store(task.cohort, tiling, task.home))
 
 
-def _collection(task: Task, tiling: str = "isotropic") -> Any:
+def open_collection(task: Task, tiling: str = "isotropic") -> Any:
+    """Return the task's images as a collection that was just opened."""
     from radiobject import RadiObject
 
     return RadiObject(store_uri(task, tiling)).collection(COLLECTION)
@@ -55,7 +59,7 @@ def _collection(task: Task, tiling: str = "isotropic") -> Any:
 
 def _batches(task: Task, argument: str) -> Operation:
     """A run of warm training batches: five."""
-    batches = _endless_batches(task, _collection(task))
+    batches = _endless_batches(task, open_collection(task))
     for _ in range(2 * len(task.boxes()) // task.batch_size):
         next(batches)
 
@@ -67,16 +71,14 @@ def _batches(task: Task, argument: str) -> Operation:
 
 
 def _endless_batches(task: Task, collection: Any) -> Iterator[Any]:
-    from benchmarks.infrastructure.measure import endless
-
     return endless(training_loader(task, collection))
 
 
-def training_loader(task: Task, collection: Any, workers: int | None = None) -> Any:
+def training_loader(task: Task, collection: Any, workers: int | None = None, **options: Any) -> Any:
     """Return RadiObject's training loader with the task's settings, the stored type kept."""
     from radiobject.ml import create_training_dataloader
 
-    return create_training_dataloader(collection, **_settings(task, workers))
+    return create_training_dataloader(collection, **_settings(task, workers), **options)
 
 
 def segmentation_loader(task: Task, **options: Any) -> Any:
@@ -104,8 +106,6 @@ def _settings(task: Task, workers: int | None = None) -> dict[str, Any]:
 
 def _pairs(task: Task, argument: str) -> Operation:
     """Five warm batches of image and mask."""
-    from benchmarks.infrastructure.measure import endless
-
     batches = endless(segmentation_loader(task))
     for _ in range(2 * len(task.boxes()) // task.batch_size):
         next(batches)
@@ -121,7 +121,7 @@ def _first_batch(task: Task, argument: str) -> Operation:
     """Open the store, make a loader and take one batch, as a new process of training does."""
 
     def call() -> None:
-        loader = training_loader(task, _collection(task))
+        loader = training_loader(task, open_collection(task))
         next(iter(loader))["image"][:, 0, 0, 0, 0].sum()
 
     return call
@@ -129,7 +129,7 @@ def _first_batch(task: Task, argument: str) -> Operation:
 
 def _box(task: Task, argument: str) -> Operation:
     """Sixteen unaligned cubes of one size, read through the volumes' indexing."""
-    boxes = _boxes(task, _collection(task), int(argument))
+    boxes = _boxes(task, open_collection(task), int(argument))
 
     def call() -> None:
         for volume, box in boxes:
@@ -152,10 +152,8 @@ def _boxes(task: Task, collection: Any, size: int) -> list[tuple[Any, tuple[slic
 
 def _undecoded(task: Task, argument: str) -> Operation:
     """Sixteen cubes of volumes that are opened anew, with no decoded tile to be found."""
-    from benchmarks.engine import decoded_cache
-
     _ = inner("storage.read.reader").close_all  # older libraries lack it
-    boxes = _boxes(task, _collection(task), int(argument))
+    boxes = _boxes(task, open_collection(task), int(argument))
 
     def call() -> None:
         with decoded_cache(None):
@@ -167,9 +165,6 @@ def _undecoded(task: Task, argument: str) -> Operation:
 
 def _s3(task: Task, argument: str) -> Operation:
     """Cubes of a store in a bucket: the first call opens it, each reads another half of them."""
-    from benchmarks.config import S3_BUCKET
-    from benchmarks.engine import decoded_cache
-    from benchmarks.s3 import environment_endpoint, upload_folder
     from radiobject import RadiObject
 
     if environment_endpoint() is None:
@@ -193,7 +188,7 @@ def _s3(task: Task, argument: str) -> Operation:
 def _plane(task: Task, argument: str) -> Operation:
     """Sixteen whole slices of one plane ("axial"), from isotropic or, "axial/axial", such tiles."""
     plane, _, tiling = argument.partition("/")
-    collection = _collection(task, tiling or "isotropic")
+    collection = open_collection(task, tiling or "isotropic")
     axis = {"sagittal": 0, "coronal": 1, "axial": 2}[plane]
     volumes = [collection.iloc[n] for n in range(len(task.cohort.subjects))]
     rng = np.random.default_rng(task.seed)
@@ -211,7 +206,7 @@ def _plane(task: Task, argument: str) -> Operation:
 
 def _volume(task: Task, argument: str) -> Operation:
     """One whole volume after the other."""
-    collection = _collection(task, argument or "isotropic")
+    collection = open_collection(task, argument or "isotropic")
     volumes = itertools.cycle([collection.iloc[n] for n in range(len(collection))])
 
     def call() -> None:

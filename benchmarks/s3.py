@@ -185,6 +185,13 @@ def environment_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
+def missing_endpoint() -> str | None:
+    """Return why a loader over S3 cannot run here, or None."""
+    if environment_endpoint() is None:
+        return "no S3 endpoint: `python -m benchmarks s3` starts one"
+    return None
+
+
 def upload_folder(folder: Path, uri: str) -> None:
     """Copy every file below `folder` to ``s3://bucket/prefix``, replacing what lay there.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cohort import Cohort, CohortSpec, make_cohort
+from benchmarks.data.cohort import Cohort, CohortSpec, make_cohort
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +16,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A benchmark folder of the test's own, for code that keeps forms and results."""
-    for module in ("benchmarks.forms", "benchmarks.cohort", "benchmarks.user_data"):
-        monkeypatch.setattr(f"{module}.BENCHMARK_DIR", tmp_path)
+    for module in ("forms", "cohort", "user"):
+        monkeypatch.setattr(f"benchmarks.data.{module}.BENCHMARK_DIR", tmp_path)
     return tmp_path

@@ -13,15 +13,14 @@ from benchmarks import history, s3
 from benchmarks.__main__ import main
 from benchmarks.config import preset
 from benchmarks.errors import BenchmarkError
-from benchmarks.report import SECTION
-from benchmarks.sections import markers
 
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("forms", "cohort", "user_data", "prepare"):
-        monkeypatch.setattr(f"benchmarks.{module}.BENCHMARK_DIR", tmp_path / "data")
+    for module in ("forms", "cohort", "user", "prepare"):
+        monkeypatch.setattr(f"benchmarks.data.{module}.BENCHMARK_DIR", tmp_path / "data")
     monkeypatch.setattr("benchmarks.report.RESULTS_DIR", tmp_path / "results")
+    monkeypatch.setattr("benchmarks.gate.compare.RESULTS_DIR", tmp_path / "results")
     # Loaders run in processes of their own, which only the environment reaches.
     monkeypatch.setenv("RADIOBJECT_BENCHMARK_DIR", str(tmp_path / "data"))
 
@@ -34,7 +33,7 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return printed.err
 
 
-@pytest.mark.parametrize("command", [["prepare"], ["rank", "--no-history"]])
+@pytest.mark.parametrize("command", [["prepare"], ["rank"]])
 def test_a_missing_data_folder(command: list[str], tmp_path: Path, capsys) -> None:
     told = _refused([*command, "--data", str(tmp_path / "absent")], capsys)
     assert f"{tmp_path / 'absent'}: no such folder" in told
@@ -50,7 +49,7 @@ def test_an_empty_data_folder(tmp_path: Path, capsys) -> None:
 
 def test_a_patch_larger_than_the_volumes(cohort, capsys) -> None:
     folder = cohort.root / "image"
-    told = _refused(["rank", "--no-history", "--data", str(folder), "--loaders", "memory"], capsys)
+    told = _refused(["rank", "--data", str(folder), "--loaders", "memory"], capsys)
     assert "patch 64x64x64 is larger than sub-000 (48x40x31)" in told
 
 
@@ -87,7 +86,7 @@ def test_a_patch_size_that_is_none(capsys) -> None:
 
 
 def test_an_unknown_preset() -> None:
-    with pytest.raises(BenchmarkError, match="no preset 'huge'; choose one of quick"):
+    with pytest.raises(BenchmarkError, match="no preset 'huge'; choose one of tiny, quick"):
         preset("huge")
 
 
@@ -114,17 +113,16 @@ def test_a_repository_that_asv_cannot_use(
 ) -> None:
     monkeypatch.setattr(history, "current_commit", lambda: commit)
     monkeypatch.setattr(history, "git", _answers(answers))
-    monkeypatch.setattr(history, "uncommitted", lambda: changed)
+    monkeypatch.setattr("benchmarks.environment.uncommitted", lambda: changed)
     with pytest.raises(BenchmarkError, match=told):
         history.require_history(clean=True)
 
 
 def test_a_range_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(history, "require_history", lambda clean: "c")
     monkeypatch.setattr(history, "git", lambda *arguments: None)
-    assert "'nonsense' is not a range of commits" in _refused(["range", "nonsense"], capsys)
+    assert "'nonsense' is not a range of commits" in _refused(["commits", "nonsense"], capsys)
     monkeypatch.setattr(history, "git", lambda *arguments: "")
-    assert "'a..a' holds no commit" in _refused(["range", "a..a"], capsys)
+    assert "'a..a' holds no commit" in _refused(["commits", "a..a"], capsys)
 
 
 def test_spread_commits_are_those_that_changed_the_library(
@@ -145,32 +143,21 @@ def test_spread_commits_are_those_that_changed_the_library(
         run("commit", "--quiet", "-m", str(number))
         made.append(run("rev-parse", "HEAD"))
     monkeypatch.setattr("benchmarks.environment.ROOT", tmp_path)
-    assert history._chosen("main~3..main", 1) == made[:3:-1]
-    assert history._chosen("main", 2) == [made[6], made[2]]
-    with pytest.raises(BenchmarkError, match="every 0 commits"):
-        history._chosen("main", 0)
+    assert history.spread_commits("main", 9) == [made[6], made[4], made[2], made[0]]
+    assert history.spread_commits("main", 2) == [made[6], made[2]]
+    assert history.spread_commits("main~3..main", 9) == [made[6], made[4]]
+    with pytest.raises(BenchmarkError, match="0 commits"):
+        history.spread_commits("main", 0)
 
 
 def test_a_gate_against_no_commit(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("benchmarks.gate.require_history", lambda clean: "c")
+    monkeypatch.setattr("benchmarks.gate.compare.require_history", lambda clean: "c")
     assert "'nonsense' is no commit" in _refused(["gate", "--base", "nonsense"], capsys)
 
 
-def test_readme_without_a_ranking(tmp_path: Path, capsys) -> None:
-    assert "run `make bench` first" in _refused(["readme"], capsys)
-    (tmp_path / "broken.json").write_text("{")
-    told = _refused(["readme", "--results", str(tmp_path / "broken.json")], capsys)
-    assert "damaged" in told
-    (tmp_path / "other.json").write_text("{}")
-    told = _refused(["readme", "--results", str(tmp_path / "other.json")], capsys)
-    assert "not a ranking" in told
-
-
-def test_rank_writes_table_results_figure_and_readme(
-    cohort, tmp_path: Path, capsys, monkeypatch
-) -> None:
+def test_rank_writes_table_results_and_figure(cohort, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("benchmarks.report.FIGURES_DIR", tmp_path / "results" / "figures")
-    arguments = ["rank", "--quick", "--no-history", "--data", str(cohort.root / "image")]
+    arguments = ["rank", "--quick", "--data", str(cohort.root / "image")]
     arguments += ["--loaders", "memory,npy,blosc2", "--patch-size", "16,16,16"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
@@ -184,18 +171,3 @@ def test_rank_writes_table_results_figure_and_readme(
     lines = (tmp_path / "results" / "ranking.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 3
     assert (tmp_path / "results" / "figures" / "ranking.png").is_file()
-
-    document = tmp_path / "README.md"
-    begin, end = markers(SECTION)
-    document.write_text(f"before\n{begin}\nstale figures\n{end}\nafter\n")
-    readme = ["readme", "--document", str(document)]
-    assert main(readme) == 0
-    first = document.read_text()
-    assert main(readme) == 0
-    assert document.read_text() == first
-    assert "stale" not in first
-    assert first.startswith("before")
-    assert first.endswith("after\n")
-    assert "| blosc2 (32 cubed) |" in first
-    document.write_text("no markers")
-    assert "lacks the lines" in _refused(readme, capsys)

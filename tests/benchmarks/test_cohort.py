@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks.anatomy import atlas_files
-from benchmarks.cohort import Cohort, CohortSpec, cohort_key, make_cohort
+from benchmarks.data.anatomy import atlas_files
+from benchmarks.data.cohort import Cohort, CohortSpec, cohort_key, make_cohort
 from benchmarks.errors import BenchmarkError
 
 

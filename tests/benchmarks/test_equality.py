@@ -11,27 +11,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import published
-from benchmarks.boxes import Task
-from benchmarks.cohort import Cohort
+from benchmarks.data.boxes import Task
+from benchmarks.data.cohort import Cohort
 from benchmarks.equality import prove_equal
 from benchmarks.errors import BenchmarkError
-from benchmarks.forms import nnunet_blocks
-from benchmarks.loaders import LOADERS, NpyMemmap, RamCopy
+from benchmarks.rivals import LOADERS, published
+from benchmarks.rivals.memory import RamCopy
+from benchmarks.rivals.nnunet_blosc2 import nnunet_blocks
+from benchmarks.rivals.npy import NpyMemmap
 
 ROOT = Path(__file__).parents[2]
 RIVALS = [
-    name for name, kind in LOADERS.items() if kind.framework != "RadiObject" and name != "published"
+    name
+    for name, kind in LOADERS.items()
+    if kind.framework != "RadiObject" and kind.scenario == "local" and name != "published"
 ]
 
 # The rivals warn on import about what is not installed: they run apart, where that is no error.
 _SCRIPT = """
 import sys
 from pathlib import Path
-from benchmarks.boxes import Task
-from benchmarks.cohort import read_cohort
+from benchmarks.data.boxes import Task
+from benchmarks.data.cohort import read_cohort
 from benchmarks.equality import prove_equal
-from benchmarks.loaders import LOADERS
+from benchmarks.rivals import LOADERS
 task = Task(read_cohort(Path(sys.argv[1])), (16, 12, 20), batch_size=2)
 for name in sys.argv[2:]:
     loader = LOADERS[name](task)
@@ -93,7 +96,7 @@ def test_without_the_published_package_its_line_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(published, "FOLDER", tmp_path / "none")
     told = LOADERS["published"].missing()
-    assert told == "not installed: `python -m benchmarks.published` fetches it"
+    assert told == "not installed: `python -m benchmarks.rivals.published` fetches it"
 
 
 def test_readers_travel_to_workers_without_their_handles(cohort: Cohort, home: Path) -> None:

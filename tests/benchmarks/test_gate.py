@@ -1,4 +1,4 @@
-"""The gate runs on two libraries, bites when reads are slowed, and fails when it saw nothing."""
+"""The gate runs on two libraries, bites on what is planted, and fails when it saw nothing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gate, gate_check
-from benchmarks.boxes import Task
-from benchmarks.cohort import Cohort
 from benchmarks.config import _BENCHMARKS_DIR
+from benchmarks.data.boxes import Task
+from benchmarks.data.cohort import Cohort
 from benchmarks.errors import BenchmarkError
-from benchmarks.gate_check import slow_reads
+from benchmarks.gate import check, compare
+from benchmarks.gate.check import PLANTS, is_right, plant
+from benchmarks.gate.compare import Finding, as_markdown, is_closed
+from benchmarks.gate.verdicts import Verdict
 
 LIBRARY = _BENCHMARKS_DIR.parent / "radiobject"
+COMMITS = {"base": "b" * 40, "head": "h" * 40}
 
 
 @pytest.fixture
@@ -26,97 +29,162 @@ def libraries(tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -
         made[side].mkdir()
         shutil.copytree(LIBRARY, made[side] / "radiobject")
         (made[side] / "benchmarks").symlink_to(_BENCHMARKS_DIR, target_is_directory=True)
-    monkeypatch.setattr("benchmarks.suites.make_task", lambda: Task(cohort))
+    monkeypatch.setattr(compare, "make_task", lambda: Task(cohort))
     return made
 
 
-def test_reads_that_take_twice_as_long_close_the_gate(libraries: dict[str, Path]) -> None:
-    slow_reads(libraries["head"], 2.0)
-    findings, lacking = gate.measure(libraries, gate.QUICK_PAIRS, ("box:32",))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "loader's factory raises",
+        "2 KiB kept of each patch",
+        pytest.param("import raises", marks=pytest.mark.slow),
+        pytest.param("reads raise", marks=pytest.mark.slow),
+        pytest.param("every read done twice", marks=pytest.mark.slow),
+        pytest.param("reads 1.3 times as long", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_planted_closes_the_gate_by_its_own_line(
+    kind: str, libraries: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind.startswith("reads 1.3"):  # a busy machine must not hide it from this short form
+        monkeypatch.setitem(
+            PLANTS,
+            kind,
+            check.Plant(
+                check._READER, check._SLOWED.replace("1.3", "2.5"), ("volume",),
+                (("volume", "CPU s"),),
+            ),
+        )  # fmt: skip
+    plant(libraries["head"], kind)
+    names = PLANTS[kind].names
+    findings, lacking = compare.measure(libraries, compare.QUICK_PAIRS, names)
     assert lacking == {}
-    times = [f for f in findings if f.measure == "CPU s"]
-    assert [f.benchmark for f in times] == ["box:32"]
-    assert times[0].verdict.word == "worse"
-    assert 1.3 < times[0].verdict.ratio < 2.7
+    assert is_closed(findings)
+    assert is_right({"kind": kind, "closed": True, "findings": list(check._short(findings))})
+    if "raise" in kind:
+        page = as_markdown(findings, lacking, COMMITS)
+        assert "Gate closed" in page
+        assert "head: " in page
+        assert "planted" in page.split("```")[1]  # the traceback's own words
+
+
+def test_words_change_nothing(libraries: dict[str, Path]) -> None:
+    plant(libraries["head"], "words only")
+    findings, lacking = compare.measure(libraries, compare.QUICK_PAIRS, ("s3:32",))
+    assert lacking == {}
+    noisy = ("CPU s", "wall s", "resident MiB", "bytes a patch")
+    assert {f.verdict.word for f in findings if f.measure not in noisy} == {"same"}, findings
+    counted = {(f.benchmark, f.measure): f for f in findings}
+    assert counted["s3:32 first touch", "requests answered"].head > 0
+    assert counted["s3:32 first touch", "bytes answered"].head > 0
+    assert ("s3:32 later", "requests answered") in counted
+
+
+@pytest.mark.slow
+def test_what_only_base_lacks_is_told_and_what_base_breaks_on_closes(
+    libraries: dict[str, Path],
+) -> None:
+    public = libraries["base"] / "radiobject" / "stats.py"
+    public.write_text("raise RuntimeError('base is broken')\n")
+    findings, _ = compare.measure(libraries, compare.QUICK_PAIRS, ("box:32",))
+    words = {finding.verdict.word for finding in findings}
+    assert "unmeasured" in words
+    assert is_closed(findings)
 
 
 def test_a_gate_that_measured_nothing_fails(libraries: dict[str, Path]) -> None:
     for library in libraries.values():
         (library / "radiobject" / "__init__.py").write_text("")
     with pytest.raises(BenchmarkError, match=r"the gate measured nothing .*this version lacks it"):
-        gate.measure(libraries, gate.QUICK_PAIRS, ("box:32",))
+        compare.measure(libraries, compare.QUICK_PAIRS, ("box:32",))
 
 
-def test_a_worker_that_dies_is_an_error(libraries: dict[str, Path]) -> None:
+def test_a_worker_that_dies_closes_the_gate(libraries: dict[str, Path]) -> None:
     (libraries["head"] / "radiobject" / "__init__.py").write_text("import os; os._exit(7)")
-    with pytest.raises(BenchmarkError, match=r"process ended \(code 7\)"):
-        gate.measure(libraries, gate.QUICK_PAIRS, ("box:32",))
+    findings, _ = compare.measure(libraries, compare.QUICK_PAIRS, ("box:32",))
+    assert is_closed(findings)
+    assert "process ended (code 7)" in findings[0].told
 
 
-def test_the_slowdown_needs_something_to_slow(tmp_path: Path) -> None:
+@pytest.mark.parametrize("word", ["worse", "unknown", "broken", "unmeasured"])
+def test_each_of_these_words_closes(word: str) -> None:
+    same = Finding("a", "CPU s", Verdict(1.0, 0.9, 1.1, 20, "same"))
+    assert not is_closed([same])
+    assert is_closed([same, Finding("b", "CPU s", Verdict(1.0, 0.5, 2.0, 20, word))])
+
+
+def test_an_aborted_run_leaves_no_old_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "RESULTS_DIR", tmp_path)
+    compare.report([Finding("a", "CPU s", Verdict(1.0, 0.9, 1.1, 20, "same"))], {}, COMMITS)
+    assert json.loads((tmp_path / "gate.json").read_text())["closed"] is False
+    assert "## Gate open: hhhhhhhhhh against bbbbbbbbbb" in (tmp_path / "gate.md").read_text()
+    monkeypatch.setattr("benchmarks.environment.uncommitted", lambda: ["x"])
+    with pytest.raises(BenchmarkError, match="uncommitted"):
+        compare.gate("HEAD")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plant_needs_something_to_grow_in(tmp_path: Path) -> None:
     (tmp_path / "radiobject" / "storage").mkdir(parents=True)
     (tmp_path / "radiobject" / "storage" / "reader.py").write_text("")
-    with pytest.raises(BenchmarkError, match="has no read_batch"):
-        slow_reads(tmp_path, 1.3)
+    with pytest.raises(BenchmarkError, match="'reads raise' plants nothing"):
+        plant(tmp_path, "reads raise")
 
 
-def test_a_store_on_a_server_is_counted_and_equal_libraries_count_the_same(
-    libraries: dict[str, Path],
-) -> None:
-    findings, lacking = gate.measure(libraries, gate.QUICK_PAIRS, ("s3:32",))
-    assert lacking == {}
-    counted = {(f.benchmark, f.measure): f for f in findings if f.measure != "resident MiB"}
-    assert {f.verdict.word for f in counted.values()} == {"same"}
-    assert counted["s3:32 first touch", "requests answered"].head > 0
-    assert ("s3:32 later", "requests answered") in counted
-
-
-def _outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closes: dict[str, bool]) -> list[str]:
-    """Let tries come out as told; return the kinds that were run."""
+def _outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, right: bool) -> list[str]:
+    """Let tries come out right or wrong; return the kinds that were run."""
     run: list[str] = []
 
     def one(commit: str, kind: str) -> dict:
         run.append(kind)
         if len(run) == 3:
             raise KeyboardInterrupt
-        finding = {"benchmark": "b", "measure": "CPU s", "ratio": 1.0, "low": 1.0, "high": 1.0}
+        seen = PLANTS[kind].seen
+        place = seen[0] if seen and right else ("b", "CPU s")
+        word = "worse" if bool(seen) == right else "same"
+        finding = {"benchmark": place[0], "measure": place[1], "ratio": 1.0}
         return {
-            "kind": kind,
-            "closed": closes[kind],
-            "seconds": 60.0,
-            "lacking": {},
-            "findings": [{**finding, "word": "same"}],
-        }
+            "kind": kind, "closed": word == "worse", "seconds": 60.0, "lacking": {},
+            "findings": [{**finding, "low": 1.0, "high": 1.0, "word": word}],
+        }  # fmt: skip
 
-    monkeypatch.setattr(gate_check, "RESULTS", tmp_path / "gate-check.json")
-    monkeypatch.setattr(gate_check, "require_history", lambda clean: "c" * 40)
-    monkeypatch.setattr(gate_check, "_try_once", one)
+    monkeypatch.setattr(check, "RESULTS", tmp_path / "gate-check.json")
+    monkeypatch.setattr(check, "keep", lambda summary: None)
+    monkeypatch.setattr(check, "require_history", lambda clean: "c" * 40)
+    monkeypatch.setattr(check, "try_once", one)
     return run
 
 
 def test_the_proof_goes_on_where_it_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    run = _outcome(monkeypatch, tmp_path, {"slowed": True, "equal": False})
+    run = _outcome(monkeypatch, tmp_path, right=True)
     with pytest.raises(KeyboardInterrupt):
-        gate_check.gate_check(2, 3)
-    assert run == ["slowed", "slowed", "equal"]
-    assert gate_check.gate_check(2, 3) == 0
-    assert run == ["slowed", "slowed", "equal", "equal", "equal", "equal"]
-    assert gate_check.gate_check(2, 3) == 0
-    assert len(run) == 6
-    assert "5 of 5 tries as they must be" in capsys.readouterr().out
-    table = gate_check.as_markdown(json.loads((tmp_path / "gate-check.json").read_text()))
-    assert "| a copy whose reads take 1.3 times as long | 2 | 2 | 0 | 2 |" in table
+        check.gate_check(2, 3)
+    assert check.gate_check(2, 3) == 0
+    number = len(PLANTS) + 1 + 2
+    assert len(run) == number + 1  # the one that was killed is repeated
+    assert check.gate_check(2, 3) == 0
+    assert len(run) == number + 1
+    assert f"{number} of {number} tries as they must be" in capsys.readouterr().out
+    table = check.as_markdown(json.loads((tmp_path / "gate-check.json").read_text()))
+    assert "| reads 1.3 times as long | 2 | 2 | 0 | 2 |" in table
     assert "| an equal copy | 3 | 0 | 3 | 3 |" in table
 
 
-def test_tries_of_another_commit_are_kept_aside(
+def test_a_wrong_try_is_told_and_tries_of_another_commit_are_kept_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = _outcome(monkeypatch, tmp_path, {"slowed": False, "equal": False})
-    assert gate_check.gate_check(1, 0) == 1
-    monkeypatch.setattr(gate_check, "require_history", lambda clean: "d" * 40)
-    assert gate_check.gate_check(1, 0) == 1
-    assert run == ["slowed", "slowed"]
+    monkeypatch.setattr(check, "PLANTS", {k: PLANTS[k] for k in list(PLANTS)[-2:]})
+    run = _outcome(monkeypatch, tmp_path, right=False)
+    monkeypatch.setitem(check.PLANTS, "reads 1.3 times as long", PLANTS["reads raise"])
+    with pytest.raises(KeyboardInterrupt):
+        check.gate_check(1, 1)
+    assert check.gate_check(1, 1) == 1
+    monkeypatch.setattr(check, "require_history", lambda clean: "d" * 40)
+    assert check.gate_check(1, 1) == 1
     assert (tmp_path / "gate-check-cccccccccc.json").exists()
+    assert len(run) == 7

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.config import ROOT
 from benchmarks.environment import git
-from benchmarks.gate_side import export_library
+from benchmarks.gate.side import export_library
 from benchmarks.library import MOVED, inner
 
 BEFORE_THE_MOVES = "9524cf0"

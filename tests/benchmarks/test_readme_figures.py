@@ -1,16 +1,29 @@
-"""README's performance section is what the generator makes of the kept ranking."""
+"""Published figures are what the generators make of the kept results: none is typed by hand."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
-from benchmarks.report import KEPT, SECTION, as_markdown, load_summary
+from benchmarks.config import ROOT
+from benchmarks.gate import check
+from benchmarks.regimes import KEPT, NOTHING, PAGE, README, as_markdown, summary_markdown
 from benchmarks.sections import read_section
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_no_figure_is_typed_by_hand() -> None:
-    shown = read_section(ROOT / "README.md", SECTION)
-    kept = ROOT / KEPT
-    assert shown == (as_markdown(load_summary(kept)).strip() if kept.exists() else "")
+    summary = json.loads(KEPT.read_text()) if KEPT.exists() else None
+    shown = read_section(README, "performance"), read_section(PAGE, "regimes")
+    made = (summary_markdown(summary), as_markdown(summary)) if summary else (NOTHING, NOTHING)
+    assert shown == tuple(text.strip() for text in made)
+
+
+def test_kept_figures_come_from_a_clean_tree() -> None:
+    for kept in (KEPT, check.KEPT):
+        if kept.exists():
+            assert json.loads(kept.read_text())["uncommitted"] == []
+
+
+def test_the_proof_of_the_gate_is_shown_as_it_was_kept() -> None:
+    shown = read_section(ROOT / "docs" / "benchmarks.md", "gate-check")
+    made = check.as_markdown(json.loads(check.KEPT.read_text())) if check.KEPT.exists() else ""
+    assert shown == (made.strip() or "No proof is kept: `make gate-check` makes one.")

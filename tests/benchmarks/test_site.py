@@ -12,97 +12,78 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import site, vendored
-from benchmarks.asv_results import read_results
+from benchmarks import site
+from benchmarks.environment import describe_run
 from benchmarks.errors import BenchmarkError
-from benchmarks.front_page import BENCHMARK, front_page, ratio_of
+from benchmarks.site import page, vendor
 
-LOADERS = ["'radiobject'", "'nnunet-blosc2'", "'memory'"]
-SUMMARY = {
-    "date": "2026-01-02T03:04:05+00:00",
-    "command": "python -m benchmarks rank",
-    "preset": "default",
-    "commit": "c" * 40,
-    "uncommitted": [],
-    "machine": {"cpu": "X<1>", "cores": 2, "memory_gib": 8, "os": "Linux", "python": "3.11"},
-    "versions": {"torch": "2"},
-    "task": {
-        "volumes": 2,
-        "shape": [8, 8, 8],
-        "dtype": "int16",
-        "patch_size": [4, 4, 4],
-        "batch_size": 2,
-        "num_workers": 0,
-    },
-    "rows": [
-        {
-            "label": label,
-            "framework": label,
-            "status": status,
-            "reason": reason,
-            "samples_per_s": rate,
-            "ratio": 1.0,
-            "p50_ms": 1.0,
-            "p95_ms": 2.0,
-            "resident_mib": 3.0,
-        }
-        for label, status, reason, rate in [
-            ("RadiObject", "ok", "", 100.0),
-            ("<script>", "ok", "", 50.0),
-            ("zarr", "skipped", "not installed: zarr", 0.0),
-        ]
-    ],
-}
+SECONDS = "suites.loaders.Loaders.track_seconds_per_sample"
+LOADERS = ["'radiobject'", "'nnunet-blosc2'", "'zarrs'", "'memory'"]
 
 
-def _store(folder: Path, commit: str, date: int, values: list[float | None]) -> None:
+def _store(
+    folder: Path, commit: str, date: int, values: list[float | None], env: str = "e"
+) -> None:
     (folder / "box").mkdir(parents=True, exist_ok=True)
+    (folder / "box" / "machine.json").write_text('{"machine": "box", "version": 1}')
     stored = {
-        "commit_hash": commit,
-        "date": date,
-        "params": {"machine": "box"},
-        "result_columns": ["result", "params", "version"],
-        "results": {BENCHMARK: [values, [LOADERS, ["0"]], "1"], "other": [[1.0], [], "1"]},
-    }
-    (folder / "box" / f"{commit}-env.json").write_text(json.dumps(stored))
+        "commit_hash": commit, "env_name": env, "date": date, "python": "3.11",
+        "params": {"machine": "box", "python": "3.11"}, "requirements": {}, "env_vars": {},
+        "durations": {}, "version": 2, "result_columns": ["result", "params", "version"],
+        "results": {SECONDS: [values, [LOADERS], "1"]},
+    }  # fmt: skip
+    (folder / "box" / f"{commit[:8]}-{env}.json").write_text(json.dumps(stored))
 
 
-def test_results_come_back_by_parameter_and_in_order_of_commits(tmp_path: Path) -> None:
-    _store(tmp_path, "b" * 8, 2000, [30.0, 10.0, 90.0])
-    _store(tmp_path, "a" * 8, 1000, [None, 10.0, 90.0])
-    first, second = read_results(tmp_path, BENCHMARK)
-    assert (first.commit, second.commit) == ("a" * 8, "b" * 8)
-    assert second.values == {
-        ("radiobject", "0"): 30.0,
-        ("nnunet-blosc2", "0"): 10.0,
-        ("memory", "0"): 90.0,
-    }
-    assert ratio_of(first) is None
-    assert ratio_of(second) == 3.0  # memory is the limit, not a rival
+def test_lines_are_of_one_machine_and_one_set_of_versions_in_order_of_commits(
+    tmp_path: Path,
+) -> None:
+    _store(tmp_path, "b" * 40, 2000, [1 / 30, 1 / 10, 1 / 20, 1 / 90])
+    _store(tmp_path, "a" * 40, 1000, [None, 1 / 10, 1 / 5, 1 / 90])
+    _store(tmp_path, "c" * 40, 1500, [1 / 7, 1 / 7, 1 / 7, 1 / 7], env="other")
+    first, second = page.read_lines(tmp_path)
+    assert (first.commits, second.commits) == (["a" * 40, "b" * 40], ["c" * 40])
+    speeds = page.CHARTS[0].series
+    values = first.values[1][SECONDS]
+    assert speeds["RadiObject"](values) == pytest.approx(30)
+    assert speeds["best rival"](values) == pytest.approx(20)  # of two unequal ones, no limit
+    assert speeds["limit"](values) == pytest.approx(90)
+    assert speeds["RadiObject"](first.values[0][SECONDS]) is None
 
 
-def test_the_front_page_needs_nothing_else_and_escapes(
+def test_the_front_page_needs_nothing_else_and_draws_no_empty_box(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.front_page.load_summary", lambda path: SUMMARY)
-    _store(tmp_path, "b" * 8, 2000, [30.0, 10.0, 90.0])
-    page = front_page(tmp_path, "d" * 40)
-    assert not re.search(r'(src|href)="(https?:)?//', page)
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert "X&lt;1&gt;" in page
-    assert "zarr: not installed: zarr" in page
-    assert "bbbbbbbb: 3.00" in page
+    row = {
+        "label": "<script>", "status": "ok", "framework": "x", "storage": "x",
+        "samples_per_s": 50.0, "first_batch_ms": 1.0, "resident_mib": 2.0,
+    }  # fmt: skip
+    ours = row | {"label": "RadiObject", "framework": "RadiObject", "samples_per_s": 100.0}
+    kept = tmp_path / "regimes.json"
+    told = {"warm": {"title": "warm", "rows": [row, ours]}}
+    kept.write_text(json.dumps(describe_run("x") | {"regimes": told}))
+    monkeypatch.setattr(page, "KEPT", kept)
+    _store(tmp_path / "results", "b" * 40, 2000, [1 / 30, 1 / 10, 1 / 20, 1 / 90])
+    made = page.front_page(tmp_path / "results", "d" * 40)
+    assert not re.search(r'(src|href)="(https?:)?//', made)
+    assert "<script>" not in made
+    assert "&lt;script&gt;" in made
+    assert "RadiObject, bbbbbbbbbb: 30 samples/s" in made
+    assert made.count("<svg") == 1  # the other figures have no value: no box for them
+    assert 'style="width:66.7%"' in made  # 2.00 of 3: bars are shares, nothing is clipped
+    monkeypatch.setattr(page, "commit_address", lambda: "https://example.org/commit/")
+    assert f'href="https://example.org/commit/{"b" * 40}"' in page.front_page(
+        tmp_path / "results", None
+    )
 
 
 def test_the_front_page_without_results_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.report.RESULTS_DIR", tmp_path)
-    monkeypatch.setattr("benchmarks.front_page.ROOT", tmp_path)
-    page = front_page(tmp_path, None)
-    assert "No ranking yet" in page
-    assert "make range" in page
+    monkeypatch.setattr(page, "KEPT", tmp_path / "none")
+    made = page.front_page(tmp_path, None)
+    assert "No regime has been measured yet" in made
+    assert "make range" in made
 
 
 def _asv_page() -> str:
@@ -112,7 +93,9 @@ def _asv_page() -> str:
 
 
 def test_every_script_of_asvs_page_is_known() -> None:
-    assert {match["url"] for match in site._TAG.finditer(_asv_page())} == set(vendored.SCRIPTS)
+    assert {match["url"] for match in site.TAG.finditer(_asv_page())} == set(
+        vendor.PINNED["scripts"]
+    )
 
 
 @pytest.fixture
@@ -123,10 +106,13 @@ def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         member = tarfile.TarInfo("package/toy.js")
         member.size = len(b"toy();")
         archive.addfile(member, io.BytesIO(b"toy();"))
-    script = vendored.Script("toy@1", "toy.js", _digest(b"toy();"))
-    monkeypatch.setattr(vendored, "SCRIPTS", {"https://cdn.example/toy.js": script})
-    monkeypatch.setattr(vendored, "_PACKAGES", {"toy@1": _digest(source.read_bytes())})
-    monkeypatch.setattr(vendored, "_pack", lambda package, folder: source)
+    script = {"package": "toy@1", "member": "toy.js", "sha512": _digest(b"toy();")}
+    pinned = {
+        "scripts": {"https://cdn.example/toy.js": script},
+        "packages": {"toy@1": _digest(source.read_bytes())},
+    }
+    monkeypatch.setattr(vendor, "PINNED", pinned)
+    monkeypatch.setattr(vendor, "pack", lambda package, folder: source)
     return source
 
 
@@ -149,23 +135,23 @@ def test_scripts_are_taken_from_beside_the_page(packed: Path, tmp_path: Path) ->
 def test_a_package_with_other_bytes_is_refused(packed: Path, tmp_path: Path) -> None:
     packed.write_bytes(packed.read_bytes() + b"more")
     with pytest.raises(BenchmarkError, match=r"npm's toy@1 has the SHA-512 .*pinned is"):
-        vendored.provide("https://cdn.example/toy.js", tmp_path / "scripts")
+        vendor.provide("https://cdn.example/toy.js", tmp_path / "scripts")
     assert not (tmp_path / "scripts").exists()
 
 
 def test_a_kept_script_that_was_changed_is_refused(packed: Path, tmp_path: Path) -> None:
-    path = vendored.provide("https://cdn.example/toy.js", tmp_path / "scripts")
+    path = vendor.provide("https://cdn.example/toy.js", tmp_path / "scripts")
     path.write_bytes(b"evil();")
     with pytest.raises(BenchmarkError, match=r"toy.js of toy@1 has the SHA-512"):
-        vendored.provide("https://cdn.example/toy.js", tmp_path / "scripts")
+        vendor.provide("https://cdn.example/toy.js", tmp_path / "scripts")
     assert not path.exists()
 
 
 def test_every_script_is_pinned_with_its_package() -> None:
-    for url, script in vendored.SCRIPTS.items():
-        assert len(base64.b64decode(vendored._PACKAGES[script.package])) == 64
-        assert len(base64.b64decode(script.sha512)) == 64
-        version = script.package.rsplit("@", 1)[1]
+    for url, script in vendor.PINNED["scripts"].items():
+        assert len(base64.b64decode(vendor.PINNED["packages"][script["package"]])) == 64
+        assert len(base64.b64decode(script["sha512"])) == 64
+        version = script["package"].rsplit("@", 1)[1]
         assert version in url or "stupidtable" in url  # npm lacks the release that asv names
 
 
@@ -173,8 +159,8 @@ def test_bytes_that_asv_states_are_those_that_are_pinned() -> None:
     stated = dict(
         re.findall(r'(?:src|href)="(https://[^"]+)"[^>]*integrity="sha512-([^"]+)"', _asv_page())
     )
-    same = [url for url in stated if stated[url] == vendored.SCRIPTS[url].sha512]
-    assert [vendored.file_name(url) for url in same] == ["md5.min.js"]
+    same = [url for url in stated if stated[url] == vendor.PINNED["scripts"][url]["sha512"]]
+    assert [vendor.file_name(url) for url in same] == ["md5.min.js"]
 
 
 def test_an_unknown_script_is_an_error(tmp_path: Path) -> None:
@@ -192,6 +178,6 @@ def test_without_npm_the_page_is_left_alone(
 
 def test_nothing_to_publish_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "require_history", lambda clean: "c")
-    monkeypatch.setattr(site, "ROOT", tmp_path)
+    monkeypatch.setattr(site, "RESULTS", tmp_path)
     with pytest.raises(BenchmarkError, match="no results to publish"):
         site.publish()

@@ -9,7 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.cohort import Cohort
+import pytest
+
+from benchmarks.data.boxes import Task
+from benchmarks.data.cohort import Cohort
+from benchmarks.rivals import LOADERS
+from benchmarks.suites import loaders as suite
+from benchmarks.suites.base import Fixture
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,114 +28,121 @@ print(json.dumps([names, heavy]))
 """
 
 
-def _discover() -> tuple[list[str], list[str]]:
+def test_asv_finds_suites_only_and_imports_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _DISCOVER], cwd=ROOT, capture_output=True, text=True, check=True
     )
     names, heavy = json.loads(done.stdout)
-    return names, heavy
-
-
-def test_asv_finds_suites_only_and_imports_nothing_heavy() -> None:
-    names, heavy = _discover()
     assert heavy == []
-    assert all(name.startswith("bench_") for name in names)
+    assert all(name.startswith("suites.") for name in names)
     for expected in (
-        "bench_loaders.Wall.time_batch",
-        "bench_loaders.Cpu.time_epoch",
-        "bench_loaders.Memory.peakmem_epoch",
-        "bench_loaders.Throughput.track_samples_per_second",
-        "bench_counters.Counters.track_count",
-        "bench_s3.S3.track_requests",
+        "suites.loaders.Loaders.track_seconds_per_sample",
+        "suites.loaders.Workers.track_seconds_per_sample",
+        "suites.counters.Counters.track_count",
+        "suites.s3.S3.track_requests",
+        "suites.ratios.Ratios.track_ratio",
     ):
         assert expected in names
 
 
-def test_pins_of_asv_are_those_of_the_constraints() -> None:
+def test_loaders_are_found_by_themselves_in_their_files() -> None:
+    folder = ROOT / "benchmarks" / "rivals"
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__", "base"}
+    assert {kind.__module__.rpartition(".")[2] for kind in LOADERS.values()} == files
+    assert next(iter(LOADERS)) == "radiobject"
+    assert set(suite.LOADERS) | set(suite.WITH_WORKERS) <= set(LOADERS)
+
+
+def _settings() -> dict:
     text = "\n".join(
         line for line in (ROOT / "asv.conf.json").read_text().splitlines()
         if not line.strip().startswith("//")
     )  # fmt: skip
-    wanted = json.loads(text)["matrix"]["req"]
+    return json.loads(text)
+
+
+def test_versions_are_written_out_and_those_of_the_constraints() -> None:
+    wanted = _settings()["matrix"]["req"]
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
     assert next(iter(wanted)) == "torch"
     for name, versions in wanted.items():
-        bare = name.removeprefix("pip+")
-        assert bare in pinned, f"{bare} has no line in constraints.txt"
-        assert versions in ([""], [pinned[bare]])
+        bare = name.removeprefix("pip+").partition("[")[0]
+        assert versions == [pinned[bare]], bare
 
 
-# Every method of every suite once, with the first value of each parameter, on tiny volumes.
-_RUN_ALL = """
-import itertools, os, sys
+def test_asv_finds_the_committed_history_and_no_path_of_a_machine_is_in_it() -> None:
+    folder = ROOT / _settings()["results_dir"]
+    assert folder == ROOT / "docs" / "history"
+    ignored = subprocess.run(["git", "check-ignore", str(folder)], cwd=ROOT, check=False)
+    assert ignored.returncode == 1
+    for path in folder.rglob("*.json"):
+        assert not re.search(r"/(home|Users|root|tmp|work)/", path.read_text()), path
+
+
+def test_samples_are_enough_for_asvs_own_comparison() -> None:
+    fewest, most, _ = Fixture.repeat
+    assert 8 <= Fixture.rounds * fewest <= Fixture.rounds * most <= 10
+
+
+@pytest.mark.parametrize(("samples", "least", "most"), [(6, 0.0, 0.0), (8, 0.9, 1.0)])
+def test_six_samples_a_side_see_nothing_and_eight_do(
+    samples: int, least: float, most: float
+) -> None:
+    """At six a side the rank test of the pinned asv cannot fall below its threshold."""
+    import numpy as np
+    from asv.commands.compare import _is_result_better
+    from asv_runner.statistics import compute_stats
+
+    rng = np.random.default_rng(7)
+    flagged = 0
+    for _ in range(100):
+        base = np.exp(rng.normal(0, 0.1, samples)).tolist()
+        head = (2.0 * np.exp(rng.normal(0, 0.1, samples))).tolist()
+        (a, a_stats), (b, b_stats) = compute_stats(base, 1), compute_stats(head, 1)
+        flagged += _is_result_better(a, b, (a_stats, base), (b_stats, head), 1.1)
+    assert least <= flagged / 100 <= most
+
+
+_COUNT = """
+import json, sys
 from pathlib import Path
-
-from benchmarks.cohort import Cohort
-from asv_runner.discovery import disc_benchmarks
-from benchmarks import bench_counters, bench_read_engine
-from benchmarks.boxes import Task
-from benchmarks.cohort import read_cohort
-from benchmarks.suites import Fixture
-os.chdir(sys.argv[2])
-task = Task(read_cohort(Path(sys.argv[1])), (16, 12, 20), batch_size=2, home=Path.cwd())
-counted = bench_counters.count_all(task)
-stored = bench_read_engine.write_stored(task)
-for benchmark in disc_benchmarks(sys.argv[3]):
-    module, kind, method = benchmark.name.split(".")
-    suite = getattr(sys.modules["benchmarks." + module], kind)()
-    if not isinstance(suite, Fixture):
-        continue  # tells of the interpreter, not of data
-    if module == "bench_s3" or kind in ("Growth", "Workers", "Construction"):
-        continue  # a server, or minutes
-    params = getattr(suite, "params", ())
-    if params and not isinstance(params[0], (tuple, list)):
-        params = (params,)
-    first = [values[0] for values in params]
-    given = counted if kind == "Counters" else task
-    given = stored if module == "bench_read_engine" else given
-    if hasattr(suite, "setup"):
-        suite.setup(given, *first)
-    result = getattr(suite, method)(given, *first)
-    assert not method.startswith("track_") or result is not None, benchmark.name
-    if hasattr(suite, "teardown"):
-        suite.teardown(given, *first)
-    print("RAN", benchmark.name)
-print("COUNTED", *(f"{o}:{c}={n}" for o, found in counted.items() for c, n in found.items()))
+from benchmarks.data.boxes import Task
+from benchmarks.data.cohort import read_cohort
+from benchmarks.suites.counters import count_all
+task = Task(read_cohort(Path(sys.argv[1])), (16, 12, 20), batch_size=2, home=Path(sys.argv[2]))
+print(json.dumps(count_all(task), sort_keys=True))
 """
 
 
-def _run_all(cohort: Cohort, folder: Path) -> str:
-    places = map(str, (cohort.root, folder, ROOT / "benchmarks"))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _RUN_ALL, *places],
-        cwd=ROOT,
-        env={**os.environ, "RADIOBJECT_BENCHMARK_DIR": str(folder), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
-    return done.stdout
-
-
-def test_every_suite_runs_and_warm_reads_stay_within_their_budget(
+def test_counters_are_exact_and_warm_reads_within_their_budget(
     cohort: Cohort, tmp_path: Path
 ) -> None:
-    told = _run_all(cohort, tmp_path)
-    ran = {line.split()[1] for line in told.splitlines() if line.startswith("RAN")}
-    names, _ = _discover()
-    left = {name.rsplit(".", 1)[0] for name in set(names) - ran}
-    assert left == {
-        "bench_s3.S3",
-        "bench_import.Import",
-        "bench_import.ImportedModules",
-        "bench_loaders.Growth",
-        "bench_loaders.Workers",
-        "bench_loaders_overhead.Construction",
-    }
-    line = next(line for line in told.splitlines() if line.startswith("COUNTED"))
-    counted = dict(pair.rsplit("=", 1) for pair in line.split()[1:])
-    for operation in ("box:64", "plane:axial"):
+    from benchmarks.data.forms import make_store
+
+    make_store(cohort, "isotropic", tmp_path)
+    told = [
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", _COUNT, str(cohort.root), str(tmp_path)],
+            cwd=ROOT, env={**os.environ, "RADIOBJECT_BENCHMARK_DIR": str(tmp_path)},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for _ in range(3)
+    ]  # fmt: skip
+    assert len(set(told)) == 1
+    counted = json.loads(told[0])
+    assert counted["undecoded:64"]["tiles_decoded"] > 0
+    for operation in ("box:64", "plane:axial", "volume"):
         for counter in ("tiles_decoded", "array_opens", "index_opens", "bytes_read", "requests"):
-            assert counted[f"{operation}:{counter}"] == "0"
-    assert {v for name, v in counted.items() if name.endswith(":fallback_reads")} == {"0"}
+            assert counted[operation][counter] == 0
+    assert {found["fallback_reads"] for found in counted.values()} == {0}
+
+
+@pytest.mark.parametrize("name", ["engine / blosc2, axial slice", "loader / engine"])
+def test_ratios_are_of_equal_work(name: str, cohort: Cohort, home: Path, tmp_path: Path) -> None:
+    from benchmarks.ratios import RATIOS
+
+    sides = RATIOS[name](Task(cohort, (16, 12, 20), batch_size=2, home=tmp_path))
+    measured = sides.rounds(2)
+    sides.close()
+    assert len(measured) == 2
+    assert all(0 < one < 1000 for one in measured)

@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from benchmarks.data.user import user_cohort
 from benchmarks.errors import BenchmarkError
-from benchmarks.user_data import user_cohort
 
 
 def _write(path: Path, shape: tuple[int, ...] = (6, 5, 4), dtype: type = np.int16) -> np.ndarray:

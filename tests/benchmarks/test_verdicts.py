@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.gate import PAIRS, QUICK_PAIRS
-from benchmarks.verdicts import MIN_PAIRS, compare, compare_counts
+from benchmarks.gate.compare import PAIRS, QUICK_PAIRS
+from benchmarks.gate.verdicts import MIN_PAIRS, compare, compare_counts
 
 TRIES = 200
 

@@ -1,0 +1,1 @@
+"""The gate before a merge, and the proof that it bites."""

@@ -1,0 +1,108 @@
+"""Verdicts from paired samples.
+
+Both commits are measured in turn, so each pair of neighbours saw the same machine. What is
+estimated is the median of the pairs' ratios, with the exact interval that the order statistics
+give (Hollander, Wolfe and Chicken, 2014, section 3.6). It asks nothing of the noise's shape: on a
+shared machine a tenth of the samples may be several times too long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.errors import BenchmarkError
+
+# A change of under 7 % is below what a shared machine can witness: it is called the same.
+TOLERANCE = 0.07
+CONFIDENCE = 0.99
+MIN_PAIRS = 8  # the fewest whose extremes reach that confidence
+# "same" is a claim too: its interval must exclude the slowdown that the gate is for.
+SLOWDOWN = 1.3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One benchmark's outcome: head over base, above 1 is slower, larger or hungrier.
+
+    Attributes
+    ----------
+    word
+        "better", "same", "worse", or "unknown" where the interval is too wide to tell.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+    word: str
+
+
+def compare(
+    base: Sequence[float],
+    head: Sequence[float],
+    tolerance: float = TOLERANCE,
+    slowdown: float = SLOWDOWN,
+) -> Verdict:
+    """Return the verdict on paired samples.
+
+    Parameters
+    ----------
+    tolerance, slowdown
+        A change of less than the first is none; "same" excludes one of the second.
+
+    Raises
+    ------
+    BenchmarkError
+        On fewer pairs than `MIN_PAIRS`, unequal numbers, or a sample that is not positive: none
+        of these is a measurement.
+    """
+    if len(base) != len(head) or len(base) < MIN_PAIRS:
+        raise BenchmarkError(
+            f"{len(base)} and {len(head)} samples: a verdict needs {MIN_PAIRS} pairs or more"
+        )
+    samples = np.array([base, head], dtype=float)
+    if not (np.isfinite(samples).all() and (samples > 0).all()):
+        raise BenchmarkError("a sample is not a positive number: nothing was measured")
+    ratios = np.sort(samples[1] / samples[0])
+    outside = _outside(len(ratios), (1 - CONFIDENCE) / 2)
+    low, middle, high = ratios[outside], np.median(ratios), ratios[-1 - outside]
+    return Verdict(
+        float(middle), float(low), float(high), len(ratios), _word(low, high, tolerance, slowdown)
+    )
+
+
+def _outside(n: int, tail: float) -> int:
+    """Return how many of `n` ordered ratios may lie outside the interval on either side.
+
+    The interval from the next one on misses the true median on that side with a probability of
+    at most `tail`: that of so few of `n` fair coins showing heads.
+    """
+    probability, most = 0.0, -1
+    while True:
+        probability += math.comb(n, most + 1) / 2**n
+        if probability > tail:
+            return max(most, 0)
+        most += 1
+
+
+def _word(low: float, high: float, tolerance: float, slowdown: float) -> str:
+    if low > 1 + tolerance:
+        return "worse"
+    if high < 1 / (1 + tolerance):
+        return "better"
+    if high < slowdown and low > 1 / slowdown:
+        return "same"
+    return "unknown"
+
+
+def compare_counts(base: float, head: float, slack: float = 0.0) -> Verdict:
+    """Return the verdict on counts: one more is worse, or a share of `slack` more."""
+    if abs(head - base) <= slack * base:
+        ratio = head / base if base else 1.0
+        return Verdict(ratio, ratio, ratio, 1, "same")
+    ratio = head / base if base else float("inf")
+    return Verdict(ratio, ratio, ratio, 1, "worse" if head > base else "better")

@@ -1,0 +1,205 @@
+"""Comparisons in which both sides are measured in turn, ours first named, lower is better."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data.boxes import Box, Task, slices
+from benchmarks.data.forms import write_store
+from benchmarks.errors import BenchmarkError
+from benchmarks.infrastructure.measure import endless, touch
+from benchmarks.infrastructure.turns import interleaved
+from benchmarks.library import decoded_cache, inner
+from benchmarks.operations import open_collection, segmentation_loader, training_loader
+from benchmarks.rivals.blosc2 import Blosc2
+
+_BOXES, _AT_ONCE, _BATCHES = 24, 4, 50
+_TILE = 32
+
+
+class Sides:
+    """Two calls that do the same work, and what must be undone after they were measured."""
+
+    def __init__(
+        self,
+        ours: Callable[[], Any],
+        theirs: Callable[[], Any],
+        stack: ExitStack | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._calls = {"ours": ours, "theirs": theirs}
+        self._stack = stack or ExitStack()
+        self._clock = clock
+
+    def rounds(self, number: int) -> list[float]:
+        """Return ours over theirs for each of `number` rounds."""
+        taken = interleaved(self._calls, number, self._clock)
+        return [a / b for a, b in zip(taken["ours"], taken["theirs"], strict=True)]
+
+    def close(self) -> None:
+        """Undo what the comparison changed."""
+        self._stack.close()
+
+
+def _sides_of(task: Task, edges: Sequence[int]) -> tuple[int, ...]:
+    """Return a region's sides: 0 is the volume's whole side."""
+    shape = np.min([s.shape for s in task.cohort.subjects], axis=0)
+    return tuple(min(edge or int(n), int(n)) for edge, n in zip(edges, shape, strict=True))
+
+
+def _draw(task: Task, sides: Sequence[int]) -> list[Box]:
+    rng = np.random.default_rng(task.seed)
+    subjects = task.cohort.subjects
+    return [
+        (n % len(subjects), tuple(rng.integers(0, np.array(s.shape) - sides + 1).tolist()))
+        for n in range(_BOXES)
+        for s in [subjects[n % len(subjects)]]
+    ]
+
+
+def _region(*edges: int) -> Callable[[Task], Sides]:
+    """Compare a region, nothing decoded, with blosc2: equal blocks, codec and level, one thread."""
+
+    def prepared(task: Task) -> Sides:
+        sides = _sides_of(task, edges)
+        boxes = _draw(task, sides)
+        out = np.empty((_AT_ONCE, *sides), task.cohort.subjects[0].dtype)
+        rival = Blosc2(task)
+        rival.prepare()
+        opened = rival.volumes()
+
+        def theirs() -> None:
+            for number, (volume, start) in enumerate(boxes):
+                out[number % _AT_ONCE] = opened[volume][slices(start, sides)]
+
+        stack = ExitStack()
+        stack.enter_context(decoded_cache(None))
+        return Sides(
+            engine_call(open_collection(task).locators(), sides, boxes, out), theirs, stack
+        )
+
+    return prepared
+
+
+def engine_call(
+    locators: Sequence[Any], sides: Sequence[int], boxes: Sequence[Box], out: np.ndarray
+) -> Callable[[], None]:
+    """Return a call that reads `boxes` into `out` through the read engine, as a loader does."""
+    region_at, reader = inner("geometry.box").Box.at, inner("storage.read.reader")
+    requests = [
+        reader.ReadRequest(locators[volume], region_at(start, sides), out[n % len(out)])
+        for n, (volume, start) in enumerate(boxes)
+    ]
+    groups = [requests[n : n + len(out)] for n in range(0, len(requests), len(out))]
+
+    def call() -> None:
+        for group in groups:
+            reader.read_batch(group)
+
+    return call
+
+
+def _draining(loader: Any) -> Callable[[], None]:
+    """Return a call that takes some batches of a loader that is running."""
+    delivered = endless(loader)
+    for batch in itertools.islice(delivered, len(loader)):
+        touch(batch)
+
+    def call() -> None:
+        for batch in itertools.islice(delivered, _BATCHES):
+            touch(batch)
+
+    return call
+
+
+def _loader_over_read(task: Task) -> Sides:
+    """Compare the training loader with the engine's reads of an epoch's boxes, all decoded."""
+    collection = open_collection(task)
+    boxes = [box for epoch in range(5) for box in task.boxes(epoch)][: _BATCHES * task.batch_size]
+    out = np.empty((task.batch_size, *task.patch_size), task.cohort.subjects[0].dtype)
+    read = engine_call(collection.locators(), task.patch_size, boxes, out)
+    share = len(boxes) / (_BATCHES * task.batch_size)
+    if share != 1:
+        raise BenchmarkError(f"{len(boxes)} boxes for {_BATCHES} batches: use more volumes")
+    return Sides(_draining(training_loader(task, collection)), read)
+
+
+def _workers_over_thread(task: Task) -> Sides:
+    """Compare two workers and the shared ring with the thread path."""
+    two, none = (training_loader(task, open_collection(task), workers=n) for n in (2, 0))
+    return Sides(_draining(two), _draining(none))
+
+
+def _pairs_over_image(task: Task) -> Sides:
+    """Compare images with masks with images alone."""
+    alone = training_loader(task, open_collection(task))
+    return Sides(_draining(segmentation_loader(task)), _draining(alone))
+
+
+def _foreground_over_uniform(task: Task) -> Sides:
+    """Compare patches around foreground with uniform ones."""
+    ours, theirs = (
+        _draining(segmentation_loader(task, foreground_sampling=wanted)) for wanted in (True, False)
+    )
+    return Sides(ours, theirs)
+
+
+def _ingest_over_plain(task: Task) -> Sides:
+    """Compare processor time of an ingest with nibabel and a dense array, tiles and filters equal.
+
+    Every round writes to a new place: file systems are slow to reuse what was deleted just now.
+    """
+    stack = ExitStack()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=task.home)))
+    places = (folder / str(n) for n in itertools.count())
+    cohort = task.cohort.first(2)
+
+    def ours() -> None:
+        write_store(cohort, next(places), "isotropic", labels=False)
+
+    def theirs() -> None:
+        place = next(places)
+        place.mkdir()
+        for subject in cohort.subjects:
+            _write_plain(subject.image, str(place / subject.id))
+
+    return Sides(ours, theirs, stack, time.process_time)
+
+
+def _write_plain(image: Path, uri: str) -> None:
+    import nibabel as nib
+    import tiledb
+
+    voxels = np.ascontiguousarray(nib.load(image).dataobj)
+    dimensions = [
+        tiledb.Dim(name, domain=(0, side - 1), tile=min(_TILE, side), dtype=np.int32)
+        for name, side in zip("xyz", voxels.shape, strict=True)
+    ]
+    filters = [tiledb.ByteShuffleFilter(), tiledb.ZstdFilter(3)]
+    attribute = tiledb.Attr("voxels", dtype=voxels.dtype, filters=filters)
+    schema = tiledb.ArraySchema(domain=tiledb.Domain(*dimensions), attrs=[attribute])
+    tiledb.Array.create(uri, schema)
+    with tiledb.open(uri, "w") as array:
+        array[:] = voxels
+
+
+RATIOS: dict[str, Callable[[Task], Sides]] = {
+    "engine / blosc2, 64 cubed": _region(64, 64, 64),
+    "engine / blosc2, 96 cubed": _region(96, 96, 96),
+    "engine / blosc2, axial slice": _region(0, 0, 1),
+    "engine / blosc2, sagittal slice": _region(1, 0, 0),
+    "engine / blosc2, volume": _region(0, 0, 0),
+    "loader / engine": _loader_over_read,
+    "two workers / thread": _workers_over_thread,
+    "pairs / image": _pairs_over_image,
+    "foreground / uniform": _foreground_over_uniform,
+    "ingest / nibabel and a dense array": _ingest_over_plain,
+}

@@ -1,0 +1,206 @@
+"""Regimes: a figure belongs to one, and in some of them others are faster.
+
+Each regime is a ranking of its own: what is asked, what may be kept in memory, how many processes
+load. The page shows, for each, our figure, the best rival's and the limit's, whoever wins.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.config import RESULTS_DIR, ROOT, Preset
+from benchmarks.data.boxes import Task
+from benchmarks.data.cohort import Cohort
+from benchmarks.environment import describe_run, provenance, require_clean
+from benchmarks.errors import BenchmarkError
+from benchmarks.ranking import Row, as_table, rank, rank_epochs
+from benchmarks.rivals import LOADERS
+from benchmarks.s3 import environment_endpoint, running_server
+from benchmarks.sections import fill_section, load_json, save_json
+
+RESULTS = RESULTS_DIR / "regimes.json"
+KEPT = ROOT / "docs" / "regimes.json"
+PAGE = ROOT / "docs" / "regimes.md"
+README = ROOT / "README.md"
+LATENCY_MS = 30.0
+_EITHER = (0, 2)  # each loader with the better of these numbers of workers
+
+
+@dataclass(frozen=True)
+class Regime:
+    """What one ranking asks.
+
+    Attributes
+    ----------
+    patch_size
+        Voxels; 0 is the volume's whole side.
+    cache_share
+        What share of the decoded volumes may be kept in memory.
+    workers
+        Loader processes that a loader may choose from.
+    s3
+        Whether the volumes lie in a bucket 30 ms away: two rankings, of first and later epochs.
+    """
+
+    title: str
+    patch_size: tuple[int, int, int] = (64, 64, 64)
+    batch_size: int = 4
+    patches_per_volume: int = 10
+    cache_share: float = 1.0
+    workers: tuple[int, ...] = _EITHER
+    augment: bool = False
+    s3: bool = False
+
+    def task(self, cohort: Cohort) -> Task:
+        """Return what loaders are asked for."""
+        return Task(
+            cohort,
+            self.patch_size,
+            self.batch_size,
+            patches_per_volume=self.patches_per_volume,
+            cache_share=self.cache_share,
+            augment=self.augment,
+        ).whole_sides()
+
+
+_WHOLE = {"patch_size": (0, 0, 0), "batch_size": 1, "patches_per_volume": 1}
+REGIMES: dict[str, Regime] = {
+    "warm": Regime("64 cubed, all decoded volumes fit in memory"),
+    "cold": Regime("64 cubed, nothing decoded is kept", cache_share=0.0),
+    "quarter": Regime("64 cubed, a quarter of the decoded volumes is kept", cache_share=0.25),
+    "two-workers": Regime("64 cubed, warm, two workers", workers=(2,)),
+    "all-cores": Regime("64 cubed, warm, a worker a core", workers=(os.cpu_count() or 1,)),
+    "warm-32": Regime("32 cubed, warm", (32, 32, 32)),
+    "warm-96": Regime("96 cubed, warm", (96, 96, 96)),
+    "warm-128": Regime("128 cubed, warm", (128, 128, 128)),
+    "axial": Regime("whole axial slices, warm", (0, 0, 1)),
+    "coronal": Regime("whole coronal slices, warm", (0, 1, 0)),
+    "sagittal": Regime("whole sagittal slices, warm", (1, 0, 0)),
+    "volume": Regime("whole volumes, warm", **_WHOLE),
+    "volume-cold": Regime("whole volumes, nothing decoded is kept", cache_share=0.0, **_WHOLE),
+    "augmented": Regime("64 cubed, warm, with augmentation", augment=True),
+    "s3": Regime(f"64 cubed, S3 {LATENCY_MS:.0f} ms away", workers=(0,), s3=True),
+}
+
+
+def measure(
+    names: Sequence[str], cohort: Cohort, size: Preset, loaders: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Measure regimes; return everything that a stranger needs to repeat or to doubt the figures.
+
+    Raises
+    ------
+    BenchmarkError
+        For an unknown regime, or with uncommitted changes: a table is made from commits only.
+    """
+    unknown = [name for name in names if name not in REGIMES]
+    if unknown:
+        raise BenchmarkError(f"no regime {unknown[0]!r}; known are {', '.join(REGIMES)}")
+    require_clean()
+    command = "python -m benchmarks regimes " + " ".join(names)
+    summary = describe_run(command.strip()) | {"cohort": cohort.name, "regimes": {}}
+    for name in names or REGIMES:
+        regime = REGIMES[name]
+        print(f"{name}: {regime.title}", flush=True)
+        for state, rows in _tables(regime, cohort, size, loaders):
+            told = {"title": regime.title + state, "rows": as_table(rows)}
+            summary["regimes"][name + state.replace(", ", "-").replace(" ", "-")] = told
+        save_json(RESULTS, summary)
+    return summary
+
+
+def _tables(
+    regime: Regime, cohort: Cohort, size: Preset, loaders: Sequence[str]
+) -> list[tuple[str, list[Row]]]:
+    task = regime.task(cohort)
+    scenario = "s3" if regime.s3 else "local"
+    fitting = [name for name, kind in LOADERS.items() if kind.scenario == scenario]
+    names = [name for name in fitting if not loaders or name in loaders]
+    if not regime.s3:
+        return [("", rank(task, names, size, regime.workers))]
+    with ExitStack() as stack:
+        if environment_endpoint() is None:
+            stack.enter_context(running_server(LATENCY_MS))
+        first, later = rank_epochs(task, names, replace(size, rounds=max(2, size.rounds // 2)))
+    return [(", first epoch", first), (", later epochs", later)]
+
+
+NOTHING = "No figure is kept: `python -m benchmarks regimes` measures, `--keep` writes them here."
+
+
+def summary_markdown(summary: dict[str, Any]) -> str:
+    """Return a line for each regime: README's figures, also where others are faster."""
+    lines = [
+        "| regime | RadiObject, samples/s | best rival | rival, samples/s | ours / rival "
+        "| ours / limit | first batch, ms (rival) | MiB (rival) |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [summary_row(told) for told in summary["regimes"].values()]
+    return "\n".join([*lines, "", provenance(summary)])
+
+
+def as_markdown(summary: dict[str, Any]) -> str:
+    """Return the page's tables: the summary of all regimes, and each of them."""
+    lines = [summary_markdown(summary)]
+    for told in summary["regimes"].values():
+        lines += ["", f"### {told['title'][0].upper()}{told['title'][1:]}", "", *_table(told)]
+    return "\n".join(lines)
+
+
+def summary_row(told: dict[str, Any]) -> str:
+    """Return one regime's line: ours, the fastest rival and the limit."""
+    ok = [row for row in told["rows"] if row["status"] == "ok"]
+    ours = _fastest(row for row in ok if row["framework"] == "RadiObject")
+    limit = _fastest(row for row in ok if row["storage"] == "memory")
+    rival = _fastest(
+        row for row in ok if row["framework"] != "RadiObject" and row["storage"] != "memory"
+    )
+    if ours is None or rival is None:
+        return f"| {told['title']} | not measured | | | | | | |"
+    over_limit = f"{ours['samples_per_s'] / limit['samples_per_s']:.2f}" if limit else ""
+    return (
+        f"| {told['title']} | {ours['samples_per_s']:,.0f} | {rival['label']} "
+        f"| {rival['samples_per_s']:,.0f} | {ours['samples_per_s'] / rival['samples_per_s']:.2f} "
+        f"| {over_limit} | {ours['first_batch_ms']:.0f} ({rival['first_batch_ms']:.0f}) "
+        f"| {ours['resident_mib']:.0f} ({rival['resident_mib']:.0f}) |"
+    )
+
+
+def _fastest(rows: Any) -> dict[str, Any] | None:
+    return max(rows, key=lambda row: row["samples_per_s"], default=None)
+
+
+def _table(told: dict[str, Any]) -> list[str]:
+    traffic = any(row.get("requests") is not None for row in told["rows"])
+    lines = [
+        "| loader | samples/s | x best rival | workers | first batch, ms | CPU ms/sample | MiB |"
+        + (" requests | MB sent |" if traffic else ""),
+        "|---|---:|---:|---:|---:|---:|---:|" + ("---:|---:|" if traffic else ""),
+    ]
+    for row in told["rows"]:
+        if row["status"] != "ok":
+            lines.append(f"| {row['label']} | {row['status']}: {row['reason']} |" + " |" * 5)
+            continue
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
+        line = (
+            f"| {row['label']} | {row['samples_per_s']:,.0f} | {ratio} | {row['workers']} "
+            f"| {row['first_batch_ms']:.0f} | {row['cpu_ms_per_sample']:.2f} "
+            f"| {row['resident_mib']:.0f} |"
+        )
+        if traffic:
+            line += f" {row['requests']} | {row['bytes_sent'] / 1e6:.1f} |"
+        lines.append(line)
+    return lines
+
+
+def keep(page: Path = PAGE, readme: Path = README, kept: Path = KEPT) -> None:
+    """Keep the last run's figures beside the page, and fill it and README with them."""
+    summary = load_json(RESULTS, "python -m benchmarks regimes")
+    save_json(kept, summary)
+    fill_section(page, "regimes", as_markdown(summary))
+    fill_section(readme, "performance", summary_markdown(summary))

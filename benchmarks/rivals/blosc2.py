@@ -1,0 +1,51 @@
+"""blosc2 arrays, memory-mapped, 32^3 blocks, zstd 3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.data.cohort import Subject
+from benchmarks.data.forms import CHUNK, ZSTD_LEVEL
+from benchmarks.rivals.base import BoxLoader
+
+
+class Blosc2(BoxLoader):
+    """One thread decodes, as nnU-Net sets it: its parallelism is in the loader's workers."""
+
+    name = "blosc2"
+    label = "blosc2 (32 cubed)"
+    framework = "blosc2"
+    storage = "blosc2"
+    suffix = ".b2nd"
+    cites = "https://www.blosc.org/python-blosc2/reference/autofiles/ndarray/blosc2.open.html"
+    needs = ("torch", "blosc2")
+    read_calls = False
+
+    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
+        save_blosc2(voxels, path, voxels.shape, CHUNK, ZSTD_LEVEL)
+
+    def volumes(self) -> list[Any]:
+        import blosc2
+
+        return [
+            blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+            for path in self.files()
+        ]
+
+
+def save_blosc2(
+    voxels: np.ndarray, path: Path, chunks: tuple[int, ...], blocks: tuple[int, ...], level: int
+) -> None:
+    """Write one array; a block is decoded whole, a chunk is what the blocks lie in."""
+    import blosc2
+
+    blosc2.asarray(
+        voxels,
+        chunks=chunks,
+        blocks=tuple(min(b, c) for b, c in zip(blocks, chunks, strict=True)),
+        urlpath=str(path),
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": level},
+    )

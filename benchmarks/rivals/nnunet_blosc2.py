@@ -1,0 +1,65 @@
+"""nnU-Net's way: blosc2, memory-mapped, blocks shaped for the patch, zstd 8."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.data.cohort import Subject
+from benchmarks.rivals.blosc2 import Blosc2, save_blosc2
+
+# What nnU-Net assumes of a core's caches when it shapes its blocks (Isensee et al., 2024).
+_L1_BYTES = 32 << 10
+_L3_BYTES = 1440 << 10
+_CACHE_SHARE = 0.8
+
+
+class NnunetBlosc2(Blosc2):
+    """nnU-Net's own data set class: its block rule, its level, one thread, mapped."""
+
+    name = "nnunet-blosc2"
+    label = "nnU-Net's way (blosc2)"
+    framework = "nnU-Net"
+    storage = "blosc2-nnunet"
+    cites = (
+        "https://github.com/MIC-DKFZ/nnUNet/blob/master/nnunetv2/training/dataloading/"
+        "nnunet_dataset.py"
+    )
+
+    def settings(self) -> tuple[object, ...]:
+        return (self.task.patch_size,)
+
+    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
+        blocks, chunks = nnunet_blocks(voxels.shape, self.task.patch_size, voxels.itemsize)
+        save_blosc2(voxels, path, chunks, blocks, 8)
+
+
+def nnunet_blocks(
+    shape: tuple[int, ...], patch_size: tuple[int, ...], itemsize: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return (blocks, chunks) by nnU-Net's rule for a patch size.
+
+    A block starts as the patch rounded up to powers of two and is halved along its relatively
+    longest axis until it fits in the first-level cache; a chunk grows by blocks until it fills
+    the last-level cache, the volume, or one and a half patches.
+    """
+    block = np.array([2 ** math.ceil(math.log2(n)) for n in patch_size])
+    while block.prod() * itemsize > _L1_BYTES * _CACHE_SHARE:
+        axis = int(np.argmax(np.where(block > 1, block / np.array(patch_size), 0)))
+        block[axis] //= 2
+    block = np.minimum(block, shape)
+    chunk = block.copy()
+    while True:
+        room = np.where(chunk < shape, chunk / block, np.inf)
+        if not np.isfinite(room).any():
+            break
+        axis = int(np.argmin(room))
+        grown = chunk.copy()
+        grown[axis] = min(grown[axis] + block[axis], shape[axis])
+        too_large = grown.prod() * itemsize > _L3_BYTES * _CACHE_SHARE
+        if too_large or (grown / np.array(patch_size)).mean() > 1.5:
+            break
+        chunk = grown
+    return tuple(int(n) for n in block), tuple(int(n) for n in chunk)

@@ -1,0 +1,18 @@
+"""zarr-python 3 with the codec pipeline of zarrs, which decodes in Rust on all cores."""
+
+from benchmarks.rivals.zarr import ZarrPython
+
+
+class Zarrs(ZarrPython):
+    """The same arrays; one line of configuration, as the citation says."""
+
+    name = "zarrs"
+    label = "zarr-python (zarrs)"
+    cites = "https://pypi.org/project/zarrs/"
+    needs = ("torch", "zarr", "zarrs")
+    pipeline = "zarrs.ZarrsCodecPipeline"
+
+    def volumes(self) -> list:
+        import zarrs  # noqa: F401 - registers the pipeline
+
+        return super().volumes()

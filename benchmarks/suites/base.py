@@ -1,0 +1,61 @@
+"""What the suites share: one cohort, made once per commit, and their defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from benchmarks.config import Preset, preset, use_private_cache
+from benchmarks.data import benchmark_cohort
+from benchmarks.data.boxes import Task
+from benchmarks.data.forms import make_store
+from benchmarks.operations import Operation, prepare
+
+# What an older library answers where it lacks what a suite asks; asv then skips the benchmark.
+LACKS = (ImportError, AttributeError, TypeError, NotImplementedError)
+
+
+def chosen_size() -> Preset:
+    """Return the size that ``RADIOBJECT_BENCH_PRESET`` names."""
+    return preset(os.environ.get("RADIOBJECT_BENCH_PRESET", "suites"))
+
+
+def make_task() -> Task:
+    """Return the task that suites measure; stores are written into the current folder."""
+    size = chosen_size()
+    return Task(benchmark_cohort(size), size.patch_size, size.batch_size, home=Path.cwd())
+
+
+class Fixture:
+    """Base of the suites: `setup_cache` makes the cohort, which `setup` and methods then get.
+
+    The NIfTI files are shared by all commits; RadiObject's stores are written into the folder
+    that asv keeps as long as it measures one commit, by that commit's code.
+    """
+
+    version = "1"
+    number = 1
+    warmup_time = 0.0
+    rounds = 2
+    repeat = (4, 5, 20.0)
+    timeout = 600.0
+
+    def setup_cache(self) -> Task:
+        use_private_cache()
+        task = make_task()
+        try:
+            make_store(task.cohort, "isotropic", task.home)
+        except LACKS as error:
+            print(f"this version cannot write the store: {error}")  # setup will say so again
+        return task
+
+
+def operation(name: str, task: Task) -> Operation:
+    """Return one of `benchmarks.operations`, prepared, in a process with a cache of its own."""
+    use_private_cache()
+    return prepare(name, task)
+
+
+def skipping(error: BaseException) -> NotImplementedError:
+    """Return what asv takes for "this version has it not"."""
+    return NotImplementedError(f"this version lacks it: {error}")

@@ -1,0 +1,89 @@
+"""asv itself, in a fresh clone: a quick run of HEAD and of old commits, and asv's own commands.
+
+Not part of the suite: `make asv-check` runs it, on tiny volumes, in a few minutes. Each commit has
+an environment of its own, which finds the versions that are installed here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(1800)
+BEFORE_THE_MOVES = "9524cf0"
+# What cannot be measured at HEAD would be measured nowhere: only this may be missing.
+MISSING_AT_HEAD = ()
+
+
+def _run(*command: str, cwd: Path, **more: str) -> str:
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **more}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with a home of its own: no machine is known there, and nothing was measured."""
+    folder = tmp_path_factory.mktemp("asv") / "clone"
+    _run("git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(folder), cwd=ROOT)
+    _run("git", "checkout", "--quiet", "-B", "main", "HEAD", cwd=folder)
+    return folder
+
+
+def _asv(clone: Path, *arguments: str) -> str:
+    return _run(
+        sys.executable, "-m", "asv", *arguments, cwd=clone,
+        HOME=str(clone.parent), RADIOBJECT_BENCH_PRESET="tiny", PYTHONPATH="",
+        RADIOBJECT_BENCHMARK_DIR=str(clone.parent / "data"),
+    )  # fmt: skip
+
+
+def _commit(clone: Path, name: str) -> str:
+    return _run("git", "rev-parse", name, cwd=clone).strip()
+
+
+def _measure(clone: Path, commit: str) -> dict[str, dict]:
+    """Let asv measure a commit; return its stored results by benchmark."""
+    place = clone.parent / f"env-{commit[:8]}"
+    source = clone.parent / f"source-{commit[:8]}"
+    _run("git", "worktree", "add", "--quiet", str(source), commit, cwd=clone)
+    venv.create(place, with_pip=False)
+    python = str(place / "bin" / "python")
+    packages = next((place / "lib").glob("python*")) / "site-packages"
+    _run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
+         "--target", str(packages), str(source), cwd=clone)  # fmt: skip
+    # After the commit's own library: everything else as it is installed here.
+    (packages / "installed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    _asv(clone, "machine", "--yes", "--machine", "box")
+    _asv(clone, "run", "--quick", "--machine", "box", "--environment", f"existing:{python}",
+         "--set-commit-hash", commit, "--show-stderr")  # fmt: skip
+    (stored,) = (clone / "docs" / "history" / "box").glob(f"{commit[:8]}-*.json")
+    found = json.loads(stored.read_text())
+    return {
+        name: dict(zip(found["result_columns"], row, strict=False))
+        for name, row in found["results"].items()
+    }
+
+
+def test_head_is_measured_whole_and_asvs_own_commands_work(clone: Path) -> None:
+    head, before = _commit(clone, "HEAD"), _commit(clone, BEFORE_THE_MOVES)
+    at_head = _measure(clone, head)
+    missing = {name for name, row in at_head.items() if None in (row["result"] or [None])}
+    assert missing == set(MISSING_AT_HEAD)
+    of_before = _measure(clone, before)  # an old commit skips what it lacks: asv ends with 0
+    measured = [name for name, row in of_before.items() if row["result"]]
+    assert len(measured) > len(at_head) / 2
+    assert "suites.loaders.Loaders.track_seconds_per_sample" in _asv(clone, "show", head)
+    assert "suites.counters.Counters.track_count" in _asv(clone, "compare", before, head)
+    _asv(clone, "publish", "--no-pull")
+    assert (clone / ".asv" / "html" / "regressions.json").is_file()

@@ -1,0 +1,87 @@
+"""Regimes are measured on tiny volumes, and their page names the fastest rival."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import regimes
+from benchmarks.config import PRESETS
+from benchmarks.data.cohort import Cohort
+from benchmarks.errors import BenchmarkError
+from benchmarks.rivals import LOADERS
+
+
+def _row(label: str, rate: float, **more: object) -> dict:
+    row = {
+        "label": label, "status": "ok", "framework": label, "storage": "x", "samples_per_s": rate,
+        "first_batch_ms": rate, "resident_mib": 2 * rate, "ratio": 1.0, "workers": 0,
+        "cpu_ms_per_sample": 1.0, "reason": "",
+    }  # fmt: skip
+    return row | more
+
+
+def test_the_summary_names_the_faster_of_two_rivals_and_the_limit() -> None:
+    told = {
+        "title": "warm",
+        "rows": [
+            _row("RadiObject", 60.0),
+            _row("slow rival", 10.0),
+            _row("fast rival", 80.0),
+            _row("limit", 100.0, storage="memory"),
+        ],
+    }
+    assert regimes.summary_row(told) == (
+        "| warm | 60 | fast rival | 80 | 0.75 | 0.60 | 60 (80) | 120 (160) |"
+    )
+
+
+def test_every_regime_is_a_task_of_its_own(cohort: Cohort) -> None:
+    tiny = {name: regime for name, regime in regimes.REGIMES.items() if 0 in regime.patch_size}
+    shapes = {name: regime.task(cohort).patch_size for name, regime in tiny.items()}
+    assert shapes["axial"] == (48, 40, 1)
+    assert shapes["coronal"] == (48, 1, 31)
+    assert shapes["sagittal"] == (1, 40, 31)
+    assert shapes["volume"] == shapes["volume-cold"] == (48, 40, 31)
+
+
+@pytest.mark.parametrize("name", ["quarter", "axial", "volume-cold", "augmented"])
+def test_a_regime_is_measured(
+    name: str, cohort: Cohort, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADIOBJECT_BENCHMARK_DIR", str(home))
+    monkeypatch.setattr(regimes, "require_clean", lambda: None)
+    monkeypatch.setattr(regimes, "RESULTS", tmp_path / "regimes.json")
+    small = regimes.Regime(
+        **(vars(regimes.REGIMES[name]) | {"workers": (0,)})
+        | ({"patch_size": (16, 16, 16)} if name in ("quarter", "augmented") else {})
+    )
+    monkeypatch.setitem(regimes.REGIMES, name, small)
+    loaders = ("radiobject", "npy", "tensorstore-cache", "memory")
+    summary = regimes.measure([name], cohort, PRESETS["tiny"], loaders)
+    rows = {row["name"]: row for row in summary["regimes"][name]["rows"]}
+    assert {row["status"] for row in rows.values()} == {"ok"}, rows
+    assert set(rows) == set(loaders)
+    page = tmp_path / "regimes.md"
+    page.write_text("<!-- regimes:begin -->\n<!-- regimes:end -->\n")
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- performance:begin -->\nold\n<!-- performance:end -->\nz\n")
+    regimes.keep(page, readme, tmp_path / "kept.json")
+    assert "| memory-mapped .npy |" in page.read_text()
+    assert summary["regimes"][name]["title"] in readme.read_text()
+    assert "old" not in readme.read_text()
+
+
+def test_tables_are_made_from_a_clean_tree_only(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.environment.uncommitted", lambda: ["setup.cfg"])
+    with pytest.raises(BenchmarkError, match=r"setup\.cfg.*commit"):
+        regimes.measure(["warm"], cohort, PRESETS["tiny"])
+
+
+def test_every_rival_cites_what_it_follows() -> None:
+    for name, kind in LOADERS.items():
+        assert kind.cites.startswith(("https://", "docs/")), name
+        assert kind.__doc__, name
