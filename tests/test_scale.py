@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 import tiledb
 
-from benchmarks.tables import write_tables
+from benchmarks.data.tables import write_tables
 from radiobject import RadiObject
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.table import Table

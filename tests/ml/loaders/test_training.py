@@ -26,7 +26,7 @@ LEARNT = 0.7
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     pytest.importorskip("nilearn")
-    from benchmarks.cohort import CohortSpec, make_cohort
+    from benchmarks.data.cohort import CohortSpec, make_cohort
 
     spec = CohortSpec(n_subjects=8, shape=(88, 88, 56))
     return make_cohort(spec, tmp_path_factory.mktemp("cohort")).subjects
