@@ -3,6 +3,7 @@
 #
 #   make test                  the test-suite
 #   make test-kernel           the gather kernel against its reference, interpreted and compiled
+#   make test-clients          other people's trainers and loaders over ours
 #   make lint                  ruff and mypy
 #   make imports               who imports whom: circles, and imports that go up
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
@@ -25,7 +26,7 @@ ROOT := $(CURDIR)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := fast,ml,dicom,s3,bench,test,docs,release
+EXTRAS := fast,ml,dicom,s3,bench,test,docs,release,clients
 QUICK_FLAG := $(if $(filter-out 0 no,$(QUICK)),--quick)
 
 # asv and pip run far from here, so the constraints travel as an absolute path. pip reads the
@@ -89,6 +90,9 @@ test-kernel: .triton/.installed
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+test-clients: $(STAMP)
+	$(BIN)/python -m pytest -m clients --timeout 200 tests/clients
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
-from multiprocessing import current_process
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -67,6 +67,7 @@ class LoaderOptions(TypedDict, total=False):
     worker_init_fn: Callable[[int], None] | None
 
 
+_START_METHODS = ("fork", "forkserver", "spawn")
 _SAMPLES = ("seed", "dtype", "pad", "pad_mode", "pad_value", "mask_pad_value", "slice_orientation")
 _VOLUMES = ("check_geometry", "across_splits")
 _ORDER = ("volumes_per_block", "volume_weights")
@@ -314,5 +315,7 @@ def _workers(wanted: object) -> int:
         raise ConfigurationError(f"num_workers must be a whole number >= 0, got {wanted!r}")
     if not isinstance(wanted, _Unchosen):
         return int(wanted)
-    # A daemon, as Dask's workers are, may have no children.
-    return 0 if current_process().daemon else min(int(wanted), processors())
+    # A daemon, as Dask's workers are, may have no children; loky's processes start only their own.
+    foreign = multiprocessing.get_start_method(allow_none=True) not in (None, *_START_METHODS)
+    childless = foreign or multiprocessing.current_process().daemon
+    return 0 if childless else min(int(wanted), processors())
