@@ -226,8 +226,8 @@ def _position(position: int, length: int) -> int:
     return position + length if position < 0 else position
 
 
-def shortened(items: Iterable[object], limit: int = 5) -> str:
+def shortened(items: Iterable[object], limit: int = 5, *, quoted: bool = True) -> str:
     """Return the first items as text, and how many more there are."""
     listed = list(items)
-    shown = ", ".join(repr(item) for item in listed[:limit])
+    shown = ", ".join(repr(item) if quoted else str(item) for item in listed[:limit])
     return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"

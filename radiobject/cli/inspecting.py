@@ -24,12 +24,13 @@ from radiobject.exceptions import AlignmentError, IntegrityError
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
 from radiobject.radi_object import RadiObject
+from radiobject.storage.io import layout
 from radiobject.storage.schema.label_index import label_index_uri
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.tiles.tile_index import TileIndex
 from radiobject.volume_collection import VolumeCollection
 
-_HIDDEN = ("obs_ids",)
+_HIDDEN = (layout.OBS_IDS,)
 
 
 @reported
@@ -143,8 +144,8 @@ def ls(
             raise typer.BadParameter("--where is about volumes; name a collection too")
         chosen = radi if limit is None else radi.head(limit)
         frame = chosen.obs_meta.read()
-        frame.insert(1, "volumes", [len(ids) for ids in map(_ids, frame["obs_ids"])])
-        frame = frame.drop(columns=["obs_ids"])
+        frame.insert(1, "volumes", [len(ids) for ids in map(_ids, frame[layout.OBS_IDS])])
+        frame = frame.drop(columns=[layout.OBS_IDS])
     else:
         volumes = radi.collection(collection)
         volumes = volumes.filter(where) if where else volumes

@@ -14,6 +14,7 @@ from radiobject.exceptions import IngestError
 from radiobject.formats.delimited import read_table
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import why_not_followed
+from radiobject.indexing import shortened
 
 SUBJECT = "obs_subject_id"
 _DATE = re.compile(r"(^|_)(acq_time|date|datetime|dob|birth)($|_)", re.IGNORECASE)
@@ -72,8 +73,7 @@ class BidsTables:
             frame = frame[~frame[SUBJECT].isin(repeated)].reset_index(drop=True)
         without = sorted(set(frame[SUBJECT]) - set(folders))
         if without:
-            more = f" and {len(without) - 3} more" if len(without) > 3 else ""
-            self.notes.append(f"{place}: no images of {', '.join(without[:3])}{more}")
+            self.notes.append(f"{place}: no images of {shortened(without, 3, quoted=False)}")
         return frame
 
     def sessions(self, subject: Path) -> Mapping[str, dict[str, Scalar]]:

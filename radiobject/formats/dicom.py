@@ -24,7 +24,7 @@ from radiobject.formats.dicom_series import DicomSeries, Outcome, RefusedSeries,
 from radiobject.formats.dicom_suv import SuvScale, suv_scale
 from radiobject.formats.discovery import NoImagesError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive, walk_files
-from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
+from radiobject.formats.image import LoadedImage, Scalar, rescale_metadata
 from radiobject.formats.metadata import DicomMetadata
 from radiobject.formats.privacy import (
     ALLOWED_KEYWORDS,
@@ -212,7 +212,7 @@ def load_series(
         metadata[TIME_AXIS] = series.axis.to_json()
     if series.frames[0].file.pixels.inverted:
         metadata["display_inverted"] = 1
-    columns = _columns(series) | geometry_columns(data.shape, affine) | source.columns()
+    columns = _columns(series) | source.columns()
     columns["source_files"] = len(stack.files)
     if suv is not None:
         columns["units"] = "g/ml"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
+from radiobject.geometry.orientation import LPS_TO_RAS
 
 ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of a direction cosine between slices of one volume."""
@@ -44,8 +45,6 @@ TILT_TOLERANCE_DEG = 0.5
 
 LATERAL_TOLERANCE_MM = 0.1
 """Largest sideways distance of a slice from the line through the first and the last."""
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def stack_slices(
     affine[:3, 1] = np.asarray(orientation[3:], float) * spacing_mm[0]
     affine[:3, 2] = step
     affine[:3, 3] = points[0]
-    return SliceStack(tuple(int(i) for i in order), _LPS_TO_RAS @ affine, warnings, assumed)
+    return SliceStack(tuple(int(i) for i in order), LPS_TO_RAS @ affine, warnings, assumed)
 
 
 def _assumed_step(

@@ -19,10 +19,11 @@ from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.engines import highdicom as hd
 from radiobject.formats.engines import pydicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
-from radiobject.formats.image import LoadedImage, Scalar, geometry_columns
+from radiobject.formats.image import LoadedImage, Scalar
 from radiobject.formats.pattern import compiled
 from radiobject.formats.source import SourceFile, read_file
 from radiobject.geometry.orientation import (
+    LPS_TO_RAS,
     OrientationInfo,
     axis_codes,
     orientation_info_to_metadata,
@@ -34,7 +35,6 @@ GRID_TOLERANCE_MM = 1e-2
 """Largest distance of a voxel from its place for two grids to be one."""
 
 _SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _FRACTION = 0.5
 _ANATOMY = ("123037004", "SCT", "Anatomical Structure")
 
@@ -122,7 +122,6 @@ def load_dicom_seg(
         data, affine = _on_grid(name, data, affine, reference.shape[:3], reference.affine)
     orientation = OrientationInfo.from_affine(affine, "dicom_iop", "header")
     columns: dict[str, Scalar] = {"modality": "SEG", "orientation_source": "dicom_iop"}
-    columns |= geometry_columns(data.shape, affine)
     columns |= SourceFile.of_bytes(name, content).columns()
     metadata: dict[str, Scalar] = dict(orientation_info_to_metadata(orientation))
     metadata["segments"] = json.dumps({str(n): vars(s) for n, s in described.items()})
@@ -282,7 +281,7 @@ def _along_normal(
         data = data[:, :, ::-1]
         turned[:3, 3] += turned[:3, 2] * (data.shape[2] - 1)
         turned[:3, 2] *= -1
-    return data, _LPS_TO_RAS @ turned
+    return data, LPS_TO_RAS @ turned
 
 
 def _on_grid(

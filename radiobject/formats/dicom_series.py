@@ -23,6 +23,7 @@ from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.metadata import DicomMetadata
 from radiobject.formats.time_axis import TimeAxis
 from radiobject.geometry.orientation import affine_to_list, axis_codes
+from radiobject.indexing import shortened
 
 _SPACING_TOLERANCE = 1e-3
 _SPECIES = frozenset(
@@ -344,8 +345,7 @@ def _check_scales(frames: Sequence[Frame]) -> None:
     absent = dict.fromkeys(
         frame.file.path.name for frame in frames if frame.slope is None and frame.intercept is None
     )
-    names = list(absent)
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    shown = shortened(absent, quoted=False)
     raise IngestError(
         f"RescaleSlope and RescaleIntercept are missing in {len(frames) - len(stated)} of "
         f"{len(frames)} slices ({shown}): their values have no known unit; restore the headers, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.ctx import get_radiobject_config
-from radiobject.geometry.orientation import affine_to_list, axis_codes, spacing_mm
+from radiobject.geometry.rescale import RESCALE_KEYS
 
 Scalar = str | int | float
 
@@ -26,7 +25,8 @@ class LoadedImage:
     affine : ndarray, shape (4, 4), float64
         Voxel index of `data` to RAS+ mm.
     columns : dict
-        Values of the obs table, by column.
+        Values of the obs table, by column, but those of the grid: the store makes them from the
+        affine and the shape, once.
     metadata : dict
         What goes into the volume array's metadata.
     rescale : tuple of float, optional
@@ -55,29 +55,11 @@ class LoadedImage:
         return (self.data * np.float64(slope) + np.float64(intercept)).astype(np.float32)
 
 
-def geometry_columns(shape: tuple[int, ...], affine: NDArray[np.float64]) -> dict[str, Scalar]:
-    """Return the obs columns that describe a grid.
-
-    ``dim_t`` is 0 for a volume without a time axis, so that (X, Y, Z) and (X, Y, Z, 1) differ.
-    """
-    spacing = spacing_mm(affine)
-    sides = (*shape, 0) if len(shape) == 3 else shape
-    columns: dict[str, Scalar] = {
-        "voxel_spacing": str(spacing),
-        "dimensions": str(tuple(int(side) for side in shape)),
-    }
-    columns |= {f"spacing_{axis}": step for axis, step in zip("xyz", spacing, strict=True)}
-    columns |= {f"dim_{axis}": int(side) for axis, side in zip("xyzt", sides, strict=True)}
-    columns["axcodes"] = "".join(axis_codes(affine))
-    columns["affine_json"] = json.dumps(affine_to_list(affine))
-    return columns
-
-
 def rescale_metadata(rescale: tuple[float, float] | None) -> dict[str, Scalar]:
     """Return the array metadata that makes a reader apply `rescale`; nothing for None."""
     if rescale is None:
         return {}
-    return {"rescale_slope": float(rescale[0]), "rescale_intercept": float(rescale[1])}
+    return {key: float(value) for key, value in zip(RESCALE_KEYS, rescale, strict=True)}
 
 
 def reorient_target(reorient: bool | None) -> str | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IngestError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.gzip_stream import AT_ONCE_BYTES, GZIP_MAGIC, gunzip_blocks
-from radiobject.formats.image import LoadedImage, Scalar, geometry_columns, rescale_metadata
+from radiobject.formats.image import LoadedImage, Scalar, rescale_metadata
 from radiobject.formats.metadata import NiftiMetadata, infer_series_type
 from radiobject.formats.nifti_export import save_nifti
 from radiobject.formats.nifti_header import (
@@ -159,9 +159,9 @@ def _image(
         data, affine = reorient_to_canonical(data, affine, reorient)
     confidence: Confidence = "unknown" if layout.source == "identity" else "header"
     orientation = OrientationInfo.from_affine(affine, layout.source, confidence)
-    header = vars(layout.columns())
+    header = layout.fields()
     columns: dict[str, Scalar] = {"series_type": infer_series_type(layout.name, layout.header)}
-    columns |= header | geometry_columns(data.shape, affine) | source.columns() | text
+    columns |= header | source.columns() | text
     metadata: dict[str, Scalar] = dict(orientation_info_to_metadata(orientation, original))
     metadata |= {f"nifti_{name}": header[name] for name in _HEADER_METADATA}
     metadata |= {"nifti_version": layout.version, "nifti_fields": layout.kept_fields()}

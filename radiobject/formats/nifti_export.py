@@ -15,14 +15,19 @@ from numpy.typing import DTypeLike, NDArray
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.formats.engines import nifti1, nifti2
 from radiobject.formats.nifti_gradients import axis_of, set_time_step, write_gradients
-from radiobject.geometry.orientation import COSINE_TOLERANCE, axis_codes, nifti_geometry
+from radiobject.geometry.orientation import (
+    COSINE_TOLERANCE,
+    MM_PER_UNIT,
+    axis_codes,
+    nifti_geometry,
+)
+from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.system.files import written_whole
 
 _NIFTI1_MAX_SIDE = 32767
 _SLAB_BYTES = 4 << 20
 _AFFINE_TOLERANCE = 1e-6
 _SCANNER, _ALIGNED = 1, 2
-_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
 _MM = 2
 
 # Fields that name a voxel axis or a slice number: wrong once the axes have moved.
@@ -148,10 +153,12 @@ def _file_shape(shape: tuple[int, ...], kept: Mapping[str, Any]) -> tuple[int, .
 
 def _set_scale(header: Any, kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """State the scale that is still to be applied to the voxels; none in the file's own words."""
-    slope = float(metadata.get("rescale_slope", 1.0))
-    intercept = float(metadata.get("rescale_intercept", 0.0))
+    slope, intercept = (
+        float(metadata.get(key, default))
+        for key, default in zip(RESCALE_KEYS, (1.0, 0.0), strict=True)
+    )
     stated = kept.get("scl_slope", 1.0)
-    if "rescale_slope" not in metadata and (stated == 0 or not np.isfinite(stated)):
+    if RESCALE_KEYS[0] not in metadata and (stated == 0 or not np.isfinite(stated)):
         slope, intercept = stated, kept["scl_inter"]
     header["scl_slope"], header["scl_inter"] = slope, intercept
 
@@ -182,7 +189,7 @@ def _set_geometry(header: Any, affine: NDArray[np.float64], metadata: Mapping[st
     from DICOM is in scanner coordinates; of any other it is only known that it is aligned.
     """
     in_units = affine.copy()
-    in_units[:3] /= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    in_units[:3] /= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     from_scanner = metadata.get("orientation_source") == "dicom_iop"
     fallback = _SCANNER if from_scanner else _ALIGNED
     sform = int(metadata.get("nifti_sform_code", 0))

@@ -21,6 +21,7 @@ from radiobject.geometry.orientation import (
     affine_to_list,
     axis_codes,
     nifti_geometry,
+    spacing_mm,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -103,26 +104,31 @@ class NiftiLayout:
             )
         return slope, intercept
 
-    def columns(self) -> NiftiMetadata:
-        """Return the header's obs columns."""
+    def fields(self) -> dict[str, Any]:
+        """Return what the header says beside the grid, by obs column."""
         header, (slope, intercept) = self.header, self.scale
         units = int(header["xyzt_units"])
-        spacing = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return {
+            "datatype": int(header["datatype"]),
+            "bitpix": int(header["bitpix"]),
+            "scl_slope": slope,
+            "scl_inter": intercept,
+            "xyzt_units": units,
+            "spatial_units": _UNITS.get(units & 7, "unknown"),
+            "qform_code": int(header["qform_code"]),
+            "sform_code": int(header["sform_code"]),
+            "orientation_source": self.source,
+            "source_path": self.name,
+        }
+
+    def columns(self) -> NiftiMetadata:
+        """Return the header's obs columns, with the grid that the file states."""
         return NiftiMetadata(
-            voxel_spacing=str(tuple(float(step) for step in spacing)),
+            voxel_spacing=str(spacing_mm(self.affine)),
             dimensions=str(self.shape),
-            datatype=int(header["datatype"]),
-            bitpix=int(header["bitpix"]),
-            scl_slope=slope,
-            scl_inter=intercept,
-            xyzt_units=units,
-            spatial_units=_UNITS.get(units & 7, "unknown"),
-            qform_code=int(header["qform_code"]),
-            sform_code=int(header["sform_code"]),
             axcodes="".join(axis_codes(self.affine)),
             affine_json=json.dumps(affine_to_list(self.affine)),
-            orientation_source=self.source,
-            source_path=self.name,
+            **self.fields(),
         )
 
     def warnings(self) -> tuple[str, ...]:

@@ -34,7 +34,11 @@ MAX_QUATERNION_LENGTH = 1.001
 
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
 _LETTERS = ("LR", "PA", "IS")
-_MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
+MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
+"""Length of the unit that the low bits of a NIfTI header's xyzt_units name."""
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From the patient's axes of DICOM to those of NIfTI and of this library."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +250,7 @@ def _invertible(matrix: NDArray[np.floating]) -> bool:
 
 def _in_mm(matrix: NDArray[np.floating], header: Any) -> NDArray[np.float64]:
     affine = np.array(matrix, dtype=np.float64)
-    affine[:3] *= _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
 
 

@@ -21,6 +21,7 @@ from radiobject.formats.image import LoadedImage, reorient_target
 from radiobject.formats.nifti import load_nifti
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.orientation import spacing_mm
+from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.ingest.ids import identified
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.rows.pandas_io import frame_rows
@@ -183,8 +184,7 @@ def _with_whole_labels(loaded: LoadedImage) -> LoadedImage:
     whole = labels_as_integers(loaded.data, loaded.rescale)
     if whole is None:
         return loaded
-    scale = ("rescale_slope", "rescale_intercept")
-    metadata = {name: value for name, value in loaded.metadata.items() if name not in scale}
+    metadata = {n: value for n, value in loaded.metadata.items() if n not in RESCALE_KEYS}
     return replace(loaded, data=whole, rescale=None, metadata=metadata)
 
 

@@ -82,7 +82,7 @@ def split_subjects(
     return {s: parts[s] for s in subject_ids}
 
 
-def parts_of(subject_ids: Sequence[str], parts: Sequence[str]) -> dict[str, list[str]]:
+def subjects_by_part(subject_ids: Sequence[str], parts: Sequence[str]) -> dict[str, list[str]]:
     """Return the subjects of each part from a table's columns, one row per subject or volume.
 
     Raises

@@ -36,6 +36,7 @@ from radiobject.formats.dicom import (
     scan_dicom,
 )
 from radiobject.formats.report import Verdict
+from radiobject.geometry.orientation import axis_codes, spacing_mm
 
 NIBABEL_FILES = Path(nib.__file__).parent / "nicom" / "tests" / "data"
 
@@ -106,7 +107,7 @@ def test_real_dose_grid() -> None:
     expected = dataset.pixel_array.transpose(2, 1, 0) * float(dataset.DoseGridScaling)
     np.testing.assert_allclose(loaded.rescaled(), expected, rtol=1e-6)
     offsets = [float(x) for x in dataset.GridFrameOffsetVector]
-    assert loaded.columns["spacing_z"] == pytest.approx(offsets[1] - offsets[0])
+    assert spacing_mm(loaded.affine)[2] == pytest.approx(offsets[1] - offsets[0])
 
 
 def test_a_folder_of_everything_gets_a_line_for_everything() -> None:
@@ -154,7 +155,7 @@ def test_reorient(tmp_path: Path) -> None:
     write_series(tmp_path)
     loaded = load_folder(tmp_path, reorient="RAS")
     np.testing.assert_array_equal(loaded.data, TRUTH[::-1, ::-1])
-    assert loaded.columns["axcodes"] == "RAS"
+    assert axis_codes(loaded.affine) == ("R", "A", "S")
     assert "original_affine" in loaded.metadata
 
 
@@ -314,7 +315,7 @@ def test_single_slice_is_warned_about(tmp_path: Path) -> None:
     write_series(tmp_path, slices=1)
     loaded = load_folder(tmp_path)
     assert loaded.shape == (6, 4, 1)
-    assert loaded.columns["spacing_z"] == 7.0
+    assert spacing_mm(loaded.affine)[2] == 7.0
     assert loaded.metadata["orientation_confidence"] == "inferred"
     assert "not measured" in loaded.warnings[0]
 
@@ -416,12 +417,13 @@ def test_fields_are_kept_by_name(tmp_path: Path) -> None:
 
 def test_obs_columns(tmp_path: Path) -> None:
     write_series(tmp_path)
-    columns = load_folder(tmp_path).columns
+    loaded = load_folder(tmp_path)
+    columns = loaded.columns
     assert (columns["modality"], columns["series_description"]) == ("CT", "Chest")
     assert columns["kvp"] == 120.0
     assert np.isnan(columns["echo_time"])
-    assert columns["voxel_spacing"] == "(1.5, 2.0, 3.0)"
-    assert columns["dimensions"] == "(6, 4, 5)"
+    assert spacing_mm(loaded.affine) == (1.5, 2.0, 3.0)
+    assert loaded.shape == (6, 4, 5)
     metadata = extract_dicom_metadata(tmp_path)
     assert metadata.voxel_spacing == "(2.0, 1.5, 7.0)"
     assert metadata.dimensions == "(4, 6, 5)"

@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 
 from radiobject.formats.dicom import load_folder
+from radiobject.geometry.orientation import spacing_mm
 
 # ---- intensity ----
 
@@ -148,7 +149,7 @@ def test_enhanced_multi_frame(times: int, tmp_path: Path) -> None:
     truth = write_enhanced(tmp_path / "IM", times=times)
     loaded = load_folder(tmp_path)
     np.testing.assert_array_equal(loaded.data, truth)
-    assert loaded.columns["spacing_z"] == 2.5
+    assert spacing_mm(loaded.affine)[2] == 2.5
     if times == 1:
         check_against_highdicom(tmp_path)
 

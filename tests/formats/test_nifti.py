@@ -17,6 +17,7 @@ from radiobject.exceptions import IngestError
 from radiobject.formats import gzip_stream, nifti
 from radiobject.formats.guards import Limits
 from radiobject.formats.nifti import load_nifti, save_nifti
+from radiobject.geometry.orientation import axis_codes, spacing_mm
 
 NIBABEL_DATA = Path(nib.__file__).parent / "tests" / "data"
 REAL_FILES = [
@@ -236,13 +237,12 @@ def test_reorient_moves_voxels_affine_and_columns_together(tmp_path: Path) -> No
     oracle = nib.as_closest_canonical(nib.load(path))
     np.testing.assert_array_equal(loaded.data, oracle.dataobj)
     np.testing.assert_array_equal(loaded.affine, oracle.affine)
-    columns = loaded.columns
-    assert columns["axcodes"] == "RAS"
-    assert (columns["dim_x"], columns["dim_y"], columns["dim_z"], columns["dim_t"]) == (3, 5, 4, 0)
-    assert (columns["spacing_x"], columns["spacing_y"], columns["spacing_z"]) == (1.5, 2.0, 2.5)
-    assert columns["voxel_spacing"] == "(1.5, 2.0, 2.5)"
-    assert columns["dimensions"] == "(3, 5, 4)"
-    np.testing.assert_array_equal(json.loads(str(columns["affine_json"])), oracle.affine)
+    assert axis_codes(loaded.affine) == ("R", "A", "S")
+    assert loaded.shape == (3, 5, 4)
+    assert spacing_mm(loaded.affine) == (1.5, 2.0, 2.5)
+    stated = json.loads(str(loaded.metadata["orientation_affine"]))
+    np.testing.assert_array_equal(stated, oracle.affine)
+    assert loaded.metadata["orientation_axcodes"] == "RAS"
     np.testing.assert_array_equal(json.loads(str(loaded.metadata["original_affine"])), AFFINE)
     save_nifti(
         tmp_path / "b.nii", loaded.data, loaded.shape, "int16", loaded.affine, loaded.metadata

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radiobject.exceptions import AlignmentError, ConfigurationError
-from radiobject.sampling.split import parts_of, split_subjects
+from radiobject.sampling.split import split_subjects, subjects_by_part
 
 PARTS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -74,6 +74,6 @@ def test_bad_subjects_are_refused():
 
 def test_members_of_the_parts():
     table = (["s1", "s1", "s2", "s3"], ["train", "train", "val", "train"])
-    assert parts_of(*table) == {"train": ["s1", "s3"], "val": ["s2"]}
+    assert subjects_by_part(*table) == {"train": ["s1", "s3"], "val": ["s2"]}
     with pytest.raises(AlignmentError, match="'s1' is in two parts"):
-        parts_of(["s1", "s1"], ["train", "val"])
+        subjects_by_part(["s1", "s1"], ["train", "val"])

@@ -11,6 +11,7 @@ import torch
 
 from radiobject._types import LabelSource
 from radiobject.exceptions import AlignmentError, SchemaError
+from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource
 
 _OBS, _SUBJECT = "obs_id", "obs_subject_id"
@@ -49,9 +50,8 @@ def load_labels(source: VolumeSource, labels: LabelSource) -> dict[str, Any] | N
         }
     missing = [obs_id for obs_id, value in found.items() if _absent(value)]
     if missing:
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         raise AlignmentError(
-            f"{len(missing)} of {len(ids)} volumes have no label: {missing[:_SHOWN]}{more}; "
+            f"{len(missing)} of {len(ids)} volumes have no label: {shortened(missing, _SHOWN)}; "
             "add them, or leave these volumes out with a filter"
         )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError, ShapeError
 from radiobject.geometry.regrid import Regrid
+from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable
 
 GEOMETRY_TOLERANCE_MM = 0.05
@@ -218,7 +219,5 @@ def _difference(first: VolumeTable, second: VolumeTable) -> str:
     return "; " + "; ".join(notes) if notes else ""
 
 
-def _listed(items: object) -> str:
-    shown = list(items)  # type: ignore[call-overload]
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more
+def _listed(items: Iterable[str]) -> str:
+    return shortened(items, _SHOWN, quoted=False)
