@@ -135,9 +135,8 @@ def test_order_is_by_position(orientation: tuple[float, ...], step: float, tmp_p
     loaded = load_folder(tmp_path)
     truth = TRUTH if step > 0 else TRUTH[:, :, ::-1]
     np.testing.assert_array_equal(loaded.data, truth)
-    columns = loaded.columns
-    assert [columns[f"spacing_{a}"] for a in "xyz"] == pytest.approx([1.5, 2.0, 3.0])
-    assert [columns[f"dim_{a}"] for a in "xyzt"] == [6, 4, 5, 0]
+    assert spacing_mm(loaded.affine) == pytest.approx((1.5, 2.0, 3.0))
+    assert loaded.shape == (6, 4, 5)
     check_against_highdicom(tmp_path)
 
 
