@@ -36,5 +36,5 @@ def test_each_life_has_ten_steps():
         ]
 
 
-def test_contributing_points_to_the_page():
-    assert "docs/design/overview.md" in (ROOT / "CONTRIBUTING.md").read_text()
+def test_the_front_page_points_to_it():
+    assert "(docs/design/overview.md)" in (ROOT / "README.md").read_text()

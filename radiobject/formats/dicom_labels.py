@@ -14,7 +14,7 @@ from radiobject.formats.dicom_parse import Fields, HeaderError, Wanted, read_hea
 from radiobject.formats.dicom_rtstruct import load_rtstruct
 from radiobject.formats.dicom_seg import load_dicom_seg
 from radiobject.formats.dicom_series import DicomSeries
-from radiobject.formats.image import LoadedImage, geometry_columns
+from radiobject.formats.image import LoadedImage
 from radiobject.geometry.orientation import (
     OrientationInfo,
     orientation_info_to_metadata,
@@ -88,8 +88,7 @@ class DicomLabels:
         data, affine = reorient_to_canonical(loaded.data, loaded.affine, reorient)
         orientation = OrientationInfo.from_affine(affine, "dicom_iop", "header")
         metadata = loaded.metadata | orientation_info_to_metadata(orientation, loaded.affine)
-        columns = loaded.columns | geometry_columns(data.shape, affine)
-        return replace(loaded, data=data, affine=affine, columns=columns, metadata=metadata)
+        return replace(loaded, data=data, affine=affine, metadata=metadata)
 
 
 def labels_of(

@@ -22,10 +22,14 @@ from radiobject.formats.dicom_header import text_of
 from radiobject.formats.dicom_parse import Fields, HeaderError, Wanted, read_header
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
-from radiobject.formats.image import LoadedImage, Scalar, geometry_columns
+from radiobject.formats.image import LoadedImage, Scalar
 from radiobject.formats.pattern import compiled
 from radiobject.formats.source import SourceFile, read_file
-from radiobject.geometry.orientation import OrientationInfo, orientation_info_to_metadata
+from radiobject.geometry.orientation import (
+    LPS_TO_RAS,
+    OrientationInfo,
+    orientation_info_to_metadata,
+)
 
 PLANE_TOLERANCE = 0.1
 """Largest distance of a contour's points from their common plane, in slices."""
@@ -38,7 +42,6 @@ _WANTED = (
     "ReferencedROINumber", "ContourSequence", "ContourGeometricType", "ContourData",
     "RTROIObservationsSequence", "RTROIInterpretedType",
 )  # fmt: skip
-_LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 _FILLED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 
 
@@ -107,7 +110,6 @@ def load_rtstruct(
             )
         labels[mask] = structure.number
     columns: dict[str, Scalar] = {"modality": "RTSTRUCT", "orientation_source": "dicom_iop"}
-    columns |= geometry_columns(labels.shape, affine)
     columns |= SourceFile.of_bytes(source.name, content).columns()
     orientation = OrientationInfo.from_affine(affine, "dicom_iop", "header")
     metadata: dict[str, Scalar] = dict(orientation_info_to_metadata(orientation))
@@ -168,7 +170,7 @@ def _mask(
     """Return which voxels a structure holds, shape (X, Y, Z)."""
     mask = np.zeros(tuple(shape), dtype=bool)
     for points in structure.contours:
-        index = points * _LPS_TO_RAS @ inverse[:3, :3].T + inverse[:3, 3]
+        index = points @ LPS_TO_RAS[:3, :3] @ inverse[:3, :3].T + inverse[:3, 3]
         planes = index[:, 2]
         if np.ptp(planes) > PLANE_TOLERANCE:
             raise IngestError(
