@@ -1,0 +1,68 @@
+"""What stands around the library says the same as the library."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def _setup() -> configparser.ConfigParser:
+    found = configparser.ConfigParser()
+    found.read(ROOT / "setup.cfg")
+    return found
+
+
+def test_the_citation_names_the_version_and_the_licence() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    metadata = _setup()["metadata"]
+    assert cited["version"] == metadata["version"]
+    assert cited["license"] == metadata["license"]
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+
+
+def test_the_command_needs_no_extra() -> None:
+    needed = _setup()["options"]["install_requires"]
+    for name in ("typer", "starlette", "uvicorn"):
+        assert f"\n{name}>=" in needed
+
+
+def test_every_python_that_is_promised_is_tested_on_every_system() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
+    matrix = workflow["jobs"]["tests"]["strategy"]["matrix"]
+    promised = [
+        line.rpartition(" ")[2]
+        for line in _setup()["metadata"]["classifiers"].splitlines()
+        if "Python :: 3." in line
+    ]
+    assert matrix["python"] == promised == ["3.11", "3.12", "3.13", "3.14"]
+    assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+
+
+def test_workflows_run_targets_that_there_are() -> None:
+    targets = {
+        line.split(":")[0]
+        for line in (ROOT / "Makefile").read_text().splitlines()
+        if line and line[0].isalpha() and ":" in line
+    }
+    places = [*(ROOT / ".github" / "workflows").glob("*.yml")]
+    assert len(places) == 4
+    called = [
+        step["run"].split()[1]
+        for path in places
+        for job in yaml.safe_load(path.read_text())["jobs"].values()
+        for step in job["steps"]
+        if step.get("run", "").startswith("make ")
+    ]
+    assert set(called) <= targets
+    assert {"docs", "dist", "compare"} <= set(called)
+
+
+def test_issue_forms_and_their_friends_are_there() -> None:
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        assert yaml.safe_load(path.read_text())
+    for name in ("CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "mkdocs.yml"):
+        assert (ROOT / name).stat().st_size > 300
