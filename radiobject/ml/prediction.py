@@ -18,6 +18,7 @@ from radiobject.exceptions import ConfigurationError, StoreExistsError
 from radiobject.ml.datasets.pairing import scan_of
 from radiobject.ml.datasets.source import VolumeTable, as_sources
 from radiobject.ml.datasets.volumes import Collections, aligned_tables
+from radiobject.ml.device.choice import predictor_device
 from radiobject.ml.provenance import Provenance, source_digest
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
 from radiobject.storage.commits.transaction import transaction
@@ -50,6 +51,7 @@ def predict_collection(
     """Do what `radiobject.ml.inference.infer_collection` says, and return where the result lies."""
     if isinstance(output, str) and output not in ("channels", "argmax"):
         raise ConfigurationError(f"output must be 'channels', 'argmax' or a function, got {output}")
+    device = predictor_device(device)
     tables = aligned_tables(as_sources(collections), geometry=True)
     uri = layout.normalise_uri(uri)
     if object_kind(uri) is not None and not resume:

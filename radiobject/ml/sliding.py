@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from radiobject import process
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.padding import Padding
+from radiobject.ml.device.driver import host_memory
+from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.sampling.blend import importance
 from radiobject.sampling.patches import check_patch_size, grid_starts
 from radiobject.storage.read.locator import VolumeLocator
@@ -101,12 +104,15 @@ def predicted_slabs(
     starts = grid_starts(shape, window.patch_size, window.overlap)
     starts = starts[starts[:, 0] + window.patch_size[0] > first_plane]
     blend = _Blend(shape, window)
-    for batch, voxels in _read_ahead(channels, starts, window):
+    size = 4 * window.batch_size * len(channels) * math.prod(window.patch_size)
+    pinned = torch.device(device).type == "cuda"
+    buffers = PrivateBuffers(size, 2, host=host_memory() if pinned else None)
+    for batch, voxels in _read_ahead(channels, starts, window, buffers):
         if blend.base is None or batch[0, 0] > blend.base:
             yield from blend.complete_to(int(batch[0, 0]), first_plane)
         with torch.no_grad():
-            predicted = predictor(torch.from_numpy(voxels).to(device))
-        blend.add(batch, _checked(predicted, voxels.shape))
+            predicted = predictor(voxels.to(device, non_blocking=True))
+        blend.add(batch, _checked(predicted, tuple(voxels.shape)))
     yield from blend.complete_to(shape[0], first_plane)
 
 
@@ -120,25 +126,33 @@ def _checked(predicted: torch.Tensor, given: tuple[int, ...]) -> NDArray[np.floa
 
 
 def _read_ahead(
-    channels: Sequence[VolumeLocator], starts: NDArray[np.int64], window: SlidingWindow
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    channels: Sequence[VolumeLocator],
+    starts: NDArray[np.int64],
+    window: SlidingWindow,
+    buffers: PrivateBuffers,
+) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
     """Yield patches of one first plane at a time, in batches; the next batch is being read."""
     rows = [starts[starts[:, 0] == x] for x in np.unique(starts[:, 0])]
     size = window.batch_size
     batches = [row[i : i + size] for row in rows for i in range(0, len(row), size)]
     with process.new_threads("windows", 1) as pool:
-        coming = pool.submit(_read, channels, batches[0], window) if batches else None
+        coming = pool.submit(_read, channels, batches[0], window, buffers) if batches else None
         for number, batch in enumerate(batches):
             voxels = coming.result()  # type: ignore[union-attr]
             if number + 1 < len(batches):
-                coming = pool.submit(_read, channels, batches[number + 1], window)
+                coming = pool.submit(_read, channels, batches[number + 1], window, buffers)
             yield batch, voxels
 
 
 def _read(
-    channels: Sequence[VolumeLocator], starts: NDArray[np.int64], window: SlidingWindow
-) -> NDArray[np.float32]:
-    voxels = np.empty((len(starts), len(channels), *window.patch_size), np.float32)
+    channels: Sequence[VolumeLocator],
+    starts: NDArray[np.int64],
+    window: SlidingWindow,
+    buffers: PrivateBuffers,
+) -> torch.Tensor:
+    shape = (len(starts), len(channels), *window.patch_size)
+    made = buffers.batch({"voxels": (shape, np.dtype(np.float32))})["voxels"]
+    voxels = made.numpy()
     pad = Padding("constant", window.pad_value)
     read_batch(
         [
@@ -153,7 +167,7 @@ def _read(
             for c, locator in enumerate(channels)
         ]
     )
-    return voxels
+    return made
 
 
 class _Blend:

@@ -46,3 +46,18 @@ def chosen_device(device: torch.device | str | int | None) -> torch.device | Non
             f"cuda:0 to cuda:{count - 1}"
         )
     return torch.device("cuda", number)
+
+
+def predictor_device(device: torch.device | str) -> torch.device:
+    """Return the device of a predictor: any that PyTorch has; a CUDA device has to be there.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no device, or a CUDA device that is not there.
+    """
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigurationError(f"device must be one of PyTorch's, got {device!r}") from error
+    return chosen_device(wanted) or wanted if wanted.type == "cuda" else wanted

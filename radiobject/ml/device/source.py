@@ -76,6 +76,48 @@ class OnDevice:
     mark: Any
 
 
+@dataclass(frozen=True)
+class DeviceReport:
+    """Where the voxels of batches on a device came from. A box is one channel of one sample.
+
+    Attributes
+    ----------
+    device : str
+        Where batches were delivered.
+    resident, registered, staged : int
+        Boxes that the device took out of its own memory, and out of the decoded cache; and boxes
+        that were read by the processor and copied.
+    bus_bytes : int
+        Bytes that went from host memory to the device for them.
+    resident_bytes, registered_bytes : int
+        Memory of the device, and of the cache, that whole volumes take.
+    slower : str or None
+        Why nothing was gathered, where that is so.
+    """
+
+    device: str
+    resident: int
+    registered: int
+    staged: int
+    bus_bytes: int
+    resident_bytes: int
+    registered_bytes: int
+    slower: str | None
+
+    @property
+    def staged_share(self) -> float:
+        """Share of boxes that were copied."""
+        boxes = self.resident + self.registered + self.staged
+        return self.staged / boxes if boxes else 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"on {self.device}: {self.resident} boxes out of its own memory, {self.registered} "
+            f"out of the decoded cache, {self.staged} copied, "
+            f"{self.bus_bytes / 1e6:.0f} MB over the bus"
+        )
+
+
 class DeviceSource:
     """Reads the batches of a dataset onto a device.
 
@@ -172,6 +214,29 @@ class DeviceSource:
     def settle(self) -> bool:
         """Wait until the cache has completed what was asked of it; for tests and measurements."""
         return self._homes.completer.wait()
+
+    def report(self) -> DeviceReport:
+        """Return where voxels came from since counting began."""
+        return DeviceReport(
+            str(self.device),
+            self.counted["resident"],
+            self.counted["registered"],
+            self.counted["staged"],
+            self.counted["bus_bytes"],
+            self.resident_bytes,
+            self.registered_bytes,
+            self._slower(),
+        )
+
+    def _slower(self) -> str | None:
+        if self._gather is None:
+            return "Triton is missing, so every batch is copied: install it"
+        if self._registrations is not None and self._registrations.refused:
+            return (
+                f"the driver registers no memory, so batches are copied: "
+                f"{self._registrations.refused}"
+            )
+        return None
 
     @property
     def resident_bytes(self) -> int:

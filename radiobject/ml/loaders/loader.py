@@ -228,12 +228,17 @@ class VolumeLoader(DataLoader):
         """Return what the loader did since it was last started, and why it starved the model."""
         here = {} if self.num_workers else _grown(self._before)
         transform = self._dataset.transform is not None
-        return self._meter.report(here, workers=self.num_workers, transform=transform)
+        source = None if self._source is None else self._source.report()
+        return self._meter.report(
+            here, workers=self.num_workers, transform=transform, device=source
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is settled before the first batch is asked for.
         self._meter, self._before = meter, _ = Meter(), stats.totals()
         meter.begin()
+        if self._source is not None:
+            self._source.counted.clear()
         run, plans = self._progress.begin()
         if self.num_workers == 0:
             batches: Iterator[Made] = LookAhead(

@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from radiobject.ml.device.source import DeviceReport
+
 STARVING_SHARE = 0.1
 """Share of its time that a training loop may wait before the report says why."""
 _COLD_CACHE = 0.8
+_STAGED = 0.2
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class LoaderReport:
         Share of tiles that needed no decoding, 0 where nothing was counted.
     hint : str or None
         One line, where the loader starved the model.
+    device : DeviceReport or None
+        Where voxels came from, of batches on a device.
     """
 
     batches: int
@@ -43,6 +48,7 @@ class LoaderReport:
     bytes_read: int
     cache_share: float
     hint: str | None
+    device: DeviceReport | None = None
 
     @property
     def wait_share(self) -> float:
@@ -65,6 +71,7 @@ class LoaderReport:
             f"waited {self.wait_share:.0%}, {self.cache_share:.0%} of tiles cached, "
             f"{self.read_amplification:.2f} bytes decoded per byte delivered"
         )
+        line = f"{line}; {self.device}" if self.device else line
         return f"{line}; {self.hint}" if self.hint else line
 
 
@@ -96,7 +103,14 @@ class Meter:
         """Add counters of the readers."""
         self._counted.update(amounts)
 
-    def report(self, amounts: Mapping[str, int], *, workers: int, transform: bool) -> LoaderReport:
+    def report(
+        self,
+        amounts: Mapping[str, int],
+        *,
+        workers: int,
+        transform: bool,
+        device: DeviceReport | None = None,
+    ) -> LoaderReport:
         """Return the report, with `amounts` the counters not yet noted."""
         counted = self._counted + Counter(dict(amounts))
         seconds = self._last - self._began if self._began is not None and self.batches else 0.0
@@ -113,11 +127,18 @@ class Meter:
             counted["bytes_decoded"],
             counted["bytes_read"],
             share,
-            _hint(share, counted, workers, transform) if starving else None,
+            _hint(share, counted, workers, transform, device) if starving else None,
+            device,
         )
 
 
-def _hint(share: float, counted: Counter[str], workers: int, transform: bool) -> str:
+def _hint(
+    share: float,
+    counted: Counter[str],
+    workers: int,
+    transform: bool,
+    device: DeviceReport | None,
+) -> str:
     if counted["fallback_reads"]:
         return (
             f"{counted['fallback_reads']} reads went through libtiledb: rewrite the volumes with "
@@ -125,6 +146,13 @@ def _hint(share: float, counted: Counter[str], workers: int, transform: bool) ->
         )
     if transform and workers == 0:
         return "the transform runs in the training process: pass num_workers"
+    if device is not None and device.slower:
+        return device.slower
+    if device is not None and device.staged_share > _STAGED and not transform:
+        return (
+            f"{device.staged_share:.0%} of boxes were copied, of volumes not whole in the cache: "
+            "a second epoch has them, or raise ReadConfig.tile_cache_size_mb"
+        )
     if share < _COLD_CACHE:
         return (
             f"only {share:.0%} of tiles came from the cache: raise "

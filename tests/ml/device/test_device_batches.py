@@ -28,7 +28,9 @@ from radiobject.ml.distributed import (
     create_distributed_dataloader,
     create_distributed_segmentation_dataloader,
 )
+from radiobject.ml.inference import infer_collection
 from radiobject.ml.loaders.buffers import PrivateBuffers
+from radiobject.ml.sliding import SlidingWindow
 from radiobject.storage.cache import registration, tile_cache
 from radiobject.storage.read import reader
 
@@ -399,6 +401,40 @@ def test_without_triton_everything_is_staged(shelf, monkeypatch, caplog):
         equal(source.hand_over(source.read(plan)), dataset.read(plan))
         source.settle()
     assert source.counted["staged"] == 12
+
+
+def test_the_report_says_where_voxels_came_from(shelf, monkeypatch):
+    from radiobject.ml.loaders import report as module
+
+    loader = create_training_dataloader(
+        shelf, batch_size=3, patch_size=PATCH, device="cpu", patches_per_volume=4
+    )
+    list(loader)
+    cold = loader.report().device
+    assert cold.staged + cold.registered == 24
+    assert cold.staged >= 1
+    assert loader._source.settle()
+    list(loader)
+    report = loader.report()
+    warm = report.device
+    assert (warm.staged, warm.registered, warm.resident) == (0, 24, 0)
+    assert warm.bus_bytes == 24 * 16**3 * 4
+    assert "on cpu: 0 boxes out of its own memory, 24 out of the decoded cache" in str(report)
+    monkeypatch.setattr(module, "STARVING_SHARE", -1.0)
+    loader._source.counted["staged"] = 24
+    assert "50% of boxes were copied" in loader.report().hint
+    loader._source._gather = None
+    assert "Triton is missing" in loader.report().hint
+    assert create_training_dataloader(shelf, patch_size=PATCH).report().device is None
+
+
+def test_inference_refuses_a_device_that_is_not_there_before_it_reads(shelf, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a device")
+    window = SlidingWindow((16, 16, 16))
+    for device, match in (("cuda", "PyTorch with CUDA"), ("no such", "one of PyTorch's")):
+        with pytest.raises(ConfigurationError, match=match):
+            infer_collection(shelf, lambda x: x, str(tmp_path / "p"), window, device=device)
 
 
 @pytest.mark.gpu
