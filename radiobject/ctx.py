@@ -206,6 +206,9 @@ class RadiObjectConfig(BaseModel):
 
         endpoint = self.s3.resolved_endpoint()
         settings: dict[str, str] = {
+            # Its handler would call the one that was there before, which is no function where a
+            # script started the process with SIGINT ignored.
+            "sm.enable_signal_handlers": "false",
             "sm.memory_budget": str(self.read.memory_budget_mb << 20),
             "sm.compute_concurrency_level": str(self.read.concurrency),
             "sm.io_concurrency_level": str(self.read.concurrency),

@@ -78,6 +78,8 @@ class Sidecars:
             raise IngestError(why)
         raw = path.read_bytes()
         refuse_placeholder(path.name, raw)
+        if not raw.strip():
+            raise IngestError("the file is empty")
         remarks: list[str] = []
         text = decode_text(raw, remarks)
         place = path.relative_to(self.home).as_posix()

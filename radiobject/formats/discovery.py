@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.links import OUTSIDE, why_not_followed
@@ -167,9 +168,15 @@ def resolve_nifti_source(
 
 
 def resolve_files(
-    source: ImageSource, subject_id_fn: SubjectIdFn | None = None, *, follow_links: bool = False
-) -> tuple[list[tuple[Path, str]], Found]:
-    """Do what `resolve_nifti_source` does, and return beside it what else was seen."""
+    source: ImageSource,
+    subject_id_fn: Callable[[Path], Any] | None = None,
+    *,
+    follow_links: bool = False,
+) -> tuple[list[tuple[Path, Any]], Found]:
+    """Do what `resolve_nifti_source` does, and return beside it what else was seen.
+
+    The function may return None for a file whose subject it does not know.
+    """
     if _is_list(source):
         given = _listed(source, subject_id_fn or stem_of)
         there = [pair for pair in given if pair[0].exists()]

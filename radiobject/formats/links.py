@@ -72,5 +72,3 @@ def refuse_placeholder(name: str, head: bytes) -> None:
             f"{name}: a page of the web, not the image: a download that asked for a login; "
             "download it again"
         )
-    if not head:
-        raise IngestError(f"{name}: the file is empty")

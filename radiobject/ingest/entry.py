@@ -17,12 +17,25 @@ from typing import Any
 import pandas as pd
 
 from radiobject.exceptions import AlignmentError, IngestError, SchemaError
-from radiobject.formats.discovery import ImageFormat, ImageSource, resolve_image_source
-from radiobject.formats.report import IngestReport
+from radiobject.formats.discovery import (
+    ImageFormat,
+    ImageSource,
+    detect_format,
+    resolve_dicom_source,
+    resolve_nifti_source,
+)
+from radiobject.formats.report import IngestReport, Verdict
 from radiobject.indexing import shortened
 from radiobject.ingest.patients import folder_subjects
-from radiobject.ingest.plan import IngestPlan, PlannedImage, checked_subjects, kept_fields
+from radiobject.ingest.plan import (
+    IngestPlan,
+    PlannedImage,
+    checked_subjects,
+    kept_fields,
+    plan_niftis,
+)
 from radiobject.ingest.run import IngestOptions, IngestRun
+from radiobject.ingest.subjects import SUBJECT_FROM
 from radiobject.rows.pandas_io import frame_schema
 from radiobject.selection import VolumeSelection
 from radiobject.storage.commits.head import COLLECTION, ROOT
@@ -72,7 +85,7 @@ def store_plan(
     _refuse_unfit(plan, settings)
     location = layout.normalise_uri(uri)
     exists = settings.exists != "raise" and dataset.is_dataset(location)
-    if append or (exists and settings.exists == "resume"):
+    if append or (exists and settings.exists in ("resume", "update")):
         with dataset.changing(DatasetStore(location), "append") as (tx, before):
             return _run_on(before, tx, plan, settings).execute()
     elif exists:
@@ -178,18 +191,31 @@ def _planned(
     if not images:
         raise ValueError("images dict cannot be empty")
     planned: list[PlannedImage] = []
+    report = IngestReport()
     uniform: set[str] = set()
     for name, source in images.items():
         layout.checked_id(name, "a collection's name")
         hint = format_hint.get(name) if isinstance(format_hint, Mapping) else format_hint
-        pairs, kind = resolve_image_source(source, hint)
+        kind = ImageFormat(hint) if hint is not None else detect_format(source)
         keep = kept_fields(kind, options.keep_fields)
         if kind is ImageFormat.DICOM:
-            uniform.add(name)
+            pairs = resolve_dicom_source(source)
             if isinstance(source, str | PathLike):
                 pairs = folder_subjects(pairs, options.subject_from)
-        planned += [PlannedImage(name, *pair, keep=keep, format=kind) for pair in pairs]
-    return IngestPlan(tuple(planned), uniform=frozenset(uniform))
+            planned += [PlannedImage(name, *pair, keep=keep, format=kind) for pair in pairs]
+            uniform.add(name)
+            continue
+        if options.on_error == "raise" and not isinstance(source, str | PathLike):
+            resolve_nifti_source(source)  # the error of a list with a path that is not there
+        part = plan_niftis(
+            {name: source},
+            subject_from=options.subject_from if options.subject_from in SUBJECT_FROM else None,
+            keep=keep,
+            follow_links=options.follow_links,
+        )
+        planned += part.images
+        report.join(part.report)
+    return IngestPlan(tuple(planned), uniform=frozenset(uniform), report=report)
 
 
 def _check_same_subjects(plan: IngestPlan, names: Sequence[str]) -> None:
@@ -201,6 +227,17 @@ def _check_same_subjects(plan: IngestPlan, names: Sequence[str]) -> None:
                 f"Subject ID mismatch: {shortened(different)} in one of the collections "
                 f"{first!r} and {other!r} only"
             )
+
+
+def _warn_of_stored(report: IngestReport) -> None:
+    """Say that an append was given files whose content is in the store already."""
+    equal = [line for line in report.lines if line.verdict is Verdict.STORED]
+    if equal:
+        warnings.warn(
+            f"{len(equal)} of {len(report.lines)} images are stored already and were left out, "
+            f"first {equal[0].source}: {equal[0].reasons[0]}",
+            stacklevel=4,
+        )
 
 
 def _warn_of_refused(report: IngestReport) -> None:
@@ -236,6 +273,8 @@ def append_images(
     with dataset.changing(data, "append") as (tx, before):
         _require_rows(plan, before, given=obs_meta is not None)
         report = _run_on(before, tx, plan, settings).execute()
+    if settings.exists == "raise":
+        _warn_of_stored(report)
     _warn_of_refused(report)
     return report
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from radiobject.exceptions import AlignmentError, RadiObjectError
 from radiobject.formats.dicom import only_series
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.guards import DEFAULT_LIMITS
-from radiobject.formats.nifti_header import located
+from radiobject.formats.readers import reader_of
+from radiobject.formats.report import ReportLine, Verdict
 from radiobject.formats.source import SourceFile, read_file
 from radiobject.ingest.plan import PlannedImage
 from radiobject.storage.ids import FreeIds
@@ -20,42 +20,79 @@ from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.subjects import Subjects
 
-_DIGEST = "source_sha256"
+_DIGEST, _NAME = "source_sha256", "source_name"
+_CHANGED = "changed since it was stored; exists='update' replaces it"
+
+
+@dataclass(eq=False)
+class _Stored:
+    """A volume that is there, and the file that it was made from."""
+
+    obs_id: str
+    sha256: str
+    name: str
+    claimed: bool = False
 
 
 @dataclass(frozen=True)
 class _Present:
-    """What is stored: ids, and for a resumed run the collection and the sources of each.
-
-    A source is the SHA-256 of its bytes, counted once per volume, by subject and collection.
-    """
+    """What is stored: ids, and the volumes per subject and collection that were asked for."""
 
     taken: set[str] = field(default_factory=set)
-    places: dict[str, str] = field(default_factory=dict)
-    sources: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    volumes: dict[tuple[str, str], list[_Stored]] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, stores: Mapping[str, CollectionStore], before: Subjects | None, *, resumed: bool
+        cls,
+        images: Sequence[PlannedImage],
+        stores: Mapping[str, CollectionStore],
+        before: Subjects | None,
     ) -> _Present:
+        """Read what the images can be compared with, and of the rest the ids alone."""
         found = cls()
-        if not resumed and before is not None:
+        known: set[str] | None = None
+        if before is not None:
             lists = before.rows[layout.OBS_IDS].to_list()
-            found.taken.update(obs_id for text in lists for obs_id in json.loads(text or "[]"))
-            return found
+            ids = [json.loads(text or "[]") for text in lists]
+            found.taken.update(obs_id for some in ids for obs_id in some)
+            subjects = before.rows[layout.SUBJECT_ID].values
+            known = {str(one) for one, some in zip(subjects, ids, strict=True) if some}
+        wanted = {i.collection for i in images if known is None or i.obs_subject_id in known}
         for name, store in stores.items():
-            if not resumed:
+            if name in wanted:
+                found._read(name, store)
+            elif before is None:
                 found.taken.update(store.position)
-                continue
-            columns = [_DIGEST] if _DIGEST in store.columns else []
-            table = store.read(columns)
-            ids, subjects = table[layout.OBS_ID].values, table[layout.SUBJECT_ID].values
-            found.places.update(dict.fromkeys(map(str, ids), name))
-            digests = table[_DIGEST].filled("") if columns else [""] * len(ids)
-            for subject, digest in zip(subjects, digests, strict=True):
-                found.sources.setdefault((str(subject), name), Counter())[str(digest)] += 1
-        found.taken.update(found.places)
         return found
+
+    def _read(self, name: str, store: CollectionStore) -> None:
+        columns = [column for column in (_DIGEST, _NAME) if column in store.columns]
+        table = store.read(columns)
+        ids, subjects = table[layout.OBS_ID].values, table[layout.SUBJECT_ID].values
+        sources = [
+            table[column].filled("") if column in columns else [""] * len(ids)
+            for column in (_DIGEST, _NAME)
+        ]
+        self.taken.update(map(str, ids))
+        for obs_id, subject, *source in zip(ids, subjects, *sources, strict=True):
+            stored = _Stored(str(obs_id), str(source[0] or ""), str(source[1] or ""))
+            self.volumes.setdefault((str(subject), name), []).append(stored)
+
+
+@dataclass
+class Assigned:
+    """The images to write with their ids, and a line for each that is not written.
+
+    `replaced` are the ids that are there already and get new voxels.
+    """
+
+    images: list[tuple[PlannedImage, str]] = field(default_factory=list)
+    lines: list[ReportLine] = field(default_factory=list)
+    replaced: set[str] = field(default_factory=set)
+
+    def leave(self, image: PlannedImage, verdict: Verdict, why: str) -> None:
+        """Say of an image that it is not written."""
+        self.lines.append(ReportLine(image.place, verdict, (why,)))
 
 
 def identified(
@@ -63,36 +100,48 @@ def identified(
     stores: Mapping[str, CollectionStore],
     before: Subjects | None,
     *,
-    resumed: bool,
-) -> Iterator[tuple[PlannedImage, str]]:
-    """Yield the images to write with their ids; when resuming, those that are there are left out.
+    exists: str,
+) -> Assigned:
+    """Give every image an id, and leave out those that are there.
 
     Parameters
     ----------
     images : sequence of PlannedImage
+        What the plan has.
     stores : mapping of str to CollectionStore
-        The collections that are there.
+        The collections as they are.
     before : Subjects, optional
         The table of their subjects, which lists every volume's id.
-    resumed : bool
-        Whether images that are stored already are left out.
+    exists : {"raise", "resume", "replace", "update"}
+        As in `IngestOptions`. What is equal to a stored volume's source, by SHA-256, is left out
+        in any case. Of a file that has changed, "resume" keeps what is stored and says so, and
+        "update" writes it anew under the same id; else it is a further scan.
 
     Raises
     ------
     AlignmentError
         If two images have one id, or one is taken.
     """
-    present = _Present.of(stores, before, resumed=resumed)
-    planned = Counter((image.obs_subject_id, image.collection) for image in images)
+    present = _Present.of(images, stores, before)
+    numbers: dict[tuple[str, str], int] = {}
+    for image in images:
+        numbers[image.key] = numbers.get(image.key, 0) + 1
     used = {image.obs_id for image in images if image.obs_id is not None} | set(present.taken)
     free = {name: FreeIds(name, used) for name in {image.collection for image in images}}
-    given: set[str] = set()
+    done, given, seen = Assigned(), set(), set()
     for image in images:
-        key = (image.obs_subject_id, image.collection)
-        if resumed and _is_there(image, present, planned[key]):
+        if isinstance(image.source, Path):
+            again = (*image.key, image.source.resolve())
+            if again in seen:
+                done.leave(image, Verdict.STORED, "given twice")
+                continue
+            seen.add(again)
+        same = _same_as(image, present, numbers[image.key], exists, done)
+        if same is True:
             continue
-        obs_id = image.obs_id or free[image.collection].next(image.obs_subject_id)
-        if obs_id in given or obs_id in present.taken:
+        obs_id = same or image.obs_id or free[image.collection].next(image.obs_subject_id)
+        taken = obs_id in present.taken and obs_id not in done.replaced
+        if obs_id in given or taken:
             there = (name for name, store in stores.items() if obs_id in store.position)
             where = next(there, image.collection)
             raise AlignmentError(
@@ -102,22 +151,49 @@ def identified(
         given.add(obs_id)
         for ids in free.values():
             ids.take(obs_id)
-        yield image, obs_id
+        done.images.append((image, obs_id))
+    return done
 
 
-def _is_there(image: PlannedImage, present: _Present, planned: int) -> bool:
-    """Return whether an image is stored; `planned` are those of its subject and collection."""
+def _same_as(
+    image: PlannedImage, present: _Present, planned: int, exists: str, done: Assigned
+) -> str | bool:
+    """Return True for an image to leave out, the id of the volume that it replaces, or False."""
+    candidates = [one for one in present.volumes.get(image.key, []) if not one.claimed]
     if image.obs_id is not None:
-        return present.places.get(image.obs_id) == image.collection
-    known = present.sources.get((image.obs_subject_id, image.collection), Counter())
-    if not known or planned == known.total() == 1:
-        return bool(known)
-    # Numbers follow the order of the files, which may have changed: ask the content.
-    digest = _digest(image)
-    if digest is None or not known[digest]:
+        candidates = [one for one in candidates if one.obs_id == image.obs_id]
+    if not candidates:
         return False
-    known[digest] -= 1
-    return True
+    resumed = exists in ("resume", "update")
+    likely = _likely(image, candidates, planned)
+    digest = _digest(image)
+    equal = next((one for one in candidates if digest and one.sha256 == digest), None)
+    if equal is None and resumed and likely is not None and not likely.sha256:
+        # Nothing tells what it was made from: its place alone says that it is there.
+        equal = likely
+    if equal is not None:
+        equal.claimed = True
+        done.leave(image, Verdict.STORED, f"stored as {equal.obs_id!r}")
+        return True
+    if not resumed or likely is None:
+        return False
+    likely.claimed = True
+    if digest is None:
+        done.leave(image, Verdict.REFUSED, "cannot be read any more; what was stored is kept")
+        return True
+    if exists == "resume":
+        done.leave(image, Verdict.CHANGED, _CHANGED)
+        return True
+    done.replaced.add(likely.obs_id)
+    return likely.obs_id
+
+
+def _likely(image: PlannedImage, candidates: Sequence[_Stored], planned: int) -> _Stored | None:
+    """Return the volume that an earlier state of this image became, where only one can be it."""
+    if image.obs_id is not None or planned == len(candidates) == 1:
+        return candidates[0]
+    named = [one for one in candidates if one.name and one.name == Path(image.place).name]
+    return named[0] if len(named) == 1 else None
 
 
 def _digest(image: PlannedImage) -> str | None:
@@ -129,7 +205,8 @@ def _digest(image: PlannedImage) -> str | None:
         elif image.format is ImageFormat.DICOM:
             paths = only_series(source).files
         else:
-            paths = tuple(dict.fromkeys(located(source)))
+            reader = reader_of(source)
+            paths = (source,) if reader is None else reader.files(source)
         parts = [SourceFile.of_bytes(path.name, read_file(path, DEFAULT_LIMITS)) for path in paths]
     except (RadiObjectError, OSError):
         # It is refused, or stops the run, when it is loaded.

@@ -6,7 +6,6 @@ hashes, and `radiobject.ingest.entry.ingest_plan` carries it out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,21 +13,21 @@ from typing import Any
 
 import pandas as pd
 
-from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError, SchemaError
+from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.formats.bids import index_bids
 from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.discovery import (
     ImageFormat,
     ImageSource,
-    nifti_stem,
-    resolve_nifti_source,
+    resolve_files,
 )
 from radiobject.formats.nifti_header import TEXT_FIELDS
 from radiobject.formats.privacy import check_keywords, keyed_id
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.indexing import shortened
 from radiobject.ingest.patients import Owned, check_patients
+from radiobject.ingest.subjects import subject_finder
 from radiobject.storage.io import layout
 
 
@@ -68,6 +67,18 @@ class PlannedImage:
     format: ImageFormat = ImageFormat.NIFTI
     subject_asked: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Subject and collection."""
+        return self.obs_subject_id, self.collection
+
+    @property
+    def place(self) -> str:
+        """What reports call it."""
+        if isinstance(self.source, Path):
+            return f"{self.collection}/{self.source.name}"
+        return self.source.folder or self.source.files[0].name
 
 
 @dataclass(frozen=True)
@@ -219,19 +230,31 @@ def plan_niftis(
     images: Mapping[str, ImageSource],
     *,
     subject_pattern: str | None = None,
+    subject_from: str | None = None,
     keep: Sequence[str] = (),
+    follow_links: bool = False,
 ) -> IngestPlan:
-    """Plan NIfTI images.
+    """Plan NIfTI images, and those of every other format of one file per volume.
 
     Parameters
     ----------
     images : mapping of str to source
         Per collection a file, a folder, a glob, or a list of (path, subject id).
     subject_pattern : str, optional
-        Regular expression searched in the file name without its ending; the subject is its first
-        group, or the whole match. Without it the subject is the whole name.
+        Regular expression searched in the file name without its ending, then in its whole path;
+        the subject is its first group, or the whole match.
+    subject_from : {"name", "parent"}, optional
+        Without a pattern the subject is the whole name, or the name of the folder. Not said, it is
+        the name, or where all files have one name, the folder that differs.
     keep : sequence of str
         Text fields of the header to keep; DICOM keywords among them are for other sources.
+    follow_links : bool
+        Follow links out of the folder that is searched.
+
+    Returns
+    -------
+    IngestPlan
+        Its report has a line for what cannot be taken, and says what else was seen.
 
     Raises
     ------
@@ -240,34 +263,26 @@ def plan_niftis(
     FileNotFoundError
         If a path does not exist or nothing matches.
     IngestError
-        If a file's name does not match the pattern.
+        If files of one name lie in several folders and it is not clear whose they are.
     """
-    subject_of = _subject_finder(subject_pattern) if subject_pattern is not None else nifti_stem
+    subject_of = subject_finder(subject_pattern, subject_from)
     kept = kept_fields(ImageFormat.NIFTI, keep)
-    return IngestPlan(
-        tuple(
-            PlannedImage(layout.checked_id(name, "a collection's name"), path, subject, keep=kept)
-            for name, source in images.items()
-            for path, subject in resolve_nifti_source(source, subject_of)
-        )
-    )
-
-
-def _subject_finder(pattern: str) -> Any:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigurationError(
-            f"the subject pattern {pattern!r} is not a regular expression: {error}"
-        ) from error
-
-    def subject_of(path: Path) -> str:
-        found = compiled.search(nifti_stem(path))
-        if found is None or not found.group():
-            raise IngestError(f"{path.name}: its name does not match the pattern {pattern!r}")
-        return (found.group(1) if compiled.groups else None) or found.group()
-
-    return subject_of
+    planned: list[PlannedImage] = []
+    report = IngestReport()
+    for name, source in images.items():
+        layout.checked_id(name, "a collection's name")
+        pairs, found = resolve_files(source, subject_of, follow_links=follow_links)
+        report.skipped |= {f"{name}/{place}": why for place, why in found.skipped.items()}
+        lines = [(place, why) for place, why in found.refused.items()]
+        for path, subject in pairs:
+            if subject is None:
+                lines.append(
+                    (path.name, f"its name does not match the pattern {subject_pattern!r}")
+                )
+            else:
+                planned.append(PlannedImage(name, path, subject, keep=kept))
+        report.extend(ReportLine(f"{name}/{at}", Verdict.REFUSED, (why,)) for at, why in lines)
+    return IngestPlan(tuple(planned), report=report)
 
 
 def plan_bids(

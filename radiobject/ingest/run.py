@@ -7,8 +7,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import pandas as pd
 
 from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
@@ -18,7 +20,7 @@ from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.image import LoadedImage, reorient_target
-from radiobject.formats.nifti import load_nifti
+from radiobject.formats.readers import load_image
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.orientation import spacing_mm
 from radiobject.geometry.rescale import RESCALE_KEYS
@@ -49,10 +51,11 @@ class IngestOptions:
     ----------
     reorient : bool, optional
         Reorient voxels to the canonical axes; None follows `OrientationConfig`.
-    exists : {"raise", "resume", "replace"}
+    exists : {"raise", "resume", "replace", "update"}
         What to do when the data set exists: refuse; add what is missing, committing in batches so
-        that an interrupted run goes on where it stopped; or make the new content its newest state
-        (older ones stay readable until `vacuum`).
+        that an interrupted run goes on where it stopped; make the new content its newest state
+        (older ones stay readable until `vacuum`); or add what is missing and replace what was made
+        from files that have changed since, in one commit.
     on_error : {"raise", "report"}
         Whether one file that cannot be read undoes everything, or is reported and left out.
     labels : sequence of str
@@ -61,6 +64,8 @@ class IngestOptions:
         Patch that training will read; tiles are fitted to it.
     keep_fields : sequence of str
         Header fields to keep beside those on the allow-list; they may identify a patient.
+    follow_links : bool
+        Read files behind links that lead out of the folder that is searched.
     progress : bool
         Show a progress bar on a terminal.
     executor : concurrent.futures.Executor, optional
@@ -81,6 +86,7 @@ class IngestOptions:
     labels: Sequence[str] = ()
     patch_size: Sequence[int] | None = None
     keep_fields: Sequence[str] = ()
+    follow_links: bool = False
     progress: bool = False
     executor: Executor | None = field(default=None, compare=False)
     subject_from: str | None = None
@@ -97,11 +103,22 @@ class IngestOptions:
     def __post_init__(self) -> None:
         _ = self.dicom
         for name, known in (
-            ("exists", ("raise", "resume", "replace")),
+            ("exists", ("raise", "resume", "replace", "update")),
             ("on_error", ("raise", "report")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+
+
+class NothingStoredError(IngestError):
+    """Every input of a new data set was refused, so that none was made; `report` says why."""
+
+    def __init__(self, report: IngestReport) -> None:
+        super().__init__(f"nothing was stored: every input was refused\n{report.to_table()}")
+        self.report = report
+
+    def __reduce__(self) -> tuple[type, tuple[IngestReport]]:
+        return type(self), (self.report,)
 
 
 @dataclass(frozen=True)
@@ -129,9 +146,9 @@ class IngestedVolume:
 
 
 def _load(image: PlannedImage, reorient: str | None, asked: DicomOptions) -> LoadedImage:
-    if image.format is ImageFormat.NIFTI:
-        return load_nifti(
-            image.source,  # type: ignore[arg-type]
+    if image.format is not ImageFormat.DICOM:
+        return load_image(
+            cast(Path, image.source),
             reorient=reorient,
             keep=image.keep,
         )
@@ -228,11 +245,13 @@ class IngestRun:
     _unwritten: list[Mapping[str, list]] = field(default_factory=list)
     _changed: set[str] = field(default_factory=set)
     _with_volumes: set[str] = field(default_factory=set)
+    _replaced: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.report = IngestReport()
         self.report.join(self.plan.report)
         self._shapes = dict(_expected_shapes(self.plan, self.stores))
+        self._known = set(self.subjects or ())
 
     def execute(self) -> IngestReport:
         """Store what the plan says, and return a line for every input."""
@@ -243,12 +262,17 @@ class IngestRun:
             given = new[layout.SUBJECT_ID]
             self._add_subjects(new)
         tasks = self._tasks()
+        if self.subjects is not None:
+            known = self.plan.subjects[layout.SUBJECT_ID].isin(self._known)
+            self._complete_subjects(self.plan.subjects[known])
         # Only a run that may be taken up again commits part of its work.
         size = _BATCH if self.options.exists == "resume" else max(1, len(tasks))
         batches = [tasks[first : first + size] for first in range(0, len(tasks), size)]
         work = (done for batch in batches for done in self._batch(batch))
         for _ in parallel.progress_bar(work, len(tasks), "ingesting", show=self.options.progress):
             pass
+        if self.tx.head is None and tasks and not self._with_volumes:
+            raise NothingStoredError(self.report)
         for place in self.made.values():
             # All of its images were refused.
             uri = layout.located(self.tx.uri, place)
@@ -263,8 +287,12 @@ class IngestRun:
         return self.report
 
     def _tasks(self) -> list[IngestTask]:
-        resumed = self.options.exists == "resume"
-        images = list(identified(self.plan.images, self.stores, self.before, resumed=resumed))
+        assigned = identified(
+            self.plan.images, self.stores, self.before, exists=self.options.exists
+        )
+        self.report.extend(assigned.lines)
+        self._replaced = assigned.replaced
+        images = assigned.images
         for name in dict.fromkeys(image.collection for image, _ in images):
             if name not in self.places | self.made:
                 self.made[name] = self._make_group(name)
@@ -302,7 +330,7 @@ class IngestRun:
             yield done
         if finished:
             self._append(finished)
-            self._publish(len(finished))
+            self._publish(sum(record.obs_id not in self._replaced for _, record in finished))
 
     def _check_shape(self, image: PlannedImage, record: VolumeRecord) -> None:
         name, shape = image.collection, record.locator.shape
@@ -358,6 +386,14 @@ class IngestRun:
         rows = _stacked(self._unwritten)
         dataset.change_subjects(self.tx, rows, pairs, before=self.before)
         self._unwritten, self.before = [], None
+
+    def _complete_subjects(self, rows: pd.DataFrame) -> None:
+        """Give subjects that are there the values that a table has for them."""
+        if rows.shape[1] > 1 and len(rows):
+            changed = dataset.update_subjects(self.tx, frame_rows(rows))
+            if changed:
+                self.pending, self.before = True, None
+                self.report.notes.append(f"{changed} values of stored subjects set from the table")
 
     def _publish(self, volumes: int) -> None:
         if self._unwritten:

@@ -11,9 +11,11 @@ import pytest
 from nibabel.quaternions import quat2mat
 from nifti_builder import coordinates, write
 
+from radiobject import RadiObject
 from radiobject.exceptions import IngestError
 from radiobject.formats.nifti import load_nifti, read_header
-from radiobject.ingest import IngestOptions, ingest_images
+from radiobject.ingest.entry import store_images
+from radiobject.ingest.run import IngestOptions
 
 _SHAPE = (4, 5, 6)
 _VOX_OFFSET = 108
@@ -72,11 +74,11 @@ def test_no_bytes_of_a_header_end_an_ingest(tmp_path: Path):
                 pairs.append((path, path.name))
     assert len(pairs) > 20
     with pytest.warns(UserWarning, match="images were refused"):
-        outcome = ingest_images(
+        report = store_images(
             str(tmp_path / "s"), {"x": pairs[:20]}, options=IngestOptions(on_error="report")
         )
-    assert outcome.radi.x.obs_ids == ["good_x"]
-    assert len(outcome.report.refused) == 19
+    assert RadiObject(str(tmp_path / "s")).x.obs_ids == ["good_x"]
+    assert len(report.refused) == 19
 
 
 def test_an_error_of_any_type_is_the_line_of_its_file(tmp_path: Path, monkeypatch):
@@ -93,13 +95,13 @@ def test_an_error_of_any_type_is_the_line_of_its_file(tmp_path: Path, monkeypatc
     monkeypatch.setattr(nifti, "parse_header", failing)
     pairs = [(path, path.stem) for path in paths]
     with pytest.warns(UserWarning, match="1 of 3 images"):
-        outcome = ingest_images(
+        report = store_images(
             str(tmp_path / "s"), {"x": pairs}, options=IngestOptions(on_error="report")
         )
-    assert outcome.radi.x.obs_ids == ["a_x", "c_x"]
-    (line,) = outcome.report.refused
+    assert RadiObject(str(tmp_path / "s")).x.obs_ids == ["a_x", "c_x"]
+    (line,) = report.refused
     assert line.source == "x/b.nii"
     assert "OverflowError" in line.reasons[0]
     with pytest.raises(IngestError, match=r"b\.nii.*OverflowError"):
-        ingest_images(str(tmp_path / "t"), {"x": pairs})
+        store_images(str(tmp_path / "t"), {"x": pairs})
     assert not (tmp_path / "t").exists()

@@ -175,11 +175,13 @@ def test_append_adds_subjects_collections_and_columns(scans, tmp_path):
     with pytest.raises(ValueError, match="images dict cannot be empty"):
         radi.append({})
     assert len(radi.history()) == 1
-    radi.append(new, obs_meta=pd.DataFrame({"obs_subject_id": ["a"], "age": [7], "arm": ["x"]}))
-    assert radi.CT.obs_ids == ["a_CT", "b_CT", "b_CT_acq-1"]
+    rows = pd.DataFrame({"obs_subject_id": ["a"], "age": [7], "arm": ["x"]})
+    with pytest.warns(UserWarning, match="1 of 3 images are stored already.*CT/b.nii.gz"):
+        radi.append(new, obs_meta=rows)
+    assert radi.CT.obs_ids == ["a_CT", "b_CT"]
     assert radi.obs_meta.read(["age", "arm"])["arm"].isna().tolist() == [False, True]
     assert radi.obs_meta.read()["obs_ids"].tolist() == [
-        '["a_CT", "a_seg"]', '["b_CT", "b_CT_acq-1"]',
+        '["a_CT", "a_seg"]', '["b_CT"]',
     ]  # fmt: skip
     check_volume(radi.CT["a_CT"], "a")
     radi.validate(checksums=True)

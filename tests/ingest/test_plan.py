@@ -106,7 +106,7 @@ def test_keyed_ids_leave_no_trace_of_the_old_ones(bids: Path, tmp_path: Path) ->
     radi = ingest_plan(str(store), plan).radi
     radi.validate()
     again = ingest_plan(str(store), plan_bids(bids).with_keyed_ids(KEY), RESUME)
-    assert again.report.lines == []
+    assert {line.verdict for line in again.report.lines} == {Verdict.STORED}
     assert len(again.radi) == 2
     assert len(radi.T1w) == 3
     first = radi.obs_meta.read().set_index("age").loc[44, "obs_subject_id"]
@@ -132,7 +132,9 @@ def test_resume_adds_what_is_missing_by_content_and_not_by_number(tmp_path: Path
 
     ingest_plan(store, plan("b"))
     done = ingest_plan(store, plan("ab"), RESUME)
-    assert [line.source for line in done.report.lines] == ["CT/a.nii.gz"]
+    assert [(line.source, line.verdict) for line in done.report.lines] == [
+        ("CT/b.nii.gz", Verdict.STORED), ("CT/a.nii.gz", Verdict.ACCEPTED),
+    ]  # fmt: skip
     radi = ingest_plan(store, plan("cab"), RESUME).radi
     stored = {radi.CT[i].to_numpy().tobytes() for i in radi.CT.obs_ids}
     assert stored == {scan.tobytes() for scan in scans.values()}
@@ -149,6 +151,10 @@ def test_append_numbers_further_scans_and_needs_a_data_set(tmp_path: Path) -> No
     ingest_plan(store, plan)
     with pytest.raises(StoreExistsError):
         ingest_plan(store, plan)
+    again = ingest_plan(store, plan, append=True)
+    assert again.radi.CT.obs_ids == ["s1_CT"]
+    assert again.report.counts["stored"] == 1
+    nifti(tmp_path / "s1.nii.gz", 2)
     radi = ingest_plan(store, plan, append=True).radi
     assert radi.CT.obs_ids == ["s1_CT", "s1_CT_acq-1"]
     radi.validate()
@@ -264,8 +270,11 @@ def test_subjects_come_from_a_pattern_and_a_table(tmp_path: Path) -> None:
         plan.with_subjects(meta[1:])
     with pytest.raises(SchemaError, match="obs_subject_id"):
         plan.with_subjects(pd.DataFrame({"grade": ["high"]}))
+    other = plan_niftis({"T1": tmp_path / "in"}, subject_pattern="CT-(.*)")
+    assert not other.images
+    assert all("does not match" in line.reasons[0] for line in other.report.refused)
     with pytest.raises(IngestError, match="does not match"):
-        plan_niftis({"T1": tmp_path / "in"}, subject_pattern="CT-(.*)")
+        ingest_plan(str(tmp_path / "no"), other)
     with pytest.raises(ConfigurationError, match="regular expression"):
         plan_niftis({"T1": tmp_path / "in"}, subject_pattern="(")
 

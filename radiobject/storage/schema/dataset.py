@@ -158,6 +158,33 @@ def add_subjects(uri: str, rows: Mapping[str, Sequence[Any]], clock: Clock) -> N
     table.write(fitted_columns(table, complete, clock), clock.tick())
 
 
+def update_subjects(tx: Transaction, rows: Mapping[str, Sequence[Any]]) -> int:
+    """Set values of subjects that have a row; missing ones in `rows` leave what is stored.
+
+    Returns
+    -------
+    int
+        How many values are not what they were.
+    """
+    table = Table(layout.join(tx.uri, layout.OBS_META), tx.timestamp)
+    names = [name for name in rows if name not in (layout.SUBJECT_ID, layout.OBS_IDS)]
+    _, columns = table.schema_now()
+    before = table.read(list(columns))
+    position = {subject: row for row, subject in enumerate(before[layout.SUBJECT_ID].values)}
+    chosen = np.asarray([position[subject] for subject in rows[layout.SUBJECT_ID]], dtype=np.intp)
+    after = {name: column.take(chosen).to_list() for name, column in before.items()}
+    changed = 0
+    for name in names:
+        old = after.get(name, [None] * len(chosen))
+        new = [was if value is None else value for was, value in zip(old, rows[name], strict=True)]
+        changed += sum(was != value for was, value in zip(old, new, strict=True))
+        after[name] = new
+    if changed:
+        now = Table(layout.join(tx.uri, layout.OBS_META))
+        now.write(fitted_columns(now, after, tx.clock), tx.clock.tick())
+    return changed
+
+
 def change_obs_ids(
     tx: Transaction,
     added: Iterable[tuple[str, str]] = (),
