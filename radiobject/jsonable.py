@@ -9,6 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 
 def plain(value: Any) -> Any:
     """Return `value` as JSON has it: NaN is null, a NumPy number a number, a path a string."""
@@ -25,8 +27,10 @@ def plain(value: Any) -> Any:
             return value.isoformat()
         case Path():
             return str(value)
+    if value is pd.NA:
+        return None
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     if isinstance(value, Iterable):
         return [plain(item) for item in value]
-    return None if value != value else str(value)  # NaT and NA differ from themselves
+    return None if value != value else str(value)  # NaT differs from itself

@@ -6,6 +6,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from radiobject import __version__
 from radiobject.cli import changing, exporting, ingesting, inspecting, measuring, scanning, viewing
@@ -13,6 +14,20 @@ from radiobject.cli.reporting import ExitCode, settings
 
 _CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 done in part (inputs were
 refused); 5 the data set is damaged or inconsistent; 6 another writer holds it; 130 interrupted."""
+
+_ANYWHERE = ("--quiet", "-q", "--debug")
+
+
+class _Commands(TyperGroup):
+    """The commands; options of the whole program may stand behind the command too."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Parse the words of a command line."""
+        end = args.index("--") if "--" in args else len(args)
+        ours = [word for word in args[:end] if word in _ANYWHERE]
+        rest = [word for word in args[:end] if word not in _ANYWHERE]
+        return super().parse_args(ctx, [*ours, *rest, *args[end:]])
+
 
 app = typer.Typer(
     name="radiobject",
@@ -22,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown" if sys.stdout.isatty() else None,
     context_settings={"help_option_names": ["-h", "--help"]},
+    cls=_Commands,
 )
 
 

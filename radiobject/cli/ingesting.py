@@ -14,14 +14,23 @@ import typer
 
 from radiobject import process
 from radiobject.cli.options import AsJson, Uri, Workers
-from radiobject.cli.reporting import ExitCode, emit, note, reported, settings, show_progress
+from radiobject.cli.reporting import (
+    ExitCode,
+    emit,
+    in_options,
+    note,
+    reported,
+    settings,
+    show_progress,
+)
 from radiobject.cli.scanning import counting, parse_selection, read_plan, show_plan
 from radiobject.cli.sources import Source, parse_source, plan_of, read_key, read_subjects
 from radiobject.formats.dicom_options import DicomOptions
-from radiobject.formats.report import IngestReport
+from radiobject.formats.report import IngestReport, Verdict
 from radiobject.ingest.entry import IngestOptions
 from radiobject.ingest.plan import IngestPlan, join_plans
 from radiobject.ingest.plan_dicom import plan_table
+from radiobject.ingest.run import NothingStoredError
 from radiobject.ingestion import ingest_plan
 
 _INGEST_EXAMPLES = """
@@ -43,6 +52,7 @@ class Exists(StrEnum):
     FAIL = "raise"
     RESUME = "resume"
     REPLACE = "replace"
+    UPDATE = "update"
 
 
 class OnError(StrEnum):
@@ -75,10 +85,12 @@ class SuvKind(StrEnum):
 
 
 class SubjectFrom(StrEnum):
-    """Where the subject of a DICOM series is taken from."""
+    """Where a subject is taken from: of a DICOM series, or of an image file."""
 
     FOLDER = "folder"
     PATIENT_ID = "PatientID"
+    NAME = "name"
+    PARENT = "parent"
 
 
 Sources = Annotated[
@@ -111,12 +123,13 @@ ObsMeta = Annotated[
 ]
 SubjectPattern = Annotated[
     str | None,
-    typer.Option(metavar="REGEX", help="The subject in a NIfTI file's name: group 1, or all of it"),
+    typer.Option(metavar="REGEX", help="The subject in a name or path: group 1, or all of it"),
 ]
 FromField = Annotated[
     SubjectFrom | None,
     typer.Option(
-        help="The subject of a DICOM series; without it the folder, checked against PatientID."
+        help="The subject of a DICOM series: folder or PatientID; without it the folder, checked "
+        "against PatientID. The subject of an image file: its name or the parent folder."
     ),
 ]
 Select = Annotated[
@@ -148,6 +161,9 @@ LabelsFrom = Annotated[
 LabelName = Annotated[
     str | None,
     typer.Option(metavar="PATTERN", help="Names of the segments to take from --labels-from."),
+]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Read files behind links out of their folder.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be stored, and end.")]
 PlanTable = Annotated[
@@ -187,6 +203,7 @@ class _Arguments:
     suv: SuvKind | None
     labels_from: list[LabelKind]
     label_name: str | None
+    follow_links: bool = False
 
     @property
     def dicom(self) -> DicomOptions:
@@ -213,6 +230,7 @@ class _Arguments:
 
     def _of_sources(self, sources: list[str]) -> IngestPlan:
         parsed: list[Source] = [parse_source(text, self.kind.value) for text in sources]
+        self._refuse_what_applies_to_none(parsed)
         select = dict(map(parse_selection, self.select))
         named = next((source for source in parsed if source.name is not None), None)
         if select and named is not None:
@@ -230,10 +248,31 @@ class _Arguments:
                         labels_from=[kind.value for kind in self.labels_from],
                         label_name=self.label_name,
                         progress=progress,
+                        follow_links=self.follow_links,
                     )
                     for source in parsed
                 ]
             )
+
+    def _refuse_what_applies_to_none(self, sources: list[Source]) -> None:
+        """Refuse an option that none of the sources has a use for."""
+        kinds = {source.kind for source in sources}
+        files = any(s.kind not in ("bids", "dicom") and not s.listed for s in sources)
+        of_files = self.subject_from in (SubjectFrom.NAME, SubjectFrom.PARENT)
+        found = ", ".join(sorted({"list" if s.listed else s.kind for s in sources}))
+        for option, given, applies in (
+            ("--subject-pattern", self.subject_pattern, files),
+            ("--subject-from " + (self.subject_from or ""), self.subject_from,
+             files if of_files else "dicom" in kinds),
+            ("--select", self.select, "dicom" in kinds),
+            ("--allow-tilt", self.allow_tilt, "dicom" in kinds),
+            ("--drop-aborted", self.drop_aborted, "dicom" in kinds),
+            ("--clip-padding", self.clip_padding, "dicom" in kinds),
+            ("--suv", self.suv, "dicom" in kinds),
+            ("--labels-from", self.labels_from, "dicom" in kinds),
+        ):  # fmt: skip
+            if given and not applies:
+                raise typer.BadParameter(f"{option} does not apply: the sources are {found}")
 
     def options(self, exists: str, executor: Executor | None) -> IngestOptions:
         """Return the library's options."""
@@ -244,6 +283,7 @@ class _Arguments:
             on_error=self.on_error.value,
             labels=tuple(self.labels),
             patch_size=parse_patch_size(self.patch_size),
+            follow_links=self.follow_links,
             progress=show_progress(),
             executor=executor,
         )
@@ -277,6 +317,9 @@ def ingest(
     exists: Annotated[Exists, typer.Option(help="Where a data set lies already.")] = Exists.FAIL,
     resume: Annotated[bool, typer.Option("--resume", help="Short for --exists resume.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Short for --exists replace.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Resume, and replace what changed since it was stored.")
+    ] = False,
     kind: Format = Kind.AUTO,
     labels: Labels = None,
     obs_meta: ObsMeta = None,
@@ -298,16 +341,18 @@ def ingest(
     suv: Suv = None,
     labels_from: LabelsFrom = None,
     label_name: LabelName = None,
+    follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a data set from NIfTI, DICOM or BIDS."""
-    if resume and replace:
-        raise typer.BadParameter("--resume and --replace exclude each other")
-    chosen = Exists.RESUME if resume else Exists.REPLACE if replace else exists
+    if sum((resume, replace, update)) > 1:
+        raise typer.BadParameter("--resume, --replace and --update exclude each other")
+    short = ((resume, Exists.RESUME), (replace, Exists.REPLACE), (update, Exists.UPDATE))
+    chosen = next((meant for asked, meant in short if asked), exists)
     arguments = _Arguments(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
-        clip_padding, suv, labels_from or [], label_name,
+        clip_padding, suv, labels_from or [], label_name, follow_links,
     )  # fmt: skip
     if dry_run:
         show_plan(arguments.plan(sources or [], plan))
@@ -342,13 +387,14 @@ def append(
     suv: Suv = None,
     labels_from: LabelsFrom = None,
     label_name: LabelName = None,
+    follow_links: FollowLinks = False,
     as_json: AsJson = False,
 ) -> None:
     """Add volumes and subjects to a data set; a subject's further scans are numbered."""
     arguments = _Arguments(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
-        clip_padding, suv, labels_from or [], label_name,
+        clip_padding, suv, labels_from or [], label_name, follow_links,
     )  # fmt: skip
     if dry_run:
         show_plan(arguments.plan(sources or [], plan))
@@ -372,7 +418,12 @@ def _carry_out(
 
     with threads(workers) as executor:
         options = arguments.options(exists.value, executor)
-        outcome = ingest_plan(uri, plan, options, append=append)
+        try:
+            outcome = ingest_plan(uri, plan, options, append=append)
+        except NothingStoredError as error:
+            if report_file is not None:
+                _write_report(report_file, error.report)
+            raise
     report = outcome.report
     if report_file is not None:
         _write_report(report_file, report)
@@ -391,10 +442,12 @@ def _write_report(path: Path, report: IngestReport) -> None:
 
 def _summarise(report: IngestReport, what: str) -> None:
 
-    doubtful = [line for line in report.lines if line.reasons]
-    if doubtful:
-        shown = IngestReport(doubtful, without_volumes=report.without_volumes)
-        note(shown.to_table().rsplit("\n", 1)[0])
+    doubtful = [x for x in report.lines if x.reasons and x.verdict is not Verdict.STORED]
+    shown = IngestReport(
+        doubtful, report.skipped, report.without_volumes, report.faults, report.notes
+    )
+    if shown.says_something:
+        note(in_options(shown.to_table().rsplit("\n", 1)[0]))
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
     skipped = f", {len(report.skipped)} files skipped" if report.skipped else ""
     print(f"{what}: {counts}{skipped}")

@@ -143,7 +143,10 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
             # What reads our output has gone: say nothing more, not even when Python flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(ExitCode.PIPE_CLOSED) from None
-        except (RadiObjectError, OSError, ValueError, KeyError, ImportError) as error:
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, a person at a terminal gets a line that says what happened.
             if settings.debug:
                 traceback.print_exc()
             _report(error)
@@ -164,9 +167,39 @@ def exit_code(error: BaseException) -> ExitCode:
     return ExitCode.FAILED
 
 
+_OPTIONS = {
+    "pass exists='resume' or 'replace' where offered": "give --resume, --update or --replace",
+    "pass exists='skip' or 'replace'": "give --exists skip or --exists replace",
+    "exists='resume'": "--resume",
+    "exists='replace'": "--replace",
+    "exists='update'": "--update",
+    "on_error='report'": "--on-error report",
+    "say which with format_hint": "say which with --format",
+    "format_hint": "--format",
+    "follow_links=True": "--follow-links",
+    "subject_from='parent'": "--subject-from parent",
+    "subject_pattern": "--subject-pattern",
+    "subject_from": "--subject-from",
+    "allow_tilt=True": "--allow-tilt",
+    "obs_meta required": "--obs-meta required",
+    "pass break_lock=True": "run `radiobject unlock`",
+}
+
+
+def in_options(text: str) -> str:
+    """Return a message of the library in the words of the command line."""
+    for name, option in _OPTIONS.items():
+        if name in text:
+            text = text.replace(name, option)
+    return text
+
+
 def _report(error: BaseException) -> None:
     # A KeyError's text is the repr of its message.
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    message = in_options(message)
+    if not isinstance(error, RadiObjectError | OSError | ValueError | KeyError | ImportError):
+        message = f"{type(error).__name__}: {message}; --debug shows where"
     if settings.json:
         record = {"error": {"type": type(error).__name__, "message": message}}
         print(json.dumps(record, ensure_ascii=False), file=sys.stderr)
@@ -177,4 +210,5 @@ def _report(error: BaseException) -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     if not settings.quiet and not settings.json:
-        err().print(Text.assemble(("warning: ", "yellow"), visible(str(message))))
+        said = visible(in_options(str(message)))
+        err().print(Text.assemble(("warning: ", "yellow"), said))

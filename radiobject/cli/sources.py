@@ -11,13 +11,15 @@ import pandas as pd
 
 from radiobject.cli.reporting import note
 from radiobject.exceptions import ConfigurationError, IngestError
+from radiobject.formats.bids import looks_like_bids
+from radiobject.formats.delimited import read_table
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.discovery import ImageSource, detect_format
 from radiobject.ingest.plan import IngestPlan, plan_bids, plan_niftis
 from radiobject.ingest.plan_dicom import plan_dicoms
+from radiobject.ingest.subjects import SUBJECT_FROM
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
-_BIDS_MARKS = ("dataset_description.json", "participants.tsv")
 _SUBJECT_COLUMNS = ("obs_subject_id", "participant_id", "subject_id", "subject")
 
 
@@ -39,6 +41,11 @@ class Source:
     place: str
     kind: str
 
+    @property
+    def listed(self) -> bool:
+        """Whether a table says what the images are and whose."""
+        return self.place.startswith("@")
+
 
 def parse_source(text: str, kind: str = "auto") -> Source:
     """Return what a command line's ``[NAME=]SOURCE`` means.
@@ -58,7 +65,7 @@ def parse_source(text: str, kind: str = "auto") -> Source:
 def _kind_of(place: str) -> str:
 
     folder = Path(place)
-    if folder.is_dir() and any((folder / mark).is_file() for mark in _BIDS_MARKS):
+    if looks_like_bids(folder):
         return "bids"
     if place.startswith("@"):
         return detect_format(read_list(Path(place[1:]))).value
@@ -76,6 +83,7 @@ def plan_of(
     labels_from: Sequence[str] = (),
     label_name: str | None = None,
     progress: Callable[[int], None] | None = None,
+    follow_links: bool = False,
 ) -> IngestPlan:
     """Return the plan to ingest one source."""
     if source.kind == "bids":
@@ -83,18 +91,25 @@ def plan_of(
             raise ConfigurationError(
                 f"{source.name}={source.place}: a BIDS folder names its collections itself"
             )
-        return plan_bids(source.place, keep=keep)
+        return plan_bids(source.place, keep=keep, follow_links=follow_links)
     if source.kind == "dicom":
         root = read_list(Path(source.place[1:])) if source.place.startswith("@") else source.place
         return plan_dicoms(
-            root, source.name, subject_from=subject_from, keep=keep, options=dicom, select=select,
-            labels_from=labels_from, label_name=label_name, progress=progress,
+            root, source.name, subject_from=None if subject_from in SUBJECT_FROM else subject_from,
+            keep=keep, options=dicom, select=select, labels_from=labels_from,
+            label_name=label_name, progress=progress,
         )  # fmt: skip
     images: ImageSource = source.place
     if source.place.startswith("@"):
         images = read_list(Path(source.place[1:]))
     name = source.name or _folder_name(source.place)
-    return plan_niftis({name: images}, subject_pattern=subject_pattern, keep=keep)
+    return plan_niftis(
+        {name: images},
+        subject_pattern=subject_pattern,
+        subject_from=subject_from if subject_from in SUBJECT_FROM else None,
+        keep=keep,
+        follow_links=follow_links,
+    )
 
 
 def _folder_name(place: str) -> str:
@@ -123,15 +138,10 @@ def read_subjects(path: Path) -> pd.DataFrame:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-
-    separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-    if not path.is_file():
-        raise FileNotFoundError(f"no table at {path}")
-    text = dict.fromkeys(_SUBJECT_COLUMNS, "str")
-    try:
-        return pd.read_csv(path, sep=separator, dtype=text, na_values=["n/a"])
-    except ValueError as error:
-        raise IngestError(f"{path.name}: damaged table ({error})") from error
+    read = read_table(path, text={*_SUBJECT_COLUMNS, "path"})
+    for said in read.remarks:
+        note(f"note: {said}")
+    return read.frame
 
 
 def _subject_column(table: pd.DataFrame, path: Path) -> str:

@@ -25,6 +25,8 @@ from radiobject.geometry.orientation import (
 )
 
 _LOG = logging.getLogger(__name__)
+# nibabel's remarks are for who asks for them: without a handler Python prints them to stderr.
+_LOG.addHandler(logging.NullHandler())
 _HOPELESS = 40
 
 FORMS_TOLERANCE_MM = 0.1

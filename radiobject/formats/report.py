@@ -109,6 +109,11 @@ class IngestReport:
         """The lines that become no volume."""
         return [line for line in self.lines if line.verdict is Verdict.REFUSED]
 
+    @property
+    def says_something(self) -> bool:
+        """Whether there is anything to tell beside numbers."""
+        return bool(self.lines or self.skipped or self.faults or self.notes or self.without_volumes)
+
     def to_dict(self) -> dict[str, object]:
         """Return plain values for JSON."""
         return {
@@ -129,12 +134,19 @@ class IngestReport:
         head = ("verdict", "files", "shape", "spacing mm", "series", "source", "why")
         rows = [head] + [_cells(line) for line in self.lines]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
-        text = [
-            "  ".join(
-                [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]
-            )
-            for row in rows
-        ]
+        text = (
+            []
+            if not self.lines
+            else [
+                "  ".join(
+                    [
+                        *(cell.ljust(width) for cell, width in zip(row, widths, strict=False)),
+                        row[-1],
+                    ]
+                )
+                for row in rows
+            ]
+        )
         text += [f"skipped   {name}: {why}" for name, why in self.skipped.items()]
         text += [f"fault     {name}: {why}" for name, why in self.faults.items()]
         text += [f"note      {said}" for said in self.notes]
