@@ -418,7 +418,10 @@ def append_to_collection(
         else:
             run = _run_on(DatasetStore(owner, head=tx.head), tx, plan, settings)
             _check_known_subjects(plan, run)
-        return run.execute()
+        report = run.execute()
+    if settings.exists == "raise":
+        _warn_of_stored(report)
+    return report
 
 
 def _check_known_subjects(plan: IngestPlan, run: IngestRun) -> None:
