@@ -57,7 +57,8 @@ def create_app(radi: RadiObject, token: str, hosts: list[str]) -> App:
     def plane(request: Request) -> Any:
         given = request.query_params
         place = catalog.locate(*_named(request))
-        voxels = read_plane(place, int(given["axis"]), int(given["index"]), int(given.get("t", 0)))
+        where = (int(given["axis"]), int(given["index"]), int(given.get("t", 0)))
+        voxels = read_plane(place, *where, labels=given.get("labels") == "1")
         little = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
         headers = {"X-Dtype": voxels.dtype.name, "X-Shape": ",".join(map(str, voxels.shape))}
         return Response(little.tobytes(), media_type="application/octet-stream", headers=headers)

@@ -11,14 +11,17 @@ import numpy as np
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
 from radiobject.radi_object import RadiObject
-from radiobject.sampling.labels import MAX_CLASSES
+from radiobject.sampling.labels import MAX_CLASSES, delivered_labels
 from radiobject.storage.io.layout import OBS_IDS, base_name
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.viewer.planes import plane_views, wire_dtype
+from radiobject.viewer.planes import plane_views, read_plane, wire_dtype
 from radiobject.viewer.tiles import tile_index_of
 from radiobject.volume_collection import VolumeCollection
 
-_SAME_PLACE_MM = 1e-3
+_SAME_PLACE_MM = 0.05
+"""As for loaders: a mask that they pair with an image is shown on it."""
+_ALIKE = 0.5
+"""Share of labelled voxels whose neighbour is the same; an 8-bit image has far fewer."""
 _LABEL_KINDS = "biu"
 _KEPT_LOCATORS = 1024
 
@@ -115,23 +118,46 @@ class Catalog:
         for name in one.collection_names:
             volumes = one.collection(name)
             for other, place in zip(volumes.locators(), volumes.affines(), strict=True):
-                same = other.shape[:3] == locator.shape[:3] and np.allclose(
-                    place, affine, rtol=0, atol=_SAME_PLACE_MM
+                shape = locator.shape[:3]
+                same = (
+                    other.shape[:3] == shape and _apart_mm(place, affine, shape) <= _SAME_PLACE_MM
                 )
                 if same and other.uri != locator.uri and _may_be_labels(other):
-                    found.append({"collection": name, "obs_id": other.obs_id})
+                    found.append({"collection": name, "obs_id": other.obs_id, "labels": 1})
         return found
 
 
+def _apart_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return how far apart two affines put the corners of a volume, at most."""
+    corners = np.array([[*(np.array(i) * (np.array(shape) - 1)), 1] for i in np.ndindex(2, 2, 2)])
+    return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
+
+
 def _may_be_labels(locator: VolumeLocator) -> bool:
-    """Return whether a volume can be a label mask: 3-D, small numbers, none negative."""
+    """Return whether a volume can be a label mask: 3-D, few whole numbers in connected regions."""
     stored = locator.numpy_dtype
-    if locator.rescale is not None or stored.kind not in _LABEL_KINDS or len(locator.shape) != 3:
+    if stored.kind not in _LABEL_KINDS or len(locator.shape) != 3:
         return False
-    if stored.itemsize == 1 and stored.kind != "i":
-        return True
     index = tile_index_of(locator)
-    return index is not None and index.minimum.min() >= 0 and index.maximum.max() <= MAX_CLASSES
+    if index is None or not index.minimum.size:
+        return False
+    ends = np.array([index.minimum.min(), index.maximum.max()])
+    low, high = sorted(delivered_labels(ends, locator.rescale).tolist())
+    return low >= 0 and high <= MAX_CLASSES and _in_regions(locator)
+
+
+@lru_cache(_KEPT_LOCATORS)
+def _in_regions(locator: VolumeLocator) -> bool:
+    """Return whether the middle planes hold whole numbers, most of them beside their like."""
+    alike = labelled = 0
+    for axis, side in enumerate(locator.shape[:3]):
+        values = read_plane(locator, axis, side // 2, labels=True)
+        if values.dtype.kind == "f" and (values % 1).any():
+            return False
+        inside = values[:, :-1] != 0
+        labelled += int(inside.sum())
+        alike += int((inside & (values[:, :-1] == values[:, 1:])).sum())
+    return alike >= _ALIKE * labelled
 
 
 def _tiling(locator: VolumeLocator) -> dict[str, Any] | None:

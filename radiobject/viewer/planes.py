@@ -11,6 +11,7 @@ import numpy.typing as npt
 from radiobject.exceptions import BoundsError
 from radiobject.geometry.box import Box
 from radiobject.geometry.orientation import axis_directions, spacing_mm
+from radiobject.sampling.labels import delivered_labels
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import read_into
 
@@ -104,8 +105,12 @@ def wire_dtype(locator: VolumeLocator) -> np.dtype:
     return stored if stored.name in _WIRE else np.dtype("float64")
 
 
-def read_plane(locator: VolumeLocator, axis: int, index: int, t: int = 0) -> npt.NDArray[Any]:
+def read_plane(
+    locator: VolumeLocator, axis: int, index: int, t: int = 0, *, labels: bool = False
+) -> npt.NDArray[Any]:
     """Return one plane of a volume in its units, its two axes in the order of the volume's.
+
+    With `labels`, values that rounding alone made uneven are whole: see `delivered_labels`.
 
     Raises
     ------
@@ -122,6 +127,11 @@ def read_plane(locator: VolumeLocator, axis: int, index: int, t: int = 0) -> npt
     start, stop = [0, 0, 0, t], [*shape[:3], t + 1]
     start[axis], stop[axis] = index, index + 1
     box = Box(tuple(start[: len(shape)]), tuple(stop[: len(shape)]))
-    out = np.empty(box.shape, wire_dtype(locator))
-    read_into(locator, box, out, rescale=locator.units)
+    if labels and locator.rescale is not None:
+        stored = np.empty(box.shape, locator.numpy_dtype)
+        read_into(locator, box, stored)
+        out = delivered_labels(stored, locator.rescale)
+    else:
+        out = np.empty(box.shape, wire_dtype(locator))
+        read_into(locator, box, out, rescale=locator.units)
     return out.reshape([n for other, n in enumerate(shape[:3]) if other != axis])

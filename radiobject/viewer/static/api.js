@@ -23,12 +23,13 @@ export async function json(name, parameters = {}) {
 // A plane of a volume: {data, shape}, its two axes in the order of the volume's. Those last used
 // are kept; a promise is kept too, so that one plane is never asked for twice.
 export function plane(volume, axis, index, t) {
-  const key = `${volume.collection}\n${volume.obs_id}\n${axis}\n${index}\n${t}`;
+  const labels = volume.labels ?? 0;
+  const key = `${volume.collection}\n${volume.obs_id}\n${labels}\n${axis}\n${index}\n${t}`;
   let found = planes.get(key);
   if (found) {
     planes.delete(key);
   } else {
-    found = fetchPlane({ collection: volume.collection, volume: volume.obs_id, axis, index, t });
+    found = fetchPlane({ collection: volume.collection, volume: volume.obs_id, labels, axis, index, t });
     found.catch(() => planes.delete(key));
     if (planes.size >= KEPT_PLANES) planes.delete(planes.keys().next().value);
   }
