@@ -123,7 +123,7 @@ class Catalog:
                     other.shape[:3] == shape and _apart_mm(place, affine, shape) <= _SAME_PLACE_MM
                 )
                 if same and other.uri != locator.uri and _may_be_labels(other):
-                    found.append({"collection": name, "obs_id": other.obs_id, "labels": 1})
+                    found.append({"collection": name, "obs_id": other.obs_id})
         return found
 
 

@@ -214,7 +214,7 @@ async function draw() {
       const index = state.cursor[box.view.axis];
       const wish = (box.wish = (box.wish ?? 0) + 1);
       const late = () => wish !== box.wish || volume !== state.volume;
-      const coming = overlay ? plane(overlay, box.view.axis, index, 0) : null;
+      const coming = overlay ? plane({ ...overlay, labels: 1 }, box.view.axis, index, 0) : null;
       const voxels = await currentPlane(box, volume);
       if (late()) return;
       box.paint(voxels, state.low, state.high);
