@@ -1,6 +1,6 @@
 """dcm2niix as a second oracle: what it makes of real series equals what we load.
 
-It is not on PyPI: ``apt-get install dcm2niix``. Without it these tests are skipped.
+The program comes with the package of its name. Without it these tests are skipped.
 """
 
 from __future__ import annotations
@@ -8,24 +8,35 @@ from __future__ import annotations
 import gzip
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_builder import NIBABEL_FILES, write_mosaics
+from dicom_builder import (
+    NIBABEL_FILES,
+    set_pixels,
+    slice_pixels,
+    write_mosaics,
+    write_series,
+)
+from pydicom.uid import MRImageStorage
 
 from radiobject.formats.dicom import load_series, scan_dicom
+from radiobject.formats.time_axis import TimeAxis
 from radiobject.geometry.orientation import reorient_to_canonical
 
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 SERIES = PYDICOM_FILES / "dicomdirtests"
 
+PROGRAM = shutil.which("dcm2niix", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        shutil.which("dcm2niix") is None,
+        PROGRAM is None,
         reason="dcm2niix is not installed: the second DICOM oracle DID NOT RUN",
     ),
 ]
@@ -41,7 +52,16 @@ def converted(files: list[Path], tmp_path: Path) -> tuple[np.ndarray, np.ndarray
         (tmp_path / "in" / f"{index}.dcm").write_bytes(
             gzip.decompress(content) if packed else content
         )
-    command = ["dcm2niix", "-b", "n", "-z", "n", "-o", str(tmp_path / "out"), str(tmp_path / "in")]
+    command = [
+        str(PROGRAM),
+        "-b",
+        "n",
+        "-z",
+        "n",
+        "-o",
+        str(tmp_path / "out"),
+        str(tmp_path / "in"),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (result,) = (tmp_path / "out").glob("*.nii")
     image = nib.load(result)
@@ -83,3 +103,50 @@ def test_mosaics_equal_dcm2niix(tmp_path: Path) -> None:
     loaded = load_series(scan_dicom(tmp_path / "in")[1][0], reorient="RAS")
     np.testing.assert_array_equal(loaded.data, expected)
     np.testing.assert_allclose(loaded.affine, expected_affine, atol=1e-3)
+
+
+def four(folder: Path, edit, *, by_slice: bool = False, times: int = 3) -> list[Path]:
+    """A classic 4-D series whose images only `edit` and InstanceNumber tell apart."""
+    uid = pydicom.uid.generate_uid()
+    for t in range(times):
+
+        def at(ds: pydicom.Dataset, s: int, t: int = t) -> None:
+            ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
+            ds.Modality, ds.Manufacturer, ds.EchoTime = "MR", "GE MEDICAL SYSTEMS", 30.0
+            ds.StudyDate, ds.StudyTime, ds.SeriesNumber = "20250101", "101010", 5
+            ds.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+            ds.InstanceNumber = 1 + (s * times + t if by_slice else t * 5 + s)
+            set_pixels(ds, slice_pixels(8, 8, s) + 1000 * t)
+            edit(ds, t, s)
+
+        write_series(
+            folder, names=[f"{t}-{s}.dcm" for s in range(5)], series_uid=uid, edit=at, slope=None,
+            rows=8, columns=8,
+        )  # fmt: skip
+    return sorted(folder.iterdir())
+
+
+def plain(ds: pydicom.Dataset, t: int, s: int) -> None:
+    ds.RepetitionTime = 2000.0
+
+
+def directed(ds: pydicom.Dataset, t: int, s: int) -> None:
+    ds.RepetitionTime, ds.DiffusionBValue = 4000.0, (0.0, 700.0, 700.0)[t]
+    ds.DiffusionGradientOrientation = [[0.0, 0.0, 0.0], [0.6, 0.0, 0.8], [0.0, 1.0, 0.0]][t]
+    ds.AcquisitionNumber = 1
+
+
+@pytest.mark.parametrize("by_slice", [False, True])
+@pytest.mark.parametrize("edit", [plain, directed], ids=["plain", "diffusion"])
+def test_four_dimensions_equal_dcm2niix(edit, by_slice: bool, tmp_path: Path) -> None:
+    files = four(tmp_path / "source", edit, by_slice=by_slice)
+    expected, expected_affine = converted(files, tmp_path)
+    loaded = load_series(scan_dicom(tmp_path / "in")[1][0], reorient="RAS")
+    assert loaded.shape == (8, 8, 5, 3)
+    np.testing.assert_array_equal(loaded.data, expected)
+    np.testing.assert_allclose(loaded.affine, expected_affine, atol=1e-3)
+    (header,) = [nib.load(one).header for one in (tmp_path / "out").glob("*.nii")]
+    axis = TimeAxis.from_json(str(loaded.metadata["time_axis"]))
+    assert header["pixdim"][4] == pytest.approx(axis.step_s)
+    for b_values in (tmp_path / "out").glob("*.bval"):
+        np.testing.assert_allclose(np.loadtxt(b_values), axis.b_values)
