@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence as Items
 
 from radiobject.formats.dicom import load_folder
 from radiobject.formats.dicom_parse import HeaderError, Wanted, read_header
+from radiobject.geometry.orientation import spacing_mm
 
 NUCLEAR = "1.2.840.10008.5.1.4.1.1.20"
 DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
@@ -48,7 +49,7 @@ def test_reconstructed_nuclear_medicine(step: float, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.data, truth if step > 0 else truth[:, :, ::-1])
     last = loaded.affine @ [0, 0, 0 if step > 0 else 4, 1]
     np.testing.assert_allclose(last[:3], [10, -20, -30])
-    assert loaded.columns["spacing_z"] == 3.0
+    assert spacing_mm(loaded.affine)[2] == 3.0
 
 
 def test_other_nuclear_medicine_is_refused_with_its_kind(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_grid_of_united_imaging(tmp_path: Path) -> None:
     write_series(tmp_path, slices=1, slope=None, edit=edit)
     loaded = load_folder(tmp_path)
     np.testing.assert_array_equal(loaded.data, volume(6, 4, 5))
-    assert loaded.columns["spacing_z"] == 4.0
+    assert spacing_mm(loaded.affine)[2] == 4.0
     np.testing.assert_allclose(loaded.affine[:3, 3], [10, -20, -30])
 
 
