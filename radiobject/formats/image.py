@@ -1,4 +1,4 @@
-"""A volume as a file door delivers it: voxels, geometry, table columns and array metadata."""
+"""A volume as it was read from files: voxels, affine, table columns and array metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intensity scales: applied at the door when integers stay integers, else kept for the reader."""
+"""Intensity scales: applied on the way in where integers stay integers, else kept for reads."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def predict_collection(
     spool: str | Path | None = None,
     run_id: str = "",
 ) -> str:
-    """Do what `radiobject.ml.inference.infer_collection` says, and return where the result lies."""
+    """Predict every volume by sliding window into a collection, and return its address."""
     if isinstance(output, str) and output not in ("channels", "argmax"):
         raise ConfigurationError(f"output must be 'channels', 'argmax' or a function, got {output}")
     device = predictor_device(device)

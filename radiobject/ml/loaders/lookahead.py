@@ -148,7 +148,7 @@ class _ReorderBuffer:
             return self._next_plan()
 
     def deliver(self, number: int, ready: _Ready | Exception) -> None:
-        """Lay down a batch, or the error in its place: then nothing more is claimed."""
+        """Store a batch, or the error in its place: then nothing more is claimed."""
         with self._changed:
             self._ready[number] = ready
             self._closed |= isinstance(ready, Exception)

@@ -1,4 +1,4 @@
-"""The one door through which voxels leave the store."""
+"""Voxels on their way out of the store: every read ends here."""
 
 from __future__ import annotations
 

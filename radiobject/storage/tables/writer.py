@@ -1,4 +1,4 @@
-"""The one door through which voxels enter the store."""
+"""Voxels on their way into the store: every write goes through `write_volume`."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def inside_tile(index: TileIndex, number: int, stored: Buffer, label: str) -> np
 
 
 def usable_sum(total: np.ndarray) -> np.ndarray:
-    """Tell which floating-point sums are sums: neither NaN nor at the limit where TileDB stops."""
+    """Return which floating-point sums are sums: neither NaN nor at the limit of TileDB."""
     return np.abs(total) < np.finfo(np.float64).max
 
 
