@@ -173,7 +173,7 @@ def resolve_files(
     *,
     follow_links: bool = False,
 ) -> tuple[list[tuple[Path, Any]], Found]:
-    """Do what `resolve_nifti_source` does, and return beside it what else was seen.
+    """Return what `resolve_nifti_source` returns, and beside it what else was seen.
 
     The function may return None for a file whose subject it does not know.
     """
