@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -115,6 +116,12 @@ def _keyed(labels: pd.DataFrame | Mapping[str, Any]) -> Mapping[str, Any]:
     values = [c for c in table.columns if c not in (_OBS, _SUBJECT)]
     if not values:
         raise SchemaError("a label table needs a column beside its ids")
+    if len(values) > 1:
+        warnings.warn(
+            f"the label table has the columns {values}; the first, {values[0]!r}, is the label and "
+            "the others are not delivered",
+            stacklevel=5,
+        )
     twice = table.index[table.index.duplicated()].unique()
     if len(twice):
         raise AlignmentError(f"the label table has several rows for {list(twice[:_SHOWN])}")

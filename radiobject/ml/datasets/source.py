@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -154,6 +155,7 @@ def as_sources(
     ConfigurationError
         If there is none, or two have the same name.
     """
+    _refuse_what_is_no_collection(collections)
     if isinstance(collections, Mapping):
         named = list(collections.items())
     elif hasattr(collections, "locators"):
@@ -164,6 +166,7 @@ def as_sources(
     if not named:
         raise ConfigurationError("At least one collection required, got none")
     for _, source in named:
+        _refuse_what_is_no_collection(source)
         if not hasattr(source, "locators"):
             raise ConfigurationError(f"a collection of volumes is needed, got {source!r}")
     names = [name for name, _ in named]
@@ -172,6 +175,21 @@ def as_sources(
             f"channels need different names, got {names}; pass a mapping of name to collection"
         )
     return dict(named)
+
+
+def _refuse_what_is_no_collection(given: object) -> None:
+    """Say what to pass in place of an address or of a whole data set."""
+    if isinstance(given, str | PurePath):
+        raise ConfigurationError(
+            f"a collection of volumes is needed, got the address {str(given)!r}: open it, as "
+            "VolumeCollection(uri) or RadiObject(uri).CT"
+        )
+    names = getattr(given, "collection_names", None)
+    if names is not None:
+        raise ConfigurationError(
+            "a collection of volumes is needed, got a data set: take one of its collections "
+            f"{list(names)}, or several as channels, as radi.{next(iter(names), 'CT')}"
+        )
 
 
 def _name(source: object, position: int) -> str:

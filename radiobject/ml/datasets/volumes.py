@@ -236,8 +236,8 @@ def _with_placement(config: DatasetConfig, wanted: bool | float | Placement) -> 
         wanted = Foreground(ratio=float(wanted))
     if config.loading_mode != LoadingMode.PATCH:
         raise ConfigurationError(
-            f"foreground_sampling places patches; loading_mode is {config.loading_mode}, "
-            "give patch_size"
+            f"foreground_sampling places patches, and a sample is a {config.loading_mode}: give "
+            "patch_size, and leave slice_orientation out"
         )
     return replace(config, placement=wanted)
 

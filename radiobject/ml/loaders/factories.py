@@ -158,7 +158,14 @@ def create_validation_dataloader(
         collections, config, labels, transform, **volume_options(options)
     )
     return _build(
-        dataset, _in_order(dataset), options, batch_size, num_workers, pin_memory, False, last=True
+        dataset,
+        _in_order(dataset, options),
+        options,
+        batch_size,
+        num_workers,
+        pin_memory,
+        False,
+        last=True,
     )
 
 
@@ -179,7 +186,14 @@ def create_inference_dataloader(
         collections, make_config(options, None, 1), None, transform, **volume_options(options)
     )
     return _build(
-        dataset, _in_order(dataset), options, batch_size, num_workers, pin_memory, False, last=True
+        dataset,
+        _in_order(dataset, options),
+        options,
+        batch_size,
+        num_workers,
+        pin_memory,
+        False,
+        last=True,
     )
 
 
@@ -277,8 +291,11 @@ def _gathers(dataset: StoredDataset, options: LoaderOptions) -> bool:
     return options.get("device") is not None and dataset.transform is None
 
 
-def _in_order(dataset: StoredDataset) -> EpochSampler:
-    return EpochSampler(dataset, shuffle=False, tail="uneven")
+def _in_order(dataset: StoredDataset, options: LoaderOptions) -> EpochSampler:
+    """Return the order of validation and inference; options of another order are refused."""
+    return EpochSampler(
+        dataset, shuffle=False, tail="uneven", fixed_epoch=True, **_chosen(options, _ORDER)
+    )
 
 
 def make_config(

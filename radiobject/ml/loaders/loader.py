@@ -236,9 +236,9 @@ class VolumeLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is settled before the first batch is asked for.
         self._meter, self._before = meter, _ = Meter(), stats.totals()
-        meter.begin()
         if self._source is not None:
             self._source.counted.clear()
+        since = meter.begin()  # what starting takes is waited for, too
         run, plans = self._progress.begin()
         if self.num_workers == 0:
             batches: Iterator[Made] = LookAhead(
@@ -247,7 +247,7 @@ class VolumeLoader(DataLoader):
         else:
             batches = self._from_workers(plans, meter)
         try:
-            yield from self._counted(self._delivered(batches), run, meter)
+            yield from self._counted(self._delivered(batches), run, meter, since)
         finally:
             run.under_way = False
 
@@ -339,10 +339,11 @@ class VolumeLoader(DataLoader):
             workers.ring.pin(self._host)
         return workers
 
-    def _counted(self, batches: Iterator[Made], run: Run, meter: Meter) -> Iterator[Any]:
+    def _counted(
+        self, batches: Iterator[Made], run: Run, meter: Meter, since: float
+    ) -> Iterator[Any]:
         """Deliver batches, and keep the books: time, progress, receipt."""
         while True:
-            since = meter.begin()
             try:
                 batch, plans = next(batches)
             except StopIteration:
@@ -354,6 +355,7 @@ class VolumeLoader(DataLoader):
             self._progress.delivered(run)
             meter.delivered(sum(map(len, plans)), since)
             yield batch
+            since = meter.begin()
         run.over = True
         report = self.report()
         if report.hint:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from ml_shelf import affine_of, check_patch, coordinates, make_mask
 
+from radiobject.exceptions import ConfigurationError
 from radiobject.ml import (
     DatasetConfig,
     LoadingMode,
@@ -153,3 +154,29 @@ def test_plans_and_storage_need_no_torch():
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_what_is_no_collection_is_named(shelf, radi):
+    with pytest.raises(ConfigurationError, match=r"address 's3://b/ct': open it"):
+        VolumeCollectionDataset("s3://b/ct")
+    with pytest.raises(ConfigurationError, match=r"a data set: take one .*radi\.CT"):
+        VolumeCollectionDataset(radi)
+    with pytest.raises(ConfigurationError, match="address"):
+        VolumeCollectionDataset([shelf, "elsewhere"])
+
+
+def test_options_that_would_do_nothing_are_refused(shelf, pair):
+    from radiobject.ml import (
+        create_inference_dataloader,
+        create_segmentation_dataloader,
+        create_validation_dataloader,
+    )
+
+    for make in (create_validation_dataloader, create_inference_dataloader):
+        for option in ({"volume_weights": [1.0] * 6}, {"volumes_per_block": 2}):
+            with pytest.raises(ConfigurationError, match="would do nothing"):
+                make(shelf, num_workers=0, **option)
+    with pytest.raises(ConfigurationError, match="leave slice_orientation out"):
+        create_segmentation_dataloader(
+            *pair, foreground_sampling=True, slice_orientation="axial", num_workers=0
+        )

@@ -87,3 +87,9 @@ def test_other_labels_stay_as_they_are(shelf):
     (batch,) = create_training_dataloader(shelf, sites, 6, (8, 8, 8), num_workers=0)
     assert batch["label"] == [sites[i] for i in batch["obs_id"]]
     assert VolumeCollectionDataset(shelf, labels=sites)[3]["label"] == "B"
+
+
+def test_a_second_label_column_is_not_left_out_in_silence(shelf):
+    table = pd.DataFrame({"obs_id": shelf.obs_ids, "y": range(6), "z": range(6)})
+    with pytest.warns(UserWarning, match="the first, 'y', is the label"):
+        assert list(load_labels(shelf, table).values()) == list(range(6))

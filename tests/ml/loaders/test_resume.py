@@ -156,3 +156,28 @@ def test_torchdatas_own_loader_over_our_dataset(shelf, whole, workers):
 def test_no_receipt_unless_asked(shelf):
     with pytest.raises(ConfigurationError, match="receipt=True"):
         loader(shelf).receipt()
+
+
+def test_a_restored_position_holds_for_its_own_epoch_only(shelf, whole):
+    first = loader(shelf)
+    for number, _ in enumerate(first):
+        if number == 4:
+            break
+    state = first.state_dict()
+    assert (state["epoch"], state["consumed"]) == (0, 10)
+    for chosen, expected in ((0, whole[0][5:12]), (1, whole[0][12:])):
+        again = loader(shelf)
+        again.load_state_dict(state)
+        again.sampler.set_epoch(chosen)
+        assert again.state_dict()["consumed"] == (0 if chosen else 10)
+        assert digests(again) == expected
+        assert again.epoch == chosen + 1
+
+
+def test_the_state_at_the_last_batch_is_that_of_the_next_epoch(shelf):
+    """With what drop_last leaves out, or without: nothing is left for this rank."""
+    for drop_last, size in ((True, 5), (False, 5), (True, 4)):
+        run = loader(shelf, batch_size=size, drop_last=drop_last)
+        states = [run.state_dict() for _ in run]
+        assert [s["epoch"] for s in states] == [0] * (len(run) - 1) + [1]
+        assert states[-1]["consumed"] == 0
