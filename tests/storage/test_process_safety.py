@@ -20,6 +20,7 @@ from radiobject.storage.io import libtiledb
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables import writer
+from radiobject.system import common_memory
 
 # Forking beside running threads is what these tests are about.
 pytestmark = [
@@ -237,8 +238,8 @@ def test_versions_with_other_tables_share_no_arena():
     tables = (arena._HEADER, arena._PROCESS, arena._VOLUME)
     assert arena.magic_of(*tables) == arena.MAGIC
     other = np.dtype([*arena._VOLUME.descr[:-2], arena._VOLUME.descr[-1]])
-    fd = os.memfd_create("radiobject-other-tables", os.MFD_ALLOW_SEALING)
-    arena.format_arena(fd, 1 << 20)
+    fd = common_memory.make_memory_file("radiobject-other-tables", arena.VIRTUAL_BYTES)
+    arena.format_arena(common_memory.MemoryFile(fd, arena.VIRTUAL_BYTES), 1 << 20)
     assert arena.is_arena(fd)
     os.pwrite(fd, arena.magic_of(*tables[:2], other).to_bytes(8, "little"), 0)
     assert not arena.is_arena(fd)

@@ -1,19 +1,18 @@
-"""The shared memory of the decoded-tile cache: one per user and machine, and never a file.
+"""The memory of the decoded-tile cache: one arena for all processes that can have it in common.
 
-The arena is an anonymous memory file (memfd). A process finds the one that others of the same
-user hold through ``/proc/<pid>/fd`` and opens it there, so that fork, forkserver, spawn and
-unrelated programs share it alike. It has no name in any file system: when the last process that
-holds it ends, however it ends, the kernel frees every byte. Only the user can open it.
+On Linux that is every process of the user: the arena is an anonymous memory file, which they find
+in each other. Elsewhere it is a section of the user's session, or memory that the processes which
+this one starts are given (`radiobject.system.common_memory`). None of them leaves anything behind,
+however its processes end.
 
-Layout, in a sparse file of which only pages that were allocated exist: a header, a table of
-processes, a directory of volumes (open addressing), then one region per volume.
+Layout: a header, a table of processes, a directory of volumes (open addressing), then one region
+per volume. In a sparse file only pages that were allocated exist, so it may be larger than all
+memory; other memory is as large as what it may take.
 See docs/design/decoded-cache.md.
 """
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import threading
 import time
@@ -24,13 +23,15 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from radiobject.system.huge_pages import map_shared
+from radiobject.system.common_memory import CommonMemory
+from radiobject.system.files import read_at
+from radiobject.system.memory import PAGE
 from radiobject.system.processes import pid_namespace, start_time
 
 VIRTUAL_BYTES = 1 << 42
 PROCESSES = 256
-VOLUMES = 1 << 16
-PAGE = mmap.PAGESIZE
+_MOST_VOLUMES = {True: 1 << 16, False: 1 << 12}
+"""Of a sparse arena, and of one that has all of its memory."""
 
 _HEADER = np.dtype(
     [
@@ -54,6 +55,7 @@ _VOLUME = np.dtype(
         ("size", "u8"),
         ("charged", "u8"),
         ("reserved", "u8"),
+        ("allocated", "u8"),
         ("users", "u1", PROCESSES),
     ]
 )
@@ -80,28 +82,29 @@ def _round_up(size: int) -> int:
 
 _PROCESS_AT = PAGE
 _VOLUME_AT = _PROCESS_AT + _round_up(PROCESSES * _PROCESS.itemsize)
-_DATA_AT = _VOLUME_AT + _round_up(VOLUMES * _VOLUME.itemsize)
 
 
-def format_arena(fd: int, default_budget: int) -> None:
-    """Make an empty arena of a new memory file."""
-    os.ftruncate(fd, VIRTUAL_BYTES)
-    # Nobody can cut it short, so a page that was allocated stays readable.
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    os.posix_fallocate(fd, 0, _VOLUME_AT)
-    header = np.zeros(1, _HEADER)
-    header["namespace"], header["next"] = pid_namespace(), _DATA_AT
+def _data_at(sparse: bool) -> int:
+    return _VOLUME_AT + _round_up(_MOST_VOLUMES[sparse] * _VOLUME.itemsize)
+
+
+def bytes_for(budget: int) -> int:
+    """Return the size of an arena that is not sparse: tables, tiles, and background among them."""
+    return _data_at(False) + _round_up(budget + budget // 2)
+
+
+def format_arena(memory: CommonMemory, default_budget: int) -> None:
+    """Make an empty arena of new memory."""
+    memory.allocate(0, _VOLUME_AT)
+    header: np.ndarray = np.frombuffer(memory.mapping, _HEADER, 1, memory.first)
+    header["namespace"], header["next"] = pid_namespace(), _data_at(memory.sparse)
     header["default_budget"] = default_budget
     header["magic"] = MAGIC
-    os.pwrite(fd, header.tobytes(), 0)
 
 
 def is_arena(fd: int) -> bool:
-    """Return whether a memory file is an arena of this user and of the same process ids."""
-    status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_size != VIRTUAL_BYTES:
-        return False
-    header = np.frombuffer(os.pread(fd, _HEADER.itemsize, 0), _HEADER)[0]
+    """Return whether a memory file is an arena of these tables and of the same process ids."""
+    header = np.frombuffer(read_at(fd, _HEADER.itemsize, 0), _HEADER)[0]
     return int(header["magic"]) == MAGIC and int(header["namespace"]) == pid_namespace()
 
 
@@ -110,14 +113,19 @@ class Arena:
 
     Everything that changes the tables holds `locked`, which excludes other threads and other
     processes; reading voxels needs no lock.
+
+    Parameters
+    ----------
+    memory : CommonMemory
+        New, or one that `format_arena` has made an arena of.
     """
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._map, self._first = map_shared(fd, VIRTUAL_BYTES)
+    def __init__(self, memory: CommonMemory) -> None:
+        self.common = memory
+        self._places = _MOST_VOLUMES[memory.sparse]
         self._header = self.view(0, (1,), _HEADER)
         self._processes = self.view(_PROCESS_AT, (PROCESSES,), _PROCESS)
-        self._volumes = self.view(_VOLUME_AT, (VOLUMES,), _VOLUME)
+        self._volumes = self.view(_VOLUME_AT, (self._places,), _VOLUME)
         self._thread_lock = threading.RLock()
         self._depth = 0
         self._slot: int | None = None
@@ -137,14 +145,19 @@ class Arena:
         with self._thread_lock:
             # A volume can be released by a finalizer while its thread is in here.
             if not self._depth:
-                fcntl.lockf(self.fd, fcntl.LOCK_EX)
+                self.common.lock()
             self._depth += 1
             try:
                 yield
             finally:
                 self._depth -= 1
                 if not self._depth:
-                    fcntl.lockf(self.fd, fcntl.LOCK_UN)
+                    self.common.unlock()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it was made an arena of these tables."""
+        return int(self._header["magic"][0]) == MAGIC
 
     @property
     def charged(self) -> int:
@@ -158,8 +171,15 @@ class Arena:
 
     @property
     def resident(self) -> int:
-        """Bytes of memory that the arena takes, tables and background included."""
-        return os.fstat(self.fd).st_blocks * 512
+        """Bytes of memory that the arena takes, tables and background included.
+
+        Where the system does not tell, those that were given to the volumes in it.
+        """
+        taken = self.common.taken()
+        if taken is None:
+            given = (int(self._volumes[place]["allocated"]) for place in self._used_places())
+            return _VOLUME_AT + sum(given)
+        return taken
 
     def attach(self, key: bytes, size: int, head: int) -> tuple[int, int] | None:
         """Find or make the region of a volume and mark it as used by this process.
@@ -189,16 +209,17 @@ class Arena:
                 return None
             row = self._volumes[found]
             if row["state"] != _USED:
-                offset = int(self._header["next"][0])
-                if offset + _round_up(size) > VIRTUAL_BYTES:
+                offset = self._room_for(_round_up(size))
+                if offset is None:
                     return None
-                os.posix_fallocate(self.fd, offset, head)
+                self.common.allocate(offset, head)
                 row["key"] = np.frombuffer(key, np.uint8)
                 row["offset"], row["size"] = offset, size
                 row["charged"] = row["reserved"] = 0
+                row["allocated"] = _round_up(head)
                 row["users"] = 0
                 row["state"] = _USED
-                self._header["next"] = offset + _round_up(size)
+                self._header["next"] = max(self._header["next"], offset + _round_up(size))
                 self._header["spanned"] += np.uint64(size)
                 self._header["volumes"] += np.uint64(1)
             elif int(row["size"]) != size:
@@ -281,32 +302,51 @@ class Arena:
         self._header["refused"] = 0
         return True
 
-    def allocate(self, offset: int, size: int) -> None:
-        """Give memory to a part of the arena, so that touching it cannot fail.
+    def allocate(self, entry: int, offset: int, size: int) -> None:
+        """Give memory to a part of a volume's region, so that touching it cannot fail.
 
         Raises
         ------
         OSError
             If there is none.
         """
-        os.posix_fallocate(self.fd, offset, size)
+        self.common.allocate(offset, size)
+        row = self._volumes[entry]
+        row["allocated"] = min(int(row["allocated"]) + size, int(row["size"]))
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return a part of the arena as an array."""
         count = int(np.prod(shape, dtype=np.int64))
-        return np.frombuffer(self._map, dtype, count, self._first + offset).reshape(shape)
+        return np.frombuffer(self.common.mapping, dtype, count, self.common.first + offset).reshape(
+            shape
+        )
 
     @property
     def memory(self) -> np.ndarray:
         """All of the arena as bytes; only what was allocated may be touched."""
-        return self.view(0, (VIRTUAL_BYTES,), np.dtype(np.uint8))
+        return self.view(0, (self.common.size,), np.dtype(np.uint8))
 
     def is_allocated(self, offset: int, size: int) -> bool:
         """Return whether every page of a part of the arena has memory."""
-        try:
-            return os.lseek(self.fd, offset, os.SEEK_HOLE) >= offset + size
-        except OSError:  # it begins beyond the last page that has
-            return False
+        return self.common.is_allocated(offset, size)
+
+    def _room_for(self, size: int) -> int | None:
+        """Return where a region can be: behind all others, else where one was given up."""
+        offset = int(self._header["next"][0])
+        if offset + size <= self.common.size:
+            return offset
+        return self._gap(size) or self._gap(size, after_dropping=True)
+
+    def _gap(self, size: int, *, after_dropping: bool = False) -> int | None:
+        if after_dropping:
+            self._drop_unused()
+        begin = _data_at(self.common.sparse)
+        for place in sorted(self._used_places(), key=lambda p: int(self._volumes[p]["offset"])):
+            row = self._volumes[place]
+            if int(row["offset"]) - begin >= size:
+                return begin
+            begin = int(row["offset"]) + _round_up(int(row["size"]))
+        return begin if begin + size <= self.common.size else None
 
     def _fits(self, amount: int, budget: int) -> bool:
         return self.charged + amount <= budget and self.resident + amount <= _MOST_RESIDENT * budget
@@ -316,8 +356,8 @@ class Arena:
         start = int.from_bytes(key[:8], "little")
         free = None
         wanted = np.frombuffer(key, np.uint8)
-        for step in range(VOLUMES):
-            place = (start + step) % VOLUMES
+        for step in range(self._places):
+            place = (start + step) % self._places
             self._allocate_row(place)
             state = self._volumes[place]["state"]
             if state == _EMPTY:
@@ -329,7 +369,7 @@ class Arena:
         return free
 
     def _allocate_row(self, place: int) -> None:
-        os.posix_fallocate(self.fd, _VOLUME_AT + place * _VOLUME.itemsize, _VOLUME.itemsize)
+        self.common.allocate(_VOLUME_AT + place * _VOLUME.itemsize, _VOLUME.itemsize)
 
     def _own_slot(self) -> int | None:
         if self._slot is None:
@@ -358,8 +398,7 @@ class Arena:
             row = self._volumes[place]
             if not row["users"].any():
                 row["state"] = _DELETED
-                begin, size = self._first + int(row["offset"]), _round_up(int(row["size"]))
-                self._map.madvise(mmap.MADV_REMOVE, begin, size)
+                self.common.drop(int(row["offset"]), _round_up(int(row["size"])))
         # Counted afresh, which also mends what a process left that was killed half-way.
         left = self._used_places()
         self._header["volumes"] = len(left)
@@ -367,17 +406,11 @@ class Arena:
             self._header[total] = sum(int(self._volumes[place][of_volume]) for place in left)
 
     def _used_places(self) -> list[int]:
-        # Reading a page of the table that was never allocated would allocate it: look for data.
-        places = []
-        position, end = _VOLUME_AT, _VOLUME_AT + VOLUMES * _VOLUME.itemsize
-        while position < end:
-            try:
-                position = os.lseek(self.fd, position, os.SEEK_DATA)
-            except OSError:
-                break
-            hole = min(os.lseek(self.fd, position, os.SEEK_HOLE), end)
-            first = max((position - _VOLUME_AT) // _VOLUME.itemsize, 0)
-            last = min(-(-(hole - _VOLUME_AT) // _VOLUME.itemsize), VOLUMES)
-            places += [p for p in range(first, last) if self._volumes[p]["state"] == _USED]
-            position = hole
-        return sorted(set(places))
+        places: set[int] = set()
+        end = _VOLUME_AT + self._places * _VOLUME.itemsize
+        for start, stop in self.common.parts(_VOLUME_AT, end):
+            first = max((start - _VOLUME_AT) // _VOLUME.itemsize, 0)
+            last = min(-(-(stop - _VOLUME_AT) // _VOLUME.itemsize), self._places)
+            used = np.flatnonzero(self._volumes["state"][first:last] == _USED)
+            places.update((first + used).tolist())
+        return sorted(places)

@@ -1,15 +1,20 @@
-"""Finding the arena that the processes of a user share, or making it."""
+"""Finding the arena that processes have in common, or making it."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
-from radiobject.storage.cache.arena import Arena, format_arena, is_arena
+from radiobject.storage.cache.arena import (
+    VIRTUAL_BYTES,
+    Arena,
+    bytes_for,
+    format_arena,
+    is_arena,
+)
+from radiobject.system import common_memory
+from radiobject.system.common_memory import CommonMemory, MemoryFile
+from radiobject.system.files import folder_lock
 from radiobject.system.free_memory import free_bytes
 
 NAME = "radiobject-tiles-1"
@@ -18,7 +23,7 @@ _PATIENCE_S = 2.0
 
 
 class ArenaUnavailableError(OSError):
-    """There is no shared memory to be had; reading goes on without the cache."""
+    """There is no memory to be had; reading goes on without the cache."""
 
 
 def arena_name() -> str:
@@ -29,76 +34,58 @@ def arena_name() -> str:
 
 def find_shared() -> int | None:
     """Open the arena that a process of this user holds; None if there is none."""
-    for process in os.listdir("/proc"):
-        if process.isdigit():
-            fd = _arena_of(f"/proc/{process}/fd")
-            if fd is not None:
-                return fd
-    return None
+    return next(_arenas(), None)
 
 
-def _arena_of(folder: str) -> int | None:
-    prefix = f"/memfd:{arena_name()} "
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return None  # another user's process, or one that has just ended
-    for name in names:
-        with suppress(OSError):
-            if not os.readlink(f"{folder}/{name}").startswith(prefix):
-                continue
-            fd = os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC)
-            if is_arena(fd):
-                return fd
+def _arenas() -> Iterator[int]:
+    for fd in common_memory.memory_files(arena_name(), VIRTUAL_BYTES):
+        if is_arena(fd):
+            yield fd
+        else:
             os.close(fd)
-    return None
 
 
-def create_shared() -> int:
-    """Make a new arena that other processes of this user can find."""
-    fd = os.memfd_create(arena_name(), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.fchmod(fd, 0o600)
-    format_arena(fd, default_budget=free_bytes() // 4)
-    return fd
+def open_arena(budget: int | None = None) -> Arena:
+    """Return the arena that this process can have in common with most others, made if need be.
 
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Let only one process of the machine look for an arena and make one.
-
-    The lock is on a folder that always exists, so that none has to be left behind. Should
-    somebody hold it for long, two arenas may arise: each is right, and memory is spent twice.
-    """
-    folder = "/dev/shm" if os.path.isdir("/dev/shm") else tempfile.gettempdir()
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        patience = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < patience:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.005)
-        yield
-    finally:
-        os.close(fd)
-
-
-def open_arena() -> Arena:
-    """Return the user's arena on this machine, made now if there is none.
+    Parameters
+    ----------
+    budget : int, optional
+        Bytes of tiles that are wanted; a quarter of the memory that is free by default. Memory
+        that is not sparse is made so large that they fit.
 
     Raises
     ------
     ArenaUnavailableError
-        Where there are no memory files or no memory, or ``RADIOBJECT_CACHE=off`` forbids them.
+        Where there is no memory, or ``RADIOBJECT_CACHE=off`` forbids it.
     """
     if os.environ.get(NAME_VARIABLE) == "off":
         raise ArenaUnavailableError(f"{NAME_VARIABLE} is off")
-    if not hasattr(os, "memfd_create"):
-        raise ArenaUnavailableError("this system has no memory files to share")
+    default = free_bytes() // 4
     try:
-        with _one_at_a_time():
-            fd = find_shared()
-            return Arena(create_shared() if fd is None else fd)
+        if common_memory.finds_memory_files:
+            # Should somebody hold the lock for long, two arenas may arise: each is right, and
+            # memory is spent twice.
+            with folder_lock(common_memory.place_to_lock(), _PATIENCE_S):
+                fd = find_shared()
+                made = fd is None
+                if fd is None:
+                    fd = common_memory.make_memory_file(arena_name(), VIRTUAL_BYTES)
+                memory: CommonMemory = MemoryFile(fd, VIRTUAL_BYTES)
+                if made:
+                    format_arena(memory, default)
+                return Arena(memory)
+        return arena_in(
+            common_memory.whole_memory(arena_name(), bytes_for(budget or default)), default
+        )
     except (OSError, ValueError) as error:
-        raise ArenaUnavailableError(f"no shared memory for decoded tiles: {error}") from error
+        raise ArenaUnavailableError(f"no memory for decoded tiles: {error}") from error
+
+
+def arena_in(memory: CommonMemory, default_budget: int) -> Arena:
+    """Return the arena in memory that may be new."""
+    arena = Arena(memory)
+    with arena.locked():
+        if not arena.is_ready:
+            format_arena(memory, default_budget)
+    return arena

@@ -22,6 +22,7 @@ from radiobject.storage.cache.arena import PAGE, Arena
 from radiobject.storage.cache.arena_discovery import ArenaUnavailableError, open_arena
 from radiobject.storage.cache.registration import registered_bytes
 from radiobject.storage.io import stats
+from radiobject.system.common_memory import CommonMemory
 from radiobject.system.huge_pages import HUGE, gather
 
 _lock = threading.Lock()
@@ -39,7 +40,7 @@ def shared_arena() -> Arena | None:
     with _lock:
         if _arena is None and not _unavailable:
             try:
-                _arena = open_arena()
+                _arena = open_arena(_wanted_budget())
             except ArenaUnavailableError:
                 _unavailable = True
         return _arena
@@ -53,6 +54,23 @@ def _renew_in_child() -> None:
 
 
 process.at_fork("decoded cache", in_child=_renew_in_child)
+
+
+def inheritance() -> CommonMemory | None:
+    """Return what a process that this one starts is to be given, pickled: its cache.
+
+    None where such a process finds it by itself, or there is none.
+    """
+    arena = shared_arena()
+    return arena.common if arena is not None and arena.common.reach == "children" else None
+
+
+def inherit(memory: CommonMemory | None) -> None:
+    """Use the cache of the process that started this one, unless this one has a cache already."""
+    global _arena
+    with _lock:
+        if memory is not None and _arena is None:
+            _arena = Arena(memory)
 
 
 def detach() -> None:
@@ -76,15 +94,18 @@ def budget_bytes(arena: Arena) -> int:
     ``ReadConfig.tile_cache_size_mb`` if it was set, else a quarter of the memory that was free
     when the arena was made.
     """
+    wanted = _wanted_budget()
+    return arena.default_budget if wanted is None else wanted
+
+
+def _wanted_budget() -> int | None:
     read = get_radiobject_config().read
-    if "tile_cache_size_mb" in read.model_fields_set:
-        return read.tile_cache_size_mb << 20
-    return arena.default_budget
+    return read.tile_cache_size_mb << 20 if "tile_cache_size_mb" in read.model_fields_set else None
 
 
 @dataclass(frozen=True, slots=True)
 class CacheUse:
-    """What the decoded-tile cache holds on this machine, for all processes of the user.
+    """What the decoded-tile cache holds, for all processes that share it.
 
     Attributes
     ----------
@@ -95,20 +116,26 @@ class CacheUse:
         Memory it takes, tables and background that shares pages with tiles included.
     registered_bytes : int
         Part of it that this process has registered with a device.
+    shared_by : {"machine", "session", "children", "nobody"}
+        Who has it: all processes of the user on this machine (Linux) or in this session (Windows),
+        this process and those that it starts (macOS), or nobody: then there is no cache.
     """
 
     tile_bytes: int
     budget_bytes: int
     resident_bytes: int
     registered_bytes: int = 0
+    shared_by: str = "nobody"
 
 
 def cache_use() -> CacheUse:
-    """Return what the cache holds now; all zero where there is no shared memory."""
+    """Return what the cache holds now; all zero where there is none."""
     arena = shared_arena()
     if arena is None:
         return CacheUse(0, 0, 0)
-    return CacheUse(arena.charged, budget_bytes(arena), arena.resident, registered_bytes())
+    return CacheUse(
+        arena.charged, budget_bytes(arena), arena.resident, registered_bytes(), arena.common.reach
+    )
 
 
 class VolumeImage:
@@ -249,7 +276,7 @@ class VolumeImage:
             length = (box.stop[1] - box.start[1]) * row
             try:
                 for x in range(box.start[0], box.stop[0]):
-                    self._arena.allocate(self._voxels_at + x * plane + start, length)
+                    self._arena.allocate(self._entry, self._voxels_at + x * plane + start, length)
             except OSError:
                 return _refuse()
             self._allocated[column] = 1
