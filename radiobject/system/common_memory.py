@@ -114,7 +114,8 @@ class MemoryFile:
 
     def drop(self, offset: int, size: int) -> None:
         """Give the memory of a part back, which then reads as zero."""
-        self.mapping.madvise(mmap.MADV_REMOVE, self.first + offset, size)
+        mapping: Any = self.mapping
+        mapping.madvise(mmap.MADV_REMOVE, self.first + offset, size)
 
     def parts(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield those parts of a range that may hold anything but zero."""

@@ -19,6 +19,7 @@ from radiobject.system import files
 from radiobject.system.present import os, posixshmem
 
 mmap: Any = _mmap
+_reduction: Any = reduction
 PAGE = int(_mmap.PAGESIZE)
 
 _PRIVATE = (
@@ -37,7 +38,7 @@ def private_mapping(nbytes: int, extra_flags: int = 0) -> _mmap.mmap:
     return _mmap.mmap(-1, nbytes, **flags)
 
 
-def ask_for_huge_pages(mapping: _mmap.mmap) -> None:
+def ask_for_huge_pages(mapping: Any) -> None:
     """Ask for huge pages, where the system gives them to those that ask."""
     if hasattr(mmap, "MADV_HUGEPAGE"):
         try:
@@ -135,9 +136,9 @@ class SharedMemory:
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = {"nbytes": self.nbytes, "name": self._name}
         if self._descriptor is not None:
-            state["descriptor"] = reduction.DupFd(self._descriptor)
+            state["descriptor"] = _reduction.DupFd(self._descriptor)
             if self._lock != self._descriptor:
-                state["lock"] = reduction.DupFd(self._lock)
+                state["lock"] = _reduction.DupFd(self._lock)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

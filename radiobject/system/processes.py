@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ def _by_count() -> int:
 processors = _by_affinity if hasattr(os, "sched_getaffinity") else _by_count
 """Return how many processors this process may run on."""
 
-forks = hasattr(os, "fork")
-"""Whether the system can make a process by copying this one."""
+workers_start_cheaply = multiprocessing.get_all_start_methods()[0] != "spawn"
+"""Whether the system's own way to start a worker copies a process that has imported everything."""
 
 
 def prefer_throughput() -> None:

@@ -16,6 +16,12 @@ def read_boxes(locator, seed, count, through):
     through.put(wrong_and_counted(locator, seed, count))
 
 
+def read_boxes_with(memory, locator, seed, count, through):
+    """Do so with the cache that the process which started this one gave it."""
+    tile_cache.inherit(memory)
+    read_boxes(locator, seed, count, through)
+
+
 def wrong_and_counted(locator, seed, count):
     rng = np.random.default_rng(seed)
     wrong = 0

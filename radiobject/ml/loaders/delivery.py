@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ from radiobject.ml.datasets.batch import batch_of, collate
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.loaders.buffers import aligned, layout_bytes, split_views
 from radiobject.ml.loaders.ring import SharedRing
+from radiobject.storage.cache.tile_cache import inherit, inheritance
 from radiobject.storage.io import stats
+from radiobject.system.common_memory import CommonMemory
 
 Collate = Callable[[list[Any]], Any]
 
@@ -39,15 +41,19 @@ class AttachRing:
         Makes a batch of samples.
     then : callable, optional
         The user's `worker_init_fn`.
+    cache : CommonMemory, optional
+        The decoded tiles of the training process, where a worker would not find them by itself.
     """
 
     ring: SharedRing
     collate: Collate
     then: Callable[[int], None] | None
+    cache: CommonMemory | None = field(default_factory=inheritance)
 
     def __call__(self, worker_id: int) -> None:
         """Map the ring in worker `worker_id`."""
         global _ring, _collate, _counted
+        inherit(self.cache)
         _ring, _collate, _counted = self.ring, self.collate, stats.totals()
         if self.then is not None:
             self.then(worker_id)

@@ -19,7 +19,7 @@ from radiobject.ml.datasets.volumes import Collections, SegmentationDataset, Vol
 from radiobject.ml.loaders.loader import VolumeLoader
 from radiobject.ml.loaders.samplers import EpochSampler
 from radiobject.sampling.foreground import Placement
-from radiobject.storage.read.thread_pool import processors
+from radiobject.system.processes import processors, workers_start_cheaply
 
 
 class _Unchosen(int):
@@ -27,8 +27,9 @@ class _Unchosen(int):
 
 
 DEFAULT_WORKERS = _Unchosen(4)
-"""The default of 0.1, or the cores of the machine where it has fewer; what a caller asks for is
-taken as it is. 0 is recommended unless a transform is heavy."""
+"""The default of 0.1, or the cores of the machine where it has fewer, or 0 where every worker has
+to import everything anew (Windows, macOS); what a caller asks for is taken as it is. 0 is
+recommended unless a transform is heavy."""
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -335,4 +336,5 @@ def _workers(wanted: object) -> int:
     # A daemon, as Dask's workers are, may have no children; loky's processes start only their own.
     foreign = multiprocessing.get_start_method(allow_none=True) not in (None, *_START_METHODS)
     childless = foreign or multiprocessing.current_process().daemon
+    childless |= not workers_start_cheaply
     return 0 if childless else min(int(wanted), processors())

@@ -65,20 +65,19 @@ def remove_folder_if_empty(uri: str) -> None:
         os.rmdir(uri)
 
 
-def remove_uncommitted(uri: str) -> int:
+def remove_uncommitted(uri: str) -> None:
     """Remove fragments of the array at `uri` that have no commit marker: no reader sees them."""
     markers = list_folder(layout.join(uri, "__commits"))
     fragments = list_folder(layout.join(uri, "__fragments"))
     if any(marker.endswith(".con") for marker in markers):
-        return 0
+        return
     committed = {layout.base_name(marker).rpartition(".")[0] for marker in markers}
-    unseen = [entry for entry in fragments if layout.base_name(entry) not in committed]
-    for entry in unseen:
-        remove(entry)
-    return len(unseen)
+    for entry in fragments:
+        if layout.base_name(entry) not in committed:
+            remove(entry)
 
 
-def remove_merged(folder: str) -> int:
+def remove_merged(folder: str) -> None:
     """Remove the files in `folder` whose span of time a merged file there covers."""
     spans = {}
     for entry in list_folder(folder):
@@ -93,20 +92,16 @@ def remove_merged(folder: str) -> int:
     ]
     for entry in covered:
         remove(entry)
-    return len(covered)
 
 
-def remove_after(uri: str, timestamp: int) -> int:
+def remove_after(uri: str, timestamp: int) -> None:
     """Remove what was written to the array or group at `uri` after `timestamp`.
 
     Commit markers go first, so that a fragment is never visible without its marker's removal
-    having failed loudly. Returns the number of files and folders removed.
+    having failed loudly.
     """
-    removed = 0
     for folder in _STAMPED_FOLDERS:
         for entry in list_folder(layout.join(uri, folder)):
             stamp = _STAMPED.match(layout.base_name(entry))
             if stamp is not None and int(stamp.group(1)) > timestamp:
                 remove(entry)
-                removed += 1
-    return removed
