@@ -180,11 +180,17 @@ def _may_be_bare(head: bytes) -> bool:
 
 def _header(stream: Any, keep: Sequence[str], *, sure: bool) -> Header:
     try:
-        return read_header(stream, _wanted(tuple(keep)))
+        return read_header(stream, _wanted(tuple(keep)), _is_no_image)
     except HeaderError as error:
         if not sure:
             raise NotDicomError("not a DICOM file") from error
         raise
+
+
+def _is_no_image(fields: Mapping[str, Any]) -> bool:
+    """Return whether an object need not be read to its end: raw data may be of gigabytes."""
+    sop_class = text_of(fields, "SOPClassUID")
+    return not is_image(sop_class) and "SeriesInstanceUID" in fields
 
 
 def _frames(header: Header, path: Path, limits: Limits, keep: Sequence[str]) -> list[Frame]:

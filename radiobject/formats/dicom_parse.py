@@ -31,6 +31,8 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _MAX_DEPTH = 12
 _FIRST_READ = 1 << 15
+MAX_HEADER_BYTES = 1 << 28
+"""Longest header that is read into memory, in bytes: 25 times that of 10,000 frames."""
 
 _BINARY = {
     b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d", b"UV": "Q", b"SV": "q",
@@ -48,7 +50,9 @@ class HeaderError(ValueError):
 
 
 class _ShortError(Exception):
-    """More bytes are needed."""
+    """More bytes are needed; ``header`` has what was read by then."""
+
+    header: Header | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,9 @@ class Header:
     stated: bool = True
 
 
-def read_header(stream: Any, wanted: Wanted) -> Header:
+def read_header(
+    stream: Any, wanted: Wanted, enough: Callable[[Fields], bool] | None = None
+) -> Header:
     """Return the header of an open DICOM file.
 
     Parameters
@@ -121,11 +127,13 @@ def read_header(stream: Any, wanted: Wanted) -> Header:
         At any position; it is read from its start.
     wanted : Wanted
         What to read.
+    enough : callable, optional
+        Tells from the first values that the rest need not be read; there are no pixels then.
 
     Raises
     ------
     HeaderError
-        If the bytes are no DICOM data set.
+        If the bytes are no DICOM data set, or over `MAX_HEADER_BYTES` come before the pixels.
     """
     size = _FIRST_READ
     while True:
@@ -134,10 +142,14 @@ def read_header(stream: Any, wanted: Wanted) -> Header:
         whole = len(content) < size
         try:
             return _parse(content, wanted, stream, whole)
-        except _ShortError:
+        except _ShortError as short:
+            if short.header is not None and enough is not None and enough(short.header.fields):
+                return short.header
             if whole:
                 raise HeaderError("it ends within an element") from None
-            size *= 8
+            if size == MAX_HEADER_BYTES:
+                raise HeaderError(f"over {MAX_HEADER_BYTES:,} bytes before its pixels") from None
+            size = min(size * 8, MAX_HEADER_BYTES)
 
 
 def _parse(content: bytes, wanted: Wanted, stream: Any, whole: bool) -> Header:
@@ -157,10 +169,10 @@ def _parse(content: bytes, wanted: Wanted, stream: Any, whole: bool) -> Header:
     walk = _Walk(content, wanted, explicit)
     try:
         fields, at = walk.elements(start, len(content), 0, top=True)
-    except _ShortError:
-        raise
-    except (struct.error, IndexError) as error:
-        raise _ShortError from error
+    except (_ShortError, struct.error, IndexError) as error:
+        short = _ShortError()
+        short.header = Header(syntax, walk.first, media_class=media_class, stated=stated)
+        raise short from error
     if not walk.pixel_tag and not whole:
         raise _ShortError
     found = IMPLICIT_LITTLE if not explicit and syntax == EXPLICIT_LITTLE else syntax
@@ -264,6 +276,7 @@ class _Walk:
         self.pixel_tag = 0
         self.pixel_vr = b""
         self.encodings: list[str] = []
+        self.first: Fields = {}
 
     def elements(self, at: int, end: int, depth: int, *, top: bool = False) -> tuple[Fields, int]:
         """Return the wanted elements up to `end`, an item's end or the pixels, and where."""
@@ -271,6 +284,8 @@ class _Walk:
         head, implicit_head = _HEAD.unpack_from, _IMPLICIT_HEAD.unpack_from
         private_groups = self.private_groups
         found: Fields = {}
+        if top:
+            self.first = found
         creators: dict[int, str] = {}
         if depth > _MAX_DEPTH:
             raise HeaderError("sequences are nested too deeply")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,28 @@ def test_flipped_bytes_load_or_raise_our_error(tmp_path: Path) -> None:
                 assert load_series(series).data.ndim == 3
             except IngestError:
                 continue
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "words"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.66", "raw data"),
+        ("1.2.840.10008.5.1.4.1.1.2", "bytes before its pixels"),
+    ],
+)
+def test_gigabytes_before_the_pixels_are_not_read(
+    sop_class: str, words: str, tmp_path: Path
+) -> None:
+    def raw(ds: Dataset, s: int) -> None:
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class
+        del ds.PixelData
+
+    (path,) = write_series(tmp_path, slices=1, edit=raw)
+    with path.open("r+b") as stream:
+        stream.seek(0, 2)
+        stream.write(b"\x01\x70\x10\x10OB\0\0\xf0\xff\xff\xf0")
+        stream.truncate(3 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert words in refused(tmp_path)
+    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown_mb < (20 if words == "raw data" else 700)
