@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 
 from benchmarks.library import inner
@@ -16,6 +18,8 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
     stored, columns = inner("storage.schema.collection"), inner("storage.schema.volume_rows")
     creation = inner("storage.commits.transaction").creation
     root, table = inner("storage.commits.head").ROOT, inner("storage.tables.table").Table
+    # Until 0.2.0 a collection was told where its data set lies.
+    asks_for_owner = "owner" in inspect.signature(stored.create_collection).parameters
     subjects = [f"sub-{number:06d}" for number in range(count)]
     ids = [f"{subject}_CT" for subject in subjects]
     with creation(uri, root, "synthetic") as tx:
@@ -24,7 +28,8 @@ def write_tables(uri: str, count: int, index_bytes: int = 3000) -> None:
         dataset.add_subjects(uri, {layout.SUBJECT_ID: subjects, "age": ages}, tx.clock)
         place = dataset.new_collection_location(tx, "CT")
         folder = layout.join(uri, place)
-        stored.create_collection(folder, tx.clock, {"kvp": np.int64}, name="CT")
+        named = {"name": "CT", **({"owner": "../.."} if asks_for_owner else {})}
+        stored.create_collection(folder, tx.clock, {"kvp": np.int64}, **named)
         arrays = [layout.array_name(obs_id, tx.timestamp) for obs_id in ids]
         rows = {layout.SUBJECT_ID: subjects, layout.OBS_ID: ids, columns.ARRAY: arrays}
         rows |= {columns.DTYPE: ["int16"] * count, columns.AXCODES: ["RAS"] * count}

@@ -29,6 +29,7 @@ RIVALS = [
 
 # The rivals warn on import about what is not installed: they run apart, where that is no error.
 _SCRIPT = """
+import pickle
 import sys
 from pathlib import Path
 from benchmarks.data.boxes import Task
@@ -41,6 +42,8 @@ for name in sys.argv[2:]:
     loader.prepare()
     equality = prove_equal(loader, 4)
     print("EQUAL", name, equality.patches, equality.given_boxes, equality.sha256)
+    if hasattr(loader, "transforms"):
+        pickle.dumps(loader.transforms())  # it travels to spawned workers
 """
 
 
