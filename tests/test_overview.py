@@ -36,5 +36,6 @@ def test_each_life_has_ten_steps():
         ]
 
 
-def test_the_front_page_points_to_it():
-    assert "(docs/design/overview.md)" in (ROOT / "README.md").read_text()
+def test_who_comes_new_is_pointed_to_it():
+    for page in ("README.md", "CONTRIBUTING.md"):
+        assert "(docs/design/overview.md)" in (ROOT / page).read_text()
