@@ -51,11 +51,12 @@ def test_ranks_share_an_epoch(shelf, pair):
 
 PROGRAM = textwrap.dedent(
     """
-    import json, pickle, sys
+    import json, pickle, sys, warnings
     import torch, torch.distributed as dist
     sys.path.insert(0, sys.argv[1])
     from pathlib import Path
     from torch.nn.parallel import DistributedDataParallel
+    from radiobject.ml import create_training_dataloader
     from radiobject.ml.distributed import create_distributed_dataloader, set_epoch
 
     if __name__ == "__main__":
@@ -81,6 +82,13 @@ PROGRAM = textwrap.dedent(
                 steps += 1
                 if epoch == 1 and steps == 8:
                     break
+        plain = create_training_dataloader(
+            shelf, batch_size=2, patch_size=(12, 12, 12), num_workers=0
+        )
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            next(iter(plain))
+        assert any("2 ranks of the process group reads the same" in str(w.message) for w in told)
         weights = [p.detach().flatten().tolist() for p in model.parameters()]
         Path(sys.argv[3], f"rank{rank}.json").write_text(
             json.dumps({"seen": seen, "weights": weights, "state": loader.state_dict()})
