@@ -68,7 +68,7 @@ def to_series(column: Column) -> pd.Series:
         return pd.Series(pd.arrays.IntegerArray(values.copy(), ~valid))
     if values.dtype.kind == "b":
         return pd.Series(pd.arrays.BooleanArray(values.copy(), ~valid))
-    missing: Any = {"f": np.nan, "M": np.datetime64("NaT")}.get(values.dtype.kind)
+    missing: Any = {"f": np.nan, "M": np.datetime64("NaT", "ns")}.get(values.dtype.kind)
     filled = values.copy()
     filled[~valid] = missing
     return pd.Series(filled)
