@@ -7,7 +7,9 @@ log or repr.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import uuid
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -144,6 +146,10 @@ class S3Config(BaseModel):
     ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, the region from ``AWS_REGION`` or
     ``AWS_DEFAULT_REGION``. An endpoint is addressed by path unless `use_virtual_addressing` is
     given. ``include_credentials=False`` sends unsigned requests, for public buckets.
+
+    A request that a server is too busy for is repeated, at growing intervals, for `patience_s`
+    seconds before it is an error. A read that has no answer after `hedge_s` seconds is sent a
+    second time, and the first answer counts.
     """
 
     region: str = "us-east-1"
@@ -152,6 +158,8 @@ class S3Config(BaseModel):
     max_parallel_ops: int = Field(default=8, ge=1)
     multipart_part_size_mb: int = Field(default=50, ge=5)
     include_credentials: bool = True
+    patience_s: float = Field(default=60.0, ge=0.0, le=3600.0)
+    hedge_s: float = Field(default=5.0, gt=0.0, le=3600.0)
 
     def resolved_region(self) -> str:
         """Return the region that requests are signed for."""
@@ -217,7 +225,11 @@ class RadiObjectConfig(BaseModel):
             "vfs.s3.max_parallel_ops": str(self.s3.max_parallel_ops),
             "vfs.s3.multipart_part_size": str(self.s3.multipart_part_size_mb << 20),
         }
+        settings |= _patience(self.s3.patience_s)
         if endpoint is not None:
+            # Servers other than AWS refuse the SDK's checksum trailers, or store them as data.
+            os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+            os.environ.setdefault("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
             parts = urlsplit(endpoint)
             settings["vfs.s3.scheme"] = parts.scheme
             settings["vfs.s3.endpoint_override"] = parts.netloc
@@ -229,6 +241,14 @@ class RadiObjectConfig(BaseModel):
         """Return a new TileDB context with these settings."""
 
         return tiledb.Ctx(self.to_tiledb_config(include_s3_credentials))
+
+
+def _patience(seconds: float) -> dict[str, str]:
+    """Return libtiledb's retries: it waits for 25 ms, then twice as long each time, less jitter."""
+    tries = 1
+    while 0.025 * (2**tries - 1) < seconds:
+        tries += 1
+    return {"vfs.s3.connect_max_tries": str(tries), "vfs.s3.connect_scale_factor": "25"}
 
 
 _config = RadiObjectConfig()
@@ -263,6 +283,51 @@ def reset_radiobject_config() -> None:
     global _config, _generation
     _config = RadiObjectConfig()
     _generation += 1
+
+
+class TravellingSettings:
+    """The process's settings, adopted by the process in which this is unpickled.
+
+    A worker that was not forked starts with the defaults: it would write other tiles and filters,
+    and look for another endpoint. What a job or a dataset carries sets that right. Endpoint and
+    region travel as they were resolved, since another machine has another environment;
+    credentials do not travel.
+
+    Parameters
+    ----------
+    by_children_only : bool
+        Adopt only in a worker that multiprocessing started: for what may also be kept in a file.
+    """
+
+    def __init__(self, by_children_only: bool = False) -> None:
+        self._by_children_only = by_children_only
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _adopt, (_resolved(_config), (_PROCESS_TOKEN, os.getpid()), self._by_children_only)
+
+
+_PROCESS_TOKEN = uuid.uuid4().hex
+
+
+def _resolved(config: RadiObjectConfig) -> RadiObjectConfig:
+    found = {"endpoint": config.s3.resolved_endpoint(), "region": config.s3.resolved_region()}
+    changed = {n: v for n, v in found.items() if v is not None and v != getattr(config.s3, n)}
+    return config.model_copy(update={"s3": config.s3.model_copy(update=changed)})
+
+
+def _adopt(
+    config: RadiObjectConfig, origin: tuple[str, int], by_children_only: bool
+) -> TravellingSettings:
+    global _config, _generation
+    elsewhere = origin != (_PROCESS_TOKEN, os.getpid())
+    # A child that is being started gets what it works on before it knows its parent.
+    starting = getattr(multiprocessing.current_process(), "_inheriting", False)
+    is_child = starting or multiprocessing.parent_process() is not None
+    wanted = is_child or not by_children_only
+    if elsewhere and wanted and config != _config:
+        _config = config
+        _generation += 1
+    return TravellingSettings(by_children_only)
 
 
 def config_generation() -> int:

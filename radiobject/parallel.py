@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import tiledb
 
 from radiobject import process
-from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
+from radiobject.ctx import TravellingSettings, get_radiobject_config, get_tiledb_ctx
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,14 +78,14 @@ def run(
         Picklable when `executor` runs other processes.
     executor : concurrent.futures.Executor, optional
         Where jobs run: threads by default; a process pool or Dask's ``client.get_executor()``
-        works as well. It is left open.
+        works as well. It is left open. The process's settings travel with every job.
     max_workers : int, optional
         Number of threads when there is no `executor`; `ReadConfig.max_workers` by default.
     """
     if executor is not None:
         workers = getattr(executor, "_max_workers", None)
         in_flight = _IN_FLIGHT_PER_WORKER * workers if workers else _DEFAULT_IN_FLIGHT
-        yield from _windowed(executor, fn, items, in_flight)
+        yield from _windowed(executor, _Job(fn, TravellingSettings()), items, in_flight)
         return
     workers = max_workers or get_radiobject_config().read.max_workers
     in_flight = _IN_FLIGHT_PER_WORKER * workers
@@ -95,6 +95,17 @@ def run(
             yield from _windowed(threads, fn, items, in_flight)
         return
     yield from _windowed(process.lasting_threads("job", workers, _mark), fn, items, in_flight)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A function together with the settings under which it was called for."""
+
+    fn: Callable[[Any], Any]
+    settings: TravellingSettings
+
+    def __call__(self, item: Any) -> Any:
+        return self.fn(item)
 
 
 _this_thread = threading.local()

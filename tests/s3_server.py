@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import contextmanager
 
 START_TIMEOUT_S = 60
@@ -65,8 +66,13 @@ class Proxy:
     delay_s : float
         Added before each answer.
     failures : list of str
-        What happens to the next requests instead of an answer: "503" or "cut"; consumed from the
+        What happens to the next requests instead of an answer: "503", "501" or "cut", or to the
+        answer: "flip" alters its last byte, "stall" holds it back for `stall_s`; consumed from the
         front.
+    only : str
+        Requests whose first line does not hold this meet no failure.
+    rewrite : callable
+        Given the head of each request, returns the one that is sent on.
     requests : list of str
         First line of every request seen.
     expired : set of str
@@ -80,6 +86,9 @@ class Proxy:
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.delay_s = delay_s
         self.failures: list[str] = []
+        self.only = ""
+        self.stall_s = 3.0
+        self.rewrite: Callable[[bytes], bytes] = bytes
         self.requests: list[str] = []
         self.expired: set[str] = set()
         self._lock = threading.Lock()
@@ -109,14 +118,19 @@ class Proxy:
         lines = head.split(b"\r\n")
         with self._lock:
             self.requests.append(lines[0].decode())
-            failure = self.failures.pop(0) if self.failures else ""
+            meant = self.failures and self.only in lines[0].decode()
+            failure = self.failures.pop(0) if meant else ""
+        lines = self.rewrite(head).split(b"\r\n")
         if self.delay_s:
             time.sleep(self.delay_s)
-        if failure == "503":
+        if failure in ("501", "503"):
+            words = {"501": b"501 Not Implemented", "503": b"503 Slow Down"}[failure]
             client.sendall(
-                b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                b"HTTP/1.1 " + words + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             )
             return
+        if failure == "stall":
+            time.sleep(self.stall_s)
         if any(f"Credential={key}/".encode() in head for key in self.expired):
             client.sendall(_expired_token(head))
             return
@@ -125,6 +139,10 @@ class Proxy:
         with socket.create_connection(self._target) as server:
             server.sendall(request)
             sent = 0
+            if failure == "flip":
+                answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
+                client.sendall(answer[:-1] + bytes([answer[-1] ^ 1]))
+                return
             while piece := server.recv(1 << 16):
                 if failure == "cut" and sent + len(piece) > 400:
                     client.sendall(piece[: max(0, 400 - sent)])

@@ -153,4 +153,4 @@ def vacuum(data: DatasetStore, keep: int = 1) -> dict[str, int]:
 def repair(data: DatasetStore, *, break_lock: bool = False) -> None:
     """Roll back what a dead writer left in a data set."""
     with dataset.changing(data, "repair", break_lock=break_lock) as (tx, _):
-        recovery.roll_back(tx.uri, tx.rollback_point, tx.locations)
+        recovery.roll_back(tx.uri, tx.rollback_point, tx.locations, tx.manifest)

@@ -51,8 +51,7 @@ def _validate_volume(store: CollectionStore, row: int, checksums: bool) -> None:
             f"the row of {locator.label} says {expected[1:]}, its array at {locator.uri} says "
             f"{found.obs_id!r}, {found.shape}, {found.dtype}"
         )
-    if checksums:
-        reader.verify(locator)
+    reader.verify(locator) if checksums else reader.probe(locator)
 
 
 def _validate_legacy_arrays(store: LegacyCollectionStore) -> None:

@@ -14,12 +14,13 @@ from radiobject.exceptions import AlignmentError
 from radiobject.indexing import shortened
 from radiobject.rows.pandas_io import frame_rows, frame_schema
 from radiobject.selection import SubjectSelection, VolumeSelection
+from radiobject.storage.commits import compaction
 from radiobject.storage.commits.head import NAME, OWNER, ROOT, read_head
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
-from radiobject.storage.tables import groups
+from radiobject.storage.tables import digests, groups
 from radiobject.storage.writers import DatasetWriter, VolumeCollectionWriter
 from radiobject.transform.jobs import jobs_of, new_ids, own_schema, stream_into
 
@@ -176,9 +177,11 @@ def _bring_in(tx: Transaction, name: str, given: VolumeSelection, taken: Sequenc
         # Its own lock rolls back what a dead writer left, which this commit would publish.
         with transaction(source, "link"):
             # The commit must be later than the collection's rows, or they stay invisible.
-            tx.clock.now = max(tx.clock.now, read_head(source).last.timestamp)
+            tx.clock.now = max(tx.clock.now, read_head(source).timestamp)
         described = {NAME: name, OWNER: layout.TO_ROOT}
         groups.write_metadata(source, described, tx.clock.tick())
+        for table in compaction.tables_of(source, ()):
+            digests.touch(table)
         return f"{layout.COLLECTIONS}/{layout.base_name(source)}"
     place = dataset.new_collection_location(tx, name)
     uri, schema = layout.join(tx.uri, place), own_schema(given)

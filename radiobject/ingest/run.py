@@ -29,7 +29,7 @@ from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.rows.pandas_io import frame_rows
 from radiobject.sampling.labels import LabelSummary, delivered_labels, labels_as_integers
 from radiobject.storage.commits.transaction import Transaction
-from radiobject.storage.io import files, layout
+from radiobject.storage.io import files, layout, owned
 from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset, volume_rows
@@ -275,11 +275,11 @@ class IngestRun:
             raise NothingStoredError(self.report)
         for place in self.made.values():
             # All of its images were refused.
-            uri = layout.located(self.tx.uri, place)
+            uri = self._located(place)
             if self.subjects is None:
                 stored.create_tables(uri, self.tx.clock)
             else:
-                files.remove(uri)
+                owned.remove(uri, owned.COLLECTION)
         if self.pending:
             self._publish(0)
         refused = {task.image.obs_subject_id for task in tasks} - self._with_volumes
@@ -297,7 +297,7 @@ class IngestRun:
             if name not in self.places | self.made:
                 self.made[name] = self._make_group(name)
         for place in self.made.values():
-            files.make_folder(layout.join(layout.located(self.tx.uri, place), layout.VOLUMES))
+            files.make_folder(layout.join(self._located(place), layout.VOLUMES))
         labels = (*self.options.labels, *self.plan.labels)
         travelling = replace(self.options, executor=None, labels=labels)
         target, config = reorient_target(self.options.reorient), get_radiobject_config().write
@@ -316,7 +316,11 @@ class IngestRun:
         return place
 
     def _uri(self, name: str) -> str:
-        return layout.located(self.tx.uri, (self.places | self.made)[name])
+        return self._located((self.places | self.made)[name])
+
+    def _located(self, place: str) -> str:
+        """Return where a collection is: below the data set, or a URI that the caller gave."""
+        return place if place.startswith(self.tx.uri) else layout.located(self.tx.uri, place)
 
     def _batch(self, tasks: Sequence[IngestTask]) -> Iterator[IngestedVolume]:
         work = partial(ingest_one, self.tx.clock.tick())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
 from radiobject.addresses import is_remote
+from radiobject.ctx import TravellingSettings
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.geometry.gather import BFLOAT16
@@ -98,6 +99,7 @@ class StoredDataset(Dataset):
         self.fields = tuple(fields)
         self.config = config
         self.transform = transform
+        self._settings = TravellingSettings(by_children_only=True)
         self._labels = labels
         self._summaries = summaries
         self._table = self.fields[0].channels[0]

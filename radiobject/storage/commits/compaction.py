@@ -8,12 +8,16 @@ until the next round: a reader that listed the files a moment ago still finds th
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
+from radiobject.exceptions import StorageError
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import atomic
+from radiobject.storage.tables.digests import Files, Manifest, new_files, seal, unseal
 from radiobject.storage.tables.table import Table
 
 COMMITS_PER_ROUND = 8
@@ -24,32 +28,86 @@ _TABLES = (layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX)
 _log = logging.getLogger(__name__)
 
 
-def compact(uri: str, places: dict[str, str], *, force: bool = False) -> None:
-    """Merge what is small in the data set or collection at `uri` and its collections.
+class Merging(Protocol):
+    """What merging needs of the transaction that it is part of."""
+
+    uri: str
+    manifest: Manifest | None
+
+    def record_merge(self, tables: Mapping[str, Files]) -> None:
+        """Publish the record of tables whose files were merged."""
+
+
+def tables_of(uri: str, places: Iterable[str]) -> list[str]:
+    """Return where the tables of the data set or collection at `uri` are, and of its collections.
+
+    Not every one of them has to exist.
+    """
+    folders = [uri, *(layout.located(uri, place) for place in places)]
+    tables = [layout.join(folder, name) for folder in folders for name in _TABLES]
+    return [layout.join(uri, layout.OBS_META), *tables]
+
+
+def compact(tx: Merging, places: dict[str, str], *, force: bool = False) -> None:
+    """Merge what is small in a data set or collection and its collections.
+
+    What is removed leaves the record of table files before, and what is made enters it after, so
+    that a reader finds every recorded file at any moment.
 
     Parameters
     ----------
-    uri : str
-        The data set; everything in it must be committed, and its lock held.
+    tx : Merging
+        The transaction; everything in it must be committed.
     places : dict of str to str
         Its collections.
     force : bool
         Merge even a few files, and remove what was merged at once.
     """
-    tables = [layout.join(uri, name) for name in (layout.OBS_META, *_TABLES)]
-    for place in places.values():
-        folder = layout.located(uri, place)
-        tables += [layout.join(folder, name) for name in _TABLES]
-    for location in tables:
+    for location in tables_of(tx.uri, places.values()):
         try:
-            Table(location).consolidate(force=force)
-        except tiledb.TileDBError as error:
+            _compact_table(tx, Table(location), force)
+        except (tiledb.TileDBError, StorageError) as error:
             # The commit is complete without this, and the next round tries again.
             _log.warning("the table at %s was not merged: %s", location, error)
     try:
-        _compact_metadata(uri, force)
+        _compact_metadata(tx.uri, force)
     except tiledb.TileDBError as error:
-        _log.warning("the history of %s was not merged: %s", uri, error)
+        _log.warning("the history of %s was not merged: %s", tx.uri, error)
+
+
+def _compact_table(tx: Merging, table: Table, force: bool) -> None:
+    if not table.has_many_fragments(force=force):
+        return
+    place = table.uri.removeprefix(f"{tx.uri}/")
+
+    def forget_merged() -> None:
+        merged, notes = table.merged_before()
+        if not notes:
+            return
+        if tx.manifest is not None and place in tx.manifest.tables:
+            recorded = tx.manifest.tables[place].items()
+            gone = {path for path, _ in recorded if merged & set(_parts(path))}
+            gone |= {f"__commits/{note}" for note in notes}
+            tx.record_merge({place: {p: entry for p, entry in recorded if p not in gone}})
+        unseal(table.uri, merged)
+        tiledb.vacuum(table.uri, ctx=get_tiledb_ctx())
+
+    forget_merged()
+    before = set(table.fragments())
+    if table.merge(force=force):
+        if layout.base_name(table.uri) == layout.LABEL_INDEX:
+            for made in set(table.fragments()) - before:
+                seal(table.uri, made)
+        if tx.manifest is not None and place in tx.manifest.tables:
+            known = tx.manifest.tables[place]
+            tx.record_merge({place: {**known, **new_files(table.uri, known)}})
+        if force:
+            forget_merged()
+
+
+def _parts(path: str) -> list[str]:
+    """Return the names in a path, without what follows a point."""
+    return [part.partition(".")[0] for part in path.split("/")]
 
 
 def _compact_metadata(uri: str, force: bool) -> None:
@@ -65,6 +123,6 @@ def _compact_metadata(uri: str, force: bool) -> None:
         for entry in files.list_folder(layout.join(place, "__meta")):
             # It lists what was merged by where it was; the names tell it as well.
             if entry.endswith(".vac"):
-                files.remove(entry)
+                files.remove_file(entry)
     if force:
         files.remove_merged(folder)

@@ -18,17 +18,18 @@ from typing import Any
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.storage.commits import recovery
 from radiobject.storage.io import files, layout
-from radiobject.storage.tables import groups
+from radiobject.storage.tables import digests, groups
+from radiobject.storage.tables.digests import Files, Manifest
 
 ROOT = "radiobject"
 COLLECTION = "collection"
 
 _KIND = "radiobject.kind"
-_VERSION = "radiobject.format_version"
-_HEAD = "head"
+_VERSION = digests.VERSION
+_HEAD = digests.HEAD
 _COMMIT = "commit:"
 NAME = "name"
-OWNER = "owner"
+OWNER = digests.OWNER
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Head:
     name: str | None
     owner: str | None
     commits: tuple[Commit, ...]
+    timestamp: int = 0
+    """Everything up to here is published: the last commit, and merges of files after it."""
 
     @property
     def last(self) -> Commit:
@@ -134,6 +137,7 @@ def parse_head(uri: str, metadata: Mapping[str, Any]) -> Head:
             f"{layout.FORMAT_VERSION}; install a newer radiobject"
         )
     commits = _committed(uri, metadata)
+    digests.remember(uri, metadata)
     if not commits:
         raise StoreNotFoundError(
             f"the data set at {uri} was never finished; run the command that creates it again"
@@ -144,6 +148,7 @@ def parse_head(uri: str, metadata: Mapping[str, Any]) -> Head:
         name=metadata.get(NAME),
         owner=metadata.get(OWNER) or None,
         commits=tuple(commits),
+        timestamp=int(metadata[_HEAD]),
     )
 
 
@@ -190,15 +195,33 @@ def group_description(kind: str, *, name: str | None = None, owner: str | None =
     return {key: value for key, value in described.items() if value is not None}
 
 
-def write_head(uri: str, commit: Commit, forget: Sequence[Commit] = ()) -> None:
+def write_head(
+    uri: str,
+    commit: Commit,
+    forget: Sequence[Commit] = (),
+    tables: Mapping[str, Files] | None = None,
+) -> None:
     """Record `commit` and make it the head: the one write that publishes everything before it.
 
-    The states `forget` leave the history in that same write.
+    The states `forget` leave the history in that same write, and the files that `tables` got enter
+    the record of table files.
     """
     values: dict[str, Any] = {_commit_key(old): None for old in forget}
+    values[_VERSION] = layout.FORMAT_VERSION
     values[_HEAD] = commit.timestamp
     values[_commit_key(commit)] = json.dumps(asdict(commit), separators=(",", ":"))
+    if tables:
+        values[f"{digests.KEY}{commit.timestamp:015d}"] = digests.pack(tables)
     groups.write_metadata(uri, values, commit.timestamp)
+
+
+def write_manifest(uri: str, manifest: Manifest, timestamp: int) -> Manifest:
+    """Replace the record of table files by `manifest`, and publish what was merged till now."""
+    key = f"{digests.KEY}{timestamp:015d}"
+    values: dict[str, Any] = dict.fromkeys(manifest.keys)
+    values |= {_HEAD: timestamp, key: digests.pack(manifest.tables)}
+    groups.write_metadata(uri, values, timestamp)
+    return digests.keep(uri, Manifest(timestamp, manifest.tables, (key,)))
 
 
 def withdraw(uri: str) -> None:
@@ -225,7 +248,7 @@ def owner_of(collection_uri: str) -> str:
     metadata = groups.read_metadata(collection_uri) or {}
     owner = metadata.get(OWNER)
     if owner:
-        root = layout.resolve(collection_uri, str(owner))
+        root = layout.owning_root(collection_uri, owner)
         if groups.read_metadata(root) is not None:
             return root
     return collection_uri

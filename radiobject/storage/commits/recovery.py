@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from radiobject.addresses import is_absolute
-from radiobject.storage.io import files, layout
+from radiobject.storage.io import files, layout, owned
 from radiobject.storage.io.atomic import FOLDER as ASIDE
 from radiobject.storage.tables import groups
+from radiobject.storage.tables.digests import Manifest
 
 STANDALONE = "standalone"
 """Metadata key of a collection that was committed on its own, before any owner linked it."""
@@ -14,10 +14,12 @@ PARTS = (
     layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX, layout.VOLUMES,
     "__tiledb_group.tdb", "__group", "__meta",
 )  # fmt: skip
-"""What a data set's folder holds beside its collections and its lock; what says so comes last."""
+"""What a data set's folder holds beside its collections and its lock."""
 
 
-def roll_back(uri: str, timestamp: int, locations: set[str]) -> None:
+def roll_back(
+    uri: str, timestamp: int, locations: set[str], manifest: Manifest | None = None
+) -> None:
     """Bring the data set at `uri` back to its state at `timestamp`.
 
     Parameters
@@ -29,47 +31,58 @@ def roll_back(uri: str, timestamp: int, locations: set[str]) -> None:
     locations : set of str
         Where the committed states have their collections; a folder that no state knows goes
         whole, unless it is a collection that was committed on its own.
+    manifest : Manifest, optional
+        The recorded table files; what an interrupted merge left beside them goes.
     """
     roll_back_collection(uri, timestamp)
     for location in locations:
-        if not is_absolute(location):
-            roll_back_collection(layout.join(uri, location), timestamp)
-    known = {layout.base_name(location) for location in locations}
-    for folder in files.list_folder(layout.join(uri, layout.COLLECTIONS)):
-        if layout.base_name(folder) not in known and not _is_standalone(folder):
-            files.remove(folder)
+        roll_back_collection(layout.located(uri, location), timestamp)
+    _remove_unknown(uri, {layout.base_name(location) for location in locations})
+    for place, recorded in ({} if manifest is None else manifest.tables).items():
+        files.remove_unrecorded(layout.join(uri, place), recorded)
 
 
 def roll_back_collection(uri: str, timestamp: int) -> None:
     """Bring a group's metadata, tables and volumes back to their state at `timestamp`."""
     files.remove_after(uri, timestamp)
-    files.remove(layout.join(uri, ASIDE))
+    owned.remove(uri, owned.ARRAY, folder=ASIDE)
     _roll_back_tables(uri, timestamp)
-    for volume in files.list_folder(layout.join(uri, layout.VOLUMES)):
+    for volume in files.own_entries(layout.join(uri, layout.VOLUMES)):
         written = layout.array_timestamp(layout.base_name(volume))
         if written is not None and written > timestamp:
-            files.remove(volume)
+            owned.remove(volume, owned.ARRAY)
 
 
 def remove_unfinished(uri: str) -> None:
     """Remove a data set that never had a head, and nothing else that lies in its folder."""
-    for folder in files.list_folder(layout.join(uri, layout.COLLECTIONS)):
-        if not _is_standalone(folder):
-            files.remove(folder)
+    _remove_unknown(uri, set())
     files.remove_folder_if_empty(layout.join(uri, layout.COLLECTIONS))
-    for name in PARTS:
-        files.remove(layout.join(uri, name))
+    owned.remove(uri, owned.PARTS)
+
+
+def standing_alone(uri: str) -> set[str]:
+    """Return the folders below `uri` of collections that were committed on their own."""
+    folder = layout.join(uri, layout.COLLECTIONS)
+    return {layout.base_name(f) for f in files.own_entries(folder) if _is_standalone(f)}
+
+
+def _remove_unknown(uri: str, known: set[str]) -> None:
+    for folder in files.own_entries(layout.join(uri, layout.COLLECTIONS)):
+        if layout.base_name(folder) not in known and not _is_standalone(folder):
+            owned.remove(folder, owned.COLLECTION)
 
 
 def _roll_back_tables(uri: str, timestamp: int) -> None:
     for name in (layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX):
         table = layout.join(uri, name)
+        if files.is_link(table):
+            continue
         files.remove_after(table, timestamp)
-        files.remove(layout.join(table, layout.OWN_FOLDER))
+        owned.remove(table, owned.ARRAY, folder=ASIDE)
         files.remove_uncommitted(table)
-        if not files.list_folder(layout.join(table, "__schema")):
+        if not files.own_entries(layout.join(table, "__schema")):
             # A table that the dead writer began; what is left of it is no array.
-            files.remove(table)
+            owned.remove(table, owned.ARRAY)
 
 
 def _is_standalone(uri: str) -> bool:

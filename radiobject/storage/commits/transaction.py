@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from radiobject.exceptions import StoreExistsError, StoreNotFoundError
@@ -19,10 +19,12 @@ from radiobject.storage.commits.head import (
     read_head,
     what_lies_at,
     write_head,
+    write_manifest,
 )
-from radiobject.storage.io import files, layout
+from radiobject.storage.io import files, layout, owned
 from radiobject.storage.io.lock import acquire
-from radiobject.storage.tables import groups
+from radiobject.storage.tables import digests, groups
+from radiobject.storage.tables.digests import Files, Manifest
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Transaction:
     head: Head | None
     last: Commit | None = None
     n_commits: int = 0
+    published: int = 0
+    manifest: Manifest | None = None
     _emptied: bool = False
 
     @property
@@ -47,8 +51,8 @@ class Transaction:
 
     @property
     def rollback_point(self) -> int:
-        """The newest committed timestamp; 0 before the first commit."""
-        return self.last.timestamp if self.last is not None else 0
+        """The newest published timestamp; 0 before the first commit."""
+        return self.published
 
     @property
     def locations(self) -> set[str]:
@@ -83,18 +87,57 @@ class Transaction:
             n_subjects=n_subjects,
             n_volumes=n_volumes,
         )
-        write_head(self.uri, self.last, forget)
+        before = self.manifest
+        self.manifest = self._record(self.last.timestamp)
+        new = self._new_files(before, self.manifest)
+        write_head(self.uri, self.last, forget, new)
+        digests.keep(self.uri, self.manifest)
+        self.published = self.last.timestamp
         self.n_commits += 1
         self._emptied = False
         self.clock.remarks.clear()
         return self.last
+
+    def _record(self, timestamp: int) -> Manifest:
+        """Return the record of table files with those that were written since the last commit."""
+        before = self.manifest
+        touched = digests.take_touched(self.uri)
+        if before is None and self.head is not None:
+            # Of a data set of an older format, every table is recorded now.
+            touched |= set(compaction.tables_of(self.uri, self.locations))
+        tables = {} if before is None else dict(before.tables)
+        for uri in sorted(touched):
+            place = uri.removeprefix(f"{self.uri}/")
+            known = tables.get(place, {})
+            found = digests.new_files(uri, known)
+            if found or known:
+                tables[place] = {**known, **found}
+        keys = () if before is None else before.keys
+        return Manifest(timestamp, tables, (*keys, f"{digests.KEY}{timestamp:015d}"))
+
+    @staticmethod
+    def _new_files(before: Manifest | None, after: Manifest) -> dict[str, Files]:
+        known = {} if before is None else before.tables
+        new = {}
+        for place, recorded in after.tables.items():
+            old = known.get(place, {})
+            if recorded is not old:
+                new[place] = {path: entry for path, entry in recorded.items() if path not in old}
+        return {place: recorded for place, recorded in new.items() if recorded}
+
+    def record_merge(self, tables: Mapping[str, Files]) -> None:
+        """Publish the record of tables whose files were merged; all else stays as it is."""
+        if self.manifest is not None:
+            merged = replace(self.manifest, tables={**self.manifest.tables, **tables})
+            self.published = self.clock.tick()
+            self.manifest = write_manifest(self.uri, merged, self.published)
 
     def compact_when_due(self) -> None:
         """Merge small files if enough commits have passed; everything must be committed."""
         before = len(self.head.commits) if self.head is not None else 0
         rounds = compaction.COMMITS_PER_ROUND
         if self.last is not None and before // rounds != (before + self.n_commits) // rounds:
-            compaction.compact(self.uri, self.last.collections)
+            compaction.compact(self, self.last.collections)
 
 
 @contextmanager
@@ -117,13 +160,24 @@ def transaction(
     finished = False
     try:
         head = read_head(uri)
+        for place in head.locations:
+            layout.located(uri, place)  # refuses what lies elsewhere before anything is written
         if lock.abandoned:
-            recovery.roll_back(uri, head.last.timestamp, head.locations)
-        opened = Transaction(uri, operation, Clock(head.last.timestamp), head, last=head.last)
+            recovery.roll_back(uri, head.timestamp, head.locations, digests.known(uri))
+        digests.take_touched(uri)
+        opened = Transaction(
+            uri,
+            operation,
+            Clock(head.timestamp),
+            head,
+            last=head.last,
+            published=head.timestamp,
+            manifest=digests.known(uri),
+        )
         try:
             yield opened
         except BaseException:
-            recovery.roll_back(uri, opened.rollback_point, opened.locations)
+            recovery.roll_back(uri, opened.rollback_point, opened.locations, opened.manifest)
             finished = True
             raise
         opened.compact_when_due()
@@ -154,6 +208,7 @@ def creation(
     try:
         refuse_existing(uri)
         recovery.remove_unfinished(uri)
+        digests.take_touched(uri)
         opened = Transaction(uri, operation, Clock(), None)
         try:
             groups.create(uri, group_description(kind, name=name), opened.timestamp)
@@ -162,20 +217,21 @@ def creation(
             if opened.last is None:
                 recovery.remove_unfinished(uri)
             else:
-                recovery.roll_back(uri, opened.rollback_point, opened.locations)
+                recovery.roll_back(uri, opened.rollback_point, opened.locations, opened.manifest)
             finished = True
             raise
         opened.compact_when_due()
         finished = True
     finally:
         lock.release() if finished else lock.abandon()
-        if groups.object_kind(uri) is None:
+        # An empty folder that some object stores keep looks like a group.
+        if not is_ours(groups.read_metadata(uri) or {}):
             remove_leftovers(uri)
 
 
 def remove_leftovers(uri: str) -> None:
     """Remove the lock file and the folder of a data set that is gone."""
-    files.remove(layout.join(uri, layout.OWN_FOLDER))
+    owned.remove(uri, owned.OWN_FOLDER, folder=layout.OWN_FOLDER if layout.is_local(uri) else "")
     files.remove_folder_if_empty(uri)
 
 

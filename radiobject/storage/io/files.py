@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
+from collections.abc import Container
 from pathlib import Path
 
 import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
-from radiobject.storage.io import layout
+from radiobject.exceptions import StorageError
+from radiobject.storage.io import layout, owned
 
-_STAMPED = re.compile(r"^__(\d+)_(\d+)_[0-9a-f]{32}")
-_STAMPED_FOLDERS = ("__commits", "__schema", "__meta", "__fragment_meta", "__fragments", "__group")
+_SPAN = re.compile(r"__(\d+)_(\d+)_")
+_STAMPED_FOLDERS = (
+    "__commits",
+    "__schema",
+    "__meta",
+    "__fragment_meta",
+    "__fragments",
+    "__group",
+    f"{layout.OWN_FOLDER}/digests",
+)
 
 
 def _vfs() -> tiledb.VFS:
@@ -34,23 +45,71 @@ def list_folder(uri: str) -> list[str]:
     return sorted(entry.rstrip("/") for entry in vfs.ls(uri) if entry.rstrip("/") != uri)
 
 
+def own_entries(uri: str) -> list[str]:
+    """Return the URIs directly below the folder `uri` that no link leads to."""
+    if is_link(uri):
+        return []
+    return [entry for entry in list_folder(uri) if not is_link(entry)]
+
+
 def is_something(uri: str) -> bool:
     """Return whether a file or a non-empty folder lies at `uri`."""
     if layout.is_local(uri):
         return os.path.lexists(uri) and (not os.path.isdir(uri) or bool(os.listdir(uri)))
-    return bool(list_folder(uri)) or bool(_vfs().is_file(uri))
+    if list_folder(uri):
+        return True
+    is_bucket = uri.count("/") <= 2  # which some servers say is an object
+    return not is_bucket and bool(_vfs().is_file(uri))
 
 
-def remove(uri: str) -> None:
-    """Remove a file or a folder with what it holds; nothing happens if it is not there."""
-    if is_link(uri):
-        os.unlink(uri)
+def _remove_stamped(entry: str) -> bool:
+    """Remove what has exactly a name that TileDB gives by time, a file or a fragment's folder."""
+    name = layout.base_name(entry)
+    if owned.STAMPED.fullmatch(name) is None or is_link(entry):
+        return False
+    folder = layout.parent(entry)
+    if layout.base_name(folder) == "__fragments":
+        owned.remove(layout.parent(folder), owned.ARRAY, folder=f"__fragments/{name}")
+    else:
+        remove_file(entry)
+    return True
+
+
+def remove_file(uri: str) -> None:
+    """Remove one file; nothing happens if it is not there, and a link or a folder stays."""
+    if not layout.is_local(uri):
+        vfs = _vfs()
+        if vfs.is_file(uri):
+            vfs.remove_file(uri)
+    elif os.path.isfile(uri) and not os.path.islink(uri):
+        try:
+            os.unlink(uri)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageError(f"{uri} cannot be removed: {error.strerror}") from error
+
+
+def read_text(uri: str) -> str:
+    """Return a small file of plain text."""
+    with _vfs().open(uri, "rb") as file:
+        return bytes(file.read()).decode("ascii", "replace")
+
+
+def write_small(uri: str, content: bytes) -> None:
+    """Write a small file, whole or not at all."""
+    if not layout.is_local(uri):
+        with _vfs().open(uri, "wb") as file:
+            file.write(content)
         return
-    vfs = _vfs()
-    if vfs.is_dir(uri):
-        vfs.remove_dir(uri)
-    elif vfs.is_file(uri):
-        vfs.remove_file(uri)
+    path = Path(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def make_folder(uri: str) -> None:
@@ -67,23 +126,19 @@ def remove_folder_if_empty(uri: str) -> None:
 
 def remove_uncommitted(uri: str) -> None:
     """Remove fragments of the array at `uri` that have no commit marker: no reader sees them."""
-    markers = list_folder(layout.join(uri, "__commits"))
-    fragments = list_folder(layout.join(uri, "__fragments"))
+    markers = own_entries(layout.join(uri, "__commits"))
+    fragments = own_entries(layout.join(uri, "__fragments"))
     if any(marker.endswith(".con") for marker in markers):
         return
     committed = {layout.base_name(marker).rpartition(".")[0] for marker in markers}
     for entry in fragments:
         if layout.base_name(entry) not in committed:
-            remove(entry)
+            _remove_stamped(entry)
 
 
 def remove_merged(folder: str) -> None:
     """Remove the files in `folder` whose span of time a merged file there covers."""
-    spans = {}
-    for entry in list_folder(folder):
-        stamp = _STAMPED.match(layout.base_name(entry))
-        if stamp is not None:
-            spans[entry] = (int(stamp.group(1)), int(stamp.group(2)))
+    spans = {entry: span for entry in own_entries(folder) if (span := _span(entry)) is not None}
     merged = {span for span in spans.values() if span[0] < span[1]}
     covered = [
         entry
@@ -91,7 +146,7 @@ def remove_merged(folder: str) -> None:
         if any(a <= first and last <= b and (a, b) != (first, last) for a, b in merged)
     ]
     for entry in covered:
-        remove(entry)
+        _remove_stamped(entry)
 
 
 def remove_after(uri: str, timestamp: int) -> None:
@@ -101,7 +156,30 @@ def remove_after(uri: str, timestamp: int) -> None:
     having failed loudly.
     """
     for folder in _STAMPED_FOLDERS:
-        for entry in list_folder(layout.join(uri, folder)):
-            stamp = _STAMPED.match(layout.base_name(entry))
-            if stamp is not None and int(stamp.group(1)) > timestamp:
-                remove(entry)
+        for entry in own_entries(layout.join(uri, folder)):
+            span = _span(entry)
+            if span is not None and span[0] > timestamp:
+                _remove_stamped(entry)
+
+
+def remove_unrecorded(uri: str, recorded: Container[str]) -> None:
+    """Remove fragments of the array at `uri`, with their markers, that are not `recorded`."""
+    unseen = [
+        entry
+        for entry in own_entries(layout.join(uri, "__commits"))
+        if f"__commits/{layout.base_name(entry)}" not in recorded
+    ]
+    for entry in own_entries(layout.join(uri, "__fragments")):
+        if f"__fragments/{layout.base_name(entry)}/__fragment_metadata.tdb" not in recorded:
+            unseen.append(entry)
+    for entry in unseen:
+        _remove_stamped(entry)
+
+
+def _span(entry: str) -> tuple[int, int] | None:
+    """Return the first and the last time of what TileDB named by them, None for other names."""
+    name = layout.base_name(entry)
+    stamp = _SPAN.match(name)
+    if stamp is None or owned.STAMPED.fullmatch(name) is None:
+        return None
+    return int(stamp.group(1)), int(stamp.group(2))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
 
-from radiobject.addresses import is_absolute, is_local, local_path
-from radiobject.exceptions import SchemaError
+from radiobject.addresses import is_local, local_path
+from radiobject.exceptions import IntegrityError, SchemaError
 
-FORMAT_VERSION = 2
-"""Version of the layout that this library writes; 1 is the published 0.1.x."""
+FORMAT_VERSION = 3
+"""Version of the layout that this library writes.
+
+2 is 0.2.0's, whose commits record no digests of table files, and 1 that of the published 0.1.x.
+"""
 
 OBS_META = "obs_meta"
 OBS = "obs"
@@ -31,6 +35,10 @@ OBS_IDS = "obs_ids"
 TO_ROOT = "../.."
 """The data set as seen from a collection of its own."""
 
+ARRAY_FORM = r"(?:[A-Za-z0-9._-]{1,80}-)?[0-9a-f]{12}\.[1-9a-f][0-9a-f]{0,15}"
+"""Names that `array_name` gives."""
+_ARRAY_NAME = re.compile(ARRAY_FORM)
+_PLACE = re.compile(rf"{COLLECTIONS}/(?!\.\.?$)[^/\0]+")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _READABLE_LENGTH = 80
@@ -71,18 +79,58 @@ def parent(uri: str) -> str:
     return uri.rstrip("/").rsplit("/", 1)[0]
 
 
-def resolve(uri: str, relative: str) -> str:
-    """Return where `relative`, as stored in the data set at `uri`, points to."""
-    if is_absolute(relative):
-        return relative
-    while relative.startswith("../"):
-        uri, relative = parent(uri), relative[3:]
-    return parent(uri) if relative == ".." else join(uri, relative)
-
-
 def located(root: str, place: str) -> str:
-    """Return where a collection is that the data set at `root` has at `place`."""
-    return place if is_absolute(place) else join(root, place)
+    """Return where a collection is that the data set at `root` says it has at `place`.
+
+    Raises
+    ------
+    IntegrityError
+        If that is not a folder of its own collections: a path of another form, or a link that
+        leads out of the data set.
+    """
+    if not isinstance(place, str) or not _PLACE.fullmatch(place):
+        raise IntegrityError(
+            f"the data set at {root} says that a collection lies at {place!r}, which is not in "
+            f"its folder {COLLECTIONS!r}; it was altered, restore it from a copy"
+        )
+    uri = join(root, place)
+    if is_local(uri) and os.path.islink(uri):
+        folder = os.path.realpath(root)
+        target = os.path.realpath(uri)
+        if not target.startswith(f"{folder}{os.sep}"):
+            raise IntegrityError(
+                f"{uri} is a link to {target}, outside the data set; nothing there is read or "
+                "removed. Add that collection with RadiObject.add_collection instead"
+            )
+    return uri
+
+
+def refuse_linked_volume(uri: str) -> None:
+    """Raise an `IntegrityError` if `uri` is a link among a collection's volumes.
+
+    The folder of the volumes may be one, to larger disks; what it holds is the data set's own.
+    """
+    if is_local(uri) and base_name(parent(uri)) == VOLUMES and os.path.islink(uri):
+        raise IntegrityError(
+            f"{uri} is a link to {os.path.realpath(uri)}, where a volume of the data set should "
+            "be; restore the volume from a copy"
+        )
+
+
+def owning_root(collection_uri: str, owner: object) -> str:
+    """Return the data set of a collection whose group names its `owner`.
+
+    Raises
+    ------
+    IntegrityError
+        If it names anything but the data set that it lies in.
+    """
+    if owner != TO_ROOT:
+        raise IntegrityError(
+            f"the collection at {collection_uri} says that it belongs to {owner!r}, expected "
+            f"{TO_ROOT!r}; it was altered, restore it from a copy"
+        )
+    return parent(parent(collection_uri))
 
 
 def base_name(uri: str) -> str:
@@ -131,15 +179,14 @@ def array_name(obs_id: str, timestamp: int) -> str:
     return f"{safe_name(obs_id)}.{timestamp:x}"
 
 
+def is_array_name(name: str) -> bool:
+    """Return whether `name` has exactly the form that `array_name` gives."""
+    return _ARRAY_NAME.fullmatch(name) is not None
+
+
 def array_timestamp(name: str) -> int | None:
     """Return the commit that wrote the array called `name`, or None if the name is not ours."""
-    head, dot, tail = name.rpartition(".")
-    if not dot or not head:
-        return None
-    try:
-        return int(tail, 16)
-    except ValueError:
-        return None
+    return int(name.rpartition(".")[2], 16) if is_array_name(name) else None
 
 
 def collection_directory(name: str, taken: Iterable[str] = ()) -> str:

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import struct
 import threading
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +26,9 @@ import tiledb.libtiledb as lt
 from radiobject import process
 from radiobject.addresses import is_remote
 from radiobject.ctx import config_generation, get_radiobject_config
-from radiobject.exceptions import StorageError, StoreNotFoundError
+from radiobject.exceptions import IntegrityError, RadiObjectError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
-from radiobject.storage.io import stats
+from radiobject.storage.io import layout, stats
 from radiobject.system.processes import has_throughput_policy, prefer_throughput
 
 QUERIES_PER_CONTEXT = 500
@@ -36,6 +38,36 @@ FOREVER = 2**63 - 1
 
 # A message of libtiledb that quotes damaged bytes is none that Python can decode.
 _FAILURES = (tiledb.TileDBError, UnicodeDecodeError)
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn every low-level error of a read into one of ours.
+
+    Damaged files make libtiledb, and what unpacks its answers, fail in many ways: with its own
+    error, with text that is none, with sizes that no memory has.
+
+    Raises
+    ------
+    StorageError
+        Naming `what` is read, what happened, and what to do.
+    """
+    try:
+        yield
+    except RadiObjectError:
+        raise
+    except (*_FAILURES, MemoryError, OverflowError, ZeroDivisionError, struct.error) as error:
+        raise unreadable(what, error) from error
+
+
+def unreadable(what: str, error: BaseException) -> StorageError:
+    """Return the error that says that libtiledb could not read `what`."""
+    # libtiledb puts request ids and headers in between; what happened is said at the end.
+    said = str(error).rsplit("] : ", 1)[-1].strip() or type(error).__name__
+    return StorageError(
+        f"{what} cannot be read: {said[:300]}; if its files were altered, cut or not copied whole, "
+        "restore them from a copy"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +162,7 @@ def _open(uri: str, ctx: tiledb.Ctx) -> OpenArray:
             f"{uri!r} is not a volume: expected a dense array with one attribute, got a "
             f"{'sparse' if schema.sparse else 'dense'} array with {schema.nattr}"
         )
+    _refuse_lost(uri, array, schema, ctx)
     stats.count(array_opens=1)
     bounds = [schema.domain.dim(i).domain for i in range(schema.ndim)]
     return OpenArray(
@@ -140,6 +173,36 @@ def _open(uri: str, ctx: tiledb.Ctx) -> OpenArray:
         tuple(int(high) - int(low) + 1 for low, high in bounds),
         ctx,
     )
+
+
+def _refuse_lost(uri: str, array: Any, schema: tiledb.ArraySchema, ctx: tiledb.Ctx) -> None:
+    """Raise if a volume of a collection has no voxels: libtiledb would give the fill value."""
+    if layout.base_name(layout.parent(uri)) != layout.VOLUMES:
+        return
+    if array._non_empty_domain_is_empty(0, schema.domain.dim(0).dtype, ctx):
+        raise IntegrityError(
+            f"volume at {uri!r} has lost its voxels: its array is there and holds no fragment; "
+            "restore its folder from a copy"
+        )
+
+
+def text_metadata(uri: str, key: str) -> str | None:
+    """Return a text of an array's metadata, None where it has none of that name.
+
+    Raises
+    ------
+    StoreNotFoundError, StorageError
+        If the array cannot be opened.
+    """
+    current = session(remote=is_remote(uri))
+    try:
+        with tiledb.open(uri, "r", timestamp=(0, FOREVER), ctx=current.ctx) as array:
+            found = array.meta.get(key)
+    except _FAILURES as error:
+        if "does not exist" in str(error):
+            raise StoreNotFoundError(f"no volume lies at {uri!r}") from error
+        raise StorageError(f"volume at {uri!r} cannot be opened: {error}") from error
+    return None if found is None else str(found)
 
 
 _sessions: dict[str, Session] = {}

@@ -10,6 +10,7 @@ last writer died and that what it left must be rolled back.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -29,6 +30,7 @@ from radiobject.system.processes import pid_space
 
 _ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
 _RECORD_BYTES = 4096
+_log = logging.getLogger(__name__)
 _OPERATION_LENGTH = 200
 """An operation may name a collection of any length; the record is read in one piece."""
 
@@ -227,52 +229,128 @@ class _LocalLock:
 
 
 class _ObjectLock:
+    """A lock that is an object, made on condition that it is not there.
+
+    Some servers ignore conditions and let everybody make it. So whoever took it proves at once
+    that it cannot be made again.
+    """
+
     def __init__(self, root: str, operation: str, break_lock: bool) -> None:
         self._root = root
         self._store = _object_store(root)
-        record = LockRecord.mine(operation)
-        self.abandoned = not self._create(record)
-        if self.abandoned:
-            self._take_over(record, break_lock)
+        self._record = LockRecord.mine(operation)
+        self.abandoned = False
+        if not self._create():
+            self._take_over(break_lock)
+        self._prove()
 
-    def _create(self, record: LockRecord) -> bool:
+    def _create(self) -> bool:
         from obstore.exceptions import AlreadyExistsError, BaseError
 
         try:
-            self._store.put(layout.LOCK, record.dump(), mode="create")
+            self._store.put(layout.LOCK, self._record.dump(), mode="create")
         except AlreadyExistsError:
             return False
         except (BaseError, OSError) as error:
+            if _says_unsupported(error):
+                raise self._without_conditions("refuses") from None
             raise StorageError(
                 f"cannot write to {self._root} ({type(error).__name__}); check the bucket, the "
                 "credentials and what they permit"
             ) from None
         return True
 
-    def _take_over(self, record: LockRecord, break_lock: bool) -> None:
+    def _prove(self) -> None:
+        """Refuse a server on which the object that is there now could be made once more."""
+        if self._create():
+            self._delete()
+            raise self._without_conditions("ignores")
+
+    def _without_conditions(self, verb: str) -> StorageError:
+        return StorageError(
+            f"the server of {self._root} {verb} conditional writes (If-None-Match), without which "
+            "two writers would destroy each other's work; write to a server that has them (AWS, "
+            "MinIO, SeaweedFS, Ceph 17 or newer), or write to a disk and copy the data set"
+        )
+
+    def _take_over(self, break_lock: bool) -> None:
+        etag, raw = self._read()
+        # A lock file that was copied from a disk, where releasing empties it.
+        released = not raw.strip()
+        holder = LockRecord.parse(raw)
+        if not (released or break_lock or (holder is not None and holder.is_dead())):
+            who = holder.describe() if holder else "a writer of another version"
+            raise LockError(f"{self._root} is being written by {who}; {_ADVICE}")
+        self.abandoned = not released
+        if break_lock:
+            self._delete(holder.token if holder is not None else None)
+            if self._create():
+                return
+        elif self._replace(etag, raw):
+            return
+        raise LockError(f"another writer took over {self._root} at the same moment; {_ADVICE}")
+
+    def _read(self) -> tuple[str, bytes]:
+        try:
+            found = self._store.get(layout.LOCK)
+            return str(found.meta["e_tag"]), bytes(found.bytes())
+        except FileNotFoundError:
+            raise LockError(f"{self._root} was just released by its writer; try again") from None
+
+    def _replace(self, etag: str, raw: bytes) -> bool:
+        """Put this writer's record in the place of `raw`, if nobody else did."""
+        from obstore.exceptions import BaseError
+
+        # Ceph 16 compares the condition with the tag without its quotes.
+        for tag in (etag, etag.strip('"')):
+            try:
+                self._store.put(layout.LOCK, self._record.dump(), mode={"e_tag": tag})
+            except (BaseError, OSError) as error:
+                if _says_unsupported(error):
+                    raise self._without_conditions("refuses") from None
+                if self._read() != (etag, raw):
+                    return False
+            else:
+                return True
+        return False
+
+    def release(self) -> None:
+        """Give the lock back; what was committed is committed, even if that does not succeed."""
+        for wait in (0.1, 0.5, 2.0, None):
+            try:
+                self._delete()
+            except StorageError as error:
+                if wait is not None:
+                    time.sleep(wait)
+                    continue
+                _log.warning(
+                    "%s was written and its lock could not be given back (%s); the next writer on "
+                    "this machine takes it over, others with repair(break_lock=True)",
+                    self._root, error,
+                )  # fmt: skip
+            return
+
+    def _delete(self, broken: str | None = None) -> None:
+        """Remove this writer's lock, or the `broken` one, and not that of another."""
         from obstore.exceptions import BaseError
 
         try:
-            found = self._store.get(layout.LOCK)
-            etag, raw = found.meta["e_tag"], bytes(found.bytes())
+            raw = bytes(self._store.get(layout.LOCK).bytes())
+            holder = LockRecord.parse(raw)
+            if holder is None or holder.token in (self._record.token, broken):
+                self._store.delete(layout.LOCK)
         except FileNotFoundError:
-            raise LockError(f"{self._root} was just released by its writer; try again") from None
-        holder = LockRecord.parse(raw)
-        if not break_lock and (holder is None or not holder.is_dead()):
-            who = holder.describe() if holder else "a writer of another version"
-            raise LockError(f"{self._root} is being written by {who}; {_ADVICE}")
-        try:
-            self._store.put(layout.LOCK, record.dump(), mode={"e_tag": etag})
-        except BaseError as error:
-            raise LockError(
-                f"another writer took over {self._root} at the same moment; {_ADVICE}"
-            ) from error
-
-    def release(self) -> None:
-        self._store.delete(layout.LOCK)
+            return
+        except (BaseError, OSError) as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise StorageError(f"the lock of {self._root} cannot be removed: {reason}") from error
 
     def abandon(self) -> None:
         """Leave the object where it is: its record is what tells the next writer."""
+
+
+def _says_unsupported(error: BaseException) -> bool:
+    return "NotSupported" in type(error).__name__ or "501" in str(error)[:400]
 
 
 def _object_store(root: str) -> Any:

@@ -15,8 +15,8 @@ from radiobject.exceptions import ConfigurationError, StorageError
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-RETRY_LIMIT = 5
-RETRY_TIMEOUT = timedelta(seconds=60)
+_MAX_BACKOFF = timedelta(seconds=10)
+_MOST_RETRIES = 1000
 REQUEST_TIMEOUT = timedelta(seconds=30)
 CONNECT_TIMEOUT = timedelta(seconds=10)
 _CREDENTIALS_LIFETIME_S = 60.0
@@ -123,7 +123,7 @@ def open_store(bucket: str, prefix: str | None = None) -> S3Store:
     """Return a store of `bucket`, or of what lies below `prefix` in it.
 
     Endpoint, region and addressing come from `S3Config`, credentials from the standard AWS chain
-    each time they are needed; requests that fail are repeated for a minute.
+    each time they are needed; requests that fail are repeated for `S3Config.patience_s`.
 
     Raises
     ------
@@ -162,9 +162,14 @@ def open_store(bucket: str, prefix: str | None = None) -> S3Store:
             "connect_timeout": CONNECT_TIMEOUT,
         },
         retry_config={
-            "max_retries": RETRY_LIMIT,
-            "retry_timeout": RETRY_TIMEOUT,
-            "backoff": {"init_backoff": timedelta(milliseconds=100)},
+            # The time is what ends it; the intervals grow, and are drawn at random.
+            "max_retries": _MOST_RETRIES if s3.patience_s else 0,
+            "retry_timeout": timedelta(seconds=s3.patience_s),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": _MAX_BACKOFF,
+                "base": 2,
+            },
         },
         **options,
     )

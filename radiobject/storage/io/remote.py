@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from radiobject import process
-from radiobject.ctx import config_generation
+from radiobject.ctx import config_generation, get_radiobject_config
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.storage.io import stats
 from radiobject.storage.io.object_store import CredentialsError, open_store, split_s3
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MOST_AT_ONCE = 64
+REFETCHES = 2
+"""So often a range that came short or altered is asked for again before that is an error."""
+
 _REFUSED = ("ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 """Codes with which S3 answers credentials that are not valid, some as a plain bad request."""
 
@@ -26,7 +31,8 @@ _lock = threading.Lock()
 
 
 def _restart_in_child() -> None:
-    global _lock
+    global _lock, _hedges
+    _hedges = None
     _stores.clear()
     _lock = threading.Lock()
 
@@ -116,11 +122,20 @@ class RemoteFiles:
                 _store(self._bucket), self._key(name), starts=starts, ends=stops, coalesce=0
             )
 
-        pieces = [memoryview(piece) for piece in self._do(name, ask)]
-        for piece, start, stop in zip(pieces, starts, stops, strict=True):
-            if len(piece) != stop - start:
+        for attempt in range(1 + REFETCHES):
+            pieces = [memoryview(piece) for piece in _hedged(lambda: self._do(name, ask))]
+            short = [
+                (len(piece), start, stop)
+                for piece, start, stop in zip(pieces, starts, stops, strict=True)
+                if len(piece) != stop - start
+            ]
+            if not short:
+                break
+            if attempt == REFETCHES:
+                length, start, stop = short[0]
                 raise IntegrityError(
-                    f"{self.uri}/{name} gave {len(piece)} bytes for [{start}:{stop}]"
+                    f"{self.uri}/{name} gave {length} bytes for [{start}:{stop}], "
+                    f"{1 + REFETCHES} times; the object was cut, or a proxy cuts its answers"
                 )
         total = sum(map(len, pieces))
         together = len(pieces) if len(pieces) > 1 else 0
@@ -143,6 +158,27 @@ class RemoteFiles:
             with _lock:
                 _stores.pop((self._bucket, config_generation()), None)
             return _asked(what, ask)
+
+
+_hedges: ThreadPoolExecutor | None = None
+
+
+def _hedged(ask: Callable[[], T]) -> T:
+    """Return the answer to a request that may be sent twice: a stalled one is not waited for."""
+    global _hedges
+    if _hedges is None:
+        _hedges = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="radiobject-request")
+    first = _hedges.submit(ask)
+    done, _ = wait([first], timeout=get_radiobject_config().s3.hedge_s)
+    if done:
+        return first.result()
+    stats.count(hedged_requests=1)
+    second = _hedges.submit(ask)
+    done, _ = wait([first, second], return_when=FIRST_COMPLETED)
+    fine = [request for request in done if request.exception() is None]
+    if not fine:
+        wait([first, second])
+    return next((r for r in (*fine, first, second) if r.exception() is None), first).result()
 
 
 def _asked(what: str, ask: Callable[[], T]) -> T:

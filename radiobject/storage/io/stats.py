@@ -35,6 +35,8 @@ class Counters:
     fallback_reads: int = 0
     fallback_volumes: int = 0
     index_misfits: int = 0
+    refetched_ranges: int = 0
+    hedged_requests: int = 0
     cache_refused: int = 0
     lookahead_boxes: int = 0
     wait_ns: int = 0

@@ -6,8 +6,8 @@ import threading
 
 from radiobject import process
 from radiobject.addresses import is_remote
-from radiobject.exceptions import IntegrityError, StorageError
-from radiobject.storage.io import remote, stats
+from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
+from radiobject.storage.io import layout, libtiledb, remote, stats
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.volume_tiles import VolumeTiles
 from radiobject.storage.tiles.fragment import UnsupportedArrayError
@@ -49,6 +49,7 @@ _UNKNOWN = object()
 
 
 def _open(locator: VolumeLocator) -> VolumeTiles | None:
+    layout.refuse_linked_volume(locator.uri)
     opened = _with_index(locator)
     if opened is not None and (
         opened.shape != locator.shape or opened.dtype != locator.numpy_dtype
@@ -65,19 +66,14 @@ def _open(locator: VolumeLocator) -> VolumeTiles | None:
 
 
 def _with_index(locator: VolumeLocator) -> VolumeTiles | None:
-    """Open by the stored index; if that does not fit, by one made from the array itself."""
+    """Open by the stored index, which has to fit; without one, by one made from the array."""
     if is_remote(locator.uri) and not (locator.uri.startswith("s3://") and remote.usable()):
+        _check_identity(locator)
         stats.count(fallback_volumes=1)
         return None
     if locator.index is not None:
-        try:
-            index = TileIndex.unpack(locator.index)
-            if not is_remote(locator.uri):
-                pool.source(locator.uri, index)  # raises if the tile file is not the index's
-            return VolumeTiles(locator.uri, index, locator.index, locator.label)
-        except StorageError:
-            # The array may have been written anew since the index was stored: ask the array.
-            stats.count(index_misfits=1)
+        return _by_stored_index(locator, locator.index)
+    _check_identity(locator)
     try:
         index = build_tile_index(locator.uri)
     except UnsupportedArrayError:
@@ -91,6 +87,39 @@ def _with_index(locator: VolumeLocator) -> VolumeTiles | None:
 def forgotten() -> int:
     """Return how often open volumes were dropped: whoever holds on to one looks here."""
     return _forgotten
+
+
+def _by_stored_index(locator: VolumeLocator, packed: bytes) -> VolumeTiles:
+    """Open a volume whose index is stored: a misfit is an error, never a reason to look further.
+
+    A volume is written once. If its tiles are not where its index says, they were lost or another
+    volume lies there, and libtiledb would give zeros for the one and wrong voxels for the other.
+    """
+    try:
+        index = TileIndex.unpack(packed)
+        if not is_remote(locator.uri):
+            pool.source(locator.uri, index)  # raises if the tile file is not the index's
+    except StorageError as error:
+        stats.count(index_misfits=1)
+        kind = StoreNotFoundError if isinstance(error, StoreNotFoundError) else IntegrityError
+        raise kind(
+            f"volume {locator.label} at {locator.uri} does not fit its stored tile index: {error}; "
+            "it was lost, cut or exchanged for another: restore its folder from a copy"
+        ) from error
+    return VolumeTiles(locator.uri, index, packed, locator.label)
+
+
+def _check_identity(locator: VolumeLocator) -> None:
+    """Refuse a volume of a collection whose array says that it is another one."""
+    name = layout.base_name(locator.uri)
+    if locator.obs_id is None or not layout.is_array_name(name):
+        return
+    found = libtiledb.text_metadata(locator.uri, layout.OBS_ID)
+    if found != locator.obs_id:
+        raise IntegrityError(
+            f"volume {locator.label} has the array of {found!r} at {locator.uri}: two folders were "
+            "exchanged; restore them from a copy"
+        )
 
 
 def forget(uri: str) -> None:

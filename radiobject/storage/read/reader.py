@@ -31,6 +31,7 @@ __all__ = [
     "cache_use",
     "close_all",
     "forget",
+    "probe",
     "read_batch",
     "read_into",
     "verify",
@@ -237,6 +238,11 @@ def verify(locator: VolumeLocator) -> None:
         return
     whole = Box.whole(locator.shape)
     libtiledb.query_into(locator.uri, whole, np.empty(whole.shape, locator.numpy_dtype))
+
+
+def probe(locator: VolumeLocator) -> None:
+    """Raise what a read would raise for a volume that is lost or not the one of its index."""
+    volume_tiles(locator)
 
 
 def forget(uri: str) -> None:

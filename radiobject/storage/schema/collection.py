@@ -324,14 +324,14 @@ def open_collection(
     metadata = groups.read_metadata(uri) if metadata is None else metadata
     owner = (metadata or {}).get(OWNER)
     if owner:
-        root = layout.normalise_uri(layout.resolve(uri, str(owner)))
+        root = layout.owning_root(uri, owner)
         location = f"{layout.COLLECTIONS}/{layout.base_name(uri)}"
         owning = groups.read_metadata(root)
         if owning is not None:
             head = parse_head(root, owning)
             state = head.at(at)
             for name, place in state.collections.items():
-                if place in (location, uri):
+                if place == location:
                     newest = state is head.last
                     return CollectionStore(uri, state.timestamp, name, newest=newest)
             raise StoreNotFoundError(f"no committed state of {root} has the collection at {uri}")

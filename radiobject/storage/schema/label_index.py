@@ -20,6 +20,7 @@ from radiobject.sampling.labels import LabelSummary, build_label_index
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import FOLDER, create_atomically
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.tables.digests import seal
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.tables.table import BLOB, TEXT, Table, create_table
 
@@ -85,7 +86,10 @@ def write_label_rows(
         table[name] = [row[number] for row in packed]
     try:
         _create(uri)
-        Table(uri).write(table, timestamp if timestamp is not None else time.time_ns() // 1_000_000)
+        when = timestamp if timestamp is not None else time.time_ns() // 1_000_000
+        fragment = Table(uri).write(table, when)
+        if fragment is not None:
+            seal(uri, fragment)
     except tiledb.TileDBError as error:
         raise StorageError(f"the label index at {uri!r} cannot be written: {error}") from error
 

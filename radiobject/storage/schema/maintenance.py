@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from radiobject.storage.commits import compaction
-from radiobject.storage.commits.head import Commit, Head
+from radiobject.storage.commits.head import Commit
 from radiobject.storage.commits.transaction import Transaction
-from radiobject.storage.io import files, layout
+from radiobject.storage.io import files, layout, owned
 from radiobject.storage.read import reader
 from radiobject.storage.schema.collection import CollectionStore
 
@@ -43,30 +45,46 @@ def vacuum(tx: Transaction, keep: int) -> dict[str, int]:
         )
     places = {place for state in kept for place in state.collections.values()}
     removed = {"states": len(gone), "collections": 0, "volumes": 0}
-    for folder in _dropped_collections(tx.head, gone, places):
-        files.remove(layout.join(tx.uri, folder))
+    for folder in sorted({p for state in gone for p in state.collections.values()} - places):
+        owned.remove(layout.located(tx.uri, folder), owned.COLLECTION)
         removed["collections"] += 1
     for place in sorted(places):
         users = tuple(state for state in kept if place in state.collections.values())
-        removed["volumes"] += _vacuum_collection(layout.located(tx.uri, place), users)
-    compaction.compact(tx.uri, last.collections, force=True)
+        former = tuple(state for state in gone if place in state.collections.values())
+        removed["volumes"] += _vacuum_collection(layout.located(tx.uri, place), users, former)
+    compaction.compact(tx, last.collections, force=True)
     return removed
 
 
-def _dropped_collections(head: Head, gone: tuple[Commit, ...], kept: set[str]) -> list[str]:
-    dropped = {place for state in gone for place in state.collections.values()} - kept
-    return sorted(place for place in dropped if place == layout.located("", place).lstrip("/"))
-
-
-def _vacuum_collection(uri: str, kept: tuple[Commit, ...]) -> int:
-    needed: set[str] = set()
-    for state in kept:
-        needed |= set(np.unique(CollectionStore(uri, state.timestamp).rows.arrays.astype(str)))
+def _vacuum_collection(uri: str, kept: Sequence[Commit], gone: Sequence[Commit]) -> int:
+    needed = _arrays(uri, kept)
     removed = 0
-    for volume in files.list_folder(layout.join(uri, layout.VOLUMES)):
-        name = layout.base_name(volume)
-        if name not in needed and layout.array_timestamp(name) is not None:
+    for volume in _removable(uri, gone):
+        if layout.base_name(volume) not in needed:
             reader.forget(volume)
-            files.remove(volume)
+            owned.remove(volume, owned.ARRAY)
             removed += 1
     return removed
+
+
+def _arrays(uri: str, states: Sequence[Commit]) -> set[str]:
+    """Return the names of the arrays that the rows of any of `states` need."""
+    found: set[str] = set()
+    for state in states:
+        found |= set(np.unique(CollectionStore(uri, state.timestamp).rows.arrays.astype(str)))
+    return found
+
+
+def _removable(uri: str, gone: Sequence[Commit]) -> list[str]:
+    """Return the volumes that are the collection's own, read by any state or by none.
+
+    In its own folder these are the ones with names of our form. Where that folder is a link, others
+    may keep theirs in the same place: there they are the ones that a state names.
+    """
+    folder = layout.join(uri, layout.VOLUMES)
+    if files.is_link(folder):
+        named = _arrays(uri, gone)
+        found = [v for v in files.list_folder(folder) if layout.base_name(v) in named]
+    else:
+        found = files.own_entries(folder)
+    return [v for v in found if layout.is_array_name(layout.base_name(v)) and not files.is_link(v)]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import tiledb
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
+from radiobject.storage.commits import recovery
 from radiobject.storage.commits.head import OWNER, is_ours, parse_head, withdraw
-from radiobject.storage.io import files, layout
+from radiobject.storage.io import files, layout, owned
 from radiobject.storage.io.lock import acquire
 from radiobject.storage.read import reader
 from radiobject.storage.schema import description
 from radiobject.storage.tables import groups
+
+_log = logging.getLogger(__name__)
 
 
 def uri_exists(uri: str, ctx: tiledb.Ctx | None = None) -> bool:
@@ -40,7 +47,8 @@ def delete_tiledb_uri(uri: str, ctx: tiledb.Ctx | None = None) -> None:
     if kind == "array":
         _require_standalone_volume(location)
         reader.forget(location)
-        files.remove(location)
+        left = owned.remove(location, owned.ARRAY)
+        _say_what_is_left(location, left)
     else:
         _delete_group(location)
 
@@ -53,12 +61,32 @@ def _delete_group(uri: str) -> None:
         raise StorageError(f"{uri} belongs to a data set; delete its volumes or subjects there")
     lock = acquire(uri, "delete")
     try:
+        keep = _foreign_collections(uri, metadata)
         # Half a deletion is an unfinished data set: not opened, and deleted by the next try.
         withdraw(uri)
         reader.forget(uri)
-        files.remove(uri)
+        left = owned.remove(uri, owned.DATASET, keep=keep)
     finally:
         lock.abandon()
+    _say_what_is_left(uri, [*left, *keep])
+
+
+def _foreign_collections(uri: str, metadata: Mapping[str, Any]) -> frozenset[str]:
+    """Return the folders of collections that lie in the data set and never became part of it."""
+    try:
+        known = parse_head(uri, metadata).locations
+    except StoreNotFoundError:
+        known = set()  # its creation, or an earlier deletion, was never finished
+    alone = {f"{layout.COLLECTIONS}/{name}" for name in recovery.standing_alone(uri)}
+    return frozenset(alone - known)
+
+
+def _say_what_is_left(uri: str, left: Sequence[str]) -> None:
+    if left:
+        _log.warning(
+            "%s: %d files or links that RadiObject did not write were left there, such as %s",
+            uri, len(left), sorted(left)[0],
+        )  # fmt: skip
 
 
 def _require_standalone_volume(uri: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from radiobject.exceptions import IntegrityError
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
@@ -118,6 +119,7 @@ class VolumeRows:
     def from_columns(cls, folder: str, table: Mapping[str, Column]) -> VolumeRows:
         """Return the rows that a read of `PLAN_COLUMNS` gave."""
         count = len(table[layout.OBS_ID].values)
+        _check_names(folder, table)
         affines = np.zeros((count, 4, 4))
         affines[:, 3, 3] = 1.0
         affines[:, :3] = np.stack([table[n].values for n in AFFINE], axis=1).reshape(count, 3, 4)
@@ -157,6 +159,16 @@ class VolumeRows:
             obs_id=str(self.obs_ids[row]),
             rescale=None if np.isnan(slope) else (float(slope), float(intercept)),
         )
+
+
+def _check_names(folder: str, table: Mapping[str, Column]) -> None:
+    """Refuse rows whose array has no name of ours: it would be a path to anywhere."""
+    for obs_id, name in zip(table[layout.OBS_ID].values, table[ARRAY].values, strict=True):
+        if not layout.is_array_name(str(name)):
+            raise IntegrityError(
+                f"the row of volume {obs_id!r} names the array {name!r}, which is no name of a "
+                f"volume in {folder}; the table was altered, restore it from a copy"
+            )
 
 
 def columns_of(records: Sequence[VolumeRecord]) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER, writing_ctx
+from radiobject.storage.io.libtiledb import FOREVER, reading, writing_ctx
+from radiobject.storage.tables import digests
 
 TEXT = np.dtype("U")
 BLOB = np.dtype("S")
@@ -32,6 +34,7 @@ _MERGE_BYTES = 256 << 20
 """What merging may take: libtiledb fills its buffers whatever the table's size, by default with
 1.7 GB, which also takes it 20 times longer than merging a small table does."""
 _ESCAPE = "\x7f"
+_FRAGMENT = re.compile(r"__\d+_\d+_[0-9a-f]{32}_\d+")
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def create_table(
             offsets_filters=pack,
         )
         tiledb.Array.create(uri, schema, ctx=ctx)
+    digests.touch(uri)
 
 
 def check_column_name(name: object, keys: Iterable[str]) -> None:
@@ -178,10 +182,17 @@ class Table:
         self.timestamp = timestamp
         self._known: tuple[tuple[str, ...], dict[str, np.dtype]] | None = None
 
-    def _open(self) -> tiledb.Array:
+    @contextmanager
+    def _open(self) -> Iterator[tiledb.Array]:
+        """Open the table after its files were compared with what the commits record of them."""
         ctx = get_tiledb_ctx()
         until = self.timestamp if self.timestamp is not None else FOREVER
-        return tiledb.open(self.uri, "r", timestamp=(0, until), ctx=ctx)
+        with (
+            digests.checked(self.uri) as place,
+            reading(f"the table at {self.uri}"),
+            tiledb.open(place, "r", timestamp=(0, until), ctx=ctx) as array,
+        ):
+            yield array
 
     def schema(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
         """Return the key columns, and the value columns with their types."""
@@ -230,15 +241,19 @@ class Table:
                 table[name] = _value_column(found.get(name, empty), array.attr(name).dtype)
         return table
 
-    def write(self, rows: Mapping[str, Sequence[Any] | np.ndarray], timestamp: int) -> None:
-        """Insert rows, or replace those with the same keys; columns not given become missing."""
+    def write(self, rows: Mapping[str, Sequence[Any] | np.ndarray], timestamp: int) -> str | None:
+        """Insert rows, or replace those with the same keys; columns not given become missing.
+
+        Returns the name of the fragment that holds them, None where there are no rows.
+        """
         count = len(next(iter(rows.values())))
         if count == 0:
-            return
+            return None
         # Threads that share the columns of a few rows cost more than they save, but for the
         # latency of an object store.
         alone = count <= _FEW_ROWS and not is_remote(self.uri)
         ctx = writing_ctx() if alone else get_tiledb_ctx()
+        digests.touch(self.uri)
         with tiledb.open(self.uri, "w", timestamp=timestamp, ctx=ctx) as array:
             keys, columns = _described(array)
             query = lt.Query(lt.Context(array.ctx), array.array, lt.QueryType.WRITE)
@@ -252,6 +267,7 @@ class Table:
                 _set_attribute(query, array.attr(name), dtype, values, alive)
             query._submit()
             query.finalize()
+            return layout.base_name(str(query.fragment_uri(0)))
 
     def schema_now(self) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
         """Return the schema whatever this table's timestamp: what a write has to fill."""
@@ -278,6 +294,7 @@ class Table:
         for name in drop:
             evolution.drop_attribute(name)
         evolution.timestamp(tick())
+        digests.touch(self.uri)
         with atomic(self.uri) as place:
             evolution.array_evolve(place)
 
@@ -308,6 +325,7 @@ class Table:
 
     def delete(self, condition: str, timestamp: int) -> None:
         """Delete the rows for which the query condition holds, from `timestamp` on."""
+        digests.touch(self.uri)
         with (
             own_context() as ctx,
             tiledb.open(self.uri, "d", timestamp=timestamp, ctx=ctx) as array,
@@ -321,47 +339,83 @@ class Table:
             wanted = [stored_key(value) for value in values[first : first + batch]]
             self.delete(f"{key} in {wanted!r}", timestamp)
 
-    def consolidate(self, *, force: bool = False) -> bool:
-        """Merge many small fragments into one, keeping every row's timestamp.
+    def has_many_fragments(self, *, force: bool = False) -> bool:
+        """Return whether there is something to merge: many small fragments, or any with `force`."""
+        return len(self.fragments()) > (1 if force else _MAX_FRAGMENTS)
 
-        Old states stay readable. What was merged is removed by the next call, so that whoever
-        listed the fragments a moment ago still finds them; with `force` at once. Returns whether
-        anything was merged.
+    def fragments(self) -> list[str]:
+        """Return the names of the fragments, committed or not."""
+        listed = files.list_folder(layout.join(self.uri, "__fragments"))
+        return [layout.base_name(entry) for entry in listed]
+
+    def merged_before(self) -> tuple[set[str], set[str]]:
+        """Return the fragments that an earlier merge replaced, and the notes that say so, by name.
+
+        They are kept until the next merge, so that whoever listed the fragments a moment ago still
+        finds them.
         """
-        limit = 1 if force else _MAX_FRAGMENTS
-        if len(files.list_folder(layout.join(self.uri, "__fragments"))) <= limit:
+        names: set[str] = set()
+        notes: set[str] = set()
+        for note in files.list_folder(layout.join(self.uri, "__commits")):
+            if note.endswith(".vac"):
+                names |= set(_FRAGMENT.findall(files.read_text(note)))
+                notes.add(layout.base_name(note))
+        return names, notes
+
+    def consolidate(self, *, force: bool = False) -> bool:
+        """Merge a table that belongs to no data set, and remove what the last merge replaced.
+
+        With `force` even a few fragments, and what this merge replaces at once.
+        """
+        if not self.has_many_fragments(force=force):
             return False
         ctx = get_tiledb_ctx()
         tiledb.vacuum(self.uri, ctx=ctx)
+        merged = self.merge(force=force)
+        if merged and force:
+            tiledb.vacuum(self.uri, ctx=ctx)
+        return merged
+
+    def merge(self, *, force: bool = False) -> bool:
+        """Merge many small fragments into one, keeping every row's timestamp.
+
+        Old states stay readable, and what was merged stays where it is. Returns whether anything
+        was merged.
+        """
+        ctx = get_tiledb_ctx()
         names = self._mergeable(ctx)
-        if len(names) <= limit:
+        if len(names) <= (1 if force else _MAX_FRAGMENTS):
             return False
         config = get_tiledb_config()
         config["sm.mem.total_budget"] = str(_MERGE_BYTES)
         tiledb.consolidate(self.uri, config=config, ctx=ctx, fragment_uris=names)
-        if force:
-            tiledb.vacuum(self.uri, ctx=ctx)
         return True
 
     def _mergeable(self, ctx: tiledb.Ctx) -> list[str]:
         """Return the newest fragments that have no column but those of the schema now.
 
         Merging writes the columns of the newest schema alone: a column that was dropped would be
-        lost to the older states that still have it.
+        lost to the older states that still have it. And merging a column of variable length that
+        none of the fragments has divides by zero, which kills the process: then there is nothing
+        to merge until a row has been written since the column was added.
         """
         fragments = tiledb.array_fragments(self.uri, ctx=ctx)
         now = self.schema_now()[1].items()
         whole: dict[str, bool] = {}
+        held: set[str] = set()
         names: list[str] = []
         described = (fragments.timestamp_range, fragments.uri, fragments.array_schema_name)
         for _, uri, schema in sorted(zip(*described, strict=True), reverse=True):
             if schema not in whole:
                 made = int(schema.split("_")[2])
-                whole[schema] = Table(self.uri, made).schema()[1].items() <= now
+                then = Table(self.uri, made).schema()[1]
+                whole[schema] = then.items() <= now
+                held |= then.keys() if whole[schema] else set()
             if not whole[schema]:
                 break
             names.append(layout.base_name(uri))
-        return names[::-1]
+        variable = {name for name, dtype in now if dtype in (TEXT, BLOB)}
+        return names[::-1] if variable <= held else []
 
 
 def _described(array: tiledb.SparseArray) -> tuple[tuple[str, ...], dict[str, np.dtype]]:

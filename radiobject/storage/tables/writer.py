@@ -15,7 +15,7 @@ from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
 from radiobject.geometry.box import Box
 from radiobject.geometry.content import content_box
 from radiobject.geometry.tiling import Tiling, extents_for_patch
-from radiobject.storage.io import layout, stats
+from radiobject.storage.io import layout, owned, stats
 from radiobject.storage.io.libtiledb import writing_ctx
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
@@ -83,7 +83,7 @@ def write_volume(
     reader.forget(uri)
     _create(uri, _schema(voxels.dtype, fill, tiling, filters, ctx), ctx)
     with ExitStack() as undo:
-        undo.callback(_remove, uri, ctx)
+        undo.callback(_remove, uri)
         try:
             _write(uri, box, c_ordered(voxels[box.slices]), metadata or {}, timestamp, ctx)
         except tiledb.TileDBError as error:
@@ -119,10 +119,10 @@ def _create(uri: str, schema: tiledb.ArraySchema, ctx: tiledb.Ctx) -> None:
         raise StorageError(f"volume at {uri!r} cannot be created: {error}") from error
 
 
-def _remove(uri: str, ctx: tiledb.Ctx) -> None:
+def _remove(uri: str) -> None:
     """Take back an array that was created here and could not be filled."""
-    with suppress(tiledb.TileDBError):
-        tiledb.VFS(ctx=ctx).remove_dir(uri)
+    with suppress(StorageError):
+        owned.remove(uri, owned.ARRAY)
 
 
 def _index(uri: str) -> TileIndex | None:

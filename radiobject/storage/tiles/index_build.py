@@ -16,6 +16,8 @@ from radiobject.geometry.tiling import Tiling, tiles_covering
 from radiobject.storage.io import libtiledb, stats
 from radiobject.storage.io.array_files import ArrayFiles, open_files
 from radiobject.storage.io.checksum import crc32
+from radiobject.storage.io.layout import VOLUMES, base_name
+from radiobject.storage.io.layout import parent as parent_of
 from radiobject.storage.tiles.decode import CHUNK_BYTES, COMPRESSIONS, MAX_TILE_BYTES
 from radiobject.storage.tiles.fragment import FragmentTiles, UnsupportedArrayError, parse
 from radiobject.storage.tiles.tile_index import MAX_TILES, TileIndex, constant_sums
@@ -82,6 +84,11 @@ def _only_fragment(uri: str, names: set[str]) -> str:
     folders = {"/".join(n.split("/")[:2]) for n in names if n.startswith("__fragments/")}
     schemas = {n for n in names if n.startswith("__schema/") and n.count("/") == 1}
     others = {n for n in names if n.startswith(("__labels/", "__fragment_meta/"))}
+    if not (folders and commits) and base_name(parent_of(uri)) == VOLUMES:
+        raise IntegrityError(
+            f"volume at {uri!r} has lost its voxels: its array is there and holds no fragment; "
+            "restore its folder from a copy"
+        )
     if len(folders) != 1 or len(commits) != 1 or len(schemas) != 1 or others:
         raise UnsupportedArrayError(
             f"{uri!r} has {len(folders)} fragments, {len(commits)} commits and {len(schemas)} "

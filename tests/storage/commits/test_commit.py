@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from radiobject.exceptions import SchemaError, StorageError
 from radiobject.storage.commits.head import ROOT, Clock, Commit, Head
-from radiobject.storage.io import files, layout
+from radiobject.storage.io import layout, owned
 from radiobject.storage.tables.table import BLOB, TEXT, Table, create_table, stored_key
 
 IDS = st.text(min_size=1, max_size=60).filter(lambda t: "\0" not in t and _encodable(t))
@@ -165,16 +165,15 @@ def test_values_that_do_not_fit_are_refused(table):
     assert table.read()["k"].values.tolist() == []
 
 
-def test_links_are_removed_and_not_followed(tmp_path):
+def test_links_are_neither_removed_nor_followed(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("x")
     (tmp_path / "in").mkdir()
-    os.symlink(tmp_path / "out", tmp_path / "in" / "link")
-    files.remove(str(tmp_path / "in"))
-    os.symlink(tmp_path / "out", tmp_path / "link")
-    files.remove(str(tmp_path / "link"))
+    os.symlink(tmp_path / "out", tmp_path / "in" / "__commits")
+    os.symlink(tmp_path / "in", tmp_path / "link")
+    assert owned.remove(str(tmp_path / "in"), owned.DATASET) == ["__commits"]
+    assert owned.remove(str(tmp_path / "link"), owned.DATASET) == ["."]
     assert (tmp_path / "out" / "precious").read_text() == "x"
-    assert sorted(os.listdir(tmp_path)) == ["out"]
 
 
 def test_merging_takes_memory_for_the_table_and_not_for_a_large_one(table):

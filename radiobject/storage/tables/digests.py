@@ -1,0 +1,433 @@
+"""Size and digest of every table file, as the commits record them.
+
+libtiledb believes what it reads: one flipped bit of a table's file can kill the process, ask for
+10 GiB, or give another subject's id. So a commit records each file that its tables got, in the same
+write that publishes it, and a table is opened only after its files were compared. Files that no
+commit recorded, as an interrupted merge leaves them, are kept from the reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radiobject.addresses import is_remote
+from radiobject.exceptions import IntegrityError, StorageError
+from radiobject.storage.io import layout, owned, remote
+from radiobject.storage.io.array_files import open_files
+from radiobject.storage.io.files import remove_file, write_small
+from radiobject.storage.tables import groups
+
+FIRST_VERSION = 3
+"""Format version from which on every table file is recorded."""
+
+KEY = "digests:"
+HEAD = "head"
+VERSION = "radiobject.format_version"
+OWNER = "owner"
+
+_FOLDERS = ("__schema", "__commits", "__fragments")
+_SPAN = re.compile(r"__(\d+)_(\d+)_")
+_MAX_FILE_BYTES = 1 << 40
+_STAGED_BYTES = 64 << 20
+"""Tables of an object store up to this size are fetched whole and compared before they are opened;
+of larger ones libtiledb fetches what it needs, and each row's own checksum is what protects it."""
+_SEALS = f"{layout.OWN_FOLDER}/digests"
+_MAX_SEAL_BYTES = 16 << 20
+_EVER = 2**63 - 1
+_RETRIES_S = (0.0, 0.05, 0.2, 0.5)
+_FETCHES = 16
+
+Files = dict[str, tuple[int, str]]
+"""Path of each file below the table: its size and digest."""
+
+
+@dataclass
+class Manifest:
+    """The recorded files of a data set's tables.
+
+    Parameters
+    ----------
+    head : int
+        Timestamp up to which everything is recorded.
+    tables : dict of str to dict
+        By the table's place below the data set.
+    keys : tuple of str
+        The metadata that this was read from.
+    """
+
+    head: int
+    tables: dict[str, Files] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, uri: str, metadata: Mapping[str, Any]) -> Manifest | None:
+        """Return what a group's metadata records; None for a data set of an older format.
+
+        Raises
+        ------
+        IntegrityError
+            If the record is damaged.
+        """
+        version = str(metadata.get(VERSION, ""))
+        if not version.isdigit() or int(version) < FIRST_VERSION:
+            return None
+        keys = tuple(sorted(key for key in metadata if key.startswith(KEY)))
+        manifest = cls(int(metadata.get(HEAD, 0)), keys=keys)
+        try:
+            for key in keys:
+                for table, folders in json.loads(_unpacked(metadata[key])).items():
+                    files = manifest.tables.setdefault(table, {})
+                    for folder, entries in folders.items():
+                        for name, (size, digest) in entries.items():
+                            files[f"{folder}/{name}"] = (int(size), str(digest))
+        except (ValueError, TypeError, AttributeError, zlib.error, RecursionError) as error:
+            raise IntegrityError(
+                f"the record of the table files of {uri} is damaged ({error}); restore its folder "
+                "__meta from a copy"
+            ) from error
+        return manifest
+
+
+def pack(tables: Mapping[str, Files]) -> bytes:
+    """Return files of tables as one value of a group's metadata."""
+    nested: dict[str, dict[str, dict[str, tuple[int, str]]]] = {}
+    for table, files in tables.items():
+        folders = nested.setdefault(table, {})
+        for path, entry in sorted(files.items()):
+            folder, _, name = path.rpartition("/")
+            folders.setdefault(folder, {})[name] = entry
+    return zlib.compress(json.dumps(nested, separators=(",", ":")).encode(), 6)
+
+
+def _unpacked(packed: Any) -> bytes:
+    if not isinstance(packed, bytes):
+        raise ValueError("it is no sequence of bytes")
+    unpacker = zlib.decompressobj()
+    content = unpacker.decompress(packed, 1 << 28)
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError("it is cut or too large")
+    return content
+
+
+_known: dict[str, Manifest | None] = {}
+_touched: set[str] = set()
+
+
+def remember(uri: str, metadata: Mapping[str, Any]) -> Manifest | None:
+    """Keep what the metadata of the data set at `uri` records, for the tables below it."""
+    manifest = Manifest.parse(uri, metadata)
+    _known[uri] = manifest
+    return manifest
+
+
+def known(uri: str) -> Manifest | None:
+    """Return what was last read of the data set's record; None for an older format."""
+    return _known.get(uri)
+
+
+def keep(uri: str, manifest: Manifest) -> Manifest:
+    """Keep a record that was just written."""
+    _known[uri] = manifest
+    return manifest
+
+
+def touch(table_uri: str) -> None:
+    """Note that a table got files, which the next commit has to record.
+
+    Readers write label indexes, without a commit: these are sealed fragment by fragment.
+    """
+    if layout.base_name(table_uri) != layout.LABEL_INDEX:
+        _touched.add(table_uri)
+
+
+def seal(table_uri: str, fragment: str) -> None:
+    """Record the files of a fragment that was written to a table without a commit."""
+    own = (f"__fragments/{fragment}/", f"__commits/{fragment}.", "__schema/")
+    files = {p: entry for p, entry in new_files(table_uri, {}).items() if p.startswith(own)}
+    write_small(layout.join(table_uri, _SEALS, f"{fragment}.json"), json.dumps(files).encode())
+
+
+def unseal(table_uri: str, fragments: Iterable[str]) -> None:
+    """Forget the record of fragments that are about to be removed."""
+    for name in fragments:
+        remove_file(layout.join(table_uri, _SEALS, f"{name}.json"))
+
+
+def _sealed(table_uri: str) -> Files | None:
+    """Return the files that the seals of a table record; None if it has none."""
+    source = open_files(table_uri)
+    seals = [n for n in source.names() if n.startswith(f"{_SEALS}/") and n.endswith(".json")]
+    recorded: Files = {}
+    for name in sorted(seals):
+        try:
+            found = json.loads(source.read(name, _MAX_SEAL_BYTES))
+            recorded |= {str(path): (int(size), str(d)) for path, (size, d) in found.items()}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise _altered(f"{table_uri}/{name}", f"is damaged ({error})") from error
+    return recorded if seals else None
+
+
+def take_touched(root: str) -> set[str]:
+    """Return the tables below `root` that got files since this was last asked, and forget them."""
+    found = {uri for uri in tuple(_touched) if uri.startswith(f"{root}/")}
+    _touched.difference_update(found)
+    return found
+
+
+def new_files(table_uri: str, recorded: Mapping[str, Any]) -> Files:
+    """Return size and digest of the files of a table that are not recorded yet.
+
+    Parameters
+    ----------
+    table_uri : str
+    recorded : mapping
+        Paths that are.
+    """
+    files = open_files(table_uri)
+    paths = [path for path in files.names() if path not in recorded and _belongs(path)]
+
+    def measure(path: str) -> tuple[str, tuple[int, str]]:
+        content = files.read(path, _MAX_FILE_BYTES)
+        return path, (len(content), _digest(content))
+
+    if not is_remote(table_uri):
+        return dict(map(measure, paths))
+    with ThreadPoolExecutor(_FETCHES) as threads:
+        return dict(threads.map(measure, paths))
+
+
+def _belongs(path: str) -> bool:
+    return path.startswith(tuple(f"{f}/" for f in _FOLDERS)) and bool(owned.ARRAY.fullmatch(path))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _lookup(table_uri: str) -> tuple[str, str] | None:
+    """Return the data set that records the files of a table, and the table's place in it."""
+    group, name = layout.parent(table_uri), layout.base_name(table_uri)
+    if layout.base_name(layout.parent(group)) == layout.COLLECTIONS:
+        root = layout.parent(layout.parent(group))
+        place = f"{layout.COLLECTIONS}/{layout.base_name(group)}/{name}"
+        manifest = _manifest(root)
+        if manifest is not None and place in manifest.tables:
+            return root, place
+    manifest = _manifest(group)
+    return (group, name) if manifest is not None and name in manifest.tables else None
+
+
+def _manifest(root: str) -> Manifest | None:
+    return _known[root] if root in _known else reload(root)
+
+
+def reload(root: str) -> Manifest | None:
+    """Read again what the data set at `root` records; None if none is there."""
+    return remember(root, groups.read_metadata(root) or {})
+
+
+@contextmanager
+def checked(table_uri: str) -> Iterator[str]:
+    """Give the URI to open a table at, after every file of it was compared with its record.
+
+    A table of an older format, or one that belongs to no data set, is given as it is.
+
+    Raises
+    ------
+    IntegrityError
+        If a file is missing, cut or altered; the message names it.
+    """
+    if layout.base_name(table_uri) == layout.LABEL_INDEX:
+        with _checked_by_seals(table_uri) as place:
+            yield place
+        return
+    found = _lookup(table_uri)
+    if found is None:
+        yield table_uri
+    elif is_remote(table_uri):
+        # What this process wrote to it and did not commit yet is not recorded.
+        if table_uri in _touched or not (table_uri.startswith("s3://") and remote.usable()):
+            yield table_uri
+            return
+        with _fetched(table_uri, *found) as place:
+            yield place
+    else:
+        strangers = _compare_local(table_uri, *found)
+        if not strangers:
+            yield table_uri
+        else:
+            manifest = _known[found[0]]
+            assert manifest is not None
+            with _linked(table_uri, manifest.tables[found[1]]) as place:
+                yield place
+
+
+@contextmanager
+def _checked_by_seals(table_uri: str) -> Iterator[str]:
+    if is_remote(table_uri) and not (table_uri.startswith("s3://") and remote.usable()):
+        yield table_uri
+        return
+    recorded = _sealed(table_uri)
+    if recorded is None:
+        yield table_uri
+    elif is_remote(table_uri):
+        with _scratch() as folder:
+            _fetch(table_uri, recorded, folder)
+            yield str(folder)
+    else:
+        _compare(table_uri, recorded)
+        # What another process is writing now is not sealed yet.
+        if _strangers(table_uri, Manifest(_EVER, {"": recorded}), ""):
+            with _linked(table_uri, recorded) as place:
+                yield place
+        else:
+            yield table_uri
+
+
+def _compare_local(table_uri: str, root: str, place: str) -> list[str]:
+    """Compare a local table with its record; return what is there beside it, of committed times.
+
+    A merge replaces files while this looks, so a difference counts once the record was read anew.
+    """
+    error: IntegrityError | None = None
+    strangers: list[str] = []
+    for wait in (None, *_RETRIES_S):
+        if wait is not None:
+            time.sleep(wait)
+            reload(root)
+        manifest = _known.get(root)
+        if manifest is None or place not in manifest.tables:
+            return []  # the table was removed, or the data set replaced
+        try:
+            _compare(table_uri, manifest.tables[place])
+        except IntegrityError as found:
+            error = found
+            continue
+        error, strangers = None, _strangers(table_uri, manifest, place)
+        if not strangers:
+            return []
+    if error is not None:
+        raise error
+    return strangers
+
+
+_compared: dict[str, tuple[int, int, int, str]] = {}
+
+
+def _compare(table_uri: str, files: Files) -> None:
+    for path, (size, digest) in files.items():
+        where = f"{table_uri}/{path}"
+        try:
+            state = os.stat(where)
+        except FileNotFoundError:
+            raise _altered(where, "is missing") from None
+        except OSError as error:
+            raise StorageError(f"{where} cannot be read: {error.strerror}") from error
+        if state.st_size != size:
+            raise _altered(where, f"has {state.st_size} bytes, expected {size}")
+        seen = (state.st_ino, state.st_mtime_ns, size, digest)
+        if _compared.get(where) == seen:
+            continue
+        try:
+            with open(where, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError as error:
+            raise StorageError(f"{where} cannot be read: {error.strerror}") from error
+        if found != digest:
+            raise _altered(where, "is not the file that was written")
+        _compared[where] = seen
+
+
+def _altered(where: str, what: str) -> IntegrityError:
+    return IntegrityError(
+        f"the table file {where} {what}; restore it from a copy of the data set, or open an older "
+        "state with at= if that does not need it"
+    )
+
+
+def _strangers(table_uri: str, manifest: Manifest, place: str) -> list[str]:
+    """Return committed fragments and schemas that are not recorded."""
+    recorded = manifest.tables[place]
+    found = []
+    for folder in ("__schema", "__commits"):
+        for name in os.listdir(f"{table_uri}/{folder}"):
+            span = _SPAN.match(name)
+            if span and int(span.group(1)) <= manifest.head and f"{folder}/{name}" not in recorded:
+                found.append(f"{folder}/{name}")
+    return found
+
+
+@contextmanager
+def _linked(table_uri: str, files: Iterable[str]) -> Iterator[str]:
+    """Give a folder with links to exactly `files`."""
+    with _scratch() as place:
+        for path in files:
+            target = place / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(f"{table_uri}/{path}")
+        yield str(place)
+
+
+@contextmanager
+def _fetched(table_uri: str, root: str, place: str) -> Iterator[str]:
+    """Give a folder with the compared files of a table of an object store."""
+    manifest = _known[root]
+    assert manifest is not None
+    if sum(size for size, _ in manifest.tables[place].values()) > _STAGED_BYTES:
+        yield table_uri
+        return
+    with _scratch() as folder:
+        for number, wait in enumerate((None, *_RETRIES_S), start=-len(_RETRIES_S)):
+            if wait is not None:
+                time.sleep(wait)
+                manifest = reload(root)
+            if manifest is None or place not in manifest.tables:
+                raise StorageError(f"the table {table_uri} was removed meanwhile; open it again")
+            try:
+                _fetch(table_uri, manifest.tables[place], folder)
+                break
+            except StorageError:
+                if number == 0:
+                    raise
+        yield str(folder)
+
+
+def _fetch(table_uri: str, files: Files, folder: Path) -> None:
+    source = open_files(table_uri)
+
+    def get(path: str) -> None:
+        size, digest = files[path]
+        content = source.read(path, size) if size else b""
+        if len(content) != size or _digest(content) != digest:
+            content = source.read(path, size)  # altered on its way, perhaps
+        if len(content) != size or _digest(content) != digest:
+            raise _altered(f"{table_uri}/{path}", "is not the file that was written")
+        (folder / path).write_bytes(content)
+
+    shutil.rmtree(folder)
+    for parent in {str(Path(path).parent) for path in files}:
+        (folder / parent).mkdir(parents=True)
+    with ThreadPoolExecutor(_FETCHES) as threads:
+        list(threads.map(get, files))
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    place = Path(tempfile.mkdtemp(prefix="radiobject-table-"))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
