@@ -105,7 +105,7 @@ def test_failures_are_retried(volume, proxy, failure):
 
 def test_lasting_failure_names_the_object(volume, proxy):
     _, locator = volume
-    configure(s3=S3Config(patience_s=1))
+    configure(s3=S3Config(endpoint=proxy.endpoint, patience_s=1))
     proxy.failures += ["503"] * 1000
     with pytest.raises(StorageError, match=rf"{locator.uri}/__fragments/.*a0\.tdb cannot be read"):
         read(locator, BOX)
