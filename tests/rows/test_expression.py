@@ -20,7 +20,7 @@ TEXTS = ("", "a", "B", "é", "日本", "it's", 'q"', "a\\b", "x y")
 ROWS = [
     {
         "k": key, "i": i, "u": u, "f": f, "b": b, "s": s, "class": s, "a b": i,
-        "t": None if i is None else np.datetime64("2020-01-01", "ns") + np.timedelta64(i, "D"),
+        "t": None if i is None else np.datetime64("2020-01-01", "ns") + np.timedelta64(i % 99, "D"),
     }
     for key, i, u, f, b, s in zip(
         ("a", "B", "é/x", "日本", "it's", "z"),
