@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.ml import create_training_dataloader
+from radiobject.ml import EpochSampler, VolumeLoader, create_training_dataloader
 from radiobject.ml.distributed import create_distributed_dataloader
 
 OPTIONS = {"batch_size": 2, "patch_size": (12, 12, 12), "patches_per_volume": 4}
@@ -181,3 +181,11 @@ def test_the_state_at_the_last_batch_is_that_of_the_next_epoch(shelf):
         states = [run.state_dict() for _ in run]
         assert [s["epoch"] for s in states] == [0] * (len(run) - 1) + [1]
         assert states[-1]["consumed"] == 0
+
+
+def test_nothing_is_left_of_an_epoch_that_keeps_its_last_samples(shelf):
+    dataset = loader(shelf).dataset
+    for tail in ("uneven", "repeat"):
+        run = VolumeLoader(dataset, EpochSampler(dataset, tail=tail), batch_size=5)
+        states = [run.state_dict() for _ in run]
+        assert [(s["epoch"], s["consumed"]) for s in states][-2:] == [(0, 20), (1, 0)]
