@@ -5,6 +5,8 @@
 #   make test-kernel           the gather kernel against its reference, interpreted and compiled
 #   make test-clients          other people's trainers and loaders over ours
 #   make test-worlds           the core of the suite without what Windows and macOS lack
+#   make test-server           the store on SeaweedFS, a server that nobody here wrote
+#   make test-flips            single bits flipped in table files (COUNT=500 SEED=18)
 #   make lint                  ruff, and mypy for Linux, Windows and macOS
 #   make imports               who imports whom: circles, and imports that go up
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
@@ -39,8 +41,8 @@ PIP := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m pip
 BENCHMARKS := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m benchmarks
 ASV := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m asv
 
-.PHONY: help venv test test-worlds test-kernel test-slow lint imports bench regimes compare range site asv-check gate-check docs \
-	dist clean
+.PHONY: help venv test test-worlds test-server test-flips test-clients test-kernel test-slow lint imports \
+	bench regimes compare range site asv-check gate-check docs dist clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
