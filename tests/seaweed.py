@@ -43,7 +43,7 @@ def seaweed_server(folder: Path) -> Iterator[str]:
     command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-{name}.port.grpc={free_port()}" for name in ports]
-    command += ["-s3.port.iceberg=0", f"-s3.config={config}", "-volume.max=32"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}", "-volume.max=32"]
     command += ["-master.volumeSizeLimitMB=64"]
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
