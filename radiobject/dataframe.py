@@ -24,14 +24,8 @@ from radiobject.rows.pandas_io import (
 )
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout
-from radiobject.storage.tables.table import (
-    TEXT,
-    Table,
-    check_column_name,
-    create_table,
-    storable_dtype,
-    stored_key,
-)
+from radiobject.storage.tables.columns import TEXT, storable_dtype
+from radiobject.storage.tables.table import Table, check_column_name, create_table, stored_key
 
 INDEX_COLUMNS = (layout.SUBJECT_ID, layout.OBS_ID)
 

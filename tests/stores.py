@@ -1,5 +1,9 @@
 """Small data sets whose voxels say whose they are and where they lie."""
 
+import itertools
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pandas as pd
 
@@ -52,3 +56,17 @@ def make_dataset(uri, names=("CT", "seg"), subjects=SUBJECTS, shape=(6, 5, 4)):
 def check_volume(volume, subject, name="CT", shape=(6, 5, 4)):
     np.testing.assert_array_equal(volume.to_numpy(), voxels(subject, name, shape))
     np.testing.assert_array_equal(volume.affine, affine(subject, name))
+
+
+_scans = itertools.count()
+
+
+def scanned_again(scan, folder):
+    """Write another scan with the voxels of `scan`: a file of other bytes, in `folder`."""
+    number = next(_scans)
+    image = nib.load(scan)
+    again = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    again.header["descrip"] = f"scan {number}"
+    path = Path(folder) / f"again-{number}-{Path(scan).name}"
+    nib.save(again, path)
+    return path

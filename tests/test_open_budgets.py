@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiledb
-from stores import make_dataset
+from stores import make_dataset, scanned_again
 
 from radiobject import RadiObject, VolumeCollection
 
@@ -108,9 +108,10 @@ def grown(tmp_path, scan):
     return radi
 
 
-def test_an_append_opens_nothing_twice(grown, scan):
+def test_an_append_opens_nothing_twice(grown, scan, tmp_path):
+    again = scanned_again(scan, tmp_path)
     with Opens() as opens:
-        grown.append({"CT": [(scan, "a")]})
+        grown.append({"CT": [(again, "a")]})
     assert len(opens.seen) <= 8, opens.seen
     assert grown.CT.obs_ids == ["a_CT", "a_CT_acq-1"]
     grown.validate(checksums=True)

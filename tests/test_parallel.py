@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import nibabel as nib
 import numpy as np
 import pytest
-from stores import affine, check_volume, make_dataset, voxels
+from stores import affine, check_volume, make_dataset, scanned_again, voxels
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.parallel import ctx_for_process, ctx_for_threads, map_on_threads, run
@@ -126,7 +126,8 @@ def test_every_verb_on_every_executor(radi, scans, tmp_path, executor):
     images = {"CT": [(scans / f"{s}.nii", s) for s in "dbca"]}
     made = RadiObject.from_images(str(tmp_path / "made"), images, executor=executor)
     check_volume(made.CT["b_CT"], "b")
-    made.CT.append(niftis=[(scans / "a.nii", "a")], executor=executor)
+    again = scanned_again(scans / "a.nii", tmp_path)
+    made.CT.append(niftis=[(again, "a")], executor=executor)
     check_volume(made.CT["a_CT_acq-1"], "a")
     made.validate(checksums=True)
     assert radi.CT.map_batches(lambda_free_batch, 2, executor=executor)[3] == 4000

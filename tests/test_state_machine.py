@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from stores import scanned_again
 
 from radiobject import RadiObject
 from tests.crashing import Killed, dying
@@ -145,7 +146,8 @@ class Store(RuleBasedStateMachine):
             taken.add(obs_id)
             volumes.setdefault(name, {})[obs_id] = (subject, code)
         rows = pd.DataFrame({"obs_subject_id": new, "age": [age] * len(new)}) if new else None
-        images = {name: [(self.scans / f"{code}.nii", subject) for subject, code in scans]}
+        again = [(scanned_again(self.scans / f"{code}.nii", self.scans), s) for s, code in scans]
+        images = {name: again}
         self.attempt(lambda radi: radi.append(images, obs_meta=rows), at, subjects, volumes)
 
     @rule(data=st.data(), at=crash)

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from stores import affine, check_volume, make_dataset, voxels
+from stores import affine, check_volume, make_dataset, scanned_again, voxels
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import (
@@ -130,19 +130,29 @@ def test_mixed_shapes_have_no_one_shape(tmp_path):
 
 
 def test_from_niftis_in_any_order_with_repeated_subjects(scans, tmp_path):
-    given = pairs(scans, "cab") + pairs(scans, "a")
+    again = [(scanned_again(scans / "a.nii.gz", tmp_path), "a") for _ in range(2)]
+    given = pairs(scans, "cab") + again[:1]
     made = VolumeCollection.from_niftis(str(tmp_path / "CT"), given)
     assert made.obs_ids == ["a_CT", "a_CT_acq-1", "b_CT", "c_CT"]
     for volume in made:
         np.testing.assert_array_equal(volume.to_numpy(), voxels(volume.obs_id[0]))
         np.testing.assert_allclose(volume.affine, affine(volume.obs_id[0]))
-    made.append(niftis=pairs(scans, "ad"))
+    made.append(niftis=again[1:] + pairs(scans, "d"))
     assert made.obs_ids == ["a_CT", "a_CT_acq-1", "a_CT_acq-2", "b_CT", "c_CT", "d_CT"]
     np.testing.assert_array_equal(made["a_CT_acq-2"].to_numpy(), voxels("a"))
     made.validate(checksums=True)
     frame = made.to_obs()
     assert frame["spacing_y"].tolist() == [1.0] * 6
     assert not [v for v in frame.astype(str).to_numpy().ravel() if str(scans) in v]
+
+
+def test_what_adds_nothing_is_left_out_and_said(scans, tmp_path):
+    with pytest.warns(UserWarning, match="given twice"):
+        made = VolumeCollection.from_niftis(str(tmp_path / "CT"), pairs(scans, "aba"))
+    assert made.obs_ids == ["a_CT", "b_CT"]
+    with pytest.warns(UserWarning, match="stored as 'b_CT'"):
+        made.append(niftis=pairs(scans, "bc"))
+    assert made.obs_ids == ["a_CT", "b_CT", "c_CT"]
 
 
 def test_obs_gives_ids_and_columns(scans, tmp_path):

@@ -19,7 +19,8 @@ from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset, maintenance
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.splits import SPLIT
-from radiobject.storage.tables.table import TEXT, Table
+from radiobject.storage.tables.columns import TEXT
+from radiobject.storage.tables.table import Table
 
 
 @contextmanager

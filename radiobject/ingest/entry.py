@@ -180,6 +180,8 @@ def store_images(
     if obs_meta is not None:
         plan = plan.with_subjects(obs_meta)
     report = store_plan(uri, plan, settings)
+    if settings.exists == "raise":
+        _warn_of_stored(report)
     _warn_of_refused(report)
     return report
 
@@ -230,12 +232,12 @@ def _check_same_subjects(plan: IngestPlan, names: Sequence[str]) -> None:
 
 
 def _warn_of_stored(report: IngestReport) -> None:
-    """Say that an append was given files whose content is in the store already."""
+    """Say which files add nothing: their content is in the store already, or comes twice."""
     equal = [line for line in report.lines if line.verdict is Verdict.STORED]
     if equal:
         warnings.warn(
-            f"{len(equal)} of {len(report.lines)} images are stored already and were left out, "
-            f"first {equal[0].source}: {equal[0].reasons[0]}",
+            f"{len(equal)} of {len(report.lines)} images were left out, stored already or "
+            f"given twice, first {equal[0].source}: {equal[0].reasons[0]}",
             stacklevel=4,
         )
 
@@ -346,6 +348,7 @@ def create_collection(
     plan = replace(plan, uniform=frozenset({label} if validate_dimensions else ()))
     with creation(location, COLLECTION, "ingest", name=label) as tx:
         report = IngestRun(tx, plan, settings, made={label: location}, subjects=None).execute()
+    _warn_of_stored(report)
     _warn_of_refused(report)
     return location
 

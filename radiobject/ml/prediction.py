@@ -26,8 +26,8 @@ from radiobject.storage.io import layout
 from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
+from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.groups import object_kind
-from radiobject.storage.tables.table import TEXT
 from radiobject.storage.writers import VolumeCollectionWriter
 from radiobject.system.files import written_whole
 from radiobject.system.processes import user_code

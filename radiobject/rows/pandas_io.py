@@ -11,7 +11,7 @@ import pandas as pd
 
 from radiobject.exceptions import SchemaError
 from radiobject.storage.schema.volume_rows import AFFINE, COMPUTED_COLUMNS, SIDES, SPACING
-from radiobject.storage.tables.table import Column, storable_dtype
+from radiobject.storage.tables.columns import Column, storable_dtype
 
 ComputedColumn = tuple[tuple[str, ...], Callable[[pd.DataFrame], pd.Series]]
 """Stored columns that a column is computed from, and how."""

@@ -21,7 +21,7 @@ from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS, VolumeRecord
-from radiobject.storage.tables.table import storable_dtype
+from radiobject.storage.tables.columns import storable_dtype
 
 _ROWS_PER_WRITE = 1024
 

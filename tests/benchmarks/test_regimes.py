@@ -66,11 +66,11 @@ def test_a_regime_is_measured(
     page = tmp_path / "regimes.md"
     page.write_text("<!-- regimes:begin -->\n<!-- regimes:end -->\n")
     readme = tmp_path / "README.md"
-    readme.write_text("a\n<!-- performance:begin -->\nold\n<!-- performance:end -->\nz\n")
+    readme.write_text("a\n<!-- performance:begin -->\nstale figures\n<!-- performance:end -->\nz\n")
     regimes.keep(page, readme, tmp_path / "kept.json")
     assert "| memory-mapped .npy |" in page.read_text()
     assert summary["regimes"][name]["title"] in readme.read_text()
-    assert "old" not in readme.read_text()
+    assert "stale figures" not in readme.read_text()
 
 
 def test_tables_are_made_from_a_clean_tree_only(

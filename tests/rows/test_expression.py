@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radiobject.rows.expression import compile_filter, matching_rows
-from radiobject.storage.tables.table import TEXT, Table, create_table, stored_key
+from radiobject.storage.tables.columns import TEXT
+from radiobject.storage.tables.table import Table, create_table, stored_key
 
 COLUMNS = {
     "k": TEXT, "i": np.dtype("int32"), "u": np.dtype("uint8"), "f": np.dtype("float64"),

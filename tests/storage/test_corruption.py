@@ -170,7 +170,7 @@ def test_full_shared_memory_is_no_error(volume, monkeypatch):
 
     data, locator = volume
 
-    def full(self, offset, size):
+    def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Arena, "allocate", full)

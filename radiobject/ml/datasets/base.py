@@ -26,7 +26,7 @@ from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
 from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
 from radiobject.ml.datasets.draws import Draws, SampleIndex
 from radiobject.ml.datasets.narrow import with_narrowed
-from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.datasets.plan import SamplePlan, refuse_negative
 from radiobject.ml.datasets.source import VolumeTable
 from radiobject.ml.datasets.transforms import apply_seeded
 from radiobject.sampling.foreground import Uniform, place
@@ -264,7 +264,7 @@ class StoredDataset(Dataset):
             If a number is negative.
         """
         which = np.array([int(i) for i in indices], np.int64)
-        _refuse_negative(which)
+        refuse_negative(which)
         epoch = np.array([getattr(i, "epoch", -1) for i in indices], np.int64)
         plain = np.flatnonzero(epoch < 0)
         if plain.size:
@@ -292,7 +292,7 @@ class StoredDataset(Dataset):
             If an index is negative.
         """
         which = np.asarray(index, dtype=np.int64)
-        _refuse_negative(which)
+        refuse_negative(which)
         sample = which % max(len(self), 1)
         volume = self.volumes_of(sample)
         member = sample - self._first[volume]
@@ -495,8 +495,3 @@ class StoredDataset(Dataset):
             return [self[i] for i in indices]
         samples = self.samples(self.asked(indices))
         return monai_compat.as_asked(samples)
-
-
-def _refuse_negative(which: NDArray[np.int64]) -> None:
-    if which.size and which.min() < 0:
-        raise IndexError(f"samples are numbered from 0, got {which.tolist()}")

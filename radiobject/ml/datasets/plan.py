@@ -52,3 +52,9 @@ class SamplePlan:
             self.padding[first:last],
             self.affine[first:last],
         )
+
+
+def refuse_negative(which: NDArray[np.int64]) -> None:
+    """Raise an `IndexError` for numbers of samples below 0."""
+    if which.size and which.min() < 0:
+        raise IndexError(f"samples are numbered from 0, got {which.tolist()}")

@@ -13,6 +13,7 @@ import tiledb
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout, owned
+from radiobject.system.files import replace
 
 _SPAN = re.compile(r"__(\d+)_(\d+)_")
 _STAMPED_FOLDERS = (
@@ -107,7 +108,7 @@ def write_small(uri: str, content: bytes) -> None:
     part = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         part.write_bytes(content)
-        os.replace(part, path)
+        replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 

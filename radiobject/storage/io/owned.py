@@ -111,7 +111,13 @@ def _remove_local(uri: str, form: re.Pattern[str], within: str, keep: frozenset[
                 ours = form.fullmatch(path) and not os.path.islink(os.path.join(base, name))
                 (gone if ours else left).append(path)
         for path in sorted(gone, key=_last):
-            os.unlink(os.path.join(uri, path))
+            try:
+                os.unlink(os.path.join(uri, path))
+            except PermissionError:
+                # Some systems delete no file that is open, as the lock of who removes it is.
+                if path != layout.LOCK:
+                    raise
+                left.append(path)
         for folder in reversed(folders):
             if not os.listdir(folder):
                 os.rmdir(folder)

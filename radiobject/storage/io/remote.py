@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from radiobject import process
@@ -31,8 +31,7 @@ _lock = threading.Lock()
 
 
 def _restart_in_child() -> None:
-    global _lock, _hedges
-    _hedges = None
+    global _lock
     _stores.clear()
     _lock = threading.Lock()
 
@@ -160,20 +159,15 @@ class RemoteFiles:
             return _asked(what, ask)
 
 
-_hedges: ThreadPoolExecutor | None = None
-
-
 def _hedged(ask: Callable[[], T]) -> T:
     """Return the answer to a request that may be sent twice: a stalled one is not waited for."""
-    global _hedges
-    if _hedges is None:
-        _hedges = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="radiobject-request")
-    first = _hedges.submit(ask)
+    threads = process.lasting_threads("request", _MOST_AT_ONCE)
+    first = threads.submit(ask)
     done, _ = wait([first], timeout=get_radiobject_config().s3.hedge_s)
     if done:
         return first.result()
     stats.count(hedged_requests=1)
-    second = _hedges.submit(ask)
+    second = threads.submit(ask)
     done, _ = wait([first, second], return_when=FIRST_COMPLETED)
     fine = [request for request in done if request.exception() is None]
     if not fine:

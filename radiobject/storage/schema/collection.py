@@ -26,15 +26,8 @@ from radiobject.storage.schema import volume_rows
 from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord, VolumeRows
 from radiobject.storage.tables import groups
-from radiobject.storage.tables.table import (
-    BLOB,
-    TEXT,
-    Column,
-    Table,
-    check_column_name,
-    create_table,
-    storable_dtype,
-)
+from radiobject.storage.tables.columns import BLOB, TEXT, Column, storable_dtype
+from radiobject.storage.tables.table import Table, check_column_name, create_table
 from radiobject.storage.tables.widening import common_dtype, converted, widened
 
 OBS_KEYS = (layout.SUBJECT_ID, layout.OBS_ID)

@@ -19,7 +19,8 @@ from radiobject.storage.schema import collection, legacy
 from radiobject.storage.schema.collection import CollectionStore, fitted_columns
 from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.tables import groups
-from radiobject.storage.tables.table import TEXT, Table, create_table
+from radiobject.storage.tables.columns import TEXT
+from radiobject.storage.tables.table import Table, create_table
 
 META_KEYS = (layout.SUBJECT_ID,)
 

@@ -20,9 +20,10 @@ from radiobject.sampling.labels import LabelSummary, build_label_index
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import FOLDER, create_atomically
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.tables.columns import BLOB, TEXT
 from radiobject.storage.tables.digests import seal
 from radiobject.storage.tables.groups import object_kind
-from radiobject.storage.tables.table import BLOB, TEXT, Table, create_table
+from radiobject.storage.tables.table import Table, create_table
 
 __all__ = [
     "build_label_index",

@@ -25,7 +25,8 @@ from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.description import VolumeDescription, describe_volume
 from radiobject.storage.schema.volume_rows import VolumeRows
 from radiobject.storage.tables import groups
-from radiobject.storage.tables.table import BLOB, TEXT, Column, Table
+from radiobject.storage.tables.columns import BLOB, TEXT, Column
+from radiobject.storage.tables.table import Table
 
 WRITTEN_BY = "0.1"
 _ABSENT = "absent"

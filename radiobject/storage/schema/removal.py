@@ -12,6 +12,7 @@ from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.storage.commits import recovery
 from radiobject.storage.commits.head import OWNER, is_ours, parse_head, withdraw
+from radiobject.storage.commits.transaction import remove_leftovers
 from radiobject.storage.io import files, layout, owned
 from radiobject.storage.io.lock import acquire
 from radiobject.storage.read import reader
@@ -68,6 +69,9 @@ def _delete_group(uri: str) -> None:
         left = owned.remove(uri, owned.DATASET, keep=keep)
     finally:
         lock.abandon()
+    if layout.LOCK in left:
+        left.remove(layout.LOCK)
+        remove_leftovers(uri)
     _say_what_is_left(uri, [*left, *keep])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from radiobject.storage.io import layout
-from radiobject.storage.tables.table import TEXT, Table
+from radiobject.storage.tables.columns import TEXT
+from radiobject.storage.tables.table import Table
 
 SPLIT = "split"
 """Column of obs_meta: the part that each subject belongs to."""

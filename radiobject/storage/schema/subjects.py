@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from radiobject.lazy import lazy_property
 from radiobject.storage.schema.splits import subject_splits
-from radiobject.storage.tables.table import Column, Table
+from radiobject.storage.tables.columns import Column
+from radiobject.storage.tables.table import Table
 
 
 class Subjects:

@@ -13,7 +13,7 @@ from radiobject.exceptions import IntegrityError
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.tables.table import TEXT, Column
+from radiobject.storage.tables.columns import TEXT, Column
 
 ARRAY = "_array"
 DTYPE = "_dtype"

@@ -17,7 +17,6 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 from radiobject.addresses import is_remote
 from radiobject.exceptions import IntegrityError, StorageError
+from radiobject.process import new_threads
 from radiobject.storage.io import layout, owned, remote
 from radiobject.storage.io.array_files import open_files
 from radiobject.storage.io.files import remove_file, write_small
@@ -205,7 +205,7 @@ def new_files(table_uri: str, recorded: Mapping[str, Any]) -> Files:
 
     if not is_remote(table_uri):
         return dict(map(measure, paths))
-    with ThreadPoolExecutor(_FETCHES) as threads:
+    with new_threads("digest", _FETCHES) as threads:
         return dict(threads.map(measure, paths))
 
 
@@ -420,7 +420,7 @@ def _fetch(table_uri: str, files: Files, folder: Path) -> None:
     shutil.rmtree(folder)
     for parent in {str(Path(path).parent) for path in files}:
         (folder / parent).mkdir(parents=True)
-    with ThreadPoolExecutor(_FETCHES) as threads:
+    with new_threads("digest", _FETCHES) as threads:
         list(threads.map(get, files))
 
 

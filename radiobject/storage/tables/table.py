@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 import tiledb
 import tiledb.libtiledb as lt
 
@@ -21,12 +18,17 @@ from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import atomic
 from radiobject.storage.io.libtiledb import FOREVER, reading, writing_ctx
 from radiobject.storage.tables import digests
+from radiobject.storage.tables.columns import (
+    BLOB,
+    TEXT,
+    Column,
+    attribute_of,
+    column_dtype,
+    set_attribute,
+    set_variable,
+    value_column,
+)
 
-TEXT = np.dtype("U")
-BLOB = np.dtype("S")
-"""Column of raw bytes, never filtered on."""
-
-_TIME = np.dtype("datetime64[ns]")
 _TILE_ROWS = 10_000
 _FEW_ROWS = 1000
 _MAX_FRAGMENTS = 24
@@ -35,63 +37,6 @@ _MERGE_BYTES = 256 << 20
 1.7 GB, which also takes it 20 times longer than merging a small table does."""
 _ESCAPE = "\x7f"
 _FRAGMENT = re.compile(r"__\d+_\d+_[0-9a-f]{32}_\d+")
-
-
-@dataclass(frozen=True)
-class Column:
-    """Values of one column, and which of them are there."""
-
-    values: np.ndarray
-    valid: npt.NDArray[np.bool_] | None = None
-
-    def take(self, rows: npt.NDArray[np.intp]) -> Column:
-        """Return the chosen rows, in that order."""
-        valid = None if self.valid is None else self.valid[rows]
-        return Column(self.values[rows], valid)
-
-    @property
-    def present(self) -> npt.NDArray[np.bool_]:
-        """Which values are there."""
-        return np.ones(len(self.values), dtype=bool) if self.valid is None else self.valid
-
-    def filled(self, missing: Any) -> np.ndarray:
-        """Return the values with `missing` where there is none."""
-        return self.values if self.valid is None else np.where(self.valid, self.values, missing)
-
-    def to_list(self) -> list[Any]:
-        """Return plain values, None where there is none."""
-        # tolist() would turn times into bare integers.
-        listed = list(self.values) if self.values.dtype.kind == "M" else self.values.tolist()
-        if self.valid is None:
-            return listed
-        return [v if there else None for v, there in zip(listed, self.valid, strict=True)]
-
-
-def storable_dtype(dtype: Any, name: str) -> np.dtype:
-    """Return the stored type of a column declared as `dtype`.
-
-    Raises
-    ------
-    TypeError
-        If no column can have it.
-    """
-    if dtype in (str, "str", "string"):
-        return TEXT
-    if dtype in (bytes, "blob"):
-        return BLOB
-    try:
-        found = np.dtype(dtype)
-    except TypeError as error:
-        raise TypeError(f"column {name!r} cannot have the type {dtype!r}: {error}") from error
-    if found.kind in "UO":
-        return TEXT
-    if found.kind == "M":
-        return _TIME
-    if found.kind in "biuf" and found.itemsize <= 8 and found != np.float16:
-        return found.newbyteorder("=")
-    if found.kind == "S":
-        return BLOB
-    raise TypeError(f"column {name!r} cannot have the type {found}; use a number, bool or string")
 
 
 @contextmanager
@@ -131,7 +76,7 @@ def create_table(
         )
         schema = tiledb.ArraySchema(
             domain=domain,
-            attrs=[_attribute(name, dtype) for name, dtype in columns.items()],
+            attrs=[attribute_of(name, dtype) for name, dtype in columns.items()],
             sparse=True,
             allows_duplicates=False,
             capacity=tile_rows,
@@ -238,7 +183,7 @@ class Table:
             empty = np.empty(0, dtype=object)
             table = {name: _key_column(found.get(name, empty)) for name in names}
             for name in columns:
-                table[name] = _value_column(found.get(name, empty), array.attr(name).dtype)
+                table[name] = value_column(found.get(name, empty), array.attr(name).dtype)
         return table
 
     def write(self, rows: Mapping[str, Sequence[Any] | np.ndarray], timestamp: int) -> str | None:
@@ -260,11 +205,11 @@ class Table:
             query.layout = lt.LayoutType.UNORDERED
             alive: list[Any] = []
             for name in keys:
-                _set_variable(query, name, [stored_key(k) for k in rows[name]], None, alive)
+                set_variable(query, name, [stored_key(k) for k in rows[name]], None, alive)
             for name, dtype in columns.items():
                 given = rows.get(name)
                 values = [None] * count if given is None else given
-                _set_attribute(query, array.attr(name), dtype, values, alive)
+                set_attribute(query, array.attr(name), dtype, values, alive)
             query._submit()
             query.finalize()
             return layout.base_name(str(query.fragment_uri(0)))
@@ -290,7 +235,7 @@ class Table:
     ) -> None:
         evolution = tiledb.ArraySchemaEvolution(ctx=get_tiledb_ctx())
         for name, dtype in add.items():
-            evolution.add_attribute(_attribute(name, dtype))
+            evolution.add_attribute(attribute_of(name, dtype))
         for name in drop:
             evolution.drop_attribute(name)
         evolution.timestamp(tick())
@@ -420,120 +365,10 @@ class Table:
 
 def _described(array: tiledb.SparseArray) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
     keys = tuple(array.domain.dim(i).name for i in range(array.domain.ndim))
-    return keys, {array.attr(i).name: _column_dtype(array.attr(i)) for i in range(array.nattr)}
-
-
-def _attribute(name: str, dtype: np.dtype) -> tiledb.Attr:
-    ctx = get_tiledb_ctx()
-    filters = tiledb.FilterList([tiledb.ZstdFilter(level=3, ctx=ctx)], ctx=ctx)
-    if dtype == TEXT:
-        return tiledb.Attr(name=name, dtype="U", var=True, nullable=True, filters=filters, ctx=ctx)
-    if dtype == BLOB:
-        return tiledb.Attr(
-            name=name, dtype="blob", var=True, nullable=False, filters=filters, ctx=ctx
-        )
-    return tiledb.Attr(name=name, dtype=dtype, nullable=True, filters=filters, ctx=ctx)
-
-
-def _column_dtype(attribute: tiledb.Attr) -> np.dtype:
-    dtype = np.dtype(attribute.dtype)
-    if dtype.kind == "U":
-        return TEXT
-    return BLOB if dtype.kind in "SV" else dtype
+    return keys, {array.attr(i).name: column_dtype(array.attr(i)) for i in range(array.nattr)}
 
 
 def _key_column(found: np.ndarray) -> Column:
     values = np.empty(len(found), dtype=object)
     values[:] = [_key_of(item) if isinstance(item, bytes) else str(item) for item in found]
     return Column(values)
-
-
-def _value_column(found: np.ndarray, dtype: np.dtype) -> Column:
-    if dtype.kind in "SV":
-        values = np.empty(len(found), dtype=object)
-        values[:] = [bytes(item) for item in found]
-        return Column(values)
-    if isinstance(found, np.ma.MaskedArray):
-        values, valid = found.data, ~np.ma.getmaskarray(found)
-    else:
-        values, valid = found, np.ones(len(found), dtype=bool)
-    if dtype.kind == "M":
-        values = values.astype("int64", copy=False).view(_TIME)
-    return Column(np.asarray(values), valid)
-
-
-def _set_attribute(
-    query: lt.Query, attribute: tiledb.Attr, dtype: np.dtype, values: Any, alive: list[Any]
-) -> None:
-    name = attribute.name
-    if attribute.isvar:
-        present = ~np.asarray(pd.isna(as_objects(values)), dtype=bool)
-        texts = [
-            _as_text(v, dtype, name) if p else "" for v, p in zip(values, present, strict=True)
-        ]
-        validity = present.astype(np.uint8) if attribute.isnullable else None
-        _set_variable(query, name, texts, validity, alive)
-        return
-    present, data = _fixed(values, dtype, name)
-    alive.append(data)
-    query.set_data_buffer(name, data, np.uint64(data.size))
-    if attribute.isnullable:
-        validity = present.astype(np.uint8)
-        alive.append(validity)
-        query.set_validity_buffer(name, validity, validity.size)
-
-
-def as_objects(values: Any) -> np.ndarray:
-    """Return a sequence as an object array, whatever its items are."""
-    listed = list(values)
-    array = np.empty(len(listed), dtype=object)
-    array[:] = listed
-    return array
-
-
-def _fixed(
-    values: Any, dtype: np.dtype, name: str
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
-    typed = isinstance(values, np.ndarray) and values.dtype.kind in "biufM"
-    listed = values.copy() if typed else as_objects(values)
-    present = ~np.asarray(pd.isna(listed), dtype=bool)
-    listed[~present] = np.datetime64(0, "ns") if dtype.kind == "M" else 0
-    try:
-        data = np.ascontiguousarray(listed, dtype=dtype)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise SchemaError(f"column {name!r} cannot hold its values as {dtype}: {error}") from error
-    exact = dtype.kind in "iub" or (dtype.kind == "f" and not typed)
-    wrong = np.flatnonzero(data != listed) if exact else np.empty(0, dtype=np.intp)
-    if wrong.size and not (dtype.kind == "f" and np.allclose(data, listed.astype(float))):
-        raise SchemaError(
-            f"column {name!r} of type {dtype} cannot hold {listed[wrong[0]]!r} unchanged; "
-            "declare the column with a wider type"
-        )
-    return present, data
-
-
-def _as_text(value: Any, dtype: np.dtype, name: str) -> str | bytes:
-    if isinstance(value, bytes if dtype == BLOB else str):
-        return value
-    expected = "bytes" if dtype == BLOB else "strings"
-    raise SchemaError(f"column {name!r} holds {expected}, got {type(value).__name__} {value!r}")
-
-
-def _set_variable(
-    query: lt.Query,
-    name: str,
-    values: list[str | bytes],
-    validity: np.ndarray | None,
-    alive: list[Any],
-) -> None:
-    raw = [value if isinstance(value, bytes) else value.encode() for value in values]
-    offsets = np.zeros(len(raw), dtype=np.uint64)
-    np.cumsum([len(item) for item in raw[:-1]], out=offsets[1:])
-    joined = b"".join(raw)
-    data = np.frombuffer(joined or b"\0", dtype=np.uint8).copy()
-    alive += [data, offsets]
-    query.set_data_buffer(name, data, np.uint64(len(joined)))
-    query.set_offsets_buffer(name, offsets, offsets.size)
-    if validity is not None:
-        alive.append(validity)
-        query.set_validity_buffer(name, validity, validity.size)

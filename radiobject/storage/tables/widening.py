@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from radiobject.exceptions import SchemaError
-from radiobject.storage.tables.table import BLOB, TEXT
+from radiobject.storage.tables.columns import BLOB, TEXT
 
 _INTEGER, _FLOAT, _BOOL = np.dtype(np.int64), np.dtype(np.float64), np.dtype(bool)
 _TIME = np.dtype("datetime64[ns]")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from radiobject.exceptions import SchemaError, StorageError
 from radiobject.storage.commits.head import ROOT, Clock, Commit, Head
 from radiobject.storage.io import layout, owned
-from radiobject.storage.tables.table import BLOB, TEXT, Table, create_table, stored_key
+from radiobject.storage.tables.columns import BLOB, TEXT
+from radiobject.storage.tables.table import Table, create_table, stored_key
 
 IDS = st.text(min_size=1, max_size=60).filter(lambda t: "\0" not in t and _encodable(t))
 

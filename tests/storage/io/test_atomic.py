@@ -18,8 +18,9 @@ from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import atomic, create_atomically
 from radiobject.storage.schema.label_index import label_index_uri, write_label_rows
 from radiobject.storage.tables import groups
+from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.groups import object_kind
-from radiobject.storage.tables.table import TEXT, Table, create_table
+from radiobject.storage.tables.table import Table, create_table
 
 
 @pytest.fixture

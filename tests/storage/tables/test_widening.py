@@ -11,7 +11,7 @@ from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
-from radiobject.storage.tables.table import TEXT
+from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.widening import as_text, common_dtype, converted, widened
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
 
