@@ -66,11 +66,10 @@ class _Present:
         return found
 
     def _read(self, name: str, store: CollectionStore) -> None:
-        columns = [column for column in (_DIGEST, _NAME) if column in store.columns]
-        table = store.read(columns)
+        table = store.read_if_there((_DIGEST, _NAME))
         ids, subjects = table[layout.OBS_ID].values, table[layout.SUBJECT_ID].values
         sources = [
-            table[column].filled("") if column in columns else [""] * len(ids)
+            table[column].filled("") if column in table else [""] * len(ids)
             for column in (_DIGEST, _NAME)
         ]
         self.taken.update(map(str, ids))

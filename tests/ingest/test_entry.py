@@ -176,7 +176,7 @@ def test_append_adds_subjects_collections_and_columns(scans, tmp_path):
         radi.append({})
     assert len(radi.history()) == 1
     rows = pd.DataFrame({"obs_subject_id": ["a"], "age": [7], "arm": ["x"]})
-    with pytest.warns(UserWarning, match="1 of 3 images are stored already.*CT/b.nii.gz"):
+    with pytest.warns(UserWarning, match="1 of 3 images were left out.*CT/b.nii.gz: stored as"):
         radi.append(new, obs_meta=rows)
     assert radi.CT.obs_ids == ["a_CT", "b_CT"]
     assert radi.obs_meta.read(["age", "arm"])["arm"].isna().tolist() == [False, True]

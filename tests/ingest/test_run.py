@@ -75,7 +75,7 @@ def test_append_that_is_resumed_goes_by_the_same_rule(tmp_path: Path) -> None:
         radi.append(images, exists="resume")
         assert codes(radi.CT) == {"s_CT": 2, "s_CT_acq-1": 1}
     assert len(radi.history()) == 2
-    with pytest.warns(UserWarning, match="stored already"):
+    with pytest.warns(UserWarning, match="left out, stored already"):
         radi.append({"CT": [(b, "s")]})
     assert codes(radi.CT) == {"s_CT": 2, "s_CT_acq-1": 1}
     radi.validate()
@@ -204,7 +204,7 @@ def test_dicom_of_one_collection_has_one_shape(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match="Dimension mismatch"):
         VolumeCollection.from_dicoms(str(tmp_path / "alone"), pairs)
     mixed = VolumeCollection.from_dicoms(str(tmp_path / "mixed"), pairs, validate_dimensions=False)
-    with pytest.warns(UserWarning, match="stored already"):
+    with pytest.warns(UserWarning, match="left out, stored already"):
         mixed.append(dicom_dirs=pairs[:1])
     assert len(mixed) == 2
     mixed.validate()

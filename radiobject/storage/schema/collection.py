@@ -134,6 +134,10 @@ class CollectionStore:
         """Return the key columns and `columns` of every volume, or of those that match."""
         return self.obs.read(columns, condition=condition)
 
+    def read_if_there(self, columns: Sequence[str]) -> dict[str, Column]:
+        """Return the key columns, and those of `columns` that the table has; one read."""
+        return self.obs.read(columns, if_there=True)
+
     def locators(self, rows: npt.NDArray[np.intp]) -> list[VolumeLocator]:
         """Return where the voxels of `rows` are, with tile indexes unless they are very many."""
         if len(rows) <= _WHOLE_INDEX_ROWS:

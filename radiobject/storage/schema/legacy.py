@@ -46,9 +46,10 @@ class LegacyTable(Table):
         *,
         condition: str | None = None,
         keys: Sequence[str] | None = None,
+        if_there: bool = False,
     ) -> dict[str, Column]:
         """Return the key columns and `columns`; see `Table.read`."""
-        table = super().read(columns, condition=condition, keys=keys)
+        table = super().read(columns, condition=condition, keys=keys, if_there=if_there)
         return {name: _as_text(column) for name, column in table.items()}
 
 
@@ -98,9 +99,12 @@ class LegacySubjects(LegacyTable):
         *,
         condition: str | None = None,
         keys: Sequence[str] | None = None,
+        if_there: bool = False,
     ) -> dict[str, Column]:
         """Return the key column and `columns`; see `Table.read`."""
         stored = super().schema()[1]
+        if if_there:
+            columns = [name for name in columns if name in stored or name == layout.OBS_IDS]
         found = super().read([n for n in columns if n in stored], condition=condition, keys=keys)
         if layout.OBS_IDS in columns and layout.OBS_IDS not in found:
             volumes = self._volume_ids()

@@ -159,6 +159,7 @@ class Table:
         *,
         condition: str | None = None,
         keys: Sequence[str] | None = None,
+        if_there: bool = False,
     ) -> dict[str, Column]:
         """Return the key columns and `columns`, rows in the order of their keys.
 
@@ -171,10 +172,14 @@ class Table:
         keys
             Return only rows whose first key column is one of these; for columns that cannot be
             missing.
+        if_there
+            Leave out what the table has no column for.
         """
         with own_context(), self._open() as array:
-            names = list(self._schema_of(array)[0])
-            query = array.query(attrs=list(columns), dims=names, cond=condition)
+            names, known = self._schema_of(array)
+            if if_there:
+                columns = [name for name in columns if name in known]
+            query = array.query(attrs=list(columns), dims=list(names), cond=condition)
             if keys is None:
                 found = query[:]
             else:
