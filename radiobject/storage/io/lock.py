@@ -270,7 +270,7 @@ class _ObjectLock:
         return StorageError(
             f"the server of {self._root} {verb} conditional writes (If-None-Match), without which "
             "two writers would destroy each other's work; write to a server that has them (AWS, "
-            "MinIO, SeaweedFS, Ceph 17 or newer), or write to a disk and copy the data set"
+            "SeaweedFS), or write to a disk and copy the data set"
         )
 
     def _take_over(self, break_lock: bool) -> None:
