@@ -38,7 +38,8 @@ def test_every_python_that_is_promised_is_tested_on_every_system() -> None:
         for line in _setup()["metadata"]["classifiers"].splitlines()
         if "Python :: 3." in line
     ]
-    assert matrix["python"] == promised == ["3.11", "3.12", "3.13", "3.14"]
+    assert promised == matrix["python"][: len(promised)]  # what is newer is tried, not promised
+    assert promised[0] == _setup()["options"]["python_requires"].removeprefix(">=")
     assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
 
 
