@@ -7,15 +7,9 @@ from typing import Unpack
 from radiobject._types import LabelSource
 from radiobject.ml.datasets.base import Transform
 from radiobject.ml.datasets.source import VolumeSource
-from radiobject.ml.datasets.volumes import Collections, SegmentationDataset, VolumeCollectionDataset
-from radiobject.ml.loaders.factories import (
-    DEFAULT_WORKERS,
-    LoaderOptions,
-    build_distributed,
-    make_config,
-    volume_options,
-)
+from radiobject.ml.datasets.volumes import Collections
 from radiobject.ml.loaders.loader import VolumeLoader
+from radiobject.ml.loaders.options import DEFAULT_WORKERS, LoaderOptions, LoaderRequest
 from radiobject.sampling.foreground import Placement
 
 __all__ = [
@@ -52,16 +46,15 @@ def create_distributed_dataloader(
     rank, world_size : int
         This process's number and how many there are.
     """
-    dataset = VolumeCollectionDataset(
-        collections,
-        make_config(options, patch_size, patches_per_volume),
-        labels,
-        transform,
-        **volume_options(options),
+    asked = LoaderRequest(
+        options,
+        batch_size,
+        num_workers,
+        pin_memory,
+        patch_size=patch_size,
+        patches_per_volume=patches_per_volume,
     )
-    return build_distributed(
-        dataset, rank, world_size, options, batch_size, num_workers, pin_memory
-    )
+    return asked.shuffled(asked.volumes(collections, labels, transform), rank, world_size)
 
 
 def create_distributed_segmentation_dataloader(
@@ -80,18 +73,18 @@ def create_distributed_segmentation_dataloader(
     **options: Unpack[LoaderOptions],
 ) -> VolumeLoader:
     """Return the shuffled batches of image and mask of one rank."""
-    dataset = SegmentationDataset(
-        image,
-        mask,
-        make_config(options, patch_size, patches_per_volume),
-        transform,
-        foreground_sampling,
-        resample_masks=resample_masks,
-        **volume_options(options),
+    asked = LoaderRequest(
+        options,
+        batch_size,
+        num_workers,
+        pin_memory,
+        patch_size=patch_size,
+        patches_per_volume=patches_per_volume,
     )
-    return build_distributed(
-        dataset, rank, world_size, options, batch_size, num_workers, pin_memory
+    dataset = asked.pairs(
+        image, mask, transform, foreground_sampling, resample_masks=resample_masks
     )
+    return asked.shuffled(dataset, rank, world_size)
 
 
 def set_epoch(loader: VolumeLoader, epoch: int) -> None:
