@@ -25,6 +25,7 @@ from radiobject.lazy import LazyModule, lazy_property
 from radiobject.repr_html import MAX_ROWS, collection_html
 from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.rows.pandas_io import to_series
+from radiobject.sampling.label_names import LabelNames
 from radiobject.selection import VolumeSelection
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.ids import generate_obs_id as generate_obs_id
@@ -157,6 +158,41 @@ class VolumeCollection:
     def subject_rows(self) -> pd.DataFrame:
         """Return the data set's table of subjects; empty where the collection stands alone."""
         return pd.DataFrame({n: to_series(c) for n, c in self._store.subject_table().items()})
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """What each label value is called; empty where no names are stored."""
+        return dict(self._store.label_names.names)
+
+    @property
+    def label_regions(self) -> dict[str, tuple[int, ...]]:
+        """Names that stand for several label values, such as nnU-Net's regions."""
+        return dict(self._store.label_names.regions)
+
+    def label_values(self, name: str) -> tuple[int, ...]:
+        """Return the values that a label's or a region's name stands for; KeyError if none."""
+        return self._store.label_names.values_of(name)
+
+    def set_label_names(
+        self, names: Mapping[int, str], regions: Mapping[str, Sequence[int]] | None = None
+    ) -> None:
+        """Store what the labels are called, in place of the names before.
+
+        Parameters
+        ----------
+        names : mapping of int to str
+            One name for a value.
+        regions : mapping of str to sequence of int, optional
+            Names of several values together.
+
+        Raises
+        ------
+        ConfigurationError
+            If a value is no integer or a name no text.
+        ViewError
+            On a view.
+        """
+        self._change("name labels", changes.name_labels, LabelNames.of(names, regions))
 
     # Rows
 

@@ -12,12 +12,14 @@ from radiobject.exceptions import SchemaError
 from radiobject.rows.indexers import positions_of_ids
 from radiobject.rows.pandas_io import plain_rows
 from radiobject.sampling import split as plan
+from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.commits import recovery
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset, maintenance
 from radiobject.storage.schema.dataset import DatasetStore
+from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.schema.splits import SPLIT
 from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.table import Table
@@ -92,6 +94,13 @@ def rename_collection(data: DatasetStore, old: str, new: str) -> None:
             raise ValueError(f"collection {new!r} already exists in {tx.uri}")
         renamed = {new if name == old else name: place for name, place in places.items()}
         dataset.publish(tx, collections=renamed)
+
+
+def name_labels(uri: str, names: LabelNames) -> None:
+    """Store the names of the labels of the collection at `uri`."""
+    with transaction(dataset.owner_of(uri), "name labels") as tx:
+        write_label_names(uri, names, tx.clock.tick())
+        dataset.publish(tx)
 
 
 def split_dataset(

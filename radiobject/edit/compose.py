@@ -78,6 +78,7 @@ def write_selection(
             ids = new_ids(jobs, name, taken)
             taken += ids
             stream_into(target, jobs, (), obs_ids=ids, executor=executor, progress=progress)
+            target.name_labels(volumes.store.label_names)
     return writer.uri
 
 
@@ -188,4 +189,5 @@ def _bring_in(tx: Transaction, name: str, given: VolumeSelection, taken: Sequenc
     with VolumeCollectionWriter(uri, None, schema, name).within(tx) as writer:
         jobs = jobs_of(given)
         stream_into(writer, jobs, (), obs_ids=new_ids(jobs, name, taken))
+        writer.name_labels(given.store.label_names)
     return place

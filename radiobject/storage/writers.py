@@ -14,12 +14,14 @@ import tiledb
 
 from radiobject.exceptions import AlignmentError, SchemaError, ShapeError, StorageError
 from radiobject.indexing import shortened
+from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.commits.head import COLLECTION, ROOT
 from radiobject.storage.commits.transaction import Transaction, creation
 from radiobject.storage.io import layout
 from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
+from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS, VolumeRecord
 from radiobject.storage.tables.columns import storable_dtype
 
@@ -186,6 +188,11 @@ class VolumeCollectionWriter:
                 self._records.append(record)
             if len(self._records) >= _ROWS_PER_WRITE:
                 self._flush()
+
+    def name_labels(self, names: LabelNames) -> None:
+        """Store what the values of the volumes are called, if there are names."""
+        if names:
+            write_label_names(self.uri, names, self._open_transaction().clock.tick())
 
     @property
     def timestamp(self) -> int:

@@ -337,6 +337,9 @@ class LazyQuery(Generic[C]):
         with VolumeCollectionWriter(uri, None, schema, label) as writer:
             jobs = jobs_of(self._source._selection)
             stream_into(writer, jobs, self._fns, executor=executor, progress=progress)
+            if not self._fns:
+                # A transform may make other values, which the names would misname.
+                writer.name_labels(self._source._selection.store.label_names)
         return self._source._opened(writer.uri)
 
     def __repr__(self) -> str:

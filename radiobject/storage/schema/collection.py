@@ -11,6 +11,7 @@ import numpy.typing as npt
 from radiobject.exceptions import SchemaError, StorageError, StoreNotFoundError, ViewError
 from radiobject.indexing import Groups
 from radiobject.lazy import lazy_property
+from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.commits.head import (
     COLLECTION,
     OWNER,
@@ -23,6 +24,7 @@ from radiobject.storage.commits.head import (
 from radiobject.storage.io import files, layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import volume_rows
+from radiobject.storage.schema.label_names import read_label_names
 from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord, VolumeRows
 from radiobject.storage.tables import groups
@@ -120,6 +122,11 @@ class CollectionStore:
         if root == self.uri:
             return None
         return Subjects(Table(layout.join(root, layout.OBS_META), self.timestamp))
+
+    @lazy_property
+    def label_names(self) -> LabelNames:
+        """What the labels are called at this state; the group's metadata, read on first use."""
+        return read_label_names(self.uri, self.timestamp)
 
     def subject_splits(self) -> dict[str, str]:
         """Return the part of each subject in the stored split of the owning data set."""
