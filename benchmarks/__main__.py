@@ -128,7 +128,7 @@ def _rank(given: argparse.Namespace) -> int:
     with ExitStack() as stack:
         remote = any(LOADERS[name].scenario == "s3" for name in names)
         if remote and s3.environment_endpoint() is None:
-            stack.enter_context(s3.running_server(regimes.LATENCY_MS))
+            stack.enter_context(s3.running_server(s3.LATENCY_MS))
         rows = rank(task, names, size, given.workers)
     summary = report.summarise(rows, task, size, "python -m benchmarks " + " ".join(sys.argv[1:]))
     report.print_table(summary)

@@ -20,14 +20,13 @@ from benchmarks.environment import describe_run, provenance, require_clean
 from benchmarks.errors import BenchmarkError
 from benchmarks.ranking import Row, as_table, rank, rank_epochs
 from benchmarks.rivals import LOADERS
-from benchmarks.s3 import environment_endpoint, running_server
+from benchmarks.s3 import LATENCY_MS, environment_endpoint, running_server
 from benchmarks.sections import fill_section, load_json, save_json
 
 RESULTS = RESULTS_DIR / "regimes.json"
 KEPT = ROOT / "docs" / "regimes.json"
 PAGE = ROOT / "docs" / "regimes.md"
 README = ROOT / "README.md"
-LATENCY_MS = 30.0
 _EITHER = (0, 2)  # each loader with the better of these numbers of workers
 
 

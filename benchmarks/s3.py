@@ -26,6 +26,8 @@ from benchmarks.config import ROOT, S3_REGION
 from benchmarks.errors import BenchmarkError
 
 HOST = "127.0.0.1"
+LATENCY_MS = 30.0
+"""How far away the object store of the benchmarks is."""
 DEFAULT_PORT = 5555
 _READY = "S3 server listening on "
 _COUNTERS_PATH = "/_bench/counters"

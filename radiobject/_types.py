@@ -1,4 +1,4 @@
-"""What users hand in: transforms, attribute values, labels."""
+"""What users hand in, transforms, attribute values, labels, and by which columns it is found."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+
+OBS_ID = "obs_id"
+SUBJECT_ID = "obs_subject_id"
+OBS_IDS = "obs_ids"
+"""System column of obs_meta: JSON list of the subject's volume ids, sorted."""
 
 AttrValue: TypeAlias = int | float | bool | str
 TransformResult: TypeAlias = Any

@@ -15,6 +15,7 @@ import pandas as pd
 
 from radiobject import parallel
 from radiobject.exceptions import ConfigurationError, StoreExistsError
+from radiobject.indexing import shortened
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
 from radiobject.system.files import written_whole
@@ -99,7 +100,7 @@ def export_niftis(
     there = [path for _, _, path in jobs if path.exists()]
     if there and exists == "raise":
         raise StoreExistsError(
-            f"{there[0]} already exists, and {len(there) - 1} more; pass exists='skip' or "
+            f"already exists: {shortened(there, 1, quoted=False)}; pass exists='skip' or "
             "'replace', or choose another folder"
         )
     root.mkdir(parents=True, exist_ok=True)

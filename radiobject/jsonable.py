@@ -11,6 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+MAX_EXACT_INTEGER = 2**53
+"""Integers up to this are exact as float64."""
+
 
 def plain(value: Any) -> Any:
     """Return `value` as JSON has it: NaN is null, a NumPy number a number, a path a string."""

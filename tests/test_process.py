@@ -128,7 +128,7 @@ def _touch(name):
     from radiobject.geometry.box import Box
     from radiobject.storage.io import libtiledb, stats
     from radiobject.storage.read import reader
-    from radiobject.storage.read.prefetch import LookAhead
+    from radiobject.storage.read.prefetch import Prefetch
     from radiobject.storage.read.reader import ReadRequest
     from radiobject.writers import VolumeCollectionWriter
 
@@ -144,7 +144,7 @@ def _touch(name):
     outs = [np.empty((32, 32, 32), np.int16) for _ in locators]
     box = Box.at((7, 8, 9), (32, 32, 32))
     plan = [[ReadRequest(at, box, out)] for at, out in zip(locators, outs, strict=True)]
-    with LookAhead(plan) as ahead:
+    with Prefetch(plan) as ahead:
         assert len([*ahead]) == 2
     for n, out in enumerate(outs):
         np.testing.assert_array_equal(out, data[box.slices] + n)

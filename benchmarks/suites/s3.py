@@ -4,10 +4,9 @@ from dataclasses import replace
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.ranking import as_table, rank_epochs
-from benchmarks.s3 import running_server
+from benchmarks.s3 import LATENCY_MS, running_server
 from benchmarks.suites.base import chosen_size, make_task
 
-LATENCY_MS = 30.0
 LOADERS = ("radiobject-s3", "tensorstore-s3")
 
 

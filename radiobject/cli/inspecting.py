@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import typer
 
+from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.cli.options import AsJson, At, Filter, Subjects, Uri, opened, selected
 from radiobject.cli.reporting import (
     ExitCode,
@@ -159,7 +160,7 @@ def _narrow(volumes: VolumeCollection, frame: pd.DataFrame) -> pd.DataFrame:
     """Return what fits a terminal: ids, shape, spacing and axes."""
 
     affines = volumes.affines()
-    return frame[["obs_id", "obs_subject_id"]].assign(
+    return frame[[OBS_ID, SUBJECT_ID]].assign(
         shape=["x".join(str(n) for n in row[: 3 + bool(row[3])]) for row in volumes.shapes],
         spacing_mm=["x".join(f"{step:.3g}" for step in spacing_mm(a)) for a in affines],
         axes=["".join(axis_codes(a)) for a in affines],

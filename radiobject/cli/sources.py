@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from radiobject._types import SUBJECT_ID
 from radiobject.cli.reporting import note
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.bids import looks_like_bids
@@ -20,7 +21,7 @@ from radiobject.ingest.plan_dicom import plan_dicoms
 from radiobject.ingest.subjects import SUBJECT_FROM
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
-_SUBJECT_COLUMNS = ("obs_subject_id", "participant_id", "subject_id", "subject")
+_SUBJECT_COLUMNS = (SUBJECT_ID, "participant_id", "subject_id", "subject")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def read_list(path: Path) -> list[tuple[Path, str]]:
 def read_subjects(path: Path) -> pd.DataFrame:
     """Return a table of subjects with its id column called ``obs_subject_id``."""
     table = _read_table(path)
-    return table.rename(columns={_subject_column(table, path): "obs_subject_id"})
+    return table.rename(columns={_subject_column(table, path): SUBJECT_ID})
 
 
 def _read_table(path: Path) -> pd.DataFrame:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pandas as pd
 
+from radiobject._types import OBS_ID, OBS_IDS, SUBJECT_ID
 from radiobject.exceptions import IngestError
 from radiobject.formats.delimited import read_table
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import why_not_followed
 from radiobject.indexing import shortened
 
-SUBJECT = "obs_subject_id"
 _DATE = re.compile(r"(^|_)(acq_time|date|datetime|dob|birth)($|_)", re.IGNORECASE)
-_NOT_STORED = frozenset({"obs_ids", "obs_id", SUBJECT})
+_NOT_STORED = frozenset({OBS_IDS, OBS_ID, SUBJECT_ID})
 
 
 @dataclass
@@ -42,14 +42,14 @@ class BidsTables:
         table = self._by_subject(self.home / "participants.tsv", folders, prefix="")
         for path in sorted((self.home / "phenotype").glob("*.tsv")):
             other = self._by_subject(path, folders, prefix="")
-            shared = set(other.columns) & set(table.columns) - {SUBJECT}
+            shared = set(other.columns) & set(table.columns) - {SUBJECT_ID}
             other = other.rename(columns={name: f"{path.stem}_{name}" for name in shared})
             if len(other):
-                table = table.merge(other, how="outer", on=SUBJECT) if len(table) else other
+                table = table.merge(other, how="outer", on=SUBJECT_ID) if len(table) else other
         return table
 
     def _by_subject(self, path: Path, folders: Collection[str], prefix: str) -> pd.DataFrame:
-        empty = pd.DataFrame({SUBJECT: pd.Series([], dtype="str")})
+        empty = pd.DataFrame({SUBJECT_ID: pd.Series([], dtype="str")})
         frame = self._read(path, "participant_id")
         if frame is None:
             return empty
@@ -59,19 +59,20 @@ class BidsTables:
             if found not in (given, f"sub-{given}"):
                 self.notes.append(f"{place}: {given!r} is taken for {found!r}")
         frame = frame.drop(columns=["participant_id"])
-        frame.insert(0, SUBJECT, ids)
-        usable = frame[SUBJECT] != "sub-"
+        frame.insert(0, SUBJECT_ID, ids)
+        usable = frame[SUBJECT_ID] != "sub-"
         if not usable.all():
             self._fault(place, f"{int((~usable).sum())} rows have no participant_id; left out")
         frame = frame[usable].drop_duplicates().reset_index(drop=True)
-        repeated = frame[SUBJECT][frame[SUBJECT].duplicated()].unique().tolist()
+        repeated = frame[SUBJECT_ID][frame[SUBJECT_ID].duplicated()].unique().tolist()
         if repeated:
             self._fault(
-                place, f"{repeated[0]!r} occurs more than once with other values; its rows, and "
-                f"those of {len(repeated) - 1} more, are left out"
-            )  # fmt: skip
-            frame = frame[~frame[SUBJECT].isin(repeated)].reset_index(drop=True)
-        without = sorted(set(frame[SUBJECT]) - set(folders))
+                place,
+                f"{shortened(repeated, 1)} occurs more than once with other values; such rows "
+                "are left out",
+            )
+            frame = frame[~frame[SUBJECT_ID].isin(repeated)].reset_index(drop=True)
+        without = sorted(set(frame[SUBJECT_ID]) - set(folders))
         if without:
             self.notes.append(f"{place}: no images of {shortened(without, 3, quoted=False)}")
         return frame

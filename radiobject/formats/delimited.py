@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from radiobject.exceptions import IngestError
+from radiobject.jsonable import MAX_EXACT_INTEGER
 
 MISSING = frozenset({"", "n/a"})
 """Cells without a value."""
@@ -27,7 +28,6 @@ _WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "false": False}
 _INT64 = range(-(2**63), 2**63)
-_EXACT = 2**53
 _LOOKS_MISSING = frozenset({"na", "nan", "none", "null", "-", "."})
 _SEPARATORS = "\t,;"
 _WORDS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
@@ -189,7 +189,7 @@ def _typed(name: str, cells: list[str], as_text: bool, remarks: list[str]) -> pd
 def _is_number(cell: str) -> bool:
     if _WHOLE.fullmatch(cell):
         # A long identifier is no measurement: float64 would change its last digits.
-        return abs(int(cell)) <= _EXACT
+        return abs(int(cell)) <= MAX_EXACT_INTEGER
     return bool(_NUMBER.fullmatch(cell))
 
 

@@ -13,6 +13,12 @@ from typing import Any
 import numpy as np
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_parse import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+)
 from radiobject.formats.engines import pixels as codecs
 from radiobject.formats.engines import pydicom
 from radiobject.formats.privacy import ALLOWED_KEYWORDS, NUMBER_KEYWORDS
@@ -23,11 +29,7 @@ _PARSE_ERRORS = (
 )  # fmt: skip
 
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 NATIVE_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
-DEFLATED = "1.2.840.10008.1.2.1.99"
 ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 
 

@@ -16,7 +16,8 @@ from radiobject.exceptions import IngestError
 from radiobject.formats.links import OUTSIDE, why_not_followed
 from radiobject.formats.nifti_header import is_nifti
 from radiobject.formats.readers import reader_of, stem_of, why_closed
-from radiobject.formats.search import Found, is_glob, search_images
+from radiobject.formats.search import GLOB_CHARACTERS, Found, is_glob, search_images
+from radiobject.indexing import shortened
 
 PathLike = str | os.PathLike[str]
 SubjectIdFn = Callable[[Path], str]
@@ -207,9 +208,8 @@ def _is_folder_of_images(path: Path) -> bool:
 def _seen(found: Found) -> str:
     if not found.skipped:
         return ""
-    name, why = next(iter(found.skipped.items()))
-    more = f", and {len(found.skipped) - 1} more" if len(found.skipped) > 1 else ""
-    return f": {name} ({why}){more}"
+    skipped = (f"{name} ({why})" for name, why in found.skipped.items())
+    return f": {shortened(skipped, 1, quoted=False)}"
 
 
 def subjects_by_name(paths: Sequence[Path]) -> list[str]:
@@ -256,7 +256,7 @@ def resolve_dicom_source(
             _require(path)
         return pairs
     text = os.fspath(source)  # type: ignore[arg-type]
-    if is_glob(text) and not Path(text).exists():
+    if is_glob(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
         folders = [path for path in matches if path.is_dir()]
         if not folders:
@@ -275,12 +275,9 @@ def resolve_dicom_source(
     return [(path, subject_id_fn(path) if subject_id_fn else path.name) for path in folders]
 
 
-_GLOB = frozenset("*?[")
-
-
 def varying_part(pattern: str, match: Path) -> str:
     """Return the first part of a path in which the matches of a glob differ: the subject."""
-    at = next(i for i, part in enumerate(Path(pattern).parts) if _GLOB & set(part))
+    at = next(i for i, part in enumerate(Path(pattern).parts) if GLOB_CHARACTERS & set(part))
     return match.parts[at] if at < len(match.parts) else match.name
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.geometry.orientation import OrientationSource
 
 KNOWN_SERIES_TYPES: frozenset[str] = frozenset(
@@ -76,7 +77,7 @@ class NiftiMetadata:
 
     def to_obs_dict(self, obs_id: str, obs_subject_id: str, series_type: str) -> dict[str, Any]:
         """Return one row of the obs table."""
-        row: dict[str, Any] = {"obs_id": obs_id, "obs_subject_id": obs_subject_id}
+        row: dict[str, Any] = {OBS_ID: obs_id, SUBJECT_ID: obs_subject_id}
         return row | {"series_type": series_type} | asdict(self)
 
 
@@ -106,7 +107,7 @@ class DicomMetadata:
 
     def to_obs_dict(self, obs_id: str, obs_subject_id: str) -> dict[str, Any]:
         """Return one row of the obs table; absent numbers are NaN."""
-        row: dict[str, Any] = {"obs_id": obs_id, "obs_subject_id": obs_subject_id}
+        row: dict[str, Any] = {OBS_ID: obs_id, SUBJECT_ID: obs_subject_id}
         return row | {
             name: float("nan") if value is None else value for name, value in asdict(self).items()
         }

@@ -13,6 +13,7 @@ from radiobject.formats.links import why_not_followed
 from radiobject.formats.readers import reader_of, stem_of, suffix_of, why_closed
 
 GLOB_CHARACTERS = frozenset("*?[")
+"""Any of these makes a path a pattern."""
 _PREFERRED = (".nii.gz", ".nii", ".hdr", ".hdr.gz", ".img", ".img.gz")
 _NAMED = 20
 """Files of one ending that are each named; of more, their number is said."""

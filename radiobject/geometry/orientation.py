@@ -33,7 +33,9 @@ MAX_QUATERNION_LENGTH = 1.001
 """A quaternion of a qform up to this long was a unit one before it was rounded."""
 
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
-_LETTERS = ("LR", "PA", "IS")
+WORLD_LETTERS = ("LR", "PA", "IS")
+"""The letters of the two directions of each axis of the world, the negative one first."""
+
 MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 1e-3}
 """Length of the unit that the low bits of a NIfTI header's xyzt_units name."""
 
@@ -124,7 +126,7 @@ def _directions(content: bytes) -> tuple[tuple[int, int], ...]:
 
 def axis_codes(affine: NDArray[np.floating]) -> tuple[str, str, str]:
     """Return where each voxel axis points, as in ("R", "A", "S")."""
-    x, y, z = (_LETTERS[world][sign > 0] for world, sign in axis_directions(affine))
+    x, y, z = (WORLD_LETTERS[world][sign > 0] for world, sign in axis_directions(affine))
     return x, y, z
 
 
@@ -139,7 +141,7 @@ def parse_axis_codes(target: str) -> tuple[tuple[int, int], ...]:
     directions = [
         (world, 1 if letter == pair[1] else -1)
         for letter in target
-        for world, pair in enumerate(_LETTERS)
+        for world, pair in enumerate(WORLD_LETTERS)
         if letter in pair
     ]
     if len(target) != 3 or sorted(world for world, _ in directions) != [0, 1, 2]:

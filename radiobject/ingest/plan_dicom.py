@@ -23,12 +23,12 @@ from radiobject.formats.dicom_table import (
 )
 from radiobject.formats.discovery import ImageFormat, NoImagesError, varying_part
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
+from radiobject.formats.search import is_glob
 from radiobject.ingest.patients import check_patients, checked_source
 from radiobject.ingest.plan import IngestPlan, PlannedImage, kept_fields, owned_by_folder
 from radiobject.rows.expression import matching_rows
 
 DicomRoot = str | Path | Iterable[str | Path | tuple[str | Path, str]]
-_GLOB = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def scanned(
 def _roots(root: DicomRoot) -> Iterator[_Root]:
     if isinstance(root, str | Path):
         text = str(root)
-        if _GLOB & set(text) and not Path(text).exists():
+        if is_glob(text):
             yield from _matches(text)
         else:
             yield _Root(Path(root))

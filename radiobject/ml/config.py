@@ -16,6 +16,9 @@ from radiobject.geometry.padding import Padding
 from radiobject.sampling.foreground import Placement, Uniform
 from radiobject.sampling.patches import check_patch_size
 
+VOXEL_FIELDS = ("image", "mask")
+"""The fields of a batch that hold voxels."""
+
 SLICE_DIM = {
     SliceOrientation.SAGITTAL: 0,
     SliceOrientation.CORONAL: 1,

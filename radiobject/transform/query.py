@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -17,6 +18,7 @@ from radiobject.storage.io import layout
 from radiobject.storage.writers import VolumeCollectionWriter
 from radiobject.transform.jobs import (
     Transformed,
+    VolumeJob,
     in_batches,
     jobs_of,
     new_ids,
@@ -70,7 +72,46 @@ class _Collection(Protocol):
 C = TypeVar("C", bound=_Collection)
 
 
-class EagerQuery(Generic[C]):
+class Query(ABC, Generic[C]):
+    """What queries of both kinds are: a source, and results that can become a collection.
+
+    Parameters
+    ----------
+    source : VolumeCollection
+        The collection or view that is transformed.
+    """
+
+    def __init__(self, source: C) -> None:
+        self._source = source
+
+    @abstractmethod
+    def map(self, fn: TransformFn) -> Self:
+        """Apply `fn` as well, to every result of what was there before."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def _described(self) -> str: ...
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} {self._described()})"
+
+    def _written(
+        self,
+        uri: str,
+        name: str | None,
+        schema: dict[str, np.dtype] | None,
+        write: Callable[[VolumeCollectionWriter, list[VolumeJob]], None],
+    ) -> C:
+        """Return a new collection of what `write` makes of the source's volumes."""
+        label = name or layout.base_name(layout.normalise_uri(uri))
+        with VolumeCollectionWriter(uri, None, schema, label) as writer:
+            write(writer, jobs_of(self._source._selection))
+        return self._source._opened(writer.uri)
+
+
+class EagerQuery(Query[C]):
     """Results of a transform over a collection, held in memory.
 
     Parameters
@@ -94,7 +135,7 @@ class EagerQuery(Generic[C]):
     ) -> None:
         self._results = list(results)
         self._obs = obs_df.reset_index(drop=True)
-        self._source = source
+        super().__init__(source)
         updates = obs_updates or [{} for _ in self._results]
         self._updates = [dict(update) for update in updates]
         if not len(self._results) == len(self._obs) == len(self._updates):
@@ -135,34 +176,31 @@ class EagerQuery(Generic[C]):
             for row, update in zip(records, self._updates, strict=True)
         ]
 
-    def map(self, fn: TransformFn) -> EagerQuery[C]:
-        """Apply `fn(value, obs_row)` to every result."""
-        done = [
-            transform_value((fn,), value, row)
-            for value, row in zip(self._results, self._rows(), strict=True)
-        ]
+    def _after(self, done: Sequence[Transformed]) -> Self:
+        """Return these results in place of those that they were made from."""
         merged = [old | new.updates for old, new in zip(self._updates, done, strict=True)]
-        return EagerQuery([item.value for item in done], self._obs, self._source, merged)
+        return type(self)([item.value for item in done], self._obs, self._source, merged)
 
-    def map_batches(self, fn: BatchTransformFn, batch_size: int = 8) -> EagerQuery[C]:
+    def map(self, fn: TransformFn) -> Self:
+        """Apply `fn(value, obs_row)` to every result."""
+        pairs = zip(self._results, self._rows(), strict=True)
+        return self._after([transform_value((fn,), value, row) for value, row in pairs])
+
+    def map_batches(self, fn: BatchTransformFn, batch_size: int = 8) -> Self:
         """Apply `fn` to lists of (value, obs_row)."""
         pairs = list(zip(self._results, self._rows(), strict=True))
         batches = in_batches(pairs, batch_size)
-        done = [item for batch in batches for item in transform_batch(fn, batch)]
-        merged = [old | new.updates for old, new in zip(self._updates, done, strict=True)]
-        return EagerQuery([item.value for item in done], self._obs, self._source, merged)
+        return self._after([item for batch in batches for item in transform_batch(fn, batch)])
 
     def write(self, uri: str, name: str | None = None, ctx: tiledb.Ctx | None = None) -> C:
         """Write the results as a new collection, with the geometry of their sources."""
-        label = name or layout.base_name(layout.normalise_uri(uri))
-        with VolumeCollectionWriter(uri, name=label) as writer:
-            done = (Transformed(v, u) for v, u in zip(self._results, self._updates, strict=True))
-            jobs = jobs_of(self._source._selection)
-            names = new_ids(jobs, label)
-            for job, obs_id, item in zip(jobs, names, done, strict=True):
-                record = write_transformed(writer.uri, writer.timestamp, obs_id, job, item)
-                writer.add_records([record])
-        return self._source._opened(writer.uri)
+        return self._written(uri, name, None, self._write_into)
+
+    def _write_into(self, writer: VolumeCollectionWriter, jobs: list[VolumeJob]) -> None:
+        done = (Transformed(v, u) for v, u in zip(self._results, self._updates, strict=True))
+        for job, obs_id, item in zip(jobs, new_ids(jobs, writer.name), done, strict=True):
+            record = write_transformed(writer.uri, writer.timestamp, obs_id, job, item)
+            writer.add_records([record])
 
     def to_list(self) -> list[tuple[Any, pd.Series]]:
         """Return (value, obs_row) pairs."""
@@ -186,14 +224,14 @@ class EagerQuery(Generic[C]):
     def __getitem__(self, position: int) -> Any:
         return self._results[position]
 
-    def __repr__(self) -> str:
-        return f"EagerQuery({len(self)} results of {self._source!r})"
+    def _described(self) -> str:
+        return f"results of {self._source!r}"
 
     def _repr_html_(self) -> str:
         return str(self.to_dataframe().to_html(index=False))
 
 
-class LazyQuery(Generic[C]):
+class LazyQuery(Query[C]):
     """A selection and transforms that run only when the result is asked for.
 
     Volumes are read, transformed and written one per worker; the whole is never in memory.
@@ -225,7 +263,7 @@ class LazyQuery(Generic[C]):
             source = source.filter(volume_query)
         if subject_ids is not None:
             source = source.of_subjects(list(subject_ids))
-        self._source = source
+        super().__init__(source)
         self._fns: tuple[TransformFn, ...] = () if transform_fn is None else (transform_fn,)
 
     def _with(
@@ -331,19 +369,24 @@ class LazyQuery(Generic[C]):
         if uri is None:
             label = getattr(self._fns[-1], "__name__", "mapped") if self._fns else "written"
             uri = f"{self._source.uri}_{label}"
-        label = name or layout.base_name(layout.normalise_uri(uri))
         # A transform may give a column values of another type; a copy keeps the types.
         schema = None if self._fns else own_schema(self._source._selection)
-        with VolumeCollectionWriter(uri, None, schema, label) as writer:
-            jobs = jobs_of(self._source._selection)
-            stream_into(writer, jobs, self._fns, executor=executor, progress=progress)
-            if not self._fns:
-                # A transform may make other values, which the names would misname.
-                writer.name_labels(self._source._selection.store.label_names)
-        return self._source._opened(writer.uri)
+        return self._written(uri, name, schema, partial(self._write_into, executor, progress))
 
-    def __repr__(self) -> str:
-        return f"LazyQuery({len(self)} volumes, {len(self._fns)} transforms)"
+    def _write_into(
+        self,
+        executor: Executor | None,
+        progress: bool,
+        writer: VolumeCollectionWriter,
+        jobs: list[VolumeJob],
+    ) -> None:
+        stream_into(writer, jobs, self._fns, executor=executor, progress=progress)
+        if not self._fns:
+            # A transform may make other values, which the names would misname.
+            writer.name_labels(self._source._selection.store.label_names)
+
+    def _described(self) -> str:
+        return f"volumes, {len(self._fns)} transforms"
 
 
 def _several(key: Any) -> Any:

@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from radiobject._types import OBS_ID, OBS_IDS
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
 from radiobject.radi_object import RadiObject
 from radiobject.sampling.labels import MAX_CLASSES, delivered_labels
-from radiobject.storage.io.layout import OBS_IDS, base_name
+from radiobject.storage.io.layout import base_name
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.viewer.planes import plane_views, read_plane, wire_dtype
 from radiobject.viewer.tiles import tile_index_of
@@ -73,7 +74,7 @@ class Catalog:
         one = self._radi.loc[[subject_id]]
         row = one.obs_meta.read().iloc[0].drop(OBS_IDS, errors="ignore")
         volumes = [
-            {"collection": name, "obs_id": obs_id}
+            {"collection": name, OBS_ID: obs_id}
             for name in one.collection_names
             for obs_id in one.collection(name).obs_ids
         ]
@@ -95,7 +96,7 @@ class Catalog:
         row = one.to_obs().iloc[0].drop(["affine_json"], errors="ignore")
         return {
             "collection": collection,
-            "obs_id": obs_id,
+            OBS_ID: obs_id,
             "subject": one.subject_ids[0],
             "shape": locator.shape,
             "dtype": locator.dtype,
@@ -123,7 +124,7 @@ class Catalog:
                     other.shape[:3] == shape and _apart_mm(place, affine, shape) <= _SAME_PLACE_MM
                 )
                 if same and other.uri != locator.uri and _may_be_labels(other):
-                    found.append({"collection": name, "obs_id": other.obs_id})
+                    found.append({"collection": name, OBS_ID: other.obs_id})
         return found
 
 

@@ -10,13 +10,12 @@ import numpy.typing as npt
 
 from radiobject.exceptions import BoundsError
 from radiobject.geometry.box import Box
-from radiobject.geometry.orientation import axis_directions, spacing_mm
+from radiobject.geometry.orientation import WORLD_LETTERS, axis_directions, spacing_mm
 from radiobject.sampling.labels import delivered_labels
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import read_into
 
 _RIGHT, _FRONT, _HEAD = range(3)
-_LETTERS = ("LR", "PA", "IS")
 # World axis that a plane is perpendicular to, and the world axes that run right and up on screen.
 _VIEWS = {
     "axial": (_HEAD, (_RIGHT, -1), (_FRONT, 1)),
@@ -84,10 +83,10 @@ def plane_views(shape: tuple[int, ...], affine: npt.NDArray[np.float64]) -> list
                 flip_across=directions[across][1] != right_sign,
                 flip_down=directions[down][1] == up_sign,
                 letters={
-                    "right": _LETTERS[right][right_sign > 0],
-                    "left": _LETTERS[right][right_sign < 0],
-                    "top": _LETTERS[up][up_sign > 0],
-                    "bottom": _LETTERS[up][up_sign < 0],
+                    "right": WORLD_LETTERS[right][right_sign > 0],
+                    "left": WORLD_LETTERS[right][right_sign < 0],
+                    "top": WORLD_LETTERS[up][up_sign > 0],
+                    "bottom": WORLD_LETTERS[up][up_sign < 0],
                 },
                 size_mm=(shape[across] * spacing[across], shape[down] * spacing[down]),
             )

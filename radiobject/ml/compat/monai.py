@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-_VOXELS = ("image", "mask")
+from radiobject._types import OBS_ID, SUBJECT_ID
+from radiobject.ml.config import VOXEL_FIELDS
 
 
 def is_monai(transform: object) -> bool:
@@ -31,10 +32,10 @@ def with_metatensor(sample: Mapping[str, Any]) -> dict[str, Any]:
     """Return a sample whose voxels are MetaTensors with the sample's own affine."""
     from monai.data.meta_tensor import MetaTensor
 
-    meta = {"filename_or_obj": sample["obs_id"], "obs_subject_id": sample["obs_subject_id"]}
+    meta = {"filename_or_obj": sample[OBS_ID], SUBJECT_ID: sample[SUBJECT_ID]}
     wrapped = {
         key: MetaTensor(sample[key], affine=sample["affine"], meta=dict(meta))
-        for key in _VOXELS
+        for key in VOXEL_FIELDS
         if key in sample
     }
     return {**sample, **wrapped}
@@ -61,7 +62,7 @@ def as_asked(found: Any) -> Any:
 def _with_metatensor_if_plain(sample: Any) -> Any:
     if not isinstance(sample, Mapping) or "affine" not in sample:
         return sample
-    if any(_is_metatensor(sample[key]) for key in _VOXELS if key in sample):
+    if any(_is_metatensor(sample[key]) for key in VOXEL_FIELDS if key in sample):
         return sample
     return with_metatensor(sample)
 
@@ -97,11 +98,11 @@ def batch_metatensor(batch: Mapping[str, Any]) -> dict[str, Any]:
     from monai.data.meta_tensor import MetaTensor
 
     wrapped = {}
-    for key in _VOXELS:
+    for key in VOXEL_FIELDS:
         if key in batch:
             meta = {
-                "filename_or_obj": list(batch["obs_id"]),
-                "obs_subject_id": list(batch["obs_subject_id"]),
+                "filename_or_obj": list(batch[OBS_ID]),
+                SUBJECT_ID: list(batch[SUBJECT_ID]),
             }
             tensor = MetaTensor(batch[key], affine=torch.eye(4), meta=meta)
             tensor.meta["affine"] = batch["affine"]

@@ -10,7 +10,7 @@ import torch
 import torchio as tio
 from torch.utils.data import Dataset
 
-from radiobject._types import LabelSource
+from radiobject._types import OBS_ID, SUBJECT_ID, LabelSource
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 from radiobject.ml.datasets.labels import label_values, load_labels
@@ -86,8 +86,8 @@ class VolumeCollectionSubjectsDataset(Dataset):
         subject = tio.Subject(
             {name: self._image(name, table, row) for name, table in self._tables.items()}
             | {
-                "obs_id": self._first.obs_ids[row],
-                "obs_subject_id": self._first.subject_ids[row],
+                OBS_ID: self._first.obs_ids[row],
+                SUBJECT_ID: self._first.subject_ids[row],
             }
             | ({} if self._labels is None else {"label": self._labels[row]})
         )

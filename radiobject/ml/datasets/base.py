@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Subset
 
+from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.addresses import is_remote
 from radiobject.ctx import TravellingSettings
 from radiobject.exceptions import ConfigurationError, ShapeError
@@ -37,6 +38,7 @@ from radiobject.storage.read.reader import ReadRequest, read_batch
 
 Arrays = Mapping[str, NDArray[Any]]
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
+"""Shape and type of each array of a batch."""
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -415,8 +417,8 @@ class StoredDataset(Dataset):
         if self._side is not None:
             about["padding"] = plan.padding[:, :3]
         about["affine"] = plan.affine
-        about["obs_id"] = [self._table.obs_ids[v] for v in rows]
-        about["obs_subject_id"] = [self._table.subject_ids[v] for v in rows]
+        about[OBS_ID] = [self._table.obs_ids[v] for v in rows]
+        about[SUBJECT_ID] = [self._table.subject_ids[v] for v in rows]
         if isinstance(self._labels, torch.Tensor):
             about["label"] = self._labels[torch.from_numpy(rows)]
         elif self._labels is not None:
@@ -457,7 +459,7 @@ class StoredDataset(Dataset):
         except Exception as error:
             error.add_note(
                 f"in the transform of sample {index % len(self)} of epoch {epoch}: volume "
-                f"{sample['obs_id']!r}, first voxel {plan.start[place].tolist()}"
+                f"{sample[OBS_ID]!r}, first voxel {plan.start[place].tolist()}"
             )
             raise
 

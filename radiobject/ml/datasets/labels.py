@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from radiobject._types import LabelSource
+from radiobject._types import OBS_ID, SUBJECT_ID, LabelSource
 from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource
 
-_OBS, _SUBJECT = "obs_id", "obs_subject_id"
 _SHOWN = 10
 
 
@@ -78,13 +77,13 @@ def label_values(
 def _column(source: VolumeSource, name: str) -> Mapping[str, Any]:
     obs = source.to_obs()
     if name in obs.columns:
-        return dict(zip(obs[_OBS].astype(str), obs[name], strict=True))
+        return dict(zip(obs[OBS_ID].astype(str), obs[name], strict=True))
     subjects = _subject_rows(source)
     if subjects is not None and name in subjects.columns:
-        return dict(zip(subjects[_SUBJECT].astype(str), subjects[name], strict=True))
-    known = [c for c in obs.columns if c not in (_OBS, _SUBJECT)]
+        return dict(zip(subjects[SUBJECT_ID].astype(str), subjects[name], strict=True))
+    known = [c for c in obs.columns if c not in (OBS_ID, SUBJECT_ID)]
     if subjects is not None:
-        known += [c for c in subjects.columns if c != _SUBJECT]
+        known += [c for c in subjects.columns if c != SUBJECT_ID]
     raise SchemaError(f"Label column {name!r} not found; columns are {known}")
 
 
@@ -93,7 +92,7 @@ def _subject_rows(source: VolumeSource) -> pd.DataFrame | None:
     rows: pd.DataFrame = (
         source.subject_rows() if hasattr(source, "subject_rows") else pd.DataFrame()
     )
-    return rows if _SUBJECT in rows.columns else None
+    return rows if SUBJECT_ID in rows.columns else None
 
 
 def _keyed(labels: pd.DataFrame | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,16 +103,16 @@ def _keyed(labels: pd.DataFrame | Mapping[str, Any]) -> Mapping[str, Any]:
                 f"got {type(labels).__name__}"
             )
         return labels
-    for key in (_OBS, _SUBJECT):
+    for key in (OBS_ID, SUBJECT_ID):
         if key in labels.columns or labels.index.name == key:
             table = labels if labels.index.name == key else labels.set_index(key)
             break
     else:
         raise SchemaError(
-            f"a label table needs {_OBS!r} or {_SUBJECT!r} as a column or the index, "
+            f"a label table needs {OBS_ID!r} or {SUBJECT_ID!r} as a column or the index, "
             f"got columns {list(labels.columns)}"
         )
-    values = [c for c in table.columns if c not in (_OBS, _SUBJECT)]
+    values = [c for c in table.columns if c not in (OBS_ID, SUBJECT_ID)]
     if not values:
         raise SchemaError("a label table needs a column beside its ids")
     if len(values) > 1:

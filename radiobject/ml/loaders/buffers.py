@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from radiobject.ml.datasets.base import Layout
 from radiobject.ml.device.driver import HostMemory
 from radiobject.storage.cache.registration import RegistrationRefusedError
 from radiobject.system.huge_pages import private_memory
@@ -36,8 +37,6 @@ _ALIGNMENT = 64
 _POLL_S = 2e-4
 _TOGETHER = 4
 """Pieces given back that one fence waits for: it costs as much as a small batch."""
-
-Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
 @cache

@@ -240,7 +240,7 @@ def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _Reo
 
     delivered = 0
     try:
-        with storage_prefetch.LookAhead(starting(), depth=REMOTE_DEPTH) as ahead:
+        with storage_prefetch.Prefetch(starting(), depth=REMOTE_DEPTH) as ahead:
             for _ in ahead:
                 board.deliver(delivered, _Ready(started.popleft()))
                 delivered += 1

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from radiobject.exceptions import ConfigurationError
-
-_VOXELS = ("image", "mask")
+from radiobject.ml.config import VOXEL_FIELDS
 
 
 class Receipt:
@@ -37,7 +36,7 @@ class Receipt:
 
     def add(self, batch: Mapping[str, Any]) -> None:
         """Take in the samples of a batch."""
-        arrays = [batch[key] for key in _VOXELS if key in batch]
+        arrays = [batch[key] for key in VOXEL_FIELDS if key in batch]
         for sample in zip(*arrays, strict=True):
             digest = hashlib.sha256()
             for voxels in sample:

@@ -15,7 +15,7 @@ from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout, owned
 from radiobject.system.files import replace
 
-_SPAN = re.compile(r"__(\d+)_(\d+)_")
+SPAN = re.compile(r"__(\d+)_(\d+)_")
 _STAMPED_FOLDERS = (
     "__commits",
     "__schema",
@@ -180,7 +180,7 @@ def remove_unrecorded(uri: str, recorded: Container[str]) -> None:
 def _span(entry: str) -> tuple[int, int] | None:
     """Return the first and the last time of what TileDB named by them, None for other names."""
     name = layout.base_name(entry)
-    stamp = _SPAN.match(name)
+    stamp = SPAN.match(name)
     if stamp is None or owned.STAMPED.fullmatch(name) is None:
         return None
     return int(stamp.group(1)), int(stamp.group(2))

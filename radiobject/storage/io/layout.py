@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from itertools import chain, count
 from pathlib import Path
 
+from radiobject._types import OBS_ID as OBS_ID
+from radiobject._types import OBS_IDS as OBS_IDS
+from radiobject._types import SUBJECT_ID as SUBJECT_ID
 from radiobject.addresses import is_local, local_path
 from radiobject.exceptions import IntegrityError, SchemaError
 
@@ -28,10 +31,6 @@ OWN_FOLDER = ".radiobject"
 LOCK = f"{OWN_FOLDER}/lock"
 """Below a folder, as TileDB opens every file that lies beside a group's own."""
 VOXELS_ATTR = "voxels"
-SUBJECT_ID = "obs_subject_id"
-OBS_ID = "obs_id"
-OBS_IDS = "obs_ids"
-"""System column of obs_meta: JSON list of the subject's volume ids, sorted."""
 TO_ROOT = "../.."
 """The data set as seen from a collection of its own."""
 

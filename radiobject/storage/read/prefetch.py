@@ -19,7 +19,7 @@ from radiobject.storage.read.reader import ReadRequest
 REMOTE_THREADS = 16
 
 
-class LookAhead:
+class Prefetch:
     """Reads batches in their order, a bounded number of them ahead of the caller.
 
     Parameters
@@ -41,7 +41,7 @@ class LookAhead:
 
     Examples
     --------
-    ``with LookAhead(plan, depth=2) as ahead: for batch in ahead: ...``
+    ``with Prefetch(plan, depth=2) as ahead: for batch in ahead: ...``
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LookAhead:
         self._waiting: deque[tuple[Sequence[ReadRequest], list[Future[None]]]] = deque()
         self._closed = False
 
-    def __enter__(self) -> LookAhead:
+    def __enter__(self) -> Prefetch:
         return self
 
     def __exit__(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -27,7 +26,8 @@ from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.process import new_threads
 from radiobject.storage.io import layout, owned, remote
 from radiobject.storage.io.array_files import open_files
-from radiobject.storage.io.files import remove_file, write_small
+from radiobject.storage.io.files import SPAN, remove_file, write_small
+from radiobject.storage.io.libtiledb import FOREVER
 from radiobject.storage.tables import groups
 
 FIRST_VERSION = 3
@@ -39,14 +39,12 @@ VERSION = "radiobject.format_version"
 OWNER = "owner"
 
 _FOLDERS = ("__schema", "__commits", "__fragments")
-_SPAN = re.compile(r"__(\d+)_(\d+)_")
 _MAX_FILE_BYTES = 1 << 40
 _STAGED_BYTES = 64 << 20
 """Tables of an object store up to this size are fetched whole and compared before they are opened;
 of larger ones libtiledb fetches what it needs, and each row's own checksum is what protects it."""
 _SEALS = f"{layout.OWN_FOLDER}/digests"
 _MAX_SEAL_BYTES = 16 << 20
-_EVER = 2**63 - 1
 _RETRIES_S = (0.0, 0.05, 0.2, 0.5)
 _FETCHES = 16
 
@@ -290,7 +288,7 @@ def _checked_by_seals(table_uri: str) -> Iterator[str]:
     else:
         _compare(table_uri, recorded)
         # What another process is writing now is not sealed yet.
-        if _strangers(table_uri, Manifest(_EVER, {"": recorded}), ""):
+        if _strangers(table_uri, Manifest(FOREVER, {"": recorded}), ""):
             with _linked(table_uri, recorded) as place:
                 yield place
         else:
@@ -364,7 +362,7 @@ def _strangers(table_uri: str, manifest: Manifest, place: str) -> list[str]:
     found = []
     for folder in ("__schema", "__commits"):
         for name in os.listdir(f"{table_uri}/{folder}"):
-            span = _SPAN.match(name)
+            span = SPAN.match(name)
             if span and int(span.group(1)) <= manifest.head and f"{folder}/{name}" not in recorded:
                 found.append(f"{folder}/{name}")
     return found

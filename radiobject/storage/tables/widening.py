@@ -9,12 +9,10 @@ import numpy as np
 import pandas as pd
 
 from radiobject.exceptions import SchemaError
-from radiobject.storage.tables.columns import BLOB, TEXT
+from radiobject.jsonable import MAX_EXACT_INTEGER
+from radiobject.storage.tables.columns import BLOB, TEXT, TIME
 
 _INTEGER, _FLOAT, _BOOL = np.dtype(np.int64), np.dtype(np.float64), np.dtype(bool)
-_TIME = np.dtype("datetime64[ns]")
-_EXACT = 2**53
-"""Integers up to this are exact as float64."""
 _FLOAT_BITS = 1024
 
 
@@ -86,7 +84,7 @@ def _wider_integer(dtype: np.dtype, value: Any) -> np.dtype:
 
 
 def _exact_as_float(value: int) -> bool:
-    if abs(value) <= _EXACT:
+    if abs(value) <= MAX_EXACT_INTEGER:
         return True
     return value.bit_length() < _FLOAT_BITS and int(float(value)) == value
 
@@ -140,6 +138,6 @@ def common_dtype(values: Iterable[Any], name: str) -> np.dtype:
 
 
 def _first(value: Any) -> np.dtype:
-    return {"b": _BOOL, "i": _INTEGER, "u": _INTEGER, "f": _FLOAT, "M": _TIME}.get(
+    return {"b": _BOOL, "i": _INTEGER, "u": _INTEGER, "f": _FLOAT, "M": TIME}.get(
         _kind(value), TEXT
     )

@@ -20,7 +20,7 @@ _FOOTER_LENGTH = struct.Struct("<Q")
 _GENERIC_HEADER = struct.Struct("<IQQBQBI")
 _CHUNK_HEADER = struct.Struct("<III")
 _FILTER_GZIP = 1
-_MAX_METADATA_BYTES = 1 << 28
+MAX_METADATA_BYTES = 1 << 28
 
 
 class UnsupportedArrayError(StorageError):
@@ -149,7 +149,7 @@ def _generic_tile(metadata: bytes, offset: int) -> bytes:
     supported = (
         version == FORMAT_VERSION
         and not encryption
-        and size <= _MAX_METADATA_BYTES
+        and size <= MAX_METADATA_BYTES
         and len(pipeline) >= 9
         and struct.unpack_from("<I", pipeline, 4)[0] == 1
         and pipeline[8] == _FILTER_GZIP
@@ -169,7 +169,7 @@ def _generic_tile(metadata: bytes, offset: int) -> bytes:
 
 
 def _inflate(data: bytes, size: int) -> bytes:
-    if size > _MAX_METADATA_BYTES:
+    if size > MAX_METADATA_BYTES:
         raise UnsupportedArrayError(f"fragment metadata claims a chunk of {size} bytes")
     try:
         return zlib.decompressobj().decompress(data, max(size, 1))

@@ -19,11 +19,15 @@ from radiobject.storage.io.checksum import crc32
 from radiobject.storage.io.layout import VOLUMES, base_name
 from radiobject.storage.io.layout import parent as parent_of
 from radiobject.storage.tiles.decode import CHUNK_BYTES, COMPRESSIONS, MAX_TILE_BYTES
-from radiobject.storage.tiles.fragment import FragmentTiles, UnsupportedArrayError, parse
+from radiobject.storage.tiles.fragment import (
+    MAX_METADATA_BYTES,
+    FragmentTiles,
+    UnsupportedArrayError,
+    parse,
+)
 from radiobject.storage.tiles.tile_index import MAX_TILES, TileIndex, constant_sums
 from radiobject.storage.tiles.voxel_check import inside_tile, matches_statistics, usable_sum
 
-_MAX_METADATA_BYTES = 1 << 28
 _FILTER_NAMES = {
     "ByteShuffleFilter": "byteshuffle",
     "ZstdFilter": "zstd",
@@ -69,7 +73,7 @@ def build_tile_index(uri: str) -> TileIndex:
         raise StoreNotFoundError(f"no volume lies at {uri!r}")
     fragment = _only_fragment(uri, names)
     layout = _understand(uri, _schema(uri))
-    metadata = files.read(f"{fragment}/__fragment_metadata.tdb", _MAX_METADATA_BYTES)
+    metadata = files.read(f"{fragment}/__fragment_metadata.tdb", MAX_METADATA_BYTES)
     tiles = parse(metadata, ndim=len(layout.tiling.shape), dtype=layout.dtype)
     if f"__schema/{tiles.schema_name}" not in names:
         raise UnsupportedArrayError(f"the fragment of {uri!r} was written with another schema")

@@ -19,7 +19,7 @@ from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import remote
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.read.prefetch import LookAhead
+from radiobject.storage.read.prefetch import Prefetch
 from radiobject.storage.read.reader import ReadRequest
 from radiobject.storage.tables import writer
 from radiobject.storage.tiles.tile_index import TileIndex
@@ -225,7 +225,7 @@ def test_look_ahead_over_the_network(volume, proxy):
             box = Box.at((i, 2 * i, i), (20, 20, 20))
             yield [ReadRequest(locator, box, np.empty(box.shape, np.int16))]
 
-    with LookAhead(plan(), depth=6) as ahead:
+    with Prefetch(plan(), depth=6) as ahead:
         for batch in ahead:
             for request in batch:
                 np.testing.assert_array_equal(request.out, data[request.box.slices])

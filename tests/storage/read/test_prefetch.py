@@ -11,7 +11,7 @@ from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.read.prefetch import LookAhead
+from radiobject.storage.read.prefetch import Prefetch
 from radiobject.storage.read.reader import ReadRequest
 from radiobject.storage.tables import writer
 
@@ -32,7 +32,7 @@ def request_at(locator, i):
 def test_order_and_content(volume, threads):
     data, locator = volume
     plan = [[request_at(locator, 2 * i), request_at(locator, 2 * i + 1)] for i in range(25)]
-    with TileDBStats() as stats, LookAhead(iter(plan), depth=3, threads=threads) as ahead:
+    with TileDBStats() as stats, Prefetch(iter(plan), depth=3, threads=threads) as ahead:
         seen = list(ahead)
     assert [id(batch) for batch in seen] == [id(batch) for batch in plan]
     for batch in plan:
@@ -51,7 +51,7 @@ def test_never_further_ahead_than_asked(volume):
             taken += 1
             yield [request_at(locator, i)]
 
-    with LookAhead(plan(), depth=3) as ahead:
+    with Prefetch(plan(), depth=3) as ahead:
         for handed, _ in enumerate(ahead, start=1):
             assert taken <= handed + 2
 
@@ -60,7 +60,7 @@ def test_first_error_names_the_volume_and_ends_it(volume, tmp_path):
     _, locator = volume
     ghost = VolumeLocator(str(tmp_path / "none"), (60, 50, 40), "int16", obs_id="ghost")
     plan = [[request_at(locator, 0)], [request_at(ghost, 1)], [request_at(locator, 2)]]
-    ahead = LookAhead(plan, depth=3)
+    ahead = Prefetch(plan, depth=3)
     next(ahead)
     with pytest.raises(StoreNotFoundError, match=r"volume 'ghost'"):
         next(ahead)
@@ -72,6 +72,6 @@ def test_first_error_names_the_volume_and_ends_it(volume, tmp_path):
 def test_leaving_early_ends_the_threads(volume):
     _, locator = volume
     before = threading.active_count()
-    with LookAhead(([request_at(locator, i)] for i in range(1000)), depth=8, threads=4) as ahead:
+    with Prefetch(([request_at(locator, i)] for i in range(1000)), depth=8, threads=4) as ahead:
         next(ahead)
     assert threading.active_count() == before
