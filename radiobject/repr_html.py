@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import html
-import struct
-import zlib
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from radiobject.geometry.orientation import axis_codes, spacing_mm
+from radiobject.geometry.plane_views import PlaneView, plane_views
+from radiobject.plane_images import display_window, gray_levels, png
 
 _PLANE_PIXELS = 160
+"""Of the longest side of the three planes."""
+_MARGIN = 18
+"""Pixels around a plane, for the letters."""
+_UNSEEN_DEGREES = 0.5
+"""A tilt of less is not told."""
 MAX_ROWS = 8
 """Rows of a table that are shown."""
 _MAX_CATEGORIES = 10
@@ -36,52 +41,61 @@ class _Volume(Protocol):
     @property
     def affine(self) -> npt.NDArray[np.float64]: ...
 
-    def axial(self, z: int, t: int | None = None) -> np.ndarray: ...
-
-    def coronal(self, y: int, t: int | None = None) -> np.ndarray: ...
-
-    def sagittal(self, x: int, t: int | None = None) -> np.ndarray: ...
-
-
-def png(gray: np.ndarray) -> bytes:
-    """Return an 8-bit grayscale image, shape (rows, columns), as PNG (RFC 2083)."""
-    rows, columns = gray.shape
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    lines = np.zeros((rows, columns + 1), dtype=np.uint8)
-    lines[:, 1:] = gray
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes())), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, body) for kind, body in parts)
-
-
-def windowed(plane: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return a plane (first axis to the right, second up) as image rows of 8-bit gray."""
-    scaled = (plane.astype(np.float64) - low) / max(high - low, 1e-12)
-    gray = (np.clip(np.nan_to_num(scaled), 0, 1) * 255).astype(np.uint8)
-    return gray.T[::-1]
+    def read(self, key: Any = ..., *, raw: bool = False) -> np.ndarray: ...
 
 
 def planes_html(volume: _Volume) -> str:
-    """Return the middle plane of each axis as images, windowed from 1st to 99th percentile."""
-    t = 0 if len(volume.shape) == 4 else None
-    x, y, z = (side // 2 for side in volume.shape[:3])
-    read = (volume.axial(z, t), volume.coronal(y, t), volume.sagittal(x, t))
-    planes = [plane.astype(np.float32) for plane in read]
-    finite = np.concatenate([plane[np.isfinite(plane)].ravel() for plane in planes])
-    low, high = np.percentile(finite, [1, 99]) if finite.size else (0.0, 1.0)
-    images = []
-    for name, plane in zip(("axial", "coronal", "sagittal"), planes, strict=True):
-        data = base64.b64encode(png(windowed(plane, low, high))).decode()
-        images.append(
-            f'<img alt="{name}" title="{name}" style="height:{_PLANE_PIXELS}px;'
-            f'image-rendering:pixelated;margin-right:4px" src="data:image/png;base64,{data}">'
-        )
-    return f"<div>{''.join(images)}</div>"
+    """Return the middle plane of each axis as images, as the viewer shows them: at their true
+    proportions, the patient's right at the left, with letters at the sides."""
+    views = plane_views(volume.shape, volume.affine)
+    planes = [_middle(volume, view.axis) for view in views]
+    low, high = display_window(planes)
+    scale = _PLANE_PIXELS / max(side for view in views for side in view.size_mm)
+    figures = [
+        _figure(view, gray_levels(view.turned(plane), low, high), scale)
+        for view, plane in zip(views, planes, strict=True)
+    ]
+    return f"<div>{''.join(figures)}</div>"
+
+
+def _middle(volume: _Volume, axis: int) -> np.ndarray:
+    """Return the middle plane across an axis, of a series at its first time point."""
+    key: list[slice | int] = [slice(None)] * 3
+    key[axis] = volume.shape[axis] // 2
+    return volume.read((*key, 0) if len(volume.shape) == 4 else tuple(key))
+
+
+def _figure(view: PlaneView, gray: npt.NDArray[np.uint8], scale: float) -> str:
+    width, height = (max(1, round(side * scale)) for side in view.size_mm)
+    box = (width + 2 * _MARGIN, _PLANE_PIXELS + 2 * _MARGIN)
+    left, top = _MARGIN, (box[1] - height) // 2
+    middle = (left + width // 2, top + height // 2)
+    places = {
+        "left": (left - _MARGIN // 2, middle[1]),
+        "right": (left + width + _MARGIN // 2, middle[1]),
+        "top": (middle[0], top - _MARGIN // 2),
+        "bottom": (middle[0], top + height + _MARGIN // 2),
+    }
+    letters = "".join(
+        f'<span style="position:absolute;left:{x - 8}px;top:{y - 8}px;width:16px;'
+        f'line-height:16px;text-align:center">{view.letters[side]}</span>'
+        for side, (x, y) in places.items()
+    )
+    data = base64.b64encode(png(gray)).decode()
+    title = html.escape(told_tilt(view))
+    return (
+        f'<div style="display:inline-block;position:relative;width:{box[0]}px;height:{box[1]}px;'
+        "background:#000;color:#ffb454;font:600 12px sans-serif;margin:0 4px 4px 0;"
+        f'vertical-align:top" title="{title}">'
+        f'<img alt="{view.name}" style="position:absolute;left:{left}px;top:{top}px;'
+        f'width:{width}px;height:{height}px;max-width:none;margin:0;image-rendering:pixelated" '
+        f'src="data:image/png;base64,{data}">{letters}</div>'
+    )
+
+
+def told_tilt(view: PlaneView) -> str:
+    """Return the name of a plane, with its angle to the body's where it is oblique."""
+    return view.name if view.tilt < _UNSEEN_DEGREES else f"{view.name}, oblique {view.tilt:.0f}°"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
@@ -100,9 +114,15 @@ def volume_html(volume: _Volume) -> str:
         ("shape", " x ".join(str(side) for side in volume.shape)),
         ("type", str(volume.dtype)),
         ("spacing", " x ".join(f"{step:.3g}" for step in spacing_mm(volume.affine)) + " mm"),
-        ("axes", "".join(axis_codes(volume.affine))),
+        ("axes", _axes(volume)),
     ]
     return planes_html(volume) + _table(rows)
+
+
+def _axes(volume: _Volume) -> str:
+    tilt = max(view.tilt for view in plane_views(volume.shape, volume.affine))
+    codes = "".join(axis_codes(volume.affine))
+    return codes if tilt < _UNSEEN_DEGREES else f"{codes}, oblique by {tilt:.0f}°"
 
 
 def collection_html(title: str, first: _Volume | None, rows: pd.DataFrame) -> str:

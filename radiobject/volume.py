@@ -17,6 +17,7 @@ from radiobject.formats.image import LoadedImage, reorient_target
 from radiobject.formats.nifti import load_nifti, save_nifti
 from radiobject.geometry.numpy_index import box_of_index
 from radiobject.geometry.orientation import OrientationInfo, metadata_to_orientation_info
+from radiobject.geometry.ras_view import PLANES, RasView
 from radiobject.lazy import lazy_property
 from radiobject.repr_html import volume_html
 from radiobject.storage.io import layout
@@ -146,29 +147,43 @@ class Volume:
         """Return a part; `t` concerns 4-D volumes only, and None reads every time point."""
         return self.read((x, y, z) if self.ndim == 3 or t is None else (x, y, z, t))
 
-    def _plane(self, axis: int, position: int, t: int | None) -> np.ndarray:
-        if not 0 <= position < self.shape[axis]:
+    def _plane(self, plane: str, position: int, t: int | None) -> np.ndarray:
+        view, axis = RasView.of(self.affine), PLANES.index(plane)
+        stored = view.order[axis]
+        if not 0 <= position < self.shape[stored]:
             raise BoundsError(
-                f"slice {position} is outside volume {self.locator.label}, whose axis "
-                f"{'xyz'[axis]} has {self.shape[axis]} slices"
+                f"slice {position} is outside volume {self.locator.label}, which has "
+                f"{self.shape[stored]} slices in the {plane} plane (across axis {stored})"
             )
-        key: list[Any] = [slice(None)] * self.ndim
-        key[axis] = position
+        key = [slice(None)] * self.ndim
+        first = self.shape[stored] - 1 - position if view.flipped[axis] else position
+        key[stored] = slice(first, first + 1)
         if self.ndim == 4 and t is not None:
-            key[3] = t
-        return self.read(tuple(key))
+            if not -self.shape[3] <= t < self.shape[3]:
+                raise BoundsError(
+                    f"time point {t} is outside volume {self.locator.label}, which has "
+                    f"{self.shape[3]}"
+                )
+            key[3] = slice(t % self.shape[3], t % self.shape[3] + 1)
+        seen = view.as_seen(self.read(tuple(key))).squeeze(axis)
+        return np.ascontiguousarray(seen[..., 0] if self.ndim == 4 and t is not None else seen)
 
     def axial(self, z: int, t: int | None = None) -> np.ndarray:
-        """Return the plane (X, Y[, T]) at `z`."""
-        return self._plane(2, z, t)
+        """Return the `z`-th axial plane from the feet, to the patient's right and front.
+
+        Planes are of the body, by the affine, whatever the order of the voxels; of a volume stored
+        with its axes to right, front and head they are ``volume[:, :, z]``. For a plane of the
+        array as it is stored, index it. An oblique volume gives the nearest plane of its voxels.
+        """
+        return self._plane("axial", z, t)
 
     def coronal(self, y: int, t: int | None = None) -> np.ndarray:
-        """Return the plane (X, Z[, T]) at `y`."""
-        return self._plane(1, y, t)
+        """Return the `y`-th coronal plane from the back, to the patient's right and head."""
+        return self._plane("coronal", y, t)
 
     def sagittal(self, x: int, t: int | None = None) -> np.ndarray:
-        """Return the plane (Y, Z[, T]) at `x`."""
-        return self._plane(0, x, t)
+        """Return the `x`-th sagittal plane from the left, to the patient's front and head."""
+        return self._plane("sagittal", x, t)
 
     def slabs(self, *, raw: bool = False) -> Iterator[np.ndarray]:
         """Yield the volume in slabs of whole tiles along Z, time point by time point.

@@ -11,6 +11,7 @@ from stores import make_dataset
 
 from radiobject import RadiObject, Volume, VolumeCollection
 from radiobject.exceptions import ShapeError, StorageError, StoreExistsError, ViewError
+from radiobject.geometry.orientation import reorient_to_canonical
 from radiobject.writers import VolumeCollectionWriter
 
 DTYPES = (
@@ -45,16 +46,19 @@ def test_fancy_indices_say_what_to_do(stored, key):
 
 def test_planes_parts_and_numbers(stored):
     volume, array = stored
-    np.testing.assert_array_equal(volume.axial(3), array[:, :, 3])
-    np.testing.assert_array_equal(volume.axial(3, t=1), array[:, :, 3, 1])
-    np.testing.assert_array_equal(volume.coronal(2), array[:, 2])
-    np.testing.assert_array_equal(volume.sagittal(36, 0), array[36, :, :, 0])
+    body, _ = reorient_to_canonical(array, AFFINE)
+    np.testing.assert_array_equal(volume.axial(3), body[:, :, 3])
+    np.testing.assert_array_equal(volume.axial(3, t=-2), body[:, :, 3, 1])
+    np.testing.assert_array_equal(volume.coronal(36), body[:, 36])
+    np.testing.assert_array_equal(volume.sagittal(4, 0), body[4, :, :, 0])
     x, y, z = slice(1, 9), slice(None), slice(-4, None)
     np.testing.assert_array_equal(volume.slice(x, y, z), array[x, y, z])
     np.testing.assert_array_equal(volume.slice(x, y, z, slice(1, 2)), array[x, y, z, 1:2])
     for wrong in (-1, 34):
-        with pytest.raises(IndexError, match="34 slices"):
+        with pytest.raises(IndexError, match="34 slices in the axial plane"):
             volume.axial(wrong)
+    with pytest.raises(IndexError, match="time point 3"):
+        volume.axial(0, 3)
     np.testing.assert_array_equal(np.asarray(volume), array)
     assert sum(slab.size for slab in volume.slabs()) == array.size
     found = volume.get_statistics([5, 99])

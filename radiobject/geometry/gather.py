@@ -77,7 +77,8 @@ class GatherPlan:
     base : ndarray of int64, shape (n,)
         Byte of that memory at which the volume's first voxel lies.
     stride : ndarray of int64, shape (n, d)
-        Voxels from one index of an axis to the next.
+        Voxels from one index of an axis to the next; negative where a volume is seen backwards,
+        and `base` is that of its last voxel.
     shape : ndarray of int64, shape (n, d)
         The volume's.
     start : ndarray of int64, shape (n, d)

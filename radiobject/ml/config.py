@@ -24,7 +24,7 @@ SLICE_DIM = {
     SliceOrientation.CORONAL: 1,
     SliceOrientation.AXIAL: 2,
 }
-"""The axis that a slice of each orientation leaves out."""
+"""The axis that a slice of each orientation leaves out, of a volume seen right, front, head."""
 
 SLICE_METHODS = {
     SliceOrientation.SAGITTAL: "sagittal",
@@ -47,7 +47,8 @@ def slice_dim_index(orientation: SliceOrientation | str) -> int:
     except (ValueError, KeyError) as error:
         known = [str(o) for o in SLICE_DIM]
         raise ConfigurationError(
-            f"slice_orientation must be one of {known}, got {str(orientation)!r}"
+            f"slice_orientation must be one of {known} or an array axis 0, 1 or 2, got "
+            f"{str(orientation)!r}"
         ) from error
 
 
@@ -72,8 +73,10 @@ class DatasetConfig:
         crop or pad every slice to them.
     patches_per_volume : int
         Samples per volume and epoch in PATCH mode.
-    slice_orientation : SliceOrientation
-        The plane of SLICE_2D mode.
+    slice_orientation : SliceOrientation, or int
+        The plane of SLICE_2D mode, by anatomy: each volume is seen with its axes to the right, the
+        front and the head, whatever the order of its voxels, and slices are cut from that. A number
+        is an axis of the arrays as they are stored: 0, 1 or 2.
     modalities, label_column, value_filter
         Kept for programs that pass them; a filtered view and the `labels` argument do their work.
     dtype : str, numpy or torch dtype, optional
@@ -95,7 +98,7 @@ class DatasetConfig:
     loading_mode: LoadingMode = LoadingMode.FULL_VOLUME
     patch_size: tuple[int, ...] | None = None
     patches_per_volume: int = 1
-    slice_orientation: SliceOrientation = SliceOrientation.AXIAL
+    slice_orientation: SliceOrientation | int = SliceOrientation.AXIAL
     modalities: tuple[str, ...] | None = None
     label_column: str | None = None
     value_filter: str | None = None
@@ -139,9 +142,11 @@ def _mode(given: object) -> LoadingMode:
         raise ConfigurationError(f"loading_mode must be one of {known}, got {given!r}") from error
 
 
-def _orientation(given: SliceOrientation | str) -> SliceOrientation:
-    slice_dim_index(given)
-    return SliceOrientation(given)
+def _orientation(given: object) -> SliceOrientation | int:
+    if isinstance(given, int | np.integer) and not isinstance(given, bool) and 0 <= given < 3:
+        return int(given)
+    slice_dim_index(given)  # type: ignore[arg-type]
+    return SliceOrientation(given)  # type: ignore[arg-type]
 
 
 def _dtype_name(given: object) -> str | None:

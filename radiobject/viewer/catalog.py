@@ -10,12 +10,13 @@ import numpy as np
 
 from radiobject._types import OBS_ID, OBS_IDS
 from radiobject.geometry.orientation import axis_codes, spacing_mm
+from radiobject.geometry.plane_views import plane_views
 from radiobject.jsonable import plain
 from radiobject.radi_object import RadiObject
 from radiobject.sampling.labels import MAX_CLASSES, delivered_labels
 from radiobject.storage.io.layout import base_name
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.viewer.planes import plane_views, read_plane, wire_dtype
+from radiobject.viewer.planes import read_plane, wire_dtype
 from radiobject.viewer.tiles import tile_index_of
 from radiobject.volume_collection import VolumeCollection
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -18,17 +17,15 @@ from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.addresses import is_remote
 from radiobject.ctx import TravellingSettings
 from radiobject.exceptions import ConfigurationError, ShapeError
-from radiobject.geometry.box import Box
-from radiobject.geometry.gather import BFLOAT16
-from radiobject.geometry.padding import Padding
 from radiobject.lazy import lazy_property
 from radiobject.ml.compat import monai as monai_compat
-from radiobject.ml.config import DatasetConfig, LoadingMode, slice_dim_index
+from radiobject.ml.config import DatasetConfig, LoadingMode
+from radiobject.ml.datasets import slices
 from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
 from radiobject.ml.datasets.draws import Draws, SampleIndex
+from radiobject.ml.datasets.fields import Arrays, Field, read_requests
 from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan, refuse_negative
-from radiobject.ml.datasets.source import VolumeTable
 from radiobject.ml.datasets.transforms import apply_seeded
 from radiobject.sampling.foreground import Uniform, place
 from radiobject.sampling.labels import LabelSummary
@@ -36,7 +33,6 @@ from radiobject.sampling.patches import check_patch_size, padding_of, patch_affi
 from radiobject.sampling.philox import philox
 from radiobject.storage.read.reader import ReadRequest, read_batch
 
-Arrays = Mapping[str, NDArray[Any]]
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 """Shape and type of each array of a batch."""
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
@@ -48,28 +44,6 @@ class Follower(Protocol):
     def follow(self, epoch: int) -> None:
         """Visit `epoch` next."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class Field:
-    """One array of a sample: its channels, each a table of volumes in the order of the dataset."""
-
-    name: str
-    channels: tuple[VolumeTable, ...]
-    dtype: np.dtype
-    pad: Padding | None
-    narrow: bool = False
-    """Whether it is read as float32 and delivered as bfloat16."""
-
-    @property
-    def delivered(self) -> str:
-        """Name of the type that is delivered; see `radiobject.geometry.gather`."""
-        return BFLOAT16 if self.narrow else str(self.dtype.name)
-
-    @property
-    def ndim(self) -> int:
-        """Axes of the volumes, 3 or 4."""
-        return int(self.channels[0].shapes.shape[1])
 
 
 class StoredDataset(Dataset):
@@ -105,8 +79,9 @@ class StoredDataset(Dataset):
         self._labels = labels
         self._summaries = summaries
         self._table = self.fields[0].channels[0]
-        self._shapes = self._table.shapes
         self._slice_axis: int | None = None
+        self.views = slices.views_of(self._table, config)
+        self._shapes, self._affines = slices.seen(self._table, self.views)
         self._side = self._sample_side()
         self._first = self._first_samples()
         self._draws = Draws(len(self))
@@ -124,7 +99,7 @@ class StoredDataset(Dataset):
         if config.loading_mode == LoadingMode.FULL_VOLUME:
             return None
         if config.loading_mode == LoadingMode.SLICE_2D:
-            self._slice_axis = slice_dim_index(config.slice_orientation)
+            self._slice_axis = slices.axis_of(config.slice_orientation)
             return self._slice_side(ndim)
         wanted = config.patch_size or ()
         given = check_patch_size(wanted, 4 if ndim == 4 and len(wanted) == 4 else 3)
@@ -217,6 +192,8 @@ class StoredDataset(Dataset):
     def fingerprint(self) -> str:
         """What identifies the samples: volumes, fields and configuration."""
         digest = hashlib.sha256(repr(self.config).encode())
+        if self.views is not None:
+            digest.update(repr(self.views).encode())
         for field in self.fields:
             digest.update(repr((field.name, str(field.dtype), len(field.channels))).encode())
             for channel in field.channels:
@@ -309,7 +286,7 @@ class StoredDataset(Dataset):
             member,
             starts,
             padding_of(starts, shapes, side),
-            patch_affines(self._table.affines[volume], starts),
+            patch_affines(self._affines[volume], starts),
         )
 
     def _starts(
@@ -387,22 +364,7 @@ class StoredDataset(Dataset):
     def requests(self, plan: SamplePlan, arrays: Arrays) -> list[ReadRequest]:
         """Return the reads that fill `arrays`."""
         side = self.side_of(plan)
-        starts, rows = plan.start.tolist(), plan.volume.tolist()
-        stops = (plan.start + np.array(side)).tolist()
-        requests = []
-        for field in self.fields:
-            out, axes = arrays[field.name], field.ndim
-            if self._slice_axis is not None:
-                out = np.expand_dims(out, 2 + self._slice_axis)
-            for i, row in enumerate(rows):
-                box = Box(tuple(starts[i][:axes]), tuple(stops[i][:axes]))
-                for c, table in enumerate(field.channels):
-                    locator, rescale = table.locators[row], table.rescales[row]
-                    regrid = None if table.regrids is None else table.regrids[row]
-                    requests.append(
-                        ReadRequest(locator, box, out[i, c], field.pad, rescale, regrid)
-                    )
-        return requests
+        return read_requests(self.fields, plan, side, arrays, self._slice_axis, self.views)
 
     def describe(self, plan: SamplePlan) -> dict[str, Any]:
         """Return what accompanies the voxels of a batch: ids, positions, affines, labels."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.geometry.gather import GatherPlan, can_gather
 from radiobject.geometry.padding import Padding
+from radiobject.geometry.ras_view import RasView
 from radiobject.geometry.rescale import Rescale
 from radiobject.ml.datasets.source import VolumeTable
 from radiobject.ml.device.homes import Place
@@ -26,9 +27,17 @@ class Places:
     delivered : str
         Type wanted; see `radiobject.geometry.gather`.
     pad : Padding, optional
+    views : sequence of RasView, length of the volumes, optional
+        The views that boxes are counted in; else they are counted as stored.
     """
 
-    def __init__(self, table: VolumeTable, delivered: str, pad: Padding | None) -> None:
+    def __init__(
+        self,
+        table: VolumeTable,
+        delivered: str,
+        pad: Padding | None,
+        views: Sequence[RasView] | None = None,
+    ) -> None:
         self._table = table
         self._delivered = delivered
         self._pad = pad
@@ -39,6 +48,9 @@ class Places:
         self._shape = np.array([locator.shape for locator in table.locators], np.int64)
         steps = np.cumprod(self._shape[:, :0:-1], axis=1)[:, ::-1]
         self._stride = np.concatenate((steps, np.ones_like(self._shape[:, :1])), axis=1)
+        self._first = np.zeros(len(table), np.int64)
+        if views is not None:
+            self._see(views)
         names, self._type = np.unique(
             [locator.dtype for locator in table.locators], return_inverse=True
         )
@@ -46,6 +58,17 @@ class Places:
         self._base = np.zeros(len(table), np.int64)
         self._memory = np.full(len(table), _UNKNOWN)
         self.forget()
+
+    def _see(self, views: Sequence[RasView]) -> None:
+        """Count along the axes of the views: in another order, and backwards where flipped."""
+        axes = self._shape.shape[1]
+        order = np.array([view.axes(axes) for view in views])
+        back = np.zeros_like(order, bool)
+        back[:, :3] = [view.flipped for view in views]
+        self._shape = np.take_along_axis(self._shape, order, axis=1)
+        stride = np.take_along_axis(self._stride, order, axis=1)
+        self._first = (back * (self._shape - 1) * stride).sum(axis=1)
+        self._stride = np.where(back, -stride, stride)
 
     def forget(self) -> None:
         """Find every volume afresh."""
@@ -100,7 +123,7 @@ class Places:
                         self._pad,
                         rows[chosen],
                         self._memory[some],
-                        self._base[some],
+                        self._base[some] + self._first[some] * stored.itemsize,
                         self._stride[some],
                         self._shape[some],
                         starts[chosen],

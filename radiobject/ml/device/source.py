@@ -153,7 +153,9 @@ class DeviceSource:
         self._registrations = held
         self._homes = Homes(Residence(device, cache_bytes), held, staging.take)
         self._places = {
-            field.name: [Places(table, field.delivered, field.pad) for table in field.channels]
+            field.name: [
+                Places(table, field.delivered, field.pad, dataset.views) for table in field.channels
+            ]
             for field in dataset.fields
         }
         self._lock = threading.Lock()

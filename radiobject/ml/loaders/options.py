@@ -51,7 +51,7 @@ class LoaderOptions(TypedDict, total=False):
     pad_mode: str
     pad_value: float
     mask_pad_value: float
-    slice_orientation: SliceOrientation | str
+    slice_orientation: SliceOrientation | str | int
     check_geometry: bool
     across_splits: bool
     volumes_per_block: int | None
