@@ -443,12 +443,15 @@ def _columns(series: DicomSeries) -> dict[str, Scalar]:
         "complex_component": keys.component,
         "stack_id": series.frames[0].stack,
         "acquisition_plane": series.acquisition_plane,
-        "units": series.frames[0].file.units,
+        "units": series.frames[0].units,
     }
     for keyword in NUMBER_KEYWORDS:
         value = fields[keyword]
         columns[column_name(keyword)] = _NAN if value is None else value
-    for name, number in (("inversion_time", keys.inversion), ("flip_angle", keys.flip)):
+    for name, number in (
+        ("inversion_time", keys.inversion), ("flip_angle", keys.flip),
+        ("echo_number", keys.echo_number),
+    ):  # fmt: skip
         columns[name] = _NAN if number is None else number
     columns["b_value"] = keys.b_value if keys.b_value is not None and not series.axis else _NAN
     for keyword in fields:

@@ -8,6 +8,7 @@ import numpy as np
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_frames import Frame
+from radiobject.formats.dicom_keys import DAY_S
 from radiobject.formats.time_axis import TimeAxis
 
 _EVEN = 0.05
@@ -56,13 +57,32 @@ def time_axis(times: Sequence[Sequence[Frame]], key: str) -> TimeAxis:
 
 def _starts(times: Sequence[Sequence[Frame]]) -> list[float] | None:
     """Return when each volume began, None unless every frame says so and each begins later."""
-    starts = []
-    for volume in times:
-        stated = [frame.keys.time for frame in volume]
-        if any(value is None for value in stated):
-            return None
-        starts.append(min(value for value in stated if value is not None))
+    stated = [[frame.keys.time for frame in volume] for volume in times]
+    known = [value for volume in stated for value in volume if value is not None]
+    if len(known) < sum(map(len, stated)) or len({value < DAY_S for value in known}) > 1:
+        return None
+    starts = [min(value for value in volume if value is not None) for volume in stated]
     return starts if all(np.diff(starts) > 0) else None
+
+
+def check_one_day(frames: Sequence[Frame]) -> None:
+    """Refuse images that were acquired more than a day apart: no series takes that long.
+
+    Raises
+    ------
+    IngestError
+        The message says how far they are apart, and of which files.
+    """
+    dated = [frame for frame in frames if frame.keys.time is not None and frame.keys.time >= DAY_S]
+    if not dated:
+        return
+    first, last = (pick(dated, key=lambda frame: frame.keys.time or 0.0) for pick in (min, max))
+    apart_s = (last.keys.time or 0.0) - (first.keys.time or 0.0)
+    if apart_s > DAY_S:
+        raise IngestError(
+            f"{first.file.path.name} and {last.file.path.name} were acquired "
+            f"{apart_s / DAY_S:.1f} days apart: they are no one series"
+        )
 
 
 def _step(starts: Sequence[float] | None) -> float | None:

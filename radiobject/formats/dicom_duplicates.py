@@ -37,15 +37,14 @@ def without_duplicates(
     dropped: dict[Path, SeriesIdentity] = {}
     clashes: dict[SeriesIdentity, str] = {}
     for (identity, _), paths in files.items():
-        for other in paths[1:]:
-            if _digest(other) == _digest(paths[0]):
-                dropped[other] = identity
-            else:
-                clashes.setdefault(
-                    identity,
-                    f"{_name(paths[0])} and {_name(other)} have one SOPInstanceUID but differ; "
-                    "only one of them can be the image: remove the other",
-                )
+        if len(paths) < 2:
+            continue
+        digests: dict[bytes, Path] = {}
+        for path in paths:
+            if digests.setdefault(_digest(path), path) != path:
+                dropped[path] = identity
+        if len(digests) > 1:
+            clashes.setdefault(identity, _clash(list(digests.values())))
     by_series: dict[SeriesIdentity, list[str]] = {}
     for path, identity in dropped.items():
         by_series.setdefault(identity, []).append(_name(path))
@@ -54,6 +53,19 @@ def without_duplicates(
         text = f"{len(names)} files are exact copies of others and left out, such as {names[0]}"
         notes[identity] = (text,)
     return [frame for frame in given if frame.file.path not in dropped], notes, clashes
+
+
+def _clash(paths: list[Path]) -> str:
+    if len(paths) == 2:
+        return (
+            f"{_name(paths[0])} and {_name(paths[1])} have one SOPInstanceUID but differ; "
+            "only one of them can be the image: remove the other"
+        )
+    return (
+        f"{len(paths)} different files have one SOPInstanceUID, such as {_name(paths[0])} and "
+        f"{_name(paths[1])}: an anonymiser may have written it; which of them are the series is "
+        "not known, give each image its own again"
+    )
 
 
 def _name(path: Path) -> str:

@@ -41,6 +41,12 @@ from radiobject.formats.discovery import DICOM_HEAD_BYTES, starts_like_dicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.privacy import ALLOWED_KEYWORDS
 
+AGREEING = (
+    "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyDate", "FrameOfReferenceUID",
+    "ConvolutionKernel", "SeriesDescription",
+)  # fmt: skip
+"""What images of one volume must not say differently; compared, and not kept."""
+
 # Only these are parsed: a patient's name never gets into this process unless it is asked for.
 _KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID",
@@ -52,10 +58,10 @@ _KEYWORDS = (
     "RescaleIntercept", "RescaleType", "Units", "DoseUnits", "ModalityLUTSequence",
     "GridFrameOffsetVector", "DoseGridScaling",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "AcquisitionTime",
+    *AGREEING, "TemporalPositionIdentifier", "TriggerTime", "AcquisitionNumber", "AcquisitionTime",
     "AcquisitionDate", "AcquisitionDateTime", "ContentTime", "ContentDate", "DiffusionBValue",
     "DiffusionGradientOrientation", "EchoNumbers", "InversionTime", "FlipAngle",
-    "FrameReferenceTime", "ComplexImageComponent", "ConvolutionKernel", "StudyDate", "StudyTime",
+    "FrameReferenceTime", "ComplexImageComponent", "StudyTime",
     # Functional groups (PS3.3 C.7.6.16.2) and what they hold.
     "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
     "FrameContentSequence", "PixelValueTransformationSequence", "MREchoSequence",
@@ -71,8 +77,6 @@ _KEYWORDS = (
     "FrameIncrementPointer", "SliceVector", "DetectorInformationSequence",
 )  # fmt: skip
 
-_AGREEING = ("ConvolutionKernel", "SeriesDescription")
-"""What images of one volume must not say differently."""
 _SCOUT_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
@@ -84,9 +88,9 @@ _WITHOUT_PREAMBLE = (b"\x08\x00", b"\x02\x00")
 class Frame:
     """One slice: a frame of a file and its place in the patient, LPS+ mm.
 
-    ``slope`` and ``intercept`` are None where the file states none, which is not 1 and 0.
-    ``keys`` tells frames at one position apart. ``window`` is the slice's part of the frame, None
-    for the whole of it.
+    ``slope`` and ``intercept`` are None where the file states none, which is not 1 and 0;
+    ``units`` are those of the rescaled values. ``keys`` tells frames at one position apart.
+    ``window`` is the slice's part of the frame, None for the whole of it.
     """
 
     file: DicomFile
@@ -97,6 +101,7 @@ class Frame:
     thickness_mm: float | None
     slope: float | None
     intercept: float | None
+    units: str
     stack: str
     keys: FrameKeys
     window: Window | None = None
@@ -224,8 +229,7 @@ def _frames(header: Header, path: Path, limits: Limits, keep: Sequence[str]) -> 
         fields=header_fields(base, keep),
         image_type=_image_type(fields),
         sop_uid=text_of(fields, "SOPInstanceUID"),
-        agreement={name: text_of(base, name) for name in _AGREEING},
-        units=_units(base),
+        agreement={name: text_of(base, name) for name in AGREEING},
         study_time=moment(text_of(fields, "StudyDate"), text_of(fields, "StudyTime") or "00"),
     )
     return _placed(file, base, fields.get(_GROUPS[1]) or [])
@@ -287,12 +291,12 @@ def _image_type(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(part).upper() for part in ([value] if isinstance(value, str) else value))
 
 
-def _units(base: Mapping[str, Any]) -> str:
+def _units(view: Mapping[str, Any]) -> str:
     """Return the unit of the rescaled values, as the header states it."""
-    stated = text_of(base, "Units") or text_of(base, "DoseUnits") or text_of(base, "RescaleType")
-    if stated in ("", "US", "UNSPECIFIED") and text_of(base, "Modality") == "CT":
-        return "HU" if "RescaleIntercept" in base else ""
-    return stated
+    stated = view.get("Units") or view.get("DoseUnits") or view.get("RescaleType") or ""
+    if stated in ("", "US", "UNSPECIFIED") and view.get("Modality") == "CT":
+        return "HU" if "RescaleIntercept" in view else ""
+    return str(stated)
 
 
 def _check_length(path: Path, start: int, needed: int) -> None:
@@ -337,6 +341,7 @@ def _frame(
         thickness_mm=thickness[0] if thickness else None,
         slope=slope,
         intercept=intercept,
+        units=_units(view),
         stack=text_of(content[0], "StackID") if content else "",
         keys=frame_keys(view, file.image_type),
     )

@@ -109,6 +109,14 @@ def duplicate_tolerance_mm(spacing_mm: Sequence[float]) -> float:
     return DUPLICATE_TOLERANCE * min(spacing_mm)
 
 
+def has_duplicates(
+    positions: Sequence[Sequence[float]], orientation: Sequence[float], spacing_mm: Sequence[float]
+) -> bool:
+    """Return whether two slices are at one position along the normal."""
+    gaps = np.diff(np.sort(distances_mm(np.array(positions), orientation)))
+    return bool((gaps <= duplicate_tolerance_mm(spacing_mm)).any())
+
+
 def stack_slices(
     positions: NDArray[np.float64],
     orientation: Sequence[float],

@@ -155,8 +155,7 @@ class DicomFile:
     fields: dict[str, Any]
     image_type: tuple[str, ...]
     sop_uid: str = field(default="", repr=False)
-    agreement: Mapping[str, str] = field(default_factory=dict)
-    units: str = ""
+    agreement: Mapping[str, str] = field(default_factory=dict, repr=False)
     study_time: float | None = None
 
     @property

@@ -48,6 +48,7 @@ class FrameKeys:
     component: str = ""
     kind: str = ""
     echo: float | None = None
+    echo_number: int | None = None
     b_value: float | None = None
     direction: tuple[float, float, float] | None = None
     directionality: str = ""
@@ -63,7 +64,6 @@ class FrameKeys:
     content_time: float | None = None
     dimension: tuple[int, ...] | None = None
     instance: int | None = None
-    dated: bool = True
 
     @property
     def diffusion(self) -> tuple[Any, ...] | None:
@@ -96,13 +96,13 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
     acquisition = view.get("FrameAcquisitionNumber")
     if acquisition is None:
         acquisition = view.get("AcquisitionNumber")
-    time, dated = _acquired(view)
     content = moment(text_of(view, "ContentDate"), text_of(view, "ContentTime"))
     dimension = view.get("DimensionIndexValues")
     return FrameKeys(
         component=_COMPONENTS.get(component, component),
         kind="\\".join(kind[:1] + kind[2:]),
         echo=echo,
+        echo_number=_whole(view.get("EchoNumbers")),
         b_value=_b_value(view),
         direction=_direction(view),
         directionality=text_of(view, "DiffusionDirectionality")
@@ -115,11 +115,10 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         flip=_number(view, "FlipAngle"),
         repetition=_number(view, "RepetitionTime"),
         acquisition=_whole(acquisition),
-        time=time,
+        time=_acquired(view),
         content_time=content,
         dimension=dimension if isinstance(dimension, tuple) else None,
         instance=_whole(view.get("InstanceNumber")),
-        dated=dated,
     )
 
 
@@ -162,14 +161,13 @@ def _direction(view: Mapping[str, Any]) -> tuple[float, float, float] | None:
     return (found[0] / length, found[1] / length, found[2] / length)
 
 
-def _acquired(view: Mapping[str, Any]) -> tuple[float | None, bool]:
-    """Return when a frame was acquired, and whether with a date."""
+def _acquired(view: Mapping[str, Any]) -> float | None:
+    """Return when a frame was acquired."""
     for keyword in ("FrameAcquisitionDateTime", "FrameReferenceDateTime", "AcquisitionDateTime"):
         stamp = text_of(view, keyword)
         if stamp:
-            return moment(stamp[:8], stamp[8:]), True
-    date, time = text_of(view, "AcquisitionDate"), text_of(view, "AcquisitionTime")
-    return moment(date, time), bool(date)
+            return moment(stamp[:8], stamp[8:])
+    return moment(text_of(view, "AcquisitionDate"), text_of(view, "AcquisitionTime"))
 
 
 @lru_cache(maxsize=4096)

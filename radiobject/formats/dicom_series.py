@@ -12,9 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
-from radiobject.formats.dicom_axis import time_axis
+from radiobject.formats.dicom_agreement import agreeing, doubtful, shared_uids
+from radiobject.formats.dicom_axis import check_one_day, time_axis
 from radiobject.formats.dicom_frames import Frame
-from radiobject.formats.dicom_geometry import same_orientation, stack_slices
+from radiobject.formats.dicom_geometry import (
+    LATERAL_TOLERANCE_MM,
+    same_orientation,
+    slice_normal,
+    stack_slices,
+)
 from radiobject.formats.dicom_header import SeriesIdentity, describe
 from radiobject.formats.dicom_keys import FrameKeys
 from radiobject.formats.dicom_options import DicomOptions
@@ -26,13 +32,10 @@ from radiobject.geometry.orientation import affine_to_list, axis_codes
 from radiobject.indexing import shortened
 
 _SPACING_TOLERANCE = 1e-3
+_NO_UNIT = frozenset({"US", "UNSPECIFIED"})
 _SPECIES = frozenset(
     {"WATER", "FAT", "W", "F", "IP", "OP", "IN_PHASE", "OUT_PHASE", "OPP_PHASE", "WATER_FAT"}
 )
-_IDENTITY_WORDS = {
-    "patient": "PatientID", "study_uid": "StudyInstanceUID", "modality": "Modality",
-    "number": "SeriesNumber",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -160,17 +163,21 @@ def build_series(
     Returns
     -------
     list
-        One entry per group, in the order of their first frame. Nothing is dropped in silence.
+        One entry per group, in the order of their first frame, those first of which it is not
+        known what belongs together. Nothing is dropped in silence.
     """
     chosen = options or DicomOptions()
     by_identity: dict[SeriesIdentity, list[Frame]] = {}
     for frame in frames:
         by_identity.setdefault(frame.file.identity, []).append(frame)
-    shared = _shared_uids(by_identity)
+    shared = shared_uids(by_identity)
     outcomes: list[Outcome] = []
+    for identities, reason in doubtful(by_identity):
+        unknown = [frame for identity in identities for frame in by_identity.pop(identity)]
+        outcomes.append(RefusedSeries(tuple(unknown), reason))
     for identity, members in by_identity.items():
         note = shared.get(identity.series_uid, ())
-        for group, disagreement in _agreeing(members):
+        for group, disagreement in agreeing(members):
             for outcome in _of_group(group, limits, chosen):
                 outcomes.append(_noted(outcome, note + disagreement))
     return outcomes
@@ -180,43 +187,6 @@ def _noted(outcome: Outcome, notes: tuple[str, ...]) -> Outcome:
     if isinstance(outcome, RefusedSeries) or not notes:
         return outcome
     return replace(outcome, warnings=notes + outcome.warnings)
-
-
-def _shared_uids(identities: Iterable[SeriesIdentity]) -> dict[str, tuple[str, ...]]:
-    """Return a warning for each SeriesInstanceUID that several series have."""
-    by_uid: dict[str, list[SeriesIdentity]] = {}
-    for identity in identities:
-        by_uid.setdefault(identity.series_uid, []).append(identity)
-    notes: dict[str, tuple[str, ...]] = {}
-    for uid, sharing in by_uid.items():
-        if len(sharing) < 2:
-            continue
-        differing = [
-            words
-            for name, words in _IDENTITY_WORDS.items()
-            if len({getattr(one, name) for one in sharing}) > 1
-        ]
-        notes[uid] = (
-            f"one SeriesInstanceUID is used by {len(sharing)} series that differ in "
-            f"{', '.join(differing)}; each is its own volume",
-        )
-    return notes
-
-
-def _agreeing(frames: list[Frame]) -> Iterator[tuple[list[Frame], tuple[str, ...]]]:
-    """Yield the frames of a series in groups that say the same of kernel and description."""
-    for keyword in frames[0].file.agreement:
-        groups: dict[str, list[Frame]] = {}
-        for frame in frames:
-            groups.setdefault(frame.file.agreement[keyword], []).append(frame)
-        if len(set(groups) - {""}) > 1:
-            said = ", ".join(sorted(repr(value) for value in groups))
-            note = f"images of the series differ in {keyword} ({said}); each is its own volume"
-            for group in groups.values():
-                for inner, notes in _agreeing(group):
-                    yield inner, (note, *notes)
-            return
-    yield frames, ()
 
 
 def _of_group(frames: list[Frame], limits: Limits, options: DicomOptions) -> Iterator[Outcome]:
@@ -313,6 +283,7 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
         for time in times[1:]
     ]
     frames = tuple(frame for volume in volumes for frame in volume)
+    check_one_day(frames)
     _check_scales(frames)
     shape: tuple[int, ...] = (first.columns, first.rows, len(times[0]))
     if len(times) > 1:
@@ -322,32 +293,69 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
         frames=frames,
         shape=shape,
         affine=stack.affine,
-        warnings=part.warnings + stack.warnings,
+        warnings=part.warnings + stack.warnings + _beside(volumes) + _mixed_types(frames),
         assumed=stack.assumed,
         axis=time_axis(volumes, part.key) if len(times) > 1 else None,
         options=options,
     )
 
 
-def _check_scales(frames: Sequence[Frame]) -> None:
-    """Refuse a volume of which some slices state a rescale and others do not.
+def _beside(volumes: Sequence[Sequence[Frame]]) -> tuple[str, ...]:
+    """Refuse volumes that lie beside the first, in their planes; return warnings.
 
-    Taken for 1 and 0, an absent one puts a slice of a CT 1,024 HU off.
+    Less than half a pixel is what a motion correction while scanning does.
+    """
+    if len(volumes) < 2:
+        return ()
+    first = volumes[0][0]
+    places = np.array([[frame.position for frame in volume] for volume in volumes])
+    moved = places - places[0]
+    normal = slice_normal(first.orientation)
+    sideways = np.linalg.norm(moved - (moved @ normal)[..., None] * normal, axis=-1).max(axis=1)
+    worst = int(np.argmax(sideways))
+    if sideways[worst] <= LATERAL_TOLERANCE_MM:
+        return ()
+    text = f"volume {worst + 1} of {len(volumes)} lies {sideways[worst]:.2f} mm beside the first"
+    if sideways[worst] > min(first.spacing_mm) / 2:
+        raise IngestError(f"{text}: they share no grid; take them as series of their own")
+    return (f"{text}; the place of the first is stored",)
+
+
+def _mixed_types(frames: Sequence[Frame]) -> tuple[str, ...]:
+    kinds = dict.fromkeys(frame.keys.kind for frame in frames)
+    if len(kinds) < 2:
+        return ()
+    return (f"images of the volume differ in image type ({shortened(list(kinds))})",)
+
+
+def _check_scales(frames: Sequence[Frame]) -> None:
+    """Refuse a volume whose slices have no common unit.
+
+    A rescale that is absent on some slices, taken for 1 and 0, puts a slice of a CT 1,024 HU off.
+
+    Raises
+    ------
+    IngestError
+        If units differ, or tables, slopes or intercepts are there on some slices only.
     """
     if len({frame.file.pixels.has_table for frame in frames}) > 1:
         raise IngestError(
             "some slices have a modality lookup table and others have none: their values have no "
             "common unit"
         )
-    stated = [frame for frame in frames if (frame.slope, frame.intercept) != (None, None)]
-    if len(stated) in (0, len(frames)) or all(frame.scale == (1.0, 0.0) for frame in stated):
-        return
-    absent = dict.fromkeys(
-        frame.file.path.name for frame in frames if frame.slope is None and frame.intercept is None
-    )
-    shown = shortened(absent, quoted=False)
-    raise IngestError(
-        f"RescaleSlope and RescaleIntercept are missing in {len(frames) - len(stated)} of "
-        f"{len(frames)} slices ({shown}): their values have no known unit; restore the headers, "
-        "or leave these files out"
-    )
+    scaled = any(frame.scale != (1.0, 0.0) for frame in frames)
+    for name, keyword in (("slope", "RescaleSlope"), ("intercept", "RescaleIntercept")):
+        absent = [frame for frame in frames if getattr(frame, name) is None]
+        if scaled and 0 < len(absent) < len(frames):
+            files = dict.fromkeys(frame.file.path.name for frame in absent)
+            raise IngestError(
+                f"{keyword} is missing in {len(absent)} of {len(frames)} slices "
+                f"({shortened(files, quoted=False)}): their values have no known unit; restore "
+                "the headers, or leave these files out"
+            )
+    units = {"" if frame.units in _NO_UNIT else frame.units for frame in frames}
+    if len(units) > 1:
+        raise IngestError(
+            f"slices are in different units ({', '.join(map(repr, sorted(units)))}): they are no "
+            "one volume"
+        )

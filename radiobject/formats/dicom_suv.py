@@ -57,7 +57,7 @@ def suv_scale(frames: Sequence[Frame]) -> SuvScale:
         fields = read_header(stream, Wanted.of(_WANTED)).fields
     if text_of(fields, "SOPClassUID") != PET_CLASS:
         raise IngestError(f"{path.name}: SUV needs a series of classic PET images")
-    units = {frame.file.units for frame in frames}
+    units = {frame.units for frame in frames}
     if units == {"GML"}:
         return SuvScale(1.0, "")
     if units != {"BQML"}:

@@ -65,7 +65,7 @@ def series_row(
         "kernel": first.file.agreement["ConvolutionKernel"],
         "plane": series.acquisition_plane,
         "stack": first.stack,
-        "units": first.file.units,
+        "units": first.units,
         "columns": series.shape[0],
         "rows": series.shape[1],
         "slices": series.shape[2],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_axis import check_one_kind
 from radiobject.formats.dicom_frames import Frame
-from radiobject.formats.dicom_geometry import distances_mm, duplicate_tolerance_mm
+from radiobject.formats.dicom_geometry import distances_mm, duplicate_tolerance_mm, has_duplicates
 from radiobject.formats.dicom_keys import DAY_S
 
 # Volumes of a fourth axis are told apart by the first of these that parts the slices evenly.
@@ -31,6 +31,7 @@ WORDS = {
     "component": "component (magnitude, phase)",
     "kind": "image type",
     "echo": "echo time",
+    "echo_number": "echo number",
     "trace": "diffusion directionality",
     "b_value": "b-value",
     "temporal": "temporal position",
@@ -98,6 +99,7 @@ _PARTING: tuple[tuple[str, bool, Callable[[Frame], Any]], ...] = (
     ("component", True, lambda frame: frame.keys.component),
     ("kind", False, lambda frame: frame.keys.kind),
     ("echo", True, _echo),
+    ("echo_number", False, lambda frame: frame.keys.echo_number),
     *((name, False, _states(name)) for name in _TELLING),
 )
 
@@ -132,8 +134,8 @@ def along_normal(frames: Sequence[Frame]) -> NDArray[np.float64]:
 
 
 def _has_duplicates(frames: Sequence[Frame]) -> bool:
-    gaps = np.diff(np.sort(along_normal(frames)))
-    return bool((gaps <= duplicate_tolerance_mm(frames[0].spacing_mm)).any())
+    first = frames[0]
+    return has_duplicates([f.position for f in frames], first.orientation, first.spacing_mm)
 
 
 def _places(frames: Sequence[Frame]) -> NDArray[np.intp]:
@@ -209,8 +211,10 @@ def _values(frames: Sequence[Frame], key: str) -> tuple[list[Any], tuple[str, ..
         return _own_dimensions(frames, values), ()
     if key not in ("time", "content_time") or any(value is None for value in values):
         return values, ()
-    undated = all(value < DAY_S for value in values)
-    if not undated or max(values) - min(values) <= _HALF_DAY_S:
+    undated = {value < DAY_S for value in values}
+    if len(undated) > 1:
+        return [None] * len(values), ()  # Of another century, and of no day: no order.
+    if undated == {False} or max(values) - min(values) <= _HALF_DAY_S:
         return values, ()
     carried = [value + DAY_S if value < _HALF_DAY_S else value for value in values]
     return carried, ("times without a date run over midnight: the early ones are taken for later",)
