@@ -239,7 +239,7 @@ class RadiObject:
     @contextmanager
     def _commit_rows(self, operation: str) -> Iterator[Clock]:
         self._require_root(operation)
-        with changes.committed_rows(self._uri, operation) as clock:
+        with changes.committed_rows(self._store.head, operation) as clock:
             yield clock
         self._reopen()
 

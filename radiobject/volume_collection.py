@@ -355,14 +355,14 @@ class VolumeCollection:
     def _change(self, operation: str, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
         self._require_root(operation)
         try:
-            return verb(self.uri, *args, **options)
+            return verb(self._store, *args, **options)
         finally:
             self._reopen()
 
     @contextmanager
     def _commit_rows(self, operation: str) -> Iterator[Clock]:
         self._require_root(operation)
-        with changes.committed_rows(self.uri, operation) as clock:
+        with changes.committed_rows(self._store.root, operation) as clock:
             yield clock
         self._reopen()
 

@@ -127,6 +127,82 @@ def test_a_new_subject_costs_no_more(grown, scan):
     grown.validate(checksums=True)
 
 
+def test_an_append_to_an_open_collection_costs_no_more(grown, scan, tmp_path):
+    ct = grown.CT
+    assert len(ct) == 1
+    with Opens() as opens:
+        ct.append(niftis=[(scanned_again(scan, tmp_path), "a")])
+    assert len(opens.seen) <= 8, opens.seen
+    assert grown.CT.obs_ids == ["a_CT", "a_CT_acq-1"]
+    grown.validate(checksums=True)
+
+
+def test_an_append_to_a_collection_of_its_own_has_no_data_set_to_open(tmp_path, scan):
+    alone = VolumeCollection.from_niftis(str(tmp_path / "c"), [(scan, "a")])
+    assert len(alone) == 1
+    with Opens() as opens:
+        alone.append(niftis=[(scanned_again(scan, tmp_path), "a")])
+    assert len(opens.seen) <= 6, opens.seen
+    assert alone.obs_ids == ["a_c", "a_c_acq-1"]
+    alone.validate(checksums=True)
+
+
+def test_new_columns_cost_one_opening_whatever_their_number(grown, scan):
+    """Beyond the 8 of any append: the values that a table had under the new names are looked for.
+
+    One for the table of subjects, and one for that of the volumes.
+    """
+    row = {"obs_subject_id": "e", "age": 8.0} | {f"score_{n}": float(n) for n in range(12)}
+    with Opens() as opens:
+        grown.append({"CT": [(scan, "e")]}, obs_meta=pd.DataFrame([row]))
+    assert len(opens.seen) <= 10, opens.seen
+    assert grown.obs_meta.read().set_index("obs_subject_id").loc["e", "score_11"] == 11.0
+    grown.validate(checksums=True)
+
+
+def test_wider_columns_cost_two_openings_a_table(grown, scan):
+    """One reads the rows that are written again, one writes them."""
+    with Opens() as opens:
+        row = pd.DataFrame({"obs_subject_id": ["e"], "age": ["old"]})
+        grown.append({"CT": [(scan, "e")]}, obs_meta=row)
+    assert len(opens.seen) <= 10, opens.seen
+    rows = grown.obs_meta.read().set_index("obs_subject_id")
+    assert rows["age"].to_dict() == {"a": "7", "e": "old"}
+
+
+def test_a_new_collection_costs_its_groups(grown, scan):
+    """The group of the collection is written twice: when it is made, and when it has tables."""
+    with Opens() as opens:
+        grown.append({"T2w": [(scan, "a")]})
+    assert len(opens.seen) <= 9, opens.seen
+    assert grown.T2w.obs_ids == ["a_T2w"]
+
+
+def test_a_deletion_reads_what_it_needs_once(grown):
+    ct = grown.CT
+    assert len(ct) == 1
+    with Opens() as opens:
+        ct.delete("a_CT")
+    assert len(opens.seen) <= 5, opens.seen
+    grown.validate()
+
+
+def test_a_column_of_rows_costs_no_second_look_at_the_groups(grown):
+    ct = grown.CT
+    assert len(ct) == 1
+    with Opens() as opens:
+        ct.obs.add_column("good", bool)
+    assert len(opens.seen) <= 3, opens.seen
+
+
+def test_a_volume_found_by_its_id_costs_the_tables_of_the_collections(grown):
+    again = RadiObject(grown.uri)
+    assert len(again) == 1
+    with Opens() as opens:
+        assert again.get_volume("a_T1w").obs_id == "a_T1w"
+    assert len(opens.seen) <= 3, opens.seen
+
+
 def test_a_loader_of_open_collections_opens_nothing(uri):
     pytest.importorskip("torch")
     from radiobject.ml import create_training_dataloader

@@ -14,10 +14,11 @@ from radiobject.rows.pandas_io import plain_rows
 from radiobject.sampling import split as plan
 from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.commits import recovery
-from radiobject.storage.commits.head import Clock
+from radiobject.storage.commits.head import Clock, Head
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset, maintenance
+from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.schema.splits import SPLIT
@@ -26,9 +27,9 @@ from radiobject.storage.tables.table import Table
 
 
 @contextmanager
-def committed_rows(uri: str, operation: str) -> Iterator[Clock]:
-    """Commit what is written at the clock to a table of the data set or collection at `uri`."""
-    with transaction(dataset.owner_of(uri), operation) as tx:
+def committed_rows(root: Head, operation: str) -> Iterator[Clock]:
+    """Commit what is written at the clock to a table that the data set or collection guards."""
+    with transaction(root.uri, operation, known=root) as tx:
         yield tx.clock
         dataset.publish(tx)
 
@@ -55,8 +56,8 @@ def delete_subjects(data: DatasetStore, subjects: Sequence[str]) -> None:
         dataset.publish(tx, subjects=-len(gone), volumes=-volumes)
 
 
-def delete_volumes(uri: str, obs_ids: Sequence[str]) -> None:
-    """Delete volumes of the collection at `uri`.
+def delete_volumes(store: CollectionStore, obs_ids: Sequence[str]) -> None:
+    """Delete volumes of a collection.
 
     Raises
     ------
@@ -64,13 +65,11 @@ def delete_volumes(uri: str, obs_ids: Sequence[str]) -> None:
         If a volume is not there; nothing is deleted.
     """
     gone = list(dict.fromkeys(obs_ids))
-    owner = dataset.owner_of(uri)
-    with transaction(owner, "delete volumes") as tx:
-        store = dataset.open_collection(uri)
-        rows = positions_of_ids(layout.OBS_ID, store.position, gone)
-        store.obs.delete_keys(layout.OBS_ID, gone, tx.clock.tick())
-        if owner != uri:
-            pairs = zip(store.rows.subject_ids[rows].tolist(), gone, strict=True)
+    with dataset.changing_collection(store, "delete volumes") as (tx, before, owner):
+        rows = positions_of_ids(layout.OBS_ID, before.position, gone)
+        before.obs.delete_keys(layout.OBS_ID, gone, tx.clock.tick())
+        if owner is not None:
+            pairs = zip(before.rows.subject_ids[rows].tolist(), gone, strict=True)
             dataset.change_obs_ids(tx, removed=pairs)
         dataset.publish(tx, volumes=-len(gone))
 
@@ -96,10 +95,10 @@ def rename_collection(data: DatasetStore, old: str, new: str) -> None:
         dataset.publish(tx, collections=renamed)
 
 
-def name_labels(uri: str, names: LabelNames) -> None:
-    """Store the names of the labels of the collection at `uri`."""
-    with transaction(dataset.owner_of(uri), "name labels") as tx:
-        write_label_names(uri, names, tx.clock.tick())
+def name_labels(store: CollectionStore, names: LabelNames) -> None:
+    """Store the names of the labels of a collection."""
+    with dataset.changing_collection(store, "name labels") as (tx, _, _):
+        write_label_names(store.uri, names, tx.clock.tick())
         dataset.publish(tx)
 
 

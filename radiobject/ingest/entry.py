@@ -42,6 +42,7 @@ from radiobject.storage.commits.head import COLLECTION, ROOT
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
+from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS
 
@@ -125,7 +126,7 @@ def _run_on(
     """Return the run that adds to a data set as it is."""
     places = dict(before.state.collections)
     stores = {name: before.collection(name) for name in before.names}
-    subjects = set(before.position)
+    subjects = set(before.subjects.rows[layout.SUBJECT_ID].values)
     return IngestRun(tx, plan, options, places, stores, subjects, before.subjects, pending=False)
 
 
@@ -283,7 +284,7 @@ def append_images(
 
 def _require_rows(plan: IngestPlan, before: DatasetStore, *, given: bool) -> None:
     """Refuse images of subjects that neither the data set nor the plan has a row for."""
-    new = {image.obs_subject_id for image in plan.images} - set(before.position)
+    new = {image.obs_subject_id for image in plan.images} - set(before.subjects.ids)
     if new and not given:
         raise AlignmentError(
             f"obs_meta required for new subjects: {shortened(sorted(new))}; pass one row for each"
@@ -378,13 +379,13 @@ def _with_rows(images: Sequence[PlannedImage], obs: pd.DataFrame) -> tuple[Plann
 
 
 def append_to_collection(
-    uri: str, niftis: Pairs | None, dicom_dirs: Pairs | None, **options: Any
+    store: CollectionStore, niftis: Pairs | None, dicom_dirs: Pairs | None, **options: Any
 ) -> IngestReport:
-    """Add volumes from files to the collection at `uri`, all of them or none.
+    """Add volumes from files to a collection, all of them or none.
 
     Parameters
     ----------
-    uri : str
+    store : CollectionStore
         A collection of its own, or one of a data set.
     niftis, dicom_dirs : sequence of (path, subject id)
         One of the two.
@@ -407,19 +408,18 @@ def append_to_collection(
     kind = ImageFormat.DICOM if niftis is None else ImageFormat.NIFTI
     pairs: Any = dicom_dirs if niftis is None else niftis
     settings = IngestOptions(**options)
-    owner = dataset.owner_of(uri)
-    with transaction(owner, f"append to {layout.base_name(uri)}") as tx:
-        store = dataset.open_collection(uri)
-        name = store.name or layout.base_name(uri)
+    operation = f"append to {layout.base_name(store.uri)}"
+    with dataset.changing_collection(store, operation) as (tx, before, owner):
+        name = before.name or layout.base_name(before.uri)
         plan = _planned({name: pairs}, kind, settings)
         # Of one shape it stays of one shape, whatever the format; with none or many, it may vary.
-        uniform = VolumeSelection(store).shape is not None
+        uniform = VolumeSelection(before).shape is not None
         plan = replace(plan, uniform=frozenset({name} if uniform else ()))
-        if owner == uri:
-            places, stores = {name: uri}, {name: store}
+        if owner is None:
+            places, stores = {name: before.uri}, {name: before}
             run = IngestRun(tx, plan, settings, places, stores, subjects=None, pending=False)
         else:
-            run = _run_on(DatasetStore(owner, head=tx.head), tx, plan, settings)
+            run = _run_on(owner, tx, plan, settings)
             _check_known_subjects(plan, run)
         report = run.execute()
     if settings.exists == "raise":

@@ -354,9 +354,10 @@ class IngestRun:
         for name, group in groups.items():
             uri = self._uri(name)
             records = [record for _, record in group]
+            known = self._schema(name)
             if name in self.made:
-                stored.create_tables(uri, self.tx.clock, _columns_of(records))
-            stored.append_records(uri, records, self.tx.clock, known=self._schema(name))
+                known = stored.create_tables(uri, self.tx.clock, _columns_of(records))
+            stored.append_records(uri, records, self.tx.clock, known=known)
             labels = {
                 record.obs_id: (fingerprint(record.locator), done.summary)
                 for done, record in group

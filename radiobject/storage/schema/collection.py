@@ -16,6 +16,7 @@ from radiobject.storage.commits.head import (
     COLLECTION,
     OWNER,
     Clock,
+    Head,
     group_description,
     owner_of,
     parse_head,
@@ -60,6 +61,8 @@ class CollectionStore:
         What it is called.
     newest : bool
         Whether this is the newest state, which can be changed.
+    root : Head, optional
+        What guards its changes, where that was read already; found from its address otherwise.
     subjects_of_owner : Subjects, optional
         The table of subjects of its data set; found from its address when not given.
     """
@@ -73,6 +76,7 @@ class CollectionStore:
         name: str | None = None,
         *,
         newest: bool = True,
+        root: Head | None = None,
         subjects_of_owner: Subjects | None = None,
     ) -> None:
         self.uri = uri
@@ -80,6 +84,8 @@ class CollectionStore:
         self.name = name
         self._newest = newest
         self._packed: dict[str, bytes | None] = {}
+        if root is not None:
+            self.__dict__["root"] = root
         if subjects_of_owner is not None:
             self.__dict__["subjects_of_owner"] = subjects_of_owner
 
@@ -116,9 +122,14 @@ class CollectionStore:
         return {**dict.fromkeys(keys, TEXT), **columns}
 
     @lazy_property
+    def root(self) -> Head:
+        """What guards its changes: the head of its data set, or its own where it has none."""
+        return read_head(owner_of(self.uri))
+
+    @lazy_property
     def subjects_of_owner(self) -> Subjects | None:
         """The table of subjects of the owning data set at this state, None without one."""
-        root = owner_of(self.uri)
+        root = self.root.uri
         if root == self.uri:
             return None
         return Subjects(Table(layout.join(root, layout.OBS_META), self.timestamp))
@@ -184,8 +195,8 @@ def create_group(uri: str, clock: Clock, *, name: str) -> None:
     groups.create(uri, description, clock.tick())
 
 
-def create_tables(uri: str, clock: Clock, columns: Mapping[str, Any] | None = None) -> None:
-    """Create the tables of the collection whose group is at `uri`."""
+def create_tables(uri: str, clock: Clock, columns: Mapping[str, Any] | None = None) -> Schema:
+    """Create the tables of the collection whose group is at `uri`; return that of the volumes."""
     declared = {name: storable_dtype(dtype, name) for name, dtype in (columns or {}).items()}
     check_user_columns(declared)
     everything = {**SYSTEM_COLUMNS, **declared}
@@ -198,6 +209,7 @@ def create_tables(uri: str, clock: Clock, columns: Mapping[str, Any] | None = No
     )
     files.make_folder(layout.join(uri, layout.VOLUMES))
     groups.add_arrays(uri, [layout.OBS, layout.TILE_INDEX], clock.tick())
+    return OBS_KEYS, everything
 
 
 def check_user_columns(columns: Mapping[str, Any]) -> None:
@@ -337,10 +349,11 @@ def open_collection(
             for name, place in state.collections.items():
                 if place == location:
                     newest = state is head.last
-                    return CollectionStore(uri, state.timestamp, name, newest=newest)
+                    return CollectionStore(uri, state.timestamp, name, newest=newest, root=head)
             raise StoreNotFoundError(f"no committed state of {root} has the collection at {uri}")
     head = read_head(uri) if metadata is None else parse_head(uri, metadata)
     if head.kind != COLLECTION:
         raise StorageError(f"{uri} is a {head.kind}, not a collection; open it with RadiObject")
     state = head.at(at)
-    return CollectionStore(uri, state.timestamp, head.name, newest=state is head.last)
+    newest = state is head.last
+    return CollectionStore(uri, state.timestamp, head.name, newest=newest, root=head)

@@ -66,7 +66,7 @@ class DatasetStore:
     @lazy_property
     def subject_ids(self) -> np.ndarray:
         """Subject ids in the order of their rows; one table read, on first use."""
-        return self.obs_meta.read()[layout.SUBJECT_ID].values
+        return self.subjects.ids
 
     @lazy_property
     def position(self) -> dict[str, int]:
@@ -93,9 +93,16 @@ class DatasetStore:
                 self.state.timestamp,
                 name,
                 newest=self.state is self.head.last,
+                root=self.head,
                 subjects_of_owner=self.subjects,
             )
         return self._collections[name]
+
+    def take_over(self, name: str, store: CollectionStore) -> None:
+        """Have the collection called `name` as it is opened, with all that it has read."""
+        if store.subjects_of_owner is not None:
+            self.__dict__["subjects"] = store.subjects_of_owner
+        self._collections[name] = store
 
     def refuse_change(self, verb: str) -> None:
         """Raise a `ViewError` unless this is the newest state."""
@@ -113,6 +120,41 @@ def changing(
     """
     with transaction(store.uri, operation, break_lock=break_lock, known=store.head) as tx:
         yield tx, store.at_head(tx.head)
+
+
+@contextmanager
+def changing_collection(
+    store: CollectionStore, operation: str
+) -> Iterator[tuple[Transaction, CollectionStore, DatasetStore | None]]:
+    """Open a commit of a collection, with its state and that of its data set under the lock.
+
+    That is `store` itself, with all that it has read, if nothing was committed in between; the
+    data set is None for a collection of its own.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If its data set does not have it any more.
+    """
+    root = store.root
+    with transaction(root.uri, operation, known=root) as tx:
+        now = root if tx.head is None else tx.head
+        same = now.last == root.last
+        if root.uri == store.uri:
+            alone = CollectionStore(store.uri, now.last.timestamp, now.name, root=now)
+            yield tx, store if same else alone, None
+            return
+        data = DatasetStore(root.uri, head=now)
+        places = now.last.collections.items()
+        named = (name for name, place in places if layout.located(root.uri, place) == store.uri)
+        name = next(named, None)
+        if name is None:
+            raise StoreNotFoundError(
+                f"the data set at {root.uri} has no collection at {store.uri} any more"
+            )
+        if same:
+            data.take_over(name, store)
+        yield tx, data.collection(name), data
 
 
 def open_dataset(uri: str, at: Any = None) -> DatasetStore | legacy.LegacyDatasetStore:

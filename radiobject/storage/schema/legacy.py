@@ -42,7 +42,7 @@ class LegacyTable(Table):
 
     def read(
         self,
-        columns: Sequence[str] = (),
+        columns: Sequence[str] | None = (),
         *,
         condition: str | None = None,
         keys: Sequence[str] | None = None,
@@ -95,7 +95,7 @@ class LegacySubjects(LegacyTable):
 
     def read(
         self,
-        columns: Sequence[str] = (),
+        columns: Sequence[str] | None = (),
         *,
         condition: str | None = None,
         keys: Sequence[str] | None = None,
@@ -103,6 +103,7 @@ class LegacySubjects(LegacyTable):
     ) -> dict[str, Column]:
         """Return the key column and `columns`; see `Table.read`."""
         stored = super().schema()[1]
+        columns = list(self.schema()[1]) if columns is None else columns
         if if_there:
             columns = [name for name in columns if name in stored or name == layout.OBS_IDS]
         found = super().read([n for n in columns if n in stored], condition=condition, keys=keys)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from radiobject.lazy import lazy_property
+from radiobject.storage.io import layout
 from radiobject.storage.schema.splits import subject_splits
 from radiobject.storage.tables.columns import Column
 from radiobject.storage.tables.table import Table
@@ -23,7 +26,13 @@ class Subjects:
     @lazy_property
     def rows(self) -> dict[str, Column]:
         """Every column of every subject."""
-        return self.table.read(list(self.table.schema()[1]))
+        return self.table.read(None)
+
+    @lazy_property
+    def ids(self) -> np.ndarray:
+        """Subject ids in the order of their rows."""
+        rows = self.__dict__.get("rows")
+        return (self.table.read() if rows is None else rows)[layout.SUBJECT_ID].values
 
     @lazy_property
     def splits(self) -> dict[str, str]:

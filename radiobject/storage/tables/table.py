@@ -155,7 +155,7 @@ class Table:
 
     def read(
         self,
-        columns: Sequence[str] = (),
+        columns: Sequence[str] | None = (),
         *,
         condition: str | None = None,
         keys: Sequence[str] | None = None,
@@ -166,7 +166,7 @@ class Table:
         Parameters
         ----------
         columns
-            Value columns to read beside the keys.
+            Value columns to read beside the keys; None for all.
         condition
             A TileDB query condition; rows for which it does not hold are left out.
         keys
@@ -177,6 +177,7 @@ class Table:
         """
         with own_context(), self._open() as array:
             names, known = self._schema_of(array)
+            columns = list(known) if columns is None else columns
             if if_there:
                 columns = [name for name in columns if name in known]
             query = array.query(attrs=list(columns), dims=list(names), cond=condition)
@@ -260,7 +261,7 @@ class Table:
         and no reader of the new state may need it.
         """
         latest = Table(self.uri)
-        rows = {n: column.to_list() for n, column in latest.read([*latest.schema()[1]]).items()}
+        rows = {n: column.to_list() for n, column in latest.read(None).items()}
         self._evolve({}, list(types), tick)
         self._evolve(types, (), tick)
         latest.write(rows | {n: convert(rows[n], dtype) for n, dtype in types.items()}, tick())
@@ -268,8 +269,9 @@ class Table:
     def _forget_values(self, names: Sequence[str], tick: Callable[[], int]) -> None:
         # A column that was dropped and added again would show the values it had before.
         latest = Table(self.uri)
-        if any(bool(latest.read([name])[name].present.any()) for name in names):
-            rows = latest.read(list(latest.schema()[1]))
+        found = latest.read(names)
+        if any(bool(found[name].present.any()) for name in names):
+            rows = latest.read(None)
             kept = {n: column.to_list() for n, column in rows.items() if n not in names}
             latest.write(kept, tick())
 
