@@ -1,7 +1,7 @@
 # Every target sets itself up in .venv from constraints.txt. Nothing but Python 3.11 (or newer),
 # git and make is expected of the machine.
 #
-#   make test                  the test-suite
+#   make test                  the test-suite (JOBS=1: so many processes; as many as cores, at most four)
 #   make test-kernel           the gather kernel against its reference, interpreted and compiled
 #   make test-clients          other people's trainers and loaders over ours
 #   make test-worlds           the core of the suite without what Windows and macOS lack
@@ -74,10 +74,11 @@ $(STAMP): constraints.txt setup.cfg pyproject.toml
 	-$(BIN)/python -m benchmarks.rivals.published
 	@touch $@
 
-# The viewer is tested in a real browser, where one is or can be installed.
+# The viewer is tested in a real browser, where one is or can be installed. A file of tests stays in
+# one process, so that what it makes for itself is made once.
 test: $(STAMP)
 	@sh tests/viewer/install_chromium.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile
 
 # Triton comes with PyTorch's wheels for CUDA only, and takes a gigabyte: it lies beside .venv.
 KERNEL_CHECK := PYTHONPATH=$(ROOT):$(ROOT)/.triton $(BIN)/python -W ignore::RuntimeWarning tests/ml/device/kernel_check.py

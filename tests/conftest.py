@@ -13,8 +13,12 @@ import radiobject.storage.io.libtiledb  # noqa: F401  (before TileDB makes every
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
 
-# Tests share decoded tiles among themselves, not with other programs of the same user.
-os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")
+# The tests of one process share decoded tiles among themselves, not with other programs of the
+# same user, nor with the process beside them (counts of decoded tiles would be its doing).
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["RADIOBJECT_CACHE"] = f"test-{os.getpid()}"
+else:
+    os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")
 
 NO_DEVICE = "there is no CUDA device here"
 
