@@ -249,7 +249,7 @@ def test_secrets_stay_out_of_errors_and_pickles(volume, monkeypatch):
 
     _, locator = volume
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
-    configure(s3=S3Config(endpoint="http://127.0.0.1:9"))
+    configure(s3=S3Config(endpoint="http://127.0.0.1:9", patience_s=1))
     with pytest.raises(StorageError) as caught:
         read(locator, BOX)
     assert "very-secret" not in str(caught.value)
