@@ -149,7 +149,9 @@ class S3Config(BaseModel):
 
     A request that a server is too busy for is repeated, at growing intervals, for `patience_s`
     seconds before it is an error. A read that has no answer after `hedge_s` seconds is sent a
-    second time, and the first answer counts.
+    second time, and the first answer counts. A request for several tiles brings those between
+    them, too: up to `unread_tiles_mb` MiB of them a process are kept, compressed, until they are
+    wanted.
     """
 
     region: str = "us-east-1"
@@ -160,6 +162,7 @@ class S3Config(BaseModel):
     include_credentials: bool = True
     patience_s: float = Field(default=60.0, ge=0.0, le=3600.0)
     hedge_s: float = Field(default=5.0, gt=0.0, le=3600.0)
+    unread_tiles_mb: int = Field(default=128, ge=0)
 
     def resolved_region(self) -> str:
         """Return the region that requests are signed for."""

@@ -27,6 +27,7 @@ ORDER = (
     # Files before the volumes that read them; what a device may read and the
     # cache before the volumes that give back theirs.
     "tile files",
+    "unread tiles",
     "registrations",
     "decoded cache",
     "open volumes",

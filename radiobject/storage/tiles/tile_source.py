@@ -12,19 +12,14 @@ from typing import Protocol
 from radiobject import process
 from radiobject.addresses import is_remote, local_path
 from radiobject.exceptions import IntegrityError
-from radiobject.geometry.ranges import coalesce
 from radiobject.storage.io import stats
 from radiobject.storage.io.array_files import map_file
-from radiobject.storage.io.checksum import crc32
-from radiobject.storage.io.remote import REFETCHES, RemoteFiles
 from radiobject.storage.tiles.decode import Buffer
 from radiobject.storage.tiles.mirror import mirrored
+from radiobject.storage.tiles.remote_tiles import RemoteTiles, unread
 from radiobject.storage.tiles.tile_index import TileIndex
 from radiobject.system.files import open_file_limit
 
-# Against 30 ms a request, one of 0.9 MB beats three of 0.16 MB (docs/design/tile-index.md).
-REMOTE_GAP_BYTES = 1 << 20
-REMOTE_RANGE_BYTES = 8 << 20
 _MAX_MAPPED_FILES = 256
 
 
@@ -71,53 +66,6 @@ class LocalTiles:
         size = self._map.size()
         if size != self._size:
             raise IntegrityError(f"tile file {self._path} has {size} bytes, expected {self._size}")
-
-
-class RemoteTiles:
-    """Tiles of an object, fetched by ranges in parallel."""
-
-    remote = True
-
-    def __init__(self, uri: str, index: TileIndex) -> None:
-        self._files = RemoteFiles(uri)
-        self._name = index.path
-        self._offsets = index.offset_list
-        self._checksums = index.checksum_list
-        stats.count(index_opens=1)
-
-    def fetch(self, numbers: Sequence[int]) -> list[Buffer]:
-        """Return the tiles, with those that lie close together asked for in one request."""
-        starts = [self._offsets[n] for n in numbers]
-        stops = [self._offsets[n + 1] for n in numbers]
-        merged = coalesce(starts, stops, gap=REMOTE_GAP_BYTES, limit=REMOTE_RANGE_BYTES)
-        answers = self._files.ranges(
-            self._name, [r.start for r in merged], [r.stop for r in merged]
-        )
-        pieces: list[Buffer] = [b""] * len(numbers)
-        for piece, answer in zip(merged, answers, strict=True):
-            for i in piece.members:
-                pieces[i] = answer[starts[i] - piece.start : stops[i] - piece.start]
-        stats.count(bytes_read=sum(map(len, answers)))
-        return self._sound(numbers, pieces)
-
-    def _sound(self, numbers: Sequence[int], pieces: list[Buffer]) -> list[Buffer]:
-        """Return the pieces, with those that were altered on their way fetched again.
-
-        What is still not what was written is left to whoever decodes it, who names the tile.
-        """
-        sums = self._checksums
-        if sums is None:
-            return pieces
-        for _ in range(REFETCHES):
-            bad = [i for i, n in enumerate(numbers) if sums[n] and crc32(pieces[i]) != sums[n]]
-            if not bad:
-                break
-            stats.count(refetched_ranges=len(bad))
-            starts = [self._offsets[numbers[i]] for i in bad]
-            stops = [self._offsets[numbers[i] + 1] for i in bad]
-            for i, again in zip(bad, self._files.ranges(self._name, starts, stops), strict=True):
-                pieces[i] = again
-        return pieces
 
 
 def open_source(uri: str, index: TileIndex) -> TileSource:
@@ -167,15 +115,20 @@ class SourcePool:
         with self._lock:
             for key in [k for k in self._sources if k.startswith(f"{uri}/")]:
                 del self._sources[key]
+        unread.forget(f"{uri}/")
 
     def clear(self) -> None:
         """Close everything."""
         with self._lock:
             self._sources.clear()
+        unread.forget()
 
     def renew_in_child(self) -> None:
-        """Give a forked child its own lock; mapped files are good in both processes."""
+        """Give a forked child its own locks; mapped files are good in both processes."""
         self._lock = threading.Lock()
+        for source in self._sources.values():
+            if isinstance(source, RemoteTiles):
+                source.renew_in_child()
 
 
 pool = SourcePool()

@@ -1,8 +1,10 @@
 """Volumes in an object store: requests counted, retried, mirrored; errors that name the object."""
 
+import itertools
 import multiprocessing
 import os
 import stat
+import time
 
 import boto3
 import numpy as np
@@ -73,10 +75,10 @@ def test_one_request_a_patch(volume, proxy):
 
 
 def test_far_tiles_are_asked_for_side_by_side(volume, proxy, monkeypatch):
-    from radiobject.storage.tiles import tile_source
+    from radiobject.storage.tiles import remote_tiles
 
-    monkeypatch.setattr(tile_source, "REMOTE_GAP_BYTES", 0)
-    monkeypatch.setattr(tile_source, "REMOTE_RANGE_BYTES", 1)
+    monkeypatch.setattr(remote_tiles, "REMOTE_GAP_BYTES", 0)
+    monkeypatch.setattr(remote_tiles, "REMOTE_RANGE_BYTES", 1)
     data, locator = volume
     proxy.delay_s = 0.05
     with TileDBStats() as stats:
@@ -204,16 +206,23 @@ def test_mirror_is_checked_and_bounded(
         read(locator, BOX)
 
 
-def test_batch_is_read_side_by_side(volume, proxy):
+def test_batch_is_read_side_by_side(volume, proxy, monkeypatch):
+    from radiobject.storage.tiles import remote_tiles
+
+    monkeypatch.setattr(remote_tiles, "REMOTE_GAP_BYTES", 0)
     data, locator = volume
-    proxy.delay_s = 0.2
-    boxes = [Box.at((i, i, i), (20, 20, 20)) for i in range(8)]
-    out = np.empty((8, 20, 20, 20), np.int16)
+    proxy.delay_s = 0.4
+    extents = TileIndex.unpack(locator.index).tiling.extents
+    corners = itertools.product(*(range(0, n - 4, e) for n, e in zip(SHAPE, extents, strict=True)))
+    boxes = [Box.at(corner, (4, 4, 4)) for corner in corners][:8]
+    out = np.empty((len(boxes), 4, 4, 4), np.int16)
+    started = time.monotonic()
     with TileDBStats() as stats:
         reader.read_batch([ReadRequest(locator, b, out[i]) for i, b in enumerate(boxes)])
     for got, box in zip(out, boxes, strict=True):
         np.testing.assert_array_equal(got, data[box.slices])
-    assert stats.s3_stats().read_ops == 8
+    assert stats.s3_stats().read_ops == len(boxes) == 8
+    assert time.monotonic() - started < 0.4 * 8 / 2
 
 
 def test_look_ahead_over_the_network(volume, proxy):

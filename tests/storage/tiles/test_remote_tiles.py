@@ -1,0 +1,156 @@
+"""What comes along in a range is kept, waited for, and never fetched twice on a first pass."""
+
+import multiprocessing
+import random
+import threading
+import time
+import uuid
+
+import numpy as np
+import pytest
+from s3_server import Proxy
+
+from radiobject.ctx import S3Config, configure
+from radiobject.exceptions import StorageError
+from radiobject.geometry.box import Box
+from radiobject.storage.cache import tile_cache
+from radiobject.storage.io import stats
+from radiobject.storage.read import reader
+from radiobject.storage.tables import writer
+from radiobject.storage.tiles.remote_tiles import RemoteTiles, UnreadTiles, unread
+from radiobject.storage.tiles.tile_index import TileIndex
+
+pytestmark = pytest.mark.s3
+SHAPE = (200, 160, 150)
+
+
+@pytest.fixture(scope="module")
+def voxels():
+    """Noise, so that stored tiles are large, and a corner of background."""
+    data = np.random.default_rng(3).integers(0, 3000, SHAPE, dtype=np.int16)
+    data[:40] = 0
+    return data
+
+
+@pytest.fixture
+def volume(voxels, s3_bucket, monkeypatch):
+    monkeypatch.setenv("RADIOBJECT_CACHE", f"remote-tiles-{uuid.uuid4()}")
+    tile_cache.detach()
+    locator = writer.write_volume(f"s3://{s3_bucket}/v", voxels)
+    yield locator
+    reader.close_all()
+    tile_cache.detach()
+
+
+@pytest.fixture
+def proxy(s3_endpoint, volume):
+    proxy = Proxy(s3_endpoint)
+    configure(s3=S3Config(endpoint=proxy.endpoint))
+    yield proxy
+    proxy.close()
+
+
+def _boxes(count, side=40, seed=5):
+    draw = random.Random(seed)
+    for _ in range(count):
+        start = tuple(draw.randrange(n - side + 1) for n in SHAPE)
+        yield Box(start, tuple(s + side for s in start))
+
+
+def _check(locator, voxels, box):
+    out = np.empty(box.shape, locator.dtype)
+    reader.read_into(locator, box, out)
+    np.testing.assert_array_equal(out, voxels[box.slices])
+
+
+def _stored(locator):
+    index = TileIndex.unpack(locator.index)
+    return int(index.offsets[-1] - index.offsets[0])
+
+
+def test_an_epoch_fetches_what_is_stored_and_little_more(volume, voxels):
+    before = stats.totals()
+    for box in _boxes(60):
+        _check(volume, voxels, box)
+    fetched = stats.totals().bytes_fetched - before.bytes_fetched
+    assert fetched <= 1.15 * _stored(volume)
+    assert stats.totals().requests - before.requests < 60
+
+
+def test_what_threads_want_at_once_is_asked_for_once(volume, voxels, proxy):
+    proxy.delay_s = 0.1
+    before = stats.totals()
+    wrong = []
+
+    def work(seed):
+        try:
+            for box in _boxes(8, seed=seed):
+                _check(volume, voxels, box)
+        except (AssertionError, StorageError) as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+    assert stats.totals().bytes_fetched - before.bytes_fetched <= 1.15 * _stored(volume)
+
+
+def test_whoever_waits_for_a_request_that_fails_asks_again(volume, voxels, proxy):
+    configure(s3=S3Config(endpoint=proxy.endpoint, patience_s=0))
+    index = TileIndex.unpack(volume.index)
+    tiles = RemoteTiles(volume.uri, index)
+    numbers = np.flatnonzero(~index.constant).tolist()[:4]
+    proxy.delay_s = 0.5
+    proxy.failures += ["503"]
+    outcomes = {}
+
+    def work(name):
+        try:
+            outcomes[name] = [bytes(tile) for tile in tiles.fetch(numbers)]
+        except StorageError as error:
+            outcomes[name] = error
+
+    first = threading.Thread(target=work, args=("first",))
+    first.start()
+    time.sleep(0.2)
+    work("second")
+    first.join()
+    assert isinstance(outcomes["first"], StorageError)
+    assert outcomes["second"] == [bytes(tile) for tile in tiles.fetch(numbers)]
+
+
+def test_a_child_does_not_wait_for_its_parents_requests(volume, voxels, proxy):
+    box = next(_boxes(1))
+    proxy.delay_s = 1.0
+    parent = threading.Thread(target=_check, args=(volume, voxels, box))
+    parent.start()
+    time.sleep(0.3)
+    proxy.delay_s = 0.0
+    with multiprocessing.get_context("fork").Pool(1) as workers:
+        workers.apply_async(_check, (volume, voxels, box)).get(30)
+    parent.join()
+
+
+def test_unread_tiles_stay_within_their_bytes_and_are_given_once():
+    kept = UnreadTiles()
+    for volume in "abcd":
+        kept.keep(volume, {n: bytes(10) for n in range(5)}, 120)
+    assert kept.nbytes == 100
+    assert kept.take("b", range(5)) == {}
+    assert kept.take("d", [1, 7]) == {1: bytes(10)}
+    assert kept.take("d", [1]) == {}
+    assert kept.nbytes == 90
+    kept.forget("c")
+    assert kept.nbytes == 40
+    kept.keep("e", {0: bytes(500)}, 120)
+    assert kept.nbytes == 0
+
+
+def test_nothing_is_kept_where_that_is_asked(volume, voxels):
+    configure(s3=S3Config(unread_tiles_mb=0))
+    for box in _boxes(5):
+        _check(volume, voxels, box)
+    assert unread.nbytes == 0
