@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import uuid
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -21,6 +23,40 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from radiobject.exceptions import ConfigurationError
 
 _MAX_LEVEL = {"zstd": 22, "lz4": 16, "gzip": 9, "none": 0}
+
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
+IGNORED_OF_ORIENTATION = ("auto_detect", "store_original_affine")
+"""Fields of `OrientationConfig` that only programs of 0.1 set."""
+
+_told: set[str] = set()
+_INSIDE = (__name__.partition(".")[0] + ".", "pydantic.")
+
+
+def first_given(names: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return the first of some environment variables that has a value, and the value."""
+    found = ((name, os.environ[name]) for name in names if os.environ.get(name))
+    return next(found, (None, None))
+
+
+def tell_ignored(what: str, why: str) -> None:
+    """Warn, once in a process, of something given that does nothing."""
+    if what in _told:
+        return
+    _told.add(what)
+    level, frame = 1, sys._getframe()
+    # The line to mend is the caller's, however deep below it this is found.
+    while frame.f_back is not None and frame.f_globals["__name__"].startswith(_INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        f"{what} is accepted for programs of 0.1 and does nothing: {why}", stacklevel=level
+    )
+
+
+def ignore_ctx(ctx: tiledb.Ctx | None) -> None:
+    """Warn, once in a process, of a `ctx` argument that is not the process's own context."""
+    if ctx is not None and (_process_ctx is None or ctx is not _process_ctx[2]):
+        tell_ignored("ctx=", "settings come from radiobject.configure")
 
 
 class SliceOrientation(StrEnum):
@@ -50,13 +86,21 @@ class WriteProfile(StrEnum):
 
 
 class TileConfig(BaseModel):
-    """Extents of the store's tiles in voxels; `x`, `y` and `z` override `orientation` per axis."""
+    """Extents of the store's tiles in voxels; `x`, `y` and `z` override `orientation` per axis.
 
-    orientation: SliceOrientation = SliceOrientation.ISOTROPIC
+    None means that we choose: cubes of 32, or the tiles that suit a declared patch size.
+    """
+
+    orientation: SliceOrientation | None = None
     x: int | None = Field(default=None, ge=1)
     y: int | None = Field(default=None, ge=1)
     z: int | None = Field(default=None, ge=1)
     t: int = Field(default=1, ge=1)
+
+    @property
+    def is_chosen_by_us(self) -> bool:
+        """Whether nothing is asked for."""
+        return self == TileConfig()
 
     def extents_for_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Return the tile extents for a volume of `shape` (X, Y, Z[, T]), not yet clamped to it."""
@@ -67,7 +111,7 @@ class TileConfig(BaseModel):
             SliceOrientation.SAGITTAL: (1, y, z),
             SliceOrientation.CORONAL: (x, 1, z),
             SliceOrientation.ISOTROPIC: (cube, cube, cube),
-        }[self.orientation]
+        }[self.orientation or SliceOrientation.ISOTROPIC]
         explicit = (self.x, self.y, self.z)
         spatial = tuple(
             given if given is not None else planned
@@ -79,13 +123,24 @@ class TileConfig(BaseModel):
 class CompressionConfig(BaseModel):
     """How stored tiles are compressed.
 
-    With neither `algorithm` nor `level` set, the writer tries the filters of `profile` on the
-    volume's own voxels and keeps the best; an explicit `algorithm` is used as it is.
+    None means that we choose. With neither `algorithm` nor `level` given, the writer tries the
+    filters of `profile` on the volume's own voxels and keeps the best; otherwise what is given is
+    used as it is, and the other is zstd, or level 3.
     """
 
-    algorithm: Compressor = Compressor.ZSTD
-    level: int = Field(default=3, ge=-1, le=22)
+    algorithm: Compressor | None = None
+    level: int | None = Field(default=None, ge=-1, le=22)
     profile: WriteProfile = WriteProfile.BALANCED
+
+    @property
+    def is_chosen_by_us(self) -> bool:
+        """Whether filters are found by trial."""
+        return self.algorithm is None and self.level is None
+
+    def resolved(self) -> tuple[Compressor, int]:
+        """Return algorithm and level without a trial."""
+        algorithm = Compressor.ZSTD if self.algorithm is None else self.algorithm
+        return algorithm, min(3 if self.level is None else self.level, _MAX_LEVEL[algorithm.value])
 
     def as_filter(self) -> tiledb.Filter | None:
         """Return the TileDB compression filter, or None for no compression."""
@@ -95,12 +150,17 @@ class CompressionConfig(BaseModel):
             Compressor.LZ4: tiledb.LZ4Filter,
             Compressor.GZIP: tiledb.GzipFilter,
         }
-        kind = kinds.get(self.algorithm)
-        return None if kind is None else kind(level=self.level)
+        algorithm, level = self.resolved()
+        kind = kinds.get(algorithm)
+        return None if kind is None else kind(level=level)
 
 
 class OrientationConfig(BaseModel):
-    """What happens to a volume's orientation when it is read from a file."""
+    """What happens to a volume's orientation when it is read from a file.
+
+    `auto_detect` and `store_original_affine` are kept for programs of 0.1 and do nothing: headers
+    are always read, and the file's affine is stored wherever voxels were reoriented.
+    """
 
     auto_detect: bool = True
     canonical_target: str = "RAS"
@@ -115,6 +175,13 @@ class OrientationConfig(BaseModel):
             raise ConfigurationError(f"canonical_target must be one of {known}, got {value!r}")
         return value
 
+    @model_validator(mode="after")
+    def _tell_ignored(self) -> OrientationConfig:
+        for name in IGNORED_OF_ORIENTATION:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                tell_ignored(f"OrientationConfig.{name}", "headers are always read and kept")
+        return self
+
 
 class WriteConfig(BaseModel):
     """Settings of everything that writes volumes."""
@@ -127,14 +194,14 @@ class WriteConfig(BaseModel):
 class ReadConfig(BaseModel):
     """Settings of everything that reads volumes.
 
-    `tile_cache_size_mb` bounds the decoded-tile cache in MiB; left unset, the cache takes up to a
+    `tile_cache_size_mb` bounds the decoded-tile cache in MiB; None means that we choose: up to a
     quarter of the memory that is free when it is first used. `memory_budget_mb` is libtiledb's.
     `concurrency` is the most threads that share one read. `max_workers` is the most volumes worked
     on at once by what handles many.
     """
 
     memory_budget_mb: int = Field(default=1024, ge=64)
-    tile_cache_size_mb: int = Field(default=512, ge=10)
+    tile_cache_size_mb: int | None = Field(default=None, ge=10)
     concurrency: int = Field(default=4, ge=1, le=64)
     max_workers: int = Field(default=4, ge=1, le=32)
 
@@ -142,10 +209,10 @@ class ReadConfig(BaseModel):
 class S3Config(BaseModel):
     """How an object store is reached.
 
-    What is not given explicitly comes from the environment: the endpoint from
-    ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, the region from ``AWS_REGION`` or
-    ``AWS_DEFAULT_REGION``. An endpoint is addressed by path unless `use_virtual_addressing` is
-    given. ``include_credentials=False`` sends unsigned requests, for public buckets.
+    What is None comes from the environment: the endpoint from ``AWS_ENDPOINT_URL_S3`` or
+    ``AWS_ENDPOINT_URL``, the region from ``AWS_REGION`` or ``AWS_DEFAULT_REGION``, else it is
+    us-east-1. An endpoint is then addressed by path, AWS by host names.
+    ``include_credentials=False`` sends unsigned requests, for public buckets.
 
     A request that a server is too busy for is repeated, at growing intervals, for `patience_s`
     seconds before it is an error. A read that has no answer after `hedge_s` seconds is sent a
@@ -154,9 +221,9 @@ class S3Config(BaseModel):
     wanted.
     """
 
-    region: str = "us-east-1"
+    region: str | None = None
     endpoint: str | None = None
-    use_virtual_addressing: bool = True
+    use_virtual_addressing: bool | None = None
     max_parallel_ops: int = Field(default=8, ge=1)
     multipart_part_size_mb: int = Field(default=50, ge=5)
     include_credentials: bool = True
@@ -166,26 +233,19 @@ class S3Config(BaseModel):
 
     def resolved_region(self) -> str:
         """Return the region that requests are signed for."""
-        if "region" in self.model_fields_set:
-            return self.region
-        return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self.region
+        return self.region or first_given(REGION_VARIABLES)[1] or "us-east-1"
 
     def resolved_endpoint(self) -> str | None:
         """Return the endpoint's URL with its scheme, or None for AWS itself."""
-        endpoint = (
-            self.endpoint
-            or os.environ.get("AWS_ENDPOINT_URL_S3")
-            or os.environ.get("AWS_ENDPOINT_URL")
-        )
+        endpoint = self.endpoint or first_given(ENDPOINT_VARIABLES)[1]
         if not endpoint:
             return None
         return endpoint if "://" in endpoint else f"https://{endpoint}"
 
     def resolved_virtual_addressing(self) -> bool:
         """Return whether the bucket is part of the host name."""
-        if "use_virtual_addressing" in self.model_fields_set:
-            return self.use_virtual_addressing
-        return self.use_virtual_addressing and self.resolved_endpoint() is None
+        given = self.use_virtual_addressing
+        return self.resolved_endpoint() is None if given is None else given
 
 
 class RadiObjectConfig(BaseModel):
@@ -198,11 +258,8 @@ class RadiObjectConfig(BaseModel):
     @model_validator(mode="after")
     def _clamp_level(self) -> RadiObjectConfig:
         compression = self.write.compression
-        limit = _MAX_LEVEL[compression.algorithm.value]
-        if compression.level > limit:
-            explicit = set(compression.model_fields_set)
-            compression.level = limit
-            compression.__pydantic_fields_set__.intersection_update(explicit)
+        if compression.level is not None:
+            compression.level = compression.resolved()[1]
         return self
 
     def to_tiledb_config(self, include_s3_credentials: bool = False) -> tiledb.Config:

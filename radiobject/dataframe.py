@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import tiledb
 
+from radiobject.ctx import ignore_ctx
 from radiobject.exceptions import AlignmentError, SchemaError, ViewError
 from radiobject.indexing import Positions, positions_of_keys, shortened
 from radiobject.lazy import lazy_property
@@ -73,6 +74,7 @@ class Dataframe:
     """
 
     def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
+        ignore_ctx(ctx)
         self._bind(Table(layout.normalise_uri(uri)), None, None)
 
     def _bind(self, table: Table, rows: Positions | None, belonging: Belonging | None) -> Dataframe:
@@ -342,6 +344,7 @@ class Dataframe:
         TypeError
             If a column has a type that cannot be stored.
         """
+        ignore_ctx(ctx)
         columns = {name: storable_dtype(dtype, name) for name, dtype in schema.items()}
         location = layout.normalise_uri(uri)
         create_table(location, index_columns, columns)
@@ -356,6 +359,7 @@ class Dataframe:
         index_columns: Sequence[str] = INDEX_COLUMNS,
     ) -> Dataframe:
         """Create a table with the rows of `df`; ValueError if a key column is missing."""
+        ignore_ctx(ctx)
         missing = [name for name in index_columns if name not in df.columns]
         if missing:
             raise ValueError(f"the table must contain index column {missing[0]!r}")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import tiledb
 
+from radiobject.ctx import ignore_ctx
 from radiobject.dataframe import Dataframe
 from radiobject.edit import changes, check, compose, phi, upgrade
 from radiobject.exceptions import ViewError
@@ -52,6 +53,7 @@ class RadiObject:
     def __init__(
         self, uri: str, ctx: tiledb.Ctx | None = None, *, at: int | datetime | None = None
     ) -> None:
+        ignore_ctx(ctx)
         self._uri = layout.normalise_uri(uri)
         self._at = at
 
@@ -389,6 +391,7 @@ class RadiObject:
         progress: bool = False,
     ) -> RadiObject:
         """Copy what is selected to a new data set."""
+        ignore_ctx(ctx)
         options: dict[str, Any] = {"executor": executor, "progress": progress}
         return RadiObject(compose.write_selection(self._selection, uri, **options))
 
@@ -426,6 +429,7 @@ class RadiObject:
         **options: Any,
     ) -> RadiObject:
         """Create a data set from NIfTI files and DICOM series; see `radiobject.ingest.entry`."""
+        ignore_ctx(ctx)
         entry.store_images(
             uri,
             images,
@@ -451,6 +455,7 @@ class RadiObject:
         ValueError
             If there is no collection.
         """
+        ignore_ctx(ctx)
         given = {name: _given(vc) for name, vc in collections.items()}
         return cls(compose.create_from_collections(uri, given, obs_meta))
 

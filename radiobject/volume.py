@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tiledb
 
-from radiobject.ctx import SliceOrientation
+from radiobject.ctx import SliceOrientation, ignore_ctx
 from radiobject.exceptions import BoundsError, ShapeError, StoreNotFoundError, ViewError
 from radiobject.formats.dicom import load_folder
 from radiobject.formats.image import LoadedImage, reorient_target
@@ -47,6 +47,7 @@ class Volume:
     """
 
     def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
+        ignore_ctx(ctx)
         self.uri = layout.normalise_uri(uri)
         self._owned = False
 
@@ -267,6 +268,7 @@ class Volume:
         ctx: tiledb.Ctx | None = None,
     ) -> Volume:
         """Create a volume of zeros."""
+        ignore_ctx(ctx)
         if len(shape) not in (3, 4):
             raise ShapeError(f"Shape must be 3D or 4D, got {tuple(shape)}")
         zeros = np.broadcast_to(np.zeros((), dtype=dtype), tuple(shape))
@@ -283,6 +285,7 @@ class Volume:
         obs_id: str | None = None,
     ) -> Volume:
         """Store an array (X, Y, Z[, T]) as a volume of its own."""
+        ignore_ctx(ctx)
         voxels = storable(np.asarray(data))
         matrix = checked_affine(affine, f"volume {uri}")
         metadata = geometry_metadata(matrix, None)
@@ -299,6 +302,7 @@ class Volume:
         reorient: bool | None = None,
     ) -> Volume:
         """Store a NIfTI file as a volume of its own; `reorient` None follows the settings."""
+        ignore_ctx(ctx)
         return cls._store(uri, load_nifti(nifti_path, reorient=reorient_target(reorient)))
 
     @classmethod
@@ -317,6 +321,7 @@ class Volume:
         TypeError
             If an integer `dtype` cannot hold a value of the series unchanged.
         """
+        ignore_ctx(ctx)
         image = load_folder(dicom_dir, reorient=reorient_target(reorient))
         return cls._store(uri, image, dtype)
 

@@ -15,6 +15,7 @@ import pandas as pd
 import tiledb
 
 from radiobject._types import BatchTransformFn, LabelSource, TransformFn
+from radiobject.ctx import ignore_ctx
 from radiobject.dataframe import Dataframe
 from radiobject.edit import changes, check, compose
 from radiobject.exceptions import ViewError
@@ -58,6 +59,7 @@ class VolumeCollection:
     """
 
     def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
+        ignore_ctx(ctx)
         self.uri = layout.normalise_uri(uri)
         self._on_change: Callable[[], None] | None = None
 
@@ -321,6 +323,7 @@ class VolumeCollection:
         ValueError
             If nothing is selected.
         """
+        ignore_ctx(ctx)
         if not len(self):
             raise ValueError("No volumes to write")
         if uri is None:
@@ -444,11 +447,10 @@ class VolumeCollection:
     ) -> VolumeCollection:
         """Create a collection from NIfTI files; see `ingest.entry.create_collection`."""
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
-        kind = ImageFormat.NIFTI
         made = entry.create_collection(
-            uri, niftis, kind, obs, reorient, valid_subject_ids, name, **options
+            uri, niftis, ImageFormat.NIFTI, obs, reorient, valid_subject_ids, name, **options
         )
-        return cls(made)
+        return cls(made, ctx)
 
     @classmethod
     def from_dicoms(
@@ -466,11 +468,10 @@ class VolumeCollection:
     ) -> VolumeCollection:
         """Create a collection from DICOM series; see `ingest.entry.create_collection`."""
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
-        kind = ImageFormat.DICOM
         made = entry.create_collection(
-            uri, dicom_dirs, kind, obs, reorient, valid_subject_ids, name, **options
+            uri, dicom_dirs, ImageFormat.DICOM, obs, reorient, valid_subject_ids, name, **options
         )
-        return cls(made)
+        return cls(made, ctx)
 
     @classmethod
     def from_numpy(
@@ -491,8 +492,8 @@ class VolumeCollection:
     def __repr__(self) -> str:
         shape = self.shape
         shown = "heterogeneous" if shape is None else "x".join(str(side) for side in shape)
-        view = ", view" if self.is_view else ""
-        return f"VolumeCollection({self.name!r}, {len(self)} volumes, shape={shown}{view})"
+        shown += ", view" if self.is_view else ""
+        return f"VolumeCollection({self.name!r}, {len(self)} volumes, shape={shown})"
 
     def _repr_html_(self) -> str:
         first = self._volume(0) if len(self) else None

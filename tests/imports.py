@@ -31,8 +31,8 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("storage.schema", ("storage.schema",)),
     ("storage", ("storage.records", "storage.ids", "storage.writers", "storage")),
     ("rows", ("rows",)),
-    ("tables and volumes", ("volume", "dataframe", "selection", "parallel", "repr_html",
-                            "plane_images")),
+    ("tables and volumes", ("volume", "dataframe", "selection", "parallel", "plane_images",
+                            "repr_html")),
     ("transform", ("transform",)),
     ("edit", ("edit",)),
     ("ingest", ("ingest",)),
@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "doors",
         ("writers", "ingestion", "export", "cli", "viewer", "ml.inference", "orientation",
-         "imaging_metadata", "query", "stats", "__init__", "__main__"),
+         "imaging_metadata", "query", "stats", "settings", "__init__", "__main__"),
     ),
 )  # fmt: skip
 """The floors of the library from the ground up, and the modules and packages on each."""

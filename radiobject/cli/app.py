@@ -9,7 +9,16 @@ import typer
 from typer.core import TyperGroup
 
 from radiobject import __version__
-from radiobject.cli import changing, exporting, ingesting, inspecting, measuring, scanning, viewing
+from radiobject.cli import (
+    changing,
+    configuring,
+    exporting,
+    ingesting,
+    inspecting,
+    measuring,
+    scanning,
+    viewing,
+)
 from radiobject.cli.reporting import ExitCode, settings
 
 _CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 done in part (inputs were
@@ -61,7 +70,16 @@ def before(
     settings.debug, settings.quiet = debug, quiet
 
 
-for group in (scanning, ingesting, inspecting, exporting, changing, viewing, measuring):
+for group in (
+    scanning,
+    ingesting,
+    inspecting,
+    exporting,
+    changing,
+    viewing,
+    measuring,
+    configuring,
+):
     group.register(app)
 
 

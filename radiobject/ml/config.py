@@ -9,7 +9,7 @@ from enum import StrEnum
 import numpy as np
 import torch
 
-from radiobject.ctx import SliceOrientation
+from radiobject.ctx import SliceOrientation, tell_ignored
 from radiobject.exceptions import ConfigurationError
 from radiobject.geometry.gather import BFLOAT16
 from radiobject.geometry.padding import Padding
@@ -52,6 +52,10 @@ def slice_dim_index(orientation: SliceOrientation | str) -> int:
         ) from error
 
 
+IGNORED = ("modalities", "label_column", "value_filter")
+"""Fields of `DatasetConfig` that do nothing."""
+
+
 class LoadingMode(StrEnum):
     """What one sample is."""
 
@@ -78,7 +82,8 @@ class DatasetConfig:
         front and the head, whatever the order of its voxels, and slices are cut from that. A number
         is an axis of the arrays as they are stored: 0, 1 or 2.
     modalities, label_column, value_filter
-        Kept for programs that pass them; a filtered view and the `labels` argument do their work.
+        Kept for programs of 0.1, which ignored them too, and warned of; a filtered view and the
+        `labels` argument do their work.
     dtype : str, numpy or torch dtype, optional
         Type of delivered images, "bfloat16" among them. None keeps the stored type. Masks always
         keep theirs.
@@ -129,6 +134,9 @@ class DatasetConfig:
         if self.patch_size is not None:
             self._set("patch_size", _sides(self.patch_size, self.loading_mode))
         Padding(self.pad_mode, self.pad_value)
+        for name in IGNORED:
+            if getattr(self, name) is not None:
+                tell_ignored(f"DatasetConfig.{name}", "a filtered view and labels= do its work")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tiledb
 
+from radiobject.ctx import ignore_ctx
 from radiobject.exceptions import AlignmentError, SchemaError, ShapeError, StorageError
 from radiobject.indexing import shortened
 from radiobject.sampling.label_names import LabelNames
@@ -56,6 +57,7 @@ class VolumeCollectionWriter:
         name: str | None = None,
         ctx: tiledb.Ctx | None = None,
     ) -> None:
+        ignore_ctx(ctx)
         self.uri = layout.normalise_uri(uri)
         self.name = name or layout.base_name(self.uri)
         self._shape = None if shape is None else tuple(shape)
@@ -257,6 +259,7 @@ class DatasetWriter:
         obs_meta_schema: Mapping[str, Any] | None = None,
         ctx: tiledb.Ctx | None = None,
     ) -> None:
+        ignore_ctx(ctx)
         self.uri = layout.normalise_uri(uri)
         self._schema = obs_meta_schema
         self._stack = ExitStack()

@@ -13,6 +13,7 @@ import pandas as pd
 import tiledb
 
 from radiobject._types import BatchTransformFn, TransformFn
+from radiobject.ctx import ignore_ctx
 from radiobject.selection import VolumeSelection
 from radiobject.storage.io import layout
 from radiobject.storage.writers import VolumeCollectionWriter
@@ -194,6 +195,7 @@ class EagerQuery(Query[C]):
 
     def write(self, uri: str, name: str | None = None, ctx: tiledb.Ctx | None = None) -> C:
         """Write the results as a new collection, with the geometry of their sources."""
+        ignore_ctx(ctx)
         return self._written(uri, name, None, self._write_into)
 
     def _write_into(self, writer: VolumeCollectionWriter, jobs: list[VolumeJob]) -> None:
@@ -366,6 +368,7 @@ class LazyQuery(Query[C]):
         executor : concurrent.futures.Executor, optional
             Where volumes are read, transformed and written; threads by default.
         """
+        ignore_ctx(ctx)
         if uri is None:
             label = getattr(self._fns[-1], "__name__", "mapped") if self._fns else "written"
             uri = f"{self._source.uri}_{label}"

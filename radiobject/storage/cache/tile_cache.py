@@ -91,7 +91,7 @@ def _refuse() -> bool:
 def budget_bytes(arena: Arena) -> int:
     """Return how many bytes of tiles may be kept.
 
-    ``ReadConfig.tile_cache_size_mb`` if it was set, else a quarter of the memory that was free
+    ``ReadConfig.tile_cache_size_mb``, or where that is None a quarter of the memory that was free
     when the arena was made.
     """
     wanted = _wanted_budget()
@@ -99,8 +99,8 @@ def budget_bytes(arena: Arena) -> int:
 
 
 def _wanted_budget() -> int | None:
-    read = get_radiobject_config().read
-    return read.tile_cache_size_mb << 20 if "tile_cache_size_mb" in read.model_fields_set else None
+    wanted = get_radiobject_config().read.tile_cache_size_mb
+    return None if wanted is None else wanted << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tiledb
 
-from radiobject.ctx import get_tiledb_ctx
+from radiobject.ctx import get_tiledb_ctx, ignore_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.storage.commits import recovery
 from radiobject.storage.commits.head import OWNER, is_ours, parse_head, withdraw
@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 def uri_exists(uri: str, ctx: tiledb.Ctx | None = None) -> bool:
     """Return whether a TileDB group or array lies at `uri`."""
+    ignore_ctx(ctx)
     return groups.object_kind(layout.normalise_uri(uri)) is not None
 
 
@@ -39,6 +40,7 @@ def delete_tiledb_uri(uri: str, ctx: tiledb.Ctx | None = None) -> None:
     LockError
         If it is being written.
     """
+    ignore_ctx(ctx)
     location = layout.normalise_uri(uri)
     if files.is_link(location):
         raise StorageError(f"{location} is a symbolic link; delete what it points to by its name")

@@ -39,9 +39,10 @@ class FilterChoice:
         """
         kinds = {"zstd": tiledb.ZstdFilter, "lz4": tiledb.LZ4Filter, "gzip": tiledb.GzipFilter}
         chain = [tiledb.ByteShuffleFilter(ctx=ctx)] if self.shuffle else []
-        kind = kinds.get(self.config.algorithm.value)
+        algorithm, level = self.config.resolved()
+        kind = kinds.get(algorithm.value)
         if kind is not None:
-            chain.append(kind(level=self.config.level, ctx=ctx))
+            chain.append(kind(level=level, ctx=ctx))
         return tiledb.FilterList(chain, ctx=ctx)
 
 
@@ -54,7 +55,7 @@ def choose_filters(voxels: np.ndarray, tiling: Tiling, config: CompressionConfig
     Floats are shuffled if that makes some tiles of the volume itself smaller: it helps measured
     values, and hurts integers that were only rescaled.
     """
-    if {"algorithm", "level"} & config.model_fields_set:
+    if not config.is_chosen_by_us:
         return FilterChoice(False, config)
     fast = config.profile is WriteProfile.FAST
     algorithm, level = (

@@ -164,7 +164,7 @@ def tile_extents(
 
     Explicit settings of the tiles win, then the declared patch size, then cubes of 32.
     """
-    if patch_size is not None and not config.tile.model_fields_set:
+    if patch_size is not None and config.tile.is_chosen_by_us:
         return extents_for_patch(shape, patch_size)
     extents = config.tile.extents_for_shape(shape)
     return tuple(min(int(e), int(n)) for e, n in zip(extents, shape, strict=True))

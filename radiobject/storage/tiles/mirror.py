@@ -22,7 +22,7 @@ from radiobject.system.processes import is_private
 
 FOLDER_VARIABLE = "RADIOBJECT_MIRROR"
 SIZE_VARIABLE = "RADIOBJECT_MIRROR_MB"
-_DEFAULT_MB = 4096
+DEFAULT_MB = 4096
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -83,7 +83,7 @@ def _folder(folder: Path) -> Path | None:
 
 
 def _limit() -> int:
-    given = os.environ.get(SIZE_VARIABLE, str(_DEFAULT_MB))
+    given = os.environ.get(SIZE_VARIABLE, str(DEFAULT_MB))
     if not given.isascii() or not given.isdigit():
         raise ConfigurationError(f"{SIZE_VARIABLE} is a number of megabytes, got {given!r}")
     return int(given) << 20
