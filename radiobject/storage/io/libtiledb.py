@@ -97,6 +97,9 @@ class Session:
             settings["sm.io_concurrency_level"] = "1"
             # Memory handed back after each volume is cleared by the system for the next one.
             settings["sm.mem.malloc_trim"] = "false"
+        elif kind == "rows":
+            # Of a few rows each file is small: one request, not the four of a part-wise upload.
+            settings["vfs.s3.use_multipart_upload"] = "false"
         elif kind == "local":
             # The defaults merge far-apart tiles into one read: good over a network, waste on disk.
             settings["vfs.min_batch_size"] = "0"
@@ -217,6 +220,11 @@ def session(*, remote: bool) -> Session:
 def writing_ctx() -> tiledb.Ctx:
     """Return the context in which volumes are written; the caller keeps it while it writes."""
     return _serve("write").ctx
+
+
+def rows_ctx() -> tiledb.Ctx:
+    """Return the context in which a few rows are written to an object store."""
+    return _serve("rows").ctx
 
 
 def _serve(kind: str) -> Session:

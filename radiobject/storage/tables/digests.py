@@ -47,6 +47,9 @@ _SEALS = f"{layout.OWN_FOLDER}/digests"
 _MAX_SEAL_BYTES = 16 << 20
 _RETRIES_S = (0.0, 0.05, 0.2, 0.5)
 _FETCHES = 16
+_KEPT_BYTES = 32 << 20
+"""Files of tables of object stores that this process keeps: none of them ever changes, and each
+opening of a table would fetch all of them again."""
 
 Files = dict[str, tuple[int, str]]
 """Path of each file below the table: its size and digest."""
@@ -199,12 +202,26 @@ def new_files(table_uri: str, recorded: Mapping[str, Any]) -> Files:
 
     def measure(path: str) -> tuple[str, tuple[int, str]]:
         content = files.read(path, _MAX_FILE_BYTES)
-        return path, (len(content), _digest(content))
+        entry = len(content), _digest(content)
+        if is_remote(table_uri):
+            _keep_content(table_uri, path, entry, content)
+        return path, entry
 
     if not is_remote(table_uri):
         return dict(map(measure, paths))
     with new_threads("digest", _FETCHES) as threads:
         return dict(threads.map(measure, paths))
+
+
+_contents: dict[tuple[str, str, int, str], bytes] = {}
+
+
+def _keep_content(table_uri: str, path: str, entry: tuple[int, str], content: bytes) -> None:
+    if len(content) > _KEPT_BYTES // 8:
+        return
+    if sum(map(len, tuple(_contents.values()))) + len(content) > _KEPT_BYTES:
+        _contents.clear()
+    _contents[table_uri, path, *entry] = content
 
 
 def _belongs(path: str) -> bool:
@@ -408,11 +425,16 @@ def _fetch(table_uri: str, files: Files, folder: Path) -> None:
 
     def get(path: str) -> None:
         size, digest = files[path]
+        kept = _contents.get((table_uri, path, size, digest))
+        if kept is not None:
+            (folder / path).write_bytes(kept)
+            return
         content = source.read(path, size) if size else b""
         if len(content) != size or _digest(content) != digest:
             content = source.read(path, size)  # altered on its way, perhaps
         if len(content) != size or _digest(content) != digest:
             raise _altered(f"{table_uri}/{path}", "is not the file that was written")
+        _keep_content(table_uri, path, files[path], content)
         (folder / path).write_bytes(content)
 
     shutil.rmtree(folder)

@@ -16,7 +16,7 @@ from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER, reading, writing_ctx
+from radiobject.storage.io.libtiledb import FOREVER, reading, rows_ctx, writing_ctx
 from radiobject.storage.tables import digests
 from radiobject.storage.tables.columns import (
     BLOB,
@@ -31,6 +31,8 @@ from radiobject.storage.tables.columns import (
 
 _TILE_ROWS = 10_000
 _FEW_ROWS = 1000
+_SMALL_COLUMN = 1 << 20
+"""Of characters, four bytes each at most: less than the smallest part that S3 takes."""
 _MAX_FRAGMENTS = 24
 _MERGE_BYTES = 256 << 20
 """What merging may take: libtiledb fills its buffers whatever the table's size, by default with
@@ -202,8 +204,10 @@ class Table:
             return None
         # Threads that share the columns of a few rows cost more than they save, but for the
         # latency of an object store.
-        alone = count <= _FEW_ROWS and not is_remote(self.uri)
-        ctx = writing_ctx() if alone else get_tiledb_ctx()
+        if count > _FEW_ROWS or (is_remote(self.uri) and not _fit_one_request(rows)):
+            ctx = get_tiledb_ctx()
+        else:
+            ctx = rows_ctx() if is_remote(self.uri) else writing_ctx()
         digests.touch(self.uri)
         with tiledb.open(self.uri, "w", timestamp=timestamp, ctx=ctx) as array:
             keys, columns = _described(array)
@@ -368,6 +372,14 @@ class Table:
             names.append(layout.base_name(uri))
         variable = {name for name, dtype in now if dtype in (TEXT, BLOB)}
         return names[::-1] if variable <= held else []
+
+
+def _fit_one_request(rows: Mapping[str, Sequence[Any] | np.ndarray]) -> bool:
+    """Return whether each column is so small that its files need no upload in parts."""
+    return all(
+        sum(len(value) for value in values if isinstance(value, str | bytes)) <= _SMALL_COLUMN
+        for values in rows.values()
+    )
 
 
 def _described(array: tiledb.SparseArray) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
