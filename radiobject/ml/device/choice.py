@@ -38,6 +38,11 @@ def chosen_device(device: torch.device | str | int | None) -> torch.device | Non
             f"device {str(device)!r} asked for, but PyTorch sees no CUDA device (no driver, or "
             "CUDA_VISIBLE_DEVICES hides it); leave device out to train on the processor"
         )
+    if torch.cuda._is_in_bad_fork():
+        raise ConfigurationError(
+            f"device {str(device)!r} cannot be used in a process that was forked after CUDA had "
+            "begun: start it by 'spawn', or make its loader before anything uses CUDA"
+        )
     count = torch.cuda.device_count()
     number = torch.cuda.current_device() if wanted.index is None else wanted.index
     if not 0 <= number < count:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -12,6 +13,8 @@ from radiobject.storage.cache.registration import Registrar, RegistrationRefused
 
 _POOL = 32
 """Streams that PyTorch hands out in turn, per priority; the 33rd is the first again."""
+_PRIORITIES = 4
+"""Priorities of which PyTorch keeps streams, at most."""
 
 
 class HostMemory(Registrar, Protocol):
@@ -23,17 +26,21 @@ class HostMemory(Registrar, Protocol):
 
 
 class CudaHost:
-    """The driver, of the device that is current when it is first asked."""
+    """The driver, for every device that this process uses."""
 
     def __init__(self) -> None:
-        self._streams: list[torch.cuda.Stream] | None = None
+        self._streams: dict[int, list[torch.cuda.Stream]] = {}
 
     def register(self, address: int, nbytes: int) -> None:
         """Pin memory and let every device of the process read it at the address that it has."""
-        torch.cuda.init()
+        try:
+            torch.cuda.init()
+        except RuntimeError as error:
+            raise RegistrationRefusedError(f"CUDA does not start: {error}") from error
         runtime = torch.cuda.cudart()
         status = int(runtime.cudaHostRegister(address, nbytes, 0))
         if status:
+            _forget_error()
             why = runtime.cudaGetErrorString(runtime.cudaError(status))
             raise RegistrationRefusedError(f"cudaHostRegister of {nbytes} bytes: {why}")
         seen = _address_on_device(address)
@@ -44,26 +51,56 @@ class CudaHost:
             )
 
     def unregister(self, address: int) -> None:
-        """Unpin memory, when no copy can be reading it any more."""
-        torch.cuda.synchronize()
-        torch.cuda.cudart().cudaHostUnregister(address)
+        """Unpin memory, when no copy can be reading it any more.
+
+        Nothing happens where it is not registered.
+        """
+        for device in _devices_in_use():
+            with suppress(RuntimeError):  # a device that was lost reads nothing
+                torch.cuda.synchronize(device)
+        if int(torch.cuda.cudart().cudaHostUnregister(address)):
+            _forget_error()
 
     def fence(self) -> Callable[[], bool]:
-        """Record an event on every stream that PyTorch has.
+        """Record an event on every stream that PyTorch has, of every device in use.
 
         A copy that the user started may be on any of them, and nothing tells on which.
         """
-        if self._streams is None:
-            pool = [torch.cuda.Stream(priority=p) for p in (0, -1) for _ in range(_POOL)]
-            self._streams = [torch.cuda.default_stream(), *pool]
-        events = []
-        for stream in (torch.cuda.current_stream(), *self._streams):
-            if stream.query():  # all that was started there has ended
-                continue
-            event = torch.cuda.Event()
-            event.record(stream)
-            events.append(event)
+        events: list[torch.cuda.Event] = []
+        if torch.cuda._is_in_bad_fork():  # a child, of which no device copies anything
+            return lambda: True
+        for device in _devices_in_use():
+            for stream in (torch.cuda.current_stream(device), *self._streams_of(device)):
+                if stream.query():  # all that was started there has ended
+                    continue
+                event = torch.cuda.Event()
+                event.record(stream)
+                events.append(event)
         return lambda: all(event.query() for event in events)
+
+    def _streams_of(self, device: int) -> list[torch.cuda.Stream]:
+        if device not in self._streams:
+            lowest, highest = torch.cuda.Stream.priority_range()  # type: ignore[call-arg]
+            pool = [
+                torch.cuda.Stream(device, priority=priority)
+                for priority in range(lowest, max(highest, lowest - _PRIORITIES + 1) - 1, -1)
+                for _ in range(_POOL)
+            ]
+            self._streams[device] = [torch.cuda.default_stream(device), *pool]
+        return self._streams[device]
+
+
+def _devices_in_use() -> list[int]:
+    """Return the devices that this process has begun to use: only there can anything run."""
+    devices = range(torch.cuda.device_count())
+    begun = getattr(torch._C, "_cuda_hasPrimaryContext", None)
+    return [device for device in devices if begun is None or begun(device)]
+
+
+def _forget_error() -> None:
+    """Take back the error that a refused call has left for the next launch to report."""
+    with suppress(RuntimeError):
+        torch.ones(1, device="cuda")
 
 
 def _address_on_device(address: int) -> int | None:
@@ -83,9 +120,12 @@ _host: CudaHost | None = None
 
 
 def host_memory() -> HostMemory | None:
-    """Return the way to page-locked memory; None where no device would copy from it."""
+    """Return the way to page-locked memory; None where no device would copy from it.
+
+    A child that was forked after CUDA began cannot use it.
+    """
     global _host
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() or torch.cuda._is_in_bad_fork():
         return None
     if _host is None:
         _host = CudaHost()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -29,6 +30,8 @@ CACHE, RESIDENT = 0, 1
 """Numbers of the two memories."""
 
 _ALIGNMENT = 256
+
+_users = itertools.count()
 
 Place = tuple[int, int]
 """Number of a memory, and the byte of it at which a volume's first voxel lies."""
@@ -85,6 +88,11 @@ class Residence:
         """Forget every volume; their memory is used for others."""
         self._used = 0
 
+    def give_up(self) -> None:
+        """Forget every volume, and take no memory any more."""
+        self._used = self._nbytes = 0
+        self._memory = None
+
     def _take_memory(self) -> bool:
         if self._memory is None and self._nbytes:
             try:
@@ -110,7 +118,7 @@ class Completer:
         self._wanted: SimpleQueue[VolumeLocator | None] = SimpleQueue()
         self._asked: set[str] = set()
         self._thread: threading.Thread | None = None
-        self._idle = threading.Event()
+        self._idle = threading.Condition()
         self._left = 0
 
     def want(self, locator: VolumeLocator) -> None:
@@ -118,8 +126,8 @@ class Completer:
         if locator.uri in self._asked:
             return
         self._asked.add(locator.uri)
-        self._idle.clear()
-        self._left += 1
+        with self._idle:
+            self._left += 1
         self._wanted.put(locator)
         if self._thread is None:
             self._thread = threading.Thread(
@@ -131,12 +139,13 @@ class Completer:
 
     def wait(self, timeout_s: float = 60.0) -> bool:
         """Wait until all that was asked for is done; False if that takes longer."""
-        return not self._asked or self._idle.wait(timeout_s)
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._left, timeout_s)
 
     def _done(self) -> None:
-        self._left -= 1
-        if not self._left:
-            self._idle.set()
+        with self._idle:
+            self._left -= 1
+            self._idle.notify_all()
 
 
 def _complete(wanted: SimpleQueue[VolumeLocator | None], completer: weakref.ref[Completer]) -> None:
@@ -147,6 +156,8 @@ def _complete(wanted: SimpleQueue[VolumeLocator | None], completer: weakref.ref[
                 volume.complete()
         except (RadiObjectError, OSError):
             pass  # whoever needs the voxels reads them, and is told
+        except Exception as error:  # noqa: BLE001 - the other volumes are to be completed
+            _log.warning("%s is not completed in the cache: %r", locator.label, error)
         owner = completer()
         if owner is None:
             return
@@ -189,10 +200,11 @@ class Homes:
         self._staging = staging
         self._found: dict[str, Place] = {}
         self._images: list[VolumeImage] = []
+        self._user = next(_users)
         self._arena: Arena | None = None
         self._seen = forgotten()
         # What is registered is given back with this, and not when garbage is collected.
-        self._end = weakref.finalize(self, _give_back, registrations, self._images)
+        weakref.finalize(self, _give_back, registrations, self._images, self._user)
 
     def are_stale(self) -> bool:
         """Return whether volumes may have been deleted or replaced; then all is found afresh."""
@@ -201,9 +213,13 @@ class Homes:
         self._seen = forgotten()
         self._found.clear()
         self.residence.clear()
-        _give_back(self._registrations, self._images)
+        _give_back(self._registrations, self._images, self._user)
         self.completer = Completer()
         return True
+
+    def look_again(self) -> None:
+        """Find every volume afresh, in what memory there is left."""
+        self._found.clear()
 
     def find(self, locator: VolumeLocator) -> Place | None:
         """Return where a volume lies; None where, for now, it has to be read and copied."""
@@ -221,7 +237,7 @@ class Homes:
     def close(self) -> None:
         """End every registration of these volumes."""
         self._found.clear()
-        _give_back(self._registrations, self._images)
+        _give_back(self._registrations, self._images, self._user)
 
     def _resident(self, locator: VolumeLocator) -> Place | None:
         offset = self.residence.put(locator, self._staging)
@@ -239,15 +255,22 @@ class Homes:
             self._arena = image.arena
         if image.arena is not self._arena:
             return None
-        if self._registrations is not None and not self._registrations.add(image):
+        self._images.append(image)  # first: what follows may be interrupted
+        if self._registrations is not None and not self._registrations.add(image, self._user):
+            self._images.pop()
             return None
-        self._images.append(image)
         return CACHE, image.region[0]
 
 
-def _give_back(registrations: Registrations | None, images: list[VolumeImage]) -> None:
+def _give_back(registrations: Registrations | None, images: list[VolumeImage], user: int) -> None:
+    interrupted = None
     while images:
-        image = images.pop()
-        if registrations is not None:
-            registrations.drop(image)
-        del image
+        try:
+            if registrations is not None:
+                registrations.drop(images[-1], user)
+        except KeyboardInterrupt as error:  # nobody would come back for the others
+            interrupted = error
+        else:
+            images.pop()
+    if interrupted is not None:
+        raise interrupted

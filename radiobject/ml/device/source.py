@@ -10,9 +10,12 @@ the others. Voxels are the same in each case, bit by bit.
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,13 +23,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from radiobject.geometry.gather import GatherPlan, gather, held_as
-from radiobject.lazy import LazyModule
+from radiobject.exceptions import RadiObjectError
+from radiobject.geometry.gather import GatherPlan
 from radiobject.ml.datasets.base import Field, StoredDataset
 from radiobject.ml.datasets.batch import batch_of
 from radiobject.ml.datasets.narrow import narrowed
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.driver import HostMemory
+from radiobject.ml.device.gatherers import Gatherer, gatherer_of
 from radiobject.ml.device.homes import CACHE, RESIDENT, Homes, Residence
 from radiobject.ml.device.places import Places
 from radiobject.ml.device.queue import CudaQueue, NoQueue, Queue
@@ -37,7 +41,6 @@ from radiobject.storage.read.reader import read_batch
 from radiobject.storage.read.thread_pool import one_thread
 
 _log = logging.getLogger(__name__)
-kernel = LazyModule("radiobject.ml.device.kernel")
 
 _MOST_REGISTERED = 2
 """Bytes registered at most, per byte of the cache's budget: what the cache may take in memory."""
@@ -45,7 +48,9 @@ _MOST_REGISTERED = 2
 _MOVED = ("label",)
 """Arrays beside the voxels that a model takes."""
 
-Memories = list[NDArray[np.uint8] | torch.Tensor | None]
+
+class DeviceMemoryError(RadiObjectError, torch.OutOfMemoryError):
+    """The device has no room for one batch."""
 
 
 class Staging(Protocol):
@@ -60,20 +65,22 @@ class Staging(Protocol):
         ...
 
 
-class Gatherer(Protocol):
-    """Carries out a plan."""
-
-    def __call__(self, plan: GatherPlan, memories: Memories, out: torch.Tensor) -> None:
-        """Fill the rows of `out`, shape (rows, *side), that the plan names."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
 class OnDevice:
-    """A batch that a queue is making, and the mark after which it is there."""
+    """A batch that a queue is making, and the mark after which it is there.
 
-    batch: dict[str, Any]
-    mark: Any
+    Parameters
+    ----------
+    batch : dict, optional
+        None where the device had no room for it beside others; it is made when its turn comes.
+    mark : object
+    plan : SamplePlan, optional
+        What it is made from, where it can be made again.
+    """
+
+    def __init__(
+        self, batch: dict[str, Any] | None, mark: Any, plan: SamplePlan | None = None
+    ) -> None:
+        self.batch, self.mark, self.plan = batch, mark, plan
 
 
 @dataclass(frozen=True)
@@ -148,7 +155,7 @@ class DeviceSource:
         self.device = device
         self._staging = staging
         self._queue = queue or (CudaQueue(device) if device.type == "cuda" else NoQueue())
-        self._gather = gather_on_processor if device.type == "cpu" else _cuda_gatherer(device)
+        self._gather: Gatherer = gatherer_of(device)
         held = None if host is None else _registrations(host)
         self._registrations = held
         self._homes = Homes(Residence(device, cache_bytes), held, staging.take)
@@ -159,19 +166,33 @@ class DeviceSource:
             for field in dataset.fields
         }
         self._lock = threading.Lock()
+        self._cramped = False
+        self._ahead: weakref.WeakSet[OnDevice] = weakref.WeakSet()
         self.counted: Counter[str] = Counter()
 
     def read(self, plan: SamplePlan) -> OnDevice:
         """Start everything that a batch needs, and read what the device cannot.
 
-        May be called by several threads.
+        May be called by several threads. A batch that the device has no room for, beside others
+        that are ahead of their use, is made when it is handed over.
         """
+        if not self._cramped:
+            try:
+                made = OnDevice(*self._made(plan), plan)
+            except torch.OutOfMemoryError:
+                pass  # what was made so far is freed with the error
+            else:
+                self._ahead.add(made)
+                return made
+            self._make_room()
+        return OnDevice(None, None, plan)
+
+    def _made(self, plan: SamplePlan) -> tuple[dict[str, Any], Any]:
+        """Return the batch of a plan, and its mark."""
         layout = self._dataset.layout(plan)
         with self._lock, self._queue.running():
             if self._homes.are_stale():
-                for places in self._places.values():
-                    for channel in places:
-                        channel.forget()
+                self._forget_places()
             voxels = {
                 field.name: torch.empty(
                     layout[field.name][0], dtype=getattr(torch, field.delivered), device=self.device
@@ -186,32 +207,53 @@ class DeviceSource:
             self._stage(plan, layout, missing, voxels)
         with self._lock, self._queue.running():
             batch = self._moved(batch_of(voxels, self._dataset.describe(plan)), _MOVED)
-            return OnDevice(batch, self._queue.mark())
+            return batch, self._queue.mark()
 
     def move(self, batch: Any) -> OnDevice:
         """Copy a batch that lies in host memory, in the queue."""
         if not isinstance(batch, dict):
             raise TypeError(f"a batch on a device is a dict, got {type(batch).__name__}")
         names = (*(field.name for field in self._dataset.fields), *_MOVED)
-        with self._lock, self._queue.running():
+        nbytes = sum(batch[n].nbytes for n in names if isinstance(batch.get(n), torch.Tensor))
+        with self._room_for(nbytes), self._lock, self._queue.running():
             moved = self._moved(batch, names)
             self.counted["staged"] += sum(
                 len(batch[f.name]) for f in self._dataset.fields if f.name in batch
             )
-            self.counted["bus_bytes"] += sum(
-                batch[name].nbytes for name in names if isinstance(batch.get(name), torch.Tensor)
-            )
+            self.counted["bus_bytes"] += nbytes
             return OnDevice(moved, self._queue.mark())
 
     def hand_over(self, made: OnDevice) -> dict[str, Any]:
-        """Return a batch, on the stream that is current for the caller."""
+        """Return a batch, on the stream that is current for the caller.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If the device has no room for it.
+        """
+        with self._lock:
+            batch, mark, made.batch = made.batch, made.mark, None
+            self._ahead.discard(made)
+        if batch is None:
+            assert made.plan is not None
+            batch, mark = self._made_at_last(made.plan)
         tensors = [
             value
-            for value in made.batch.values()
+            for value in batch.values()
             if isinstance(value, torch.Tensor) and value.device == self.device
         ]
-        self._queue.hand_over(made.mark, tensors)
-        return made.batch
+        self._queue.hand_over(mark, tensors)
+        return batch
+
+    def _made_at_last(self, plan: SamplePlan) -> tuple[dict[str, Any], Any]:
+        try:
+            return self._made(plan)
+        except torch.OutOfMemoryError:
+            pass
+        self._make_room()  # others, ahead of their use, take it
+        layout = self._dataset.layout(plan)
+        with self._room_for(sum(math.prod(shape) * t.itemsize for shape, t in layout.values())):
+            return self._made(plan)
 
     def settle(self) -> bool:
         """Wait until the cache has completed what was asked of it; for tests and measurements."""
@@ -230,9 +272,44 @@ class DeviceSource:
             self._slower(),
         )
 
+    def _make_room(self) -> None:
+        """Give up the volumes on the device, and the batches ahead of their use."""
+        with self._lock:
+            if not self._cramped:
+                kept = self.resident_bytes
+                _log.warning(
+                    "%s has no room for batches ahead of their use%s: they are made when they are "
+                    "asked for; lower look_ahead or batch_size",
+                    self.device,
+                    f" beside {kept >> 20} MiB of volumes, which are given up" if kept else "",
+                )
+            self._cramped = True
+            while self._ahead:
+                self._ahead.pop().batch = None
+            if self._homes.residence.memory is not None:
+                self._homes.residence.give_up()
+                self._homes.look_again()
+                self._forget_places()
+
+    @contextmanager
+    def _room_for(self, nbytes: int) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            why = str(error).splitlines()[0] if str(error) else "out of memory"
+            raise DeviceMemoryError(
+                f"{why} -- a batch of {nbytes / (1 << 20):.0f} MiB has no room on {self.device}: "
+                "choose a smaller batch_size or patch_size, or leave device out"
+            ) from None
+
+    def _forget_places(self) -> None:
+        for places in self._places.values():
+            for channel in places:
+                channel.forget()
+
     def _slower(self) -> str | None:
-        if self._gather is None:
-            return "Triton is missing, so every batch is copied: install it"
+        if self._gather.slower is not None:
+            return self._gather.slower
         if self._registrations is not None and self._registrations.refused:
             return (
                 f"the driver registers no memory, so batches are copied: "
@@ -262,18 +339,21 @@ class DeviceSource:
         samples = np.arange(len(plan)) * len(field.channels)
         left = []
         for number, places in enumerate(self._places[field.name]):
-            memory = places.find(plan.volume, self._homes.find)
-            found = memory >= 0 if self._gather is not None else np.zeros(len(plan), bool)
-            left.append(samples[~found] + number)
-            if self._gather is None or not found.any():
+            where = samples + number
+            if self._gather.slower is not None:
+                left.append(where)
+                continue
+            found = places.find(plan.volume, self._homes.find) >= 0
+            left.append(where[~found])
+            if not found.any():
                 continue
             memories = self._homes.memories()
-            for part in places.plans(
-                plan.volume[found], starts[found], samples[found] + number, side
-            ):
+            for part in places.plans(plan.volume[found], starts[found], where[found], side):
                 part.check()
-                self._gather(part, memories, rows)
-                self._count(part)
+                if self._gather(part, memories, rows):
+                    self._count(part)
+                else:
+                    left.append(part.row)
         return np.concatenate(left)
 
     def _count(self, part: GatherPlan) -> None:
@@ -325,62 +405,13 @@ class DeviceSource:
 
 def _copy_rows(host: torch.Tensor, out: torch.Tensor, rows: NDArray[np.int64]) -> None:
     """Copy rows, those that follow each other at once."""
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    for run in np.split(np.sort(rows), breaks):
+    rows = np.sort(rows)
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
         first, last = int(run[0]), int(run[-1]) + 1
         part = host[first:last]
         if out.dtype != host.dtype:
             part = narrowed(part.to(out.device, non_blocking=True))
         out[first:last].copy_(part, non_blocking=True)
-
-
-def _cuda_gatherer(device: torch.device) -> Gatherer | None:
-    """Return what launches the kernel; None where Triton is missing, and all is copied."""
-    try:
-        return _CudaGatherer(device)
-    except ImportError as error:
-        _log.warning("voxels are read by the processor and copied to %s: %s", device, error)
-        return None
-
-
-def gather_on_processor(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> None:
-    """Carry out a plan with NumPy; see `radiobject.geometry.gather.gather`."""
-    arrays = [m.numpy() if isinstance(m, torch.Tensor) else m for m in memories]
-    empty: NDArray[np.uint8] = np.empty(0, np.uint8)
-    plain = out.view(torch.int16) if out.dtype == torch.bfloat16 else out
-    gather(
-        plan,
-        [empty if array is None else array for array in arrays],
-        plain.numpy().view(held_as(plan.delivered)),
-    )
-
-
-class _CudaGatherer:
-    """Carries out plans with the kernel, on the current stream."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._launch = kernel.launch
-        self._device = device
-        self._fills: dict[tuple[str, float], torch.Tensor] = {}
-
-    def __call__(self, plan: GatherPlan, memories: Memories, out: torch.Tensor) -> None:
-        addresses = [_address(memory) for memory in memories]
-        packed = torch.from_numpy(plan.packed(addresses)).pin_memory()
-        self._launch(plan, packed.to(self._device, non_blocking=True), self._fill(plan), out)
-
-    def _fill(self, plan: GatherPlan) -> torch.Tensor:
-        key = (plan.delivered, 0.0 if plan.pad is None else plan.pad.value)
-        if key not in self._fills:
-            value = plan.fill
-            signed = torch.from_numpy(value.view(f"i{value.dtype.itemsize}"))
-            self._fills[key] = signed.to(self._device)
-        return self._fills[key]
-
-
-def _address(memory: NDArray[np.uint8] | torch.Tensor | None) -> int:
-    if memory is None:
-        return 0
-    return memory.data_ptr() if isinstance(memory, torch.Tensor) else int(memory.ctypes.data)
 
 
 def _registrations(host: HostMemory) -> Registrations:

@@ -88,15 +88,24 @@ class PinnedMemory:
     def __init__(self, memory: mmap.mmap, offset: int, nbytes: int, host: HostMemory) -> None:
         view: NDArray[np.uint8] = np.frombuffer(memory, np.uint8, nbytes, offset)
         address = view.ctypes.data
-        host.register(address, nbytes)
         # The finalizer keeps the memory until the registration is undone, at the end of the
-        # process at the latest.
-        self._undo = weakref.finalize(self, _unregister, host, address, os.getpid(), view)
+        # process at the latest. It is there first: what follows may be interrupted.
+        undo = weakref.finalize(self, _unregister, host, address, os.getpid(), view)
+        try:
+            host.register(address, nbytes)
+        except RegistrationRefusedError:
+            undo.detach()
+            raise
 
 
 def _unregister(host: HostMemory, address: int, pid: int, _memory: NDArray[np.uint8]) -> None:
-    if os.getpid() == pid:
+    if os.getpid() != pid:
+        return
+    try:
         host.unregister(address)
+    except KeyboardInterrupt:
+        host.unregister(address)
+        raise
 
 
 def pinned_or_none(
@@ -167,8 +176,9 @@ class Reclaimer(Generic[T]):
                 self._fenced.append(self._given_back.popleft())
             self._passed = self._host.fence()
         if self._passed is not None and self._passed():
-            self._free.extend(self._fenced)
-            self._fenced, self._passed = [], None
+            while self._fenced:  # one by one: interrupted, none may be in both
+                self._free.append(self._fenced.pop())
+            self._passed = None
 
 
 class PrivateBuffers:

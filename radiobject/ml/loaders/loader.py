@@ -289,6 +289,7 @@ class VolumeLoader(DataLoader):
                 seed = self._dataset.config.seed
                 batch = apply_to_batch(self.batch_transform, batch, plans, seed)
             yield batch, plans
+            del batch, plans  # a device has room for them again before the next is made
 
     def _narrow_memory(self, voxels: torch.Tensor) -> torch.Tensor:
         nbytes = voxels.numel() * torch.bfloat16.itemsize
@@ -355,6 +356,7 @@ class VolumeLoader(DataLoader):
             self._progress.delivered(run)
             meter.delivered(sum(map(len, plans)), since)
             yield batch
+            del batch, plans
             since = meter.begin()
         run.over = True
         report = self.report()

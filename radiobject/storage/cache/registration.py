@@ -6,6 +6,9 @@ registration is undone. So whole volumes are registered, once complete; each reg
 its image, and with the image the volume's place in the cache; and all are undone in the reverse
 order when the process ends. A forked child inherits no registration: it forgets them, and calls
 no driver.
+
+Ctrl-C may come between any two steps. A registration is therefore written down before the driver is
+asked for it, and its users are a set: to end a use that never began ends nobody else's.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ import atexit
 import logging
 import os
 import threading
+import weakref
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +27,9 @@ import numpy as np
 from radiobject import process
 
 _log = logging.getLogger(__name__)
+
+
+_all: weakref.WeakSet[Registrations] = weakref.WeakSet()
 
 
 class RegistrationRefusedError(OSError):
@@ -35,7 +44,7 @@ class Registrar(Protocol):
         ...
 
     def unregister(self, address: int) -> None:
-        """End that."""
+        """End that; nothing happens where it never began."""
         ...
 
 
@@ -54,6 +63,13 @@ class Region(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class _Held:
+    image: Region
+    nbytes: int
+    users: set[Hashable]
+
+
 class Registrations:
     """What this process has registered with a device.
 
@@ -69,19 +85,19 @@ class Registrations:
         self._limit = limit_bytes
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._held: dict[int, tuple[Region, int, int]] = {}
-        self._bytes = 0
+        self._held: dict[int, _Held] = {}
         self.refused: str | None = None
+        _all.add(self)
 
     @property
     def nbytes(self) -> int:
         """Bytes registered now."""
-        return self._bytes if self._pid == os.getpid() else 0
+        return self._held_bytes() if self._pid == os.getpid() else 0
 
     def __len__(self) -> int:
         return len(self._held) if self._pid == os.getpid() else 0
 
-    def add(self, image: Region) -> bool:
+    def add(self, image: Region, user: Hashable) -> bool:
         """Register a volume, or note another user of it; False where that cannot be.
 
         Nothing is registered that is not complete, nor beyond the limit, nor after the driver
@@ -93,34 +109,36 @@ class Registrations:
         with self._lock:
             held = self._held.get(address)
             if held is not None:
-                self._held[address] = (held[0], held[1], held[2] + 1)
+                held.users.add(user)
                 return True
-            if self.refused or self._bytes + nbytes > self._limit or not image.is_complete():
+            if self.refused or self._held_bytes() + nbytes > self._limit or not image.is_complete():
                 return False
+            self._held[address] = _Held(image, nbytes, {user})
             try:
                 self._registrar.register(address, nbytes)
             except RegistrationRefusedError as error:
+                self._forget(address)
                 self.refused = str(error)
                 _log.warning("the decoded cache is copied to the device instead: %s", error)
                 return False
-            self._held[address] = (image, nbytes, 1)
-            self._bytes += nbytes
-            _count(nbytes)
+            except BaseException:  # interrupted: it may be registered, or not
+                self._undo(address)
+                raise
             return True
 
-    def drop(self, image: Region) -> None:
-        """End one use of a volume, and its registration with the last; no copy may be running."""
+    def drop(self, image: Region, user: Hashable) -> None:
+        """End a use of a volume, and its registration with the last; no copy may be running."""
         if self._pid != os.getpid():
             return
         address = image.voxels.ctypes.data
         with self._lock:
             held = self._held.get(address)
-            if held is None:
+            if held is None or user not in held.users:
                 return
-            if held[2] > 1:
-                self._held[address] = (held[0], held[1], held[2] - 1)
-            else:
+            if len(held.users) == 1:
                 self._undo(address)
+            else:
+                held.users.discard(user)
 
     def close(self) -> None:
         """Undo every registration, the last first."""
@@ -131,26 +149,30 @@ class Registrations:
                 self._undo(address)
 
     def _undo(self, address: int) -> None:
-        image, nbytes, _ = self._held[address]
-        self._registrar.unregister(address)
-        del self._held[address]  # the image, too: from here on its memory may be given away
-        self._bytes -= nbytes
-        _count(-nbytes)
-        del image
+        try:
+            self._registrar.unregister(address)
+        except KeyboardInterrupt:
+            self._registrar.unregister(address)
+            raise
+        except Exception as error:  # noqa: BLE001 - a device that is lost reads nothing any more
+            _log.warning("memory could not be unregistered: %s", error)
+        finally:
+            self._forget(address)
+
+    def _forget(self, address: int) -> None:
+        # With it goes the image: from here on its memory may be given away.
+        self._held.pop(address, None)
+
+    def _held_bytes(self) -> int:
+        return sum(held.nbytes for held in list(self._held.values()))
 
 
-_registered = 0
 _of_process: Registrations | None = None
-
-
-def _count(nbytes: int) -> None:
-    global _registered
-    _registered += nbytes
 
 
 def registered_bytes() -> int:
     """Return how much of the cache this process has registered."""
-    return _registered
+    return sum(some.nbytes for some in list(_all))
 
 
 def registrations(registrar: Registrar, limit_bytes: int) -> Registrations:
@@ -163,8 +185,8 @@ def registrations(registrar: Registrar, limit_bytes: int) -> Registrations:
 
 
 def _renew_in_child() -> None:
-    global _registered, _of_process
-    _registered, _of_process = 0, None
+    global _of_process
+    _of_process = None
 
 
 process.at_fork("registrations", in_child=_renew_in_child)

@@ -23,6 +23,7 @@ from radiobject.ml import (
     create_validation_dataloader,
 )
 from radiobject.ml.datasets.narrow import narrowed
+from radiobject.ml.device.gatherers import CudaGatherer, ProcessorGatherer
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.distributed import (
     create_distributed_dataloader,
@@ -271,6 +272,14 @@ def test_the_consumer_waits_for_the_mark_of_its_batch_and_owns_its_tensors(shelf
     assert {2, 2 * 16**3} <= set(sizes)
 
 
+class Logging(ProcessorGatherer):
+    """Writes down when it is called."""
+
+    def __call__(self, plan, memories, out):
+        self.log.append("gather")
+        return super().__call__(plan, memories, out)
+
+
 def test_gathers_do_not_wait_for_what_has_to_be_read(shelf, monkeypatch):
     """The launch comes before the reading of the samples that no memory holds."""
     from radiobject.ml.device import source as module
@@ -279,7 +288,8 @@ def test_gathers_do_not_wait_for_what_has_to_be_read(shelf, monkeypatch):
     source, log = source_of(dataset), []
     source.read(dataset.plan([0, 1], 0))
     source.settle()
-    source._gather = lambda *given: log.append("gather")
+    source._gather.__class__ = Logging
+    source._gather.log = log
     read = module.read_batch
     monkeypatch.setattr(module, "read_batch", lambda r: (log.append(f"read {len(r)}"), read(r)))
     source.read(dataset.plan([0, 5, 1], 0))
@@ -386,16 +396,14 @@ def test_a_pair_in_another_order(tmp_path):
 
 def test_without_triton_everything_is_staged(shelf, monkeypatch, caplog):
     """Triton is not installed here: its import fails as it does beside a PyTorch without it."""
-    from radiobject.ml.device import source as module
-
-    assert module._cuda_gatherer(CPU) is None
-    (record,) = caplog.records
-    assert (
-        "read by the processor and copied to cpu: No module named 'triton'" in record.getMessage()
-    )
     dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH))
     source = source_of(dataset)
-    source._gather = None
+    source._gather = CudaGatherer(CPU)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "voxels are read by the processor and copied to cpu: Triton is missing, so every batch is "
+        "copied: No module named 'triton'"
+    )
     for _ in range(2):
         plan = dataset.plan(range(6), 0)
         equal(source.hand_over(source.read(plan)), dataset.read(plan))
@@ -423,7 +431,7 @@ def test_the_report_says_where_voxels_came_from(shelf, monkeypatch):
     monkeypatch.setattr(module, "STARVING_SHARE", -1.0)
     loader._source.counted["staged"] = 24
     assert "50% of boxes were copied" in loader.report().hint
-    loader._source._gather = None
+    loader._source._gather = CudaGatherer(CPU)
     assert "Triton is missing" in loader.report().hint
     assert create_training_dataloader(shelf, patch_size=PATCH).report().device is None
 

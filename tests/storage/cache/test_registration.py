@@ -70,13 +70,13 @@ def test_a_volume_is_registered_once_it_is_complete_and_not_a_page_more(volumes)
     image = volume._image
     assert volume.complete_image() is None
     resident = tile_cache.cache_use().resident_bytes
-    assert not held.add(image)
+    assert not held.add(image, 1)
     assert driver.calls == []
     assert tile_cache.cache_use().resident_bytes == resident  # looking allocates nothing
     assert volume.complete()
     assert volume.complete_image() is image
     resident = tile_cache.cache_use().resident_bytes
-    assert held.add(image)
+    assert held.add(image, 1)
     assert driver.live == {image.voxels.ctypes.data: image.region[1]}
     assert image.region[1] == -(-image.voxels.nbytes // PAGE) * PAGE
     assert tile_cache.cache_use().resident_bytes == resident
@@ -100,13 +100,14 @@ def test_registrations_are_bounded_shared_and_undone_in_reverse(volumes):
         volume.complete()
     images = [volume._image for volume in volumes]
     held = Registrations(driver, 3 * images[0].region[1])
-    assert [held.add(image) for image in images] == [True, True, True, False]
-    assert held.add(images[0])  # a second loader
-    held.drop(images[0])
+    assert [held.add(image, 1) for image in images] == [True, True, True, False]
+    assert held.add(images[0], 2)  # a second loader
+    held.drop(images[0], 2)
+    held.drop(images[0], 2)  # ended already
     assert len(held) == 3
-    held.drop(images[0])
+    held.drop(images[0], 1)
     assert len(held) == 2
-    assert held.add(images[3])
+    assert held.add(images[3], 1)
     held.close()
     undone = [address for call, address in driver.calls if call == "unregister"]
     order = [images[0], images[3], images[2], images[1]]
@@ -118,7 +119,7 @@ def test_a_registered_volume_keeps_its_place_in_the_cache(volumes):
     volumes[0].complete()
     image, before = volumes[0]._image, forgotten()
     entry, held = image._entry, Registrations(Driver(), 1 << 30)
-    held.add(image)
+    held.add(image, 1)
     arena = image.arena
     del image
     volumes.clear()
@@ -136,9 +137,9 @@ def test_a_driver_that_refuses_is_asked_no_more(volumes, caplog):
     for volume in volumes:
         volume.complete()
     held = Registrations(driver, 1 << 30)
-    assert [held.add(volume._image) for volume in volumes] == [True, False, False, False]
+    assert [held.add(volume._image, 1) for volume in volumes] == [True, False, False, False]
     driver.left = 10
-    assert not held.add(volumes[1]._image)
+    assert not held.add(volumes[1]._image, 1)
     assert held.refused == "cudaHostRegister: out of memory"
     assert [r.getMessage() for r in caplog.records] == [
         "the decoded cache is copied to the device instead: cudaHostRegister: out of memory"
@@ -151,13 +152,13 @@ def test_a_forked_child_calls_no_driver(volumes):
     volumes[0].complete()
     held = registration.registrations(driver, 1 << 30)
     image = volumes[0]._image
-    assert held.add(image)
+    assert held.add(image, 1)
     calls = len(driver.calls)
     child = os.fork()
     if not child:
-        held.drop(image)
+        held.drop(image, 1)
         held.close()
-        quiet = not held.add(image) and len(driver.calls) == calls and held.nbytes == 0
+        quiet = not held.add(image, 1) and len(driver.calls) == calls and held.nbytes == 0
         os._exit(0 if quiet and registration.registered_bytes() == 0 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(held) == 1
@@ -179,7 +180,7 @@ held = registrations(Driver(), 1 << 30)
 data = np.arange(4096, dtype=np.int16).reshape(16, 16, 16)
 for i in range(2):
     volume = volume_tiles(write_volume({str(tmp_path)!r} + f"/{{i}}", data))
-    assert volume.complete() and held.add(volume.complete_image())
+    assert volume.complete() and held.add(volume.complete_image(), 1)
 """
     environment = os.environ | {"RADIOBJECT_CACHE": f"exit-{os.getpid()}"}
     out = subprocess.run(
