@@ -31,7 +31,7 @@ from radiobject.sampling.foreground import Uniform, place
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import check_patch_size, padding_of, patch_affines, uniform_starts
 from radiobject.sampling.philox import philox
-from radiobject.storage.read.reader import ReadRequest, read_batch
+from radiobject.storage.read.reader import ReadRequest, bring, read_batch
 
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 """Shape and type of each array of a batch."""
@@ -360,6 +360,14 @@ class StoredDataset(Dataset):
     def fill(self, plan: SamplePlan, arrays: Arrays) -> None:
         """Read the voxels of a batch into `arrays`, shaped as `layout` says."""
         read_batch(self.requests(plan, arrays))
+
+    def bring(self, plan: SamplePlan) -> bool:
+        """Decode what a batch needs into the cache that processes share; see `reader.bring`."""
+        nowhere = {
+            name: np.broadcast_to(np.zeros((), dtype), shape)
+            for name, (shape, dtype) in self.layout(plan).items()
+        }
+        return bring(self.requests(plan, nowhere))
 
     def requests(self, plan: SamplePlan, arrays: Arrays) -> list[ReadRequest]:
         """Return the reads that fill `arrays`."""

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from radiobject.exceptions import RadiObjectError
 from radiobject.geometry.box import Box
 from radiobject.storage.cache.arena import Arena
 from radiobject.storage.cache.registration import Registrations
 from radiobject.storage.cache.tile_cache import VolumeImage
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.read.open_volumes import forgotten, volume_tiles
+from radiobject.storage.read.open_volumes import complete, forgotten, volume_tiles
 from radiobject.storage.read.reader import read_into
 
 _log = logging.getLogger(__name__)
@@ -120,6 +119,26 @@ class Completer:
         self._thread: threading.Thread | None = None
         self._idle = threading.Condition()
         self._left = 0
+        self._by_workers = False
+
+    def begin_pass(self, *, by_workers: bool) -> None:
+        """Ask again for what is not complete; let `take` hand it out, instead of the thread."""
+        self._asked.clear()
+        self._by_workers = by_workers
+        if not by_workers and self._left:
+            self._start()
+
+    def take(self) -> VolumeLocator | None:
+        """Return a volume for another process to complete, None where none is wanted.
+
+        Nobody is told when it has: the volume is looked at again when its voxels are needed.
+        """
+        try:
+            locator = self._wanted.get_nowait()
+        except Empty:
+            return None
+        self._done()
+        return locator
 
     def want(self, locator: VolumeLocator) -> None:
         """Ask for a volume, once."""
@@ -129,6 +148,10 @@ class Completer:
         with self._idle:
             self._left += 1
         self._wanted.put(locator)
+        if not self._by_workers:
+            self._start()
+
+    def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(
                 target=_complete, args=(self._wanted, weakref.ref(self)), daemon=True,
@@ -150,14 +173,7 @@ class Completer:
 
 def _complete(wanted: SimpleQueue[VolumeLocator | None], completer: weakref.ref[Completer]) -> None:
     while (locator := wanted.get()) is not None:
-        try:
-            volume = volume_tiles(locator)
-            if volume is not None:
-                volume.complete()
-        except (RadiObjectError, OSError):
-            pass  # whoever needs the voxels reads them, and is told
-        except Exception as error:  # noqa: BLE001 - the other volumes are to be completed
-            _log.warning("%s is not completed in the cache: %r", locator.label, error)
+        complete(locator)
         owner = completer()
         if owner is None:
             return

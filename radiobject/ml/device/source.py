@@ -37,6 +37,7 @@ from radiobject.ml.device.queue import CudaQueue, NoQueue, Queue
 from radiobject.storage.cache.registration import Registrations, registrations
 from radiobject.storage.cache.tile_cache import budget_bytes, shared_arena
 from radiobject.storage.io import stats
+from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import read_batch
 from radiobject.storage.read.thread_pool import one_thread
 
@@ -100,6 +101,8 @@ class DeviceReport:
         Memory of the device, and of the cache, that whole volumes take.
     slower : str or None
         Why nothing was gathered, where that is so.
+    filled : int
+        Samples whose tiles worker processes had brought into the cache.
     """
 
     device: str
@@ -110,6 +113,7 @@ class DeviceReport:
     resident_bytes: int
     registered_bytes: int
     slower: str | None
+    filled: int = 0
 
     @property
     def staged_share(self) -> float:
@@ -191,8 +195,7 @@ class DeviceSource:
         """Return the batch of a plan, and its mark."""
         layout = self._dataset.layout(plan)
         with self._lock, self._queue.running():
-            if self._homes.are_stale():
-                self._forget_places()
+            self._look_again_if_stale()
             voxels = {
                 field.name: torch.empty(
                     layout[field.name][0], dtype=getattr(torch, field.delivered), device=self.device
@@ -255,6 +258,27 @@ class DeviceSource:
         with self._room_for(sum(math.prod(shape) * t.itemsize for shape, t in layout.values())):
             return self._made(plan)
 
+    def begin_pass(self, *, by_workers: bool = False) -> None:
+        """Count anew; volumes are completed by workers, or by a thread."""
+        self.counted.clear()
+        self._homes.completer.begin_pass(by_workers=by_workers)
+
+    def has(self, plan: SamplePlan) -> bool:
+        """Return whether the device reads all of a batch by itself."""
+        if self._gather.slower is not None:
+            return False
+        with self._lock:
+            self._look_again_if_stale()
+            return all(
+                (channel.find(plan.volume, self._homes.find) >= 0).all()
+                for places in self._places.values()
+                for channel in places
+            )
+
+    def wanted_whole(self) -> VolumeLocator | None:
+        """Return a volume that the device could read if it were complete in the cache."""
+        return self._homes.completer.take()
+
     def settle(self) -> bool:
         """Wait until the cache has completed what was asked of it; for tests and measurements."""
         return self._homes.completer.wait()
@@ -270,6 +294,7 @@ class DeviceSource:
             self.resident_bytes,
             self.registered_bytes,
             self._slower(),
+            self.counted["filled"],
         )
 
     def _make_room(self) -> None:
@@ -301,6 +326,10 @@ class DeviceSource:
                 f"{why} -- a batch of {nbytes / (1 << 20):.0f} MiB has no room on {self.device}: "
                 "choose a smaller batch_size or patch_size, or leave device out"
             ) from None
+
+    def _look_again_if_stale(self) -> None:
+        if self._homes.are_stale():
+            self._forget_places()
 
     def _forget_places(self) -> None:
         for places in self._places.values():

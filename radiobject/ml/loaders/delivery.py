@@ -17,6 +17,8 @@ from radiobject.ml.loaders.buffers import aligned, layout_bytes, split_views
 from radiobject.ml.loaders.ring import SharedRing
 from radiobject.storage.cache.tile_cache import inherit, inheritance
 from radiobject.storage.io import stats
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.open_volumes import complete
 from radiobject.system.common_memory import CommonMemory
 
 Collate = Callable[[list[Any]], Any]
@@ -95,12 +97,14 @@ class Delivery:
 
     `batch` is None where the slot holds the voxels as the dataset lays them out; else it is the
     collated batch, with `Placed` for each tensor that lies in the slot. The ticket says which
-    request it answers.
+    request it answers. `is_cached` tells that all that the batch needs lies in the decoded cache,
+    and nothing in the slot.
     """
 
     ticket: Ticket
     batch: Any
     counted: dict[str, int]
+    is_cached: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,20 @@ class BatchRequest:
 
 
 @dataclass(frozen=True)
+class FillRequest(BatchRequest):
+    """Which tiles a worker is to decode into the cache, for another process to read there.
+
+    Where the cache has no room for them the worker reads the batch, as ever.
+    """
+
+    def execute(self, dataset: StoredDataset) -> Delivery:
+        """Fill the cache; called in the worker."""
+        if dataset.bring(self.plan):
+            return Delivery(self.ticket, None, _counts_since_last(), is_cached=True)
+        return super().execute(dataset)
+
+
+@dataclass(frozen=True)
 class DeliveryGroup:
     """What a worker sends back for a group of requests, in their order."""
 
@@ -139,18 +157,39 @@ class DeliveryGroup:
 
 @dataclass(frozen=True)
 class RequestGroup:
-    """Batches asked for in one message: sending one can cost more than reading a small batch."""
+    """Batches asked for in one message: sending one can cost more than reading a small batch.
+
+    After them the worker completes a volume in the cache, where one is given.
+    """
 
     requests: tuple[BatchRequest, ...]
+    whole: VolumeLocator | None = None
 
     def execute(self, dataset: StoredDataset) -> DeliveryGroup:
         """Read the batches; called in the worker."""
-        return DeliveryGroup(tuple(request.execute(dataset) for request in self.requests))
+        deliveries = tuple(request.execute(dataset) for request in self.requests)
+        if self.whole is not None:
+            complete(self.whole)
+        return DeliveryGroup(deliveries)
 
 
 def collate_or_send(fetched: Any) -> Any:
     """Collate samples; deliveries are sent as they are."""
     return fetched if isinstance(fetched, DeliveryGroup) else collate(fetched)
+
+
+def check_answer(delivery: Delivery, request: BatchRequest) -> None:
+    """Refuse what answers another request.
+
+    Raises
+    ------
+    StorageError
+    """
+    if delivery.ticket != request.ticket:
+        raise StorageError(
+            f"a worker delivered {delivery.ticket} where {request.ticket} was due; the batch is "
+            "not given out, because its voxels and ids would not belong together"
+        )
 
 
 def received(
@@ -181,11 +220,7 @@ def received(
     StorageError
         If the delivery answers another request: its voxels would get the ids of other samples.
     """
-    if delivery.ticket != request.ticket:
-        raise StorageError(
-            f"a worker delivered {delivery.ticket} where {request.ticket} was due; the batch is "
-            "not given out, because its voxels and ids would not belong together"
-        )
+    check_answer(delivery, request)
     slot = request.ticket.slot
     memory = ring.lease(slot) if slot is not None else torch.empty(0)
     if as_read:

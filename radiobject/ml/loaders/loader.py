@@ -22,13 +22,13 @@ from radiobject.ml.device.choice import chosen_device
 from radiobject.ml.device.driver import host_memory
 from radiobject.ml.device.source import DeviceSource, OnDevice
 from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
-from radiobject.ml.loaders.delivery import bytes_of, received
-from radiobject.ml.loaders.lookahead import LookAhead, Made, Part, Read
+from radiobject.ml.loaders.delivery import bytes_of, check_answer, received
+from radiobject.ml.loaders.lookahead import LookAhead, Made, Part, Read, one_ahead
 from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgress
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
 from radiobject.ml.loaders.samplers import EpochSampler, Run
-from radiobject.ml.loaders.workers import Workers
+from radiobject.ml.loaders.workers import Answer, Workers
 from radiobject.storage.io import stats
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ class VolumeLoader(DataLoader):
         Leave an incomplete last batch out.
     num_workers : int
         0 reads ahead in threads of this process, which is the fastest way unless a transform needs
-        the processor. Worker processes write into a shared ring of batches.
+        the processor. Worker processes write into a shared ring of batches; for a device that
+        gathers its batches they decode into the shared cache instead.
     collate_fn : callable, optional
         Makes a batch of a list of samples; `radiobject.ml.collate` by default.
     pin_memory : bool
@@ -236,8 +237,8 @@ class VolumeLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is settled before the first batch is asked for.
         self._meter, self._before = meter, _ = Meter(), stats.totals()
-        if self._source is not None:
-            self._source.counted.clear()
+        if (source := self._on_device()) is not None:
+            source.begin_pass(by_workers=self.num_workers > 0 and self._gathers() is not None)
         since = meter.begin()  # what starting takes is waited for, too
         run, plans = self._progress.begin()
         if self.num_workers == 0:
@@ -311,12 +312,36 @@ class VolumeLoader(DataLoader):
             if self.persistent_workers and (self._workers is None or not self._workers.is_busy):
                 self._workers = workers
         as_read = self._dataset.transform is None and self._collate is collate
-        for request, delivery in workers.run(plans):
+        source = self._on_device() if self._gathers() is not None else None
+        answers = workers.run(plans, source)
+        if source is not None:
+            yield from one_ahead(self._out_of_cache(answers, source, workers, meter))
+            return
+        for request, delivery in answers:
+            assert delivery is not None
             meter.count(delivery.counted)
             batch = received(delivery, request, self._dataset, workers.ring, as_read=as_read)
             if not as_read:
                 # What did not fit was sent by PyTorch's own means: the next pass has larger slots.
                 self._slot_bytes = max(self._slot_bytes, bytes_of(batch))
+            yield batch, [request.plan]
+
+    def _out_of_cache(
+        self, answers: Iterator[Answer], source: DeviceSource, workers: Workers, meter: Meter
+    ) -> Iterator[Made]:
+        """Yield batches that a device makes of what workers have decoded into the cache."""
+        for request, delivery in answers:
+            if delivery is not None:
+                meter.count(delivery.counted)
+            if delivery is None or delivery.is_cached:
+                if delivery is not None:
+                    check_answer(delivery, request)
+                    source.counted["filled"] += len(request.plan)
+                    if request.ticket.slot is not None:
+                        workers.ring.give_back(request.ticket.slot)
+                yield source.read(request.plan), [request.plan]
+                continue
+            batch = received(delivery, request, self._dataset, workers.ring, as_read=True)
             yield batch, [request.plan]
 
     def _new_workers(self) -> Workers:

@@ -103,6 +103,23 @@ class LookAhead:
         return self._collate(samples)
 
 
+def one_ahead(batches: Iterator[Made]) -> Iterator[Made]:
+    """Yield batches, each when the next has been started; an error in its own turn."""
+    last: Made | None = None
+    while True:
+        try:
+            made = next(batches, None)
+        except Exception:
+            if last is not None:
+                yield last
+            raise
+        if last is not None:
+            yield last
+        if made is None:
+            return
+        last = made
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A batch that was read, or one sample of it, where shapes differ."""

@@ -7,8 +7,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice, repeat
-from typing import Any
+from itertools import chain, repeat
+from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
 
@@ -19,17 +19,33 @@ from radiobject.ml.loaders.delivery import (
     BatchRequest,
     Collate,
     Delivery,
+    FillRequest,
     RequestGroup,
     Ticket,
     collate_or_send,
 )
 from radiobject.ml.loaders.ring import SharedRing
+from radiobject.storage.read.locator import VolumeLocator
 
 _SPARE_SLOTS = 8
+_LOOKED_AT = 32
+"""Batches at most that are looked at for a message, where only some need a worker."""
 
 _run_numbers = itertools.count()
 
-Answer = tuple[BatchRequest, Delivery]
+Answer = tuple[BatchRequest, Delivery | None]
+
+
+class Filled(Protocol):
+    """Who reads batches out of the cache: `radiobject.ml.device.source.DeviceSource`."""
+
+    def has(self, plan: SamplePlan) -> bool:
+        """Return whether a batch needs nothing of a worker."""
+        ...
+
+    def wanted_whole(self) -> VolumeLocator | None:
+        """Return a volume that is to be completed in the cache."""
+        ...
 
 
 class Workers:
@@ -97,15 +113,18 @@ class Workers:
         """The processes that wait for the next pass."""
         return list(getattr(self._loader._iterator, "_workers", []))
 
-    def run(self, plans: Iterator[SamplePlan]) -> Iterator[Answer]:
+    def run(self, plans: Iterator[SamplePlan], filled: Filled | None = None) -> Iterator[Answer]:
         """Yield each batch's request and what was delivered for it.
+
+        With `filled` they decode into the cache, for batches that need it; what is delivered for
+        the others is None.
 
         After an error or an interrupt the processes are not used again: what they still deliver
         would answer requests that nobody remembers.
         """
         self._busy = True
         before = self._requests.run
-        run = self._requests.run = _Run(plans, self.ring, self._messages, self._together)
+        run = self._requests.run = _Run(plans, self.ring, self._messages, self._together, filled)
         deliveries: Any = None
         try:
             with _fork_is_safe_here():
@@ -113,9 +132,12 @@ class Workers:
             if before is not None:
                 # By now every request of a pass that was left early has been answered.
                 before.abandon()
+            yield from run.not_asked()
             for group in deliveries:
                 for delivery in group.deliveries:
                     yield run.in_flight.popleft(), delivery
+                    yield from run.not_asked()
+                yield from run.not_asked()
         except GeneratorExit:
             raise
         except BaseException:
@@ -149,29 +171,59 @@ class _Run:
         batch is not to wait for others.
     together : int
         Batches that a later message asks for.
+    filled : Filled, optional
+        For whom the cache is filled, instead of the ring.
     """
 
     def __init__(
-        self, plans: Iterator[SamplePlan], ring: SharedRing, messages: int, together: int
+        self,
+        plans: Iterator[SamplePlan],
+        ring: SharedRing,
+        messages: int,
+        together: int,
+        filled: Filled | None,
     ) -> None:
         self._number = next(_run_numbers)
         self._batches = itertools.count()
         self._plans = plans
         self._ring = ring
+        self._filled = filled
+        self._ended = False
         self.in_flight: deque[BatchRequest] = deque()
         self._sizes = chain(repeat(1, messages), repeat(together))
 
     def requests(self) -> Iterator[RequestGroup]:
         """Yield requests, each with a slot of its own where one is free."""
         for size in self._sizes:
-            group = tuple(
-                BatchRequest(plan, Ticket(self._number, next(self._batches), self._ring.take()))
-                for plan in islice(self._plans, size)
-            )
-            if not group:
+            group = tuple(self._asked(size))
+            if not group and self._ended:
                 return
-            self.in_flight.extend(group)
-            yield RequestGroup(group)
+            whole = None if self._filled is None else self._filled.wanted_whole()
+            yield RequestGroup(group, whole)
+
+    def _asked(self, size: int) -> Iterator[BatchRequest]:
+        """Yield the next `size` requests that a worker has to answer, or fewer."""
+        for _ in range(size if self._filled is None else _LOOKED_AT):
+            plan = next(self._plans, None)
+            if plan is None:
+                self._ended = True
+                return
+            number = next(self._batches)
+            if self._filled is not None and self._filled.has(plan):
+                self.in_flight.append(BatchRequest(plan, Ticket(self._number, number, None)))
+                continue
+            kind = BatchRequest if self._filled is None else FillRequest
+            request = kind(plan, Ticket(self._number, number, self._ring.take()))
+            self.in_flight.append(request)
+            yield request
+            size -= 1
+            if not size:
+                return
+
+    def not_asked(self) -> Iterator[Answer]:
+        """Yield the batches whose turn it is and that no worker was asked for."""
+        while self.in_flight and self._filled and not isinstance(self.in_flight[0], FillRequest):
+            yield self.in_flight.popleft(), None
 
     def abandon(self) -> None:
         """Give back the slots of requests whose deliveries nobody will take."""

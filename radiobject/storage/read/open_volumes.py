@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from radiobject import process
 from radiobject.addresses import is_remote
-from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
+from radiobject.exceptions import (
+    IntegrityError,
+    RadiObjectError,
+    StorageError,
+    StoreNotFoundError,
+)
 from radiobject.storage.io import layout, libtiledb, remote, stats
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.volume_tiles import VolumeTiles
@@ -14,6 +20,8 @@ from radiobject.storage.tiles.fragment import UnsupportedArrayError
 from radiobject.storage.tiles.index_build import build_tile_index
 from radiobject.storage.tiles.tile_index import TileIndex
 from radiobject.storage.tiles.tile_source import pool
+
+_log = logging.getLogger(__name__)
 
 MAX_OPEN_VOLUMES = 4096
 
@@ -120,6 +128,21 @@ def _check_identity(locator: VolumeLocator) -> None:
             f"volume {locator.label} has the array of {found!r} at {locator.uri}: two folders were "
             "exchanged; restore them from a copy"
         )
+
+
+def complete(locator: VolumeLocator) -> None:
+    """Bring a whole volume into the cache, as far as it has room.
+
+    What is wrong with the volume is told to who reads it.
+    """
+    try:
+        volume = volume_tiles(locator)
+        if volume is not None:
+            volume.complete()
+    except (RadiObjectError, OSError):
+        pass
+    except Exception as error:  # noqa: BLE001 - the other volumes are to be completed
+        _log.warning("%s is not completed in the cache: %r", locator.label, error)
 
 
 def forget(uri: str) -> None:

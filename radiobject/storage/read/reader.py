@@ -28,6 +28,7 @@ __all__ = [
     "Padding",
     "ReadRequest",
     "Rescale",
+    "bring",
     "cache_use",
     "close_all",
     "forget",
@@ -115,6 +116,39 @@ def read_batch(requests: Sequence[ReadRequest]) -> None:
     stats.count(patches=len(requests), bytes_delivered=delivered, tiles_cached=tiles)
     if slow:
         _read_slow(slow)
+
+
+def bring(requests: Sequence[ReadRequest]) -> bool:
+    """Decode into the cache what boxes need, and deliver nothing.
+
+    Returns
+    -------
+    bool
+        Whether all of it is there now: reading the boxes, in any process, decodes nothing. False
+        where the cache has no room, or libtiledb has to read a volume.
+
+    Raises
+    ------
+    StorageError, IntegrityError, StoreNotFoundError
+        If a tile cannot be read or is not the one that was written.
+    """
+    for request in requests:
+        volume = volume_tiles(request.locator)
+        if volume is None or not all(volume.bring(box) for box in _sources(request)):
+            return False
+    return True
+
+
+def _sources(request: ReadRequest) -> Iterator[Box]:
+    """Yield the boxes of its volume that a request is made of; none may be empty."""
+    box, pad, shape = request.box, request.pad, request.locator.shape
+    if request.regrid is not None:
+        parts = [part.source for part in request.regrid.parts(box, pad)]
+    elif pad is None or pad.mode == "constant":
+        parts = [box.clip(shape)]
+    else:
+        parts = [padded_source(box, shape, pad.mode)[0]]
+    yield from (part for part in parts if part.size)
 
 
 def _check(request: ReadRequest) -> bool:

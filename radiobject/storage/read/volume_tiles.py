@@ -125,6 +125,31 @@ class VolumeTiles:
                 return False
         return image.is_complete()
 
+    def bring(self, box: Box) -> bool:
+        """Bring the tiles of a box into the cache; False if there is no room for them.
+
+        Afterwards reading the box decodes nothing.
+
+        Raises
+        ------
+        IntegrityError, StorageError
+            If a tile is not what was written or cannot be fetched.
+        """
+        image = self._image
+        if image is None:
+            return False
+        cover = tuple(
+            slice(a // e, (b - 1) // e + 1)
+            for a, b, e in zip(box.start, box.stop, self._extents, strict=True)
+        )
+        core = self._core(cover)
+        only_background = self._background is not None and self._constant[cover].all()
+        if only_background or image.ready[core].all():
+            return True
+        if not image.may_admit():
+            return False
+        return self._complete_cover(cover if image.is_roomy() else core, image)
+
     def read(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> None:
         """Read a box inside the volume that is not empty: what `begin` leaves to do, too."""
         run_tasks(self.begin(box, out, rescale))

@@ -20,7 +20,7 @@ from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.buffers import PrivateBuffers, Reclaimer
 from radiobject.storage.cache import registration, tile_cache
-from radiobject.storage.read import reader
+from radiobject.storage.read import open_volumes, reader
 from radiobject.storage.read.open_volumes import volume_tiles
 
 CPU = torch.device("cpu")
@@ -241,7 +241,7 @@ def test_one_volume_that_cannot_be_completed_holds_no_other_back(shelf, monkeypa
             raise MemoryError("no memory to decode it")
         return volume_tiles(locator)
 
-    monkeypatch.setattr(homes_module, "volume_tiles", volume_or_error)
+    monkeypatch.setattr(open_volumes, "volume_tiles", volume_or_error)
     completer = homes_module.Completer()
     for locator in there.values():
         completer.want(locator)
