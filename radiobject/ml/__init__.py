@@ -17,6 +17,7 @@ from radiobject.ml.loaders.factories import (
 )
 from radiobject.ml.loaders.loader import VolumeLoader
 from radiobject.ml.loaders.samplers import EpochSampler
+from radiobject.ml.normalisation import Normalization
 from radiobject.sampling.foreground import Foreground, PercentForeground, Uniform, Weighted
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = [
     "Foreground",
     "LabelSource",
     "LoadingMode",
+    "Normalization",
     "PercentForeground",
     "SegmentationDataset",
     "Uniform",

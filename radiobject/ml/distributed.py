@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from radiobject._types import LabelSource
+from radiobject.exceptions import ConfigurationError
 from radiobject.ml.datasets.base import Transform
 from radiobject.ml.datasets.source import VolumeSource
 from radiobject.ml.datasets.volumes import Collections
@@ -15,6 +16,7 @@ from radiobject.sampling.foreground import Placement
 __all__ = [
     "create_distributed_dataloader",
     "create_distributed_segmentation_dataloader",
+    "create_distributed_validation_dataloader",
     "set_epoch",
 ]
 
@@ -85,6 +87,46 @@ def create_distributed_segmentation_dataloader(
         image, mask, transform, foreground_sampling, resample_masks=resample_masks
     )
     return asked.shuffled(dataset, rank, world_size)
+
+
+def create_distributed_validation_dataloader(
+    collections: Collections,
+    rank: int,
+    world_size: int,
+    labels: LabelSource = None,
+    batch_size: int = 4,
+    patch_size: tuple[int, ...] | None = None,
+    num_workers: int = DEFAULT_WORKERS,
+    pin_memory: bool = True,
+    transform: Transform | None = None,
+    *,
+    mask: VolumeSource | None = None,
+    resample_masks: bool = False,
+    **options: Unpack[LoaderOptions],
+) -> VolumeLoader:
+    """Return one rank's share of a validation: the same patches at every pass, in order.
+
+    Together the ranks see every sample once: none is left out and none is repeated to make the
+    shares equal. So one rank may have a sample, and a batch, more than another, or none at all: sum
+    what you count over samples, and reduce over the ranks once, after the loop; a collective call
+    for each batch would wait for a rank that has no more.
+
+    Parameters
+    ----------
+    collections, rank, world_size
+        As in `create_distributed_dataloader`, as are the parameters not named here.
+    mask : VolumeCollection, optional
+        Labels that are cut with the images; see `SegmentationDataset`.
+    resample_masks : bool
+        Whether masks of another grid are put on that of their image.
+    """
+    asked = LoaderRequest(options, batch_size, num_workers, pin_memory, patch_size=patch_size)
+    if mask is None:
+        return asked.in_order(asked.volumes(collections, labels, transform), rank, world_size)
+    if labels is not None:
+        raise ConfigurationError("labels of volumes cannot be given together with a mask")
+    pairs = asked.pairs(collections, mask, transform, False, resample_masks=resample_masks)
+    return asked.in_order(pairs, rank, world_size)
 
 
 def set_epoch(loader: VolumeLoader, epoch: int) -> None:

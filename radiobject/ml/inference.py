@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 
+from radiobject.ml.datasets.base import Transform
 from radiobject.ml.datasets.volumes import Collections
+from radiobject.ml.normalisation import Normalizations
 from radiobject.ml.prediction import Output, predict_collection
 from radiobject.ml.sliding import Predictor, SlidingWindow
 from radiobject.volume_collection import VolumeCollection
@@ -26,6 +28,9 @@ def infer_collection(
     resume: bool = True,
     spool: str | Path | None = None,
     run_id: str = "",
+    select: int | str | None = None,
+    normalization: Normalizations | None = None,
+    transform: Transform | None = None,
 ) -> VolumeCollection:
     """Predict every volume by sliding window, and store the results with their geometry.
 
@@ -61,6 +66,13 @@ def infer_collection(
         Names the model. It stays with each finished volume, as do digests of the predictor's
         weights and of the input, the window and the output (columns ``prediction_...``), and none
         is taken for what was made from something else.
+    select : int or str, optional
+        Which prediction is stored, where the predictor returns a tuple, a list or a dict.
+    normalization : Normalization, or one for each channel, optional
+        As it was given to the loader that the model was trained with.
+    transform : callable, optional
+        Takes and returns the dict of a patch, as in a loader, after normalisation. It must keep the
+        patch's sides. Its settings stay with each volume, as those of the model do.
 
     Returns
     -------
@@ -73,7 +85,8 @@ def infer_collection(
         If something lies at `uri` and `resume` is False, or a volume there was predicted by
         another model, with another window or output, or from other voxels.
     ConfigurationError, ShapeError, AlignmentError
-        If the output is unknown, volumes have time, or channels do not pair.
+        If the output is unknown, volumes have time, channels do not pair, the transform changes a
+        patch's sides, or the predictor returns several predictions and `select` names none.
     """
     stored = predict_collection(
         collections,
@@ -86,5 +99,8 @@ def infer_collection(
         resume=resume,
         spool=spool,
         run_id=run_id,
+        select=select,
+        normalization=normalization,
+        transform=transform,
     )
     return VolumeCollection(stored)

@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError, StoreExistsError
+from radiobject.ml.datasets.base import Transform
 from radiobject.ml.datasets.pairing import scan_of
 from radiobject.ml.datasets.source import VolumeTable, as_sources
+from radiobject.ml.datasets.transforms import apply_seeded
 from radiobject.ml.datasets.volumes import Collections, aligned_tables
 from radiobject.ml.device.choice import predictor_device
+from radiobject.ml.normalisation import ChannelScales, Normalizations, channel_scales, described
 from radiobject.ml.provenance import Provenance, source_digest
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
+from radiobject.sampling.patches import patch_affines
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
 from radiobject.storage.records import NewVolume, write_new_volume
@@ -47,12 +52,17 @@ def predict_collection(
     resume: bool = True,
     spool: str | Path | None = None,
     run_id: str = "",
+    select: int | str | None = None,
+    normalization: Normalizations | None = None,
+    transform: Transform | None = None,
 ) -> str:
     """Predict every volume by sliding window into a collection, and return its address."""
     if isinstance(output, str) and output not in ("channels", "argmax"):
         raise ConfigurationError(f"output must be 'channels', 'argmax' or a function, got {output}")
     device = predictor_device(device)
-    tables = aligned_tables(as_sources(collections), geometry=True)
+    sources = as_sources(collections)
+    tables = aligned_tables(sources, geometry=True)
+    scales = channel_scales(normalization, sources, tables, np.dtype(np.float32))
     uri = layout.normalise_uri(uri)
     if object_kind(uri) is not None and not resume:
         raise StoreExistsError(f"something lies at {uri!r}; choose another, or resume=True")
@@ -60,7 +70,9 @@ def predict_collection(
     done = {} if target is None else _stored_rows(target)
     called = name or (target.name if target is not None else None) or layout.base_name(uri)
     folder = _spool_folder(spool, uri)
-    run = Provenance.of(predictor, window, output, run_id)
+    rule = "" if normalization is None else described(normalization)
+    run = Provenance.of(predictor, window, output, run_id, select, rule, transform)
+    patches = _Patches(select, scales, transform)
     jobs = []
     for row in range(len(tables[0])):
         obs_id = f"{tables[0].subject_ids[row]}_{called}{scan_of(tables[0], row)}"
@@ -68,7 +80,7 @@ def predict_collection(
         if obs_id in done:
             made_of.refuse_another(done[obs_id], obs_id, uri)
         else:
-            jobs.append(_Job(tables, row, obs_id, window, output, folder, made_of))
+            jobs.append(_Job(tables, row, obs_id, window, output, folder, made_of, patches))
             done[obs_id] = dict(made_of.columns())
     for job in jobs:
         voxels = job.run(predictor, device)
@@ -114,6 +126,50 @@ def _spool_folder(given: str | Path | None, uri: str) -> Path:
 
 
 @dataclass(frozen=True)
+class _Patches:
+    """What is done to patches before they are predicted, and what is taken of the answer."""
+
+    select: int | str | None
+    scales: ChannelScales | None
+    transform: Transform | None
+
+    def options(self, tables: list[VolumeTable], row: int) -> dict[str, Any]:
+        """Return the arguments of `predicted_slabs` for one volume."""
+        scales, transform = self.scales, self.transform
+        return {
+            "select": self.select,
+            "normalise": None if scales is None else partial(_normalise, scales, row),
+            "transform": None if transform is None else partial(_transform, transform, tables, row),
+        }
+
+
+def _normalise(scales: ChannelScales, row: int, voxels: NDArray[np.float32]) -> None:
+    scales.apply(voxels, np.full(len(voxels), row))
+
+
+def _transform(
+    transform: Transform,
+    tables: list[VolumeTable],
+    row: int,
+    patch: torch.Tensor,
+    start: tuple[int, int, int],
+) -> torch.Tensor:
+    """Return a patch put through a transform of samples, as a loader would."""
+    table = tables[0]
+    affine = patch_affines(table.affines[[row]], np.array([start]))[0]
+    sample = {
+        "image": patch,
+        "affine": torch.from_numpy(affine),
+        "obs_id": table.obs_ids[row],
+        "obs_subject_id": table.subject_ids[row],
+        "patch_start": start,
+    }
+    place = int(np.ravel_multi_index(np.maximum(start, 0), table.locators[row].shape))
+    made = apply_seeded(transform, sample, (0, 0, place))["image"]
+    return torch.as_tensor(made).as_subclass(torch.Tensor)
+
+
+@dataclass(frozen=True)
 class _Job:
     """The prediction of one volume, in a file that survives an interruption."""
 
@@ -124,6 +180,7 @@ class _Job:
     output: Output
     folder: Path
     made_of: Provenance
+    patches: _Patches
 
     @property
     def _path(self) -> Path:
@@ -137,7 +194,14 @@ class _Job:
         state = self._state()
         voxels = None if state is None else self._map(state["shape"], state["dtype"], "r+")
         planes = 0 if state is None else int(state["planes"])
-        slabs = predicted_slabs(channels, predictor, self.window, device=device, first_plane=planes)
+        slabs = predicted_slabs(
+            channels,
+            predictor,
+            self.window,
+            device=device,
+            first_plane=planes,
+            **self.patches.options(self.tables, self.row),
+        )
         for first, slab in slabs if planes < shape[0] else ():
             made = _made(slab, self.output)
             if voxels is None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from radiobject.exceptions import StoreExistsError
@@ -35,6 +37,10 @@ class Provenance:
         How volumes are cut, and what is stored of the predictor's answer.
     source : str
         Digest of the input volumes.
+    normalization : str
+        The numbers or the rule by which they are normalised.
+    transform : str
+        Digest of what patches are put through.
     """
 
     run_id: str
@@ -42,6 +48,8 @@ class Provenance:
     window: str
     output: str
     source: str
+    normalization: str = ""
+    transform: str = ""
 
     @classmethod
     def of(
@@ -50,10 +58,17 @@ class Provenance:
         window: SlidingWindow,
         output: str | Callable[..., Any],
         run_id: str,
+        select: int | str | None = None,
+        normalization: str = "",
+        transform: Callable[..., Any] | None = None,
     ) -> Provenance:
         """Return what a run has in common for all its volumes."""
         stored = output if isinstance(output, str) else f"function {model_digest(output)}"
-        return cls(run_id, model_digest(predictor), json.dumps(asdict(window)), stored, "")
+        if select is not None:
+            stored += f" of prediction {select!r}"
+        cut = json.dumps(asdict(window))
+        seen = "" if transform is None else settings_digest(transform)
+        return cls(run_id, model_digest(predictor), cut, stored, "", normalization, seen)
 
     def columns(self) -> dict[str, str]:
         """Return the columns that keep it with a finished volume."""
@@ -75,7 +90,9 @@ class Provenance:
             With what differs.
         """
         wanted = self.columns()
-        other = {name: row.get(name) for name in wanted if row.get(name) != wanted[name]}
+        # Predictions made before there was a column had nothing to say in it.
+        found = {name: row.get(name) or "" for name in wanted}
+        other = {name: found[name] for name in wanted if found[name] != wanted[name]}
         if other:
             told = "; ".join(
                 f"{name.removeprefix(_PREFIX)} was {other[name]!r}, is {wanted[name]!r}"
@@ -144,3 +161,71 @@ def _parts(value: Any, seen: set[int]) -> Iterator[torch.nn.Module | CodeType]:
         held = function.__globals__.get(name)
         if isinstance(held, torch.nn.Module):
             yield from _parts(held, seen)
+
+
+_RANDOM_STATES = (np.random.RandomState, np.random.Generator, random.Random, torch.Generator)
+
+
+def settings_digest(value: Any) -> str:
+    """Return what identifies a transform: its code, and every value that it was made with.
+
+    Random states do not count: what is drawn for a patch is settled by its place.
+    """
+    digest = hashlib.sha256()
+    for part in _told(value, set()):
+        digest.update(part)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _told(value: Any, seen: set[int]) -> Iterator[bytes]:
+    """Yield all that a value consists of, in a settled order."""
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        yield f"{type(value).__name__} {value!r};".encode()
+        return
+    if id(value) in seen or isinstance(value, _RANDOM_STATES):
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().contiguous()
+        yield f"{value.dtype} {tuple(value.shape)} ".encode()
+        yield value.reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, np.ndarray | np.generic):
+        yield f"{value.dtype} {value.shape} ".encode()
+        yield value.tobytes()
+    elif isinstance(value, CodeType):
+        yield value.co_code
+        yield from _told([*value.co_consts, *value.co_names], seen)
+    elif isinstance(value, Mapping):
+        yield b"{"
+        for key, held in sorted(value.items(), key=lambda item: repr(item[0])):
+            yield from _told(key, seen)
+            yield from _told(held, seen)
+    elif isinstance(value, list | tuple):
+        yield b"["
+        for held in value:
+            yield from _told(held, seen)
+    elif isinstance(value, set | frozenset):
+        yield repr(sorted(map(repr, value))).encode()
+    elif isinstance(value, type | ModuleType):
+        yield f"{getattr(value, '__module__', '')}.{value.__name__};".encode()
+    else:
+        yield from _told_of_object(value, seen)
+
+
+def _told_of_object(value: Any, seen: set[int]) -> Iterator[bytes]:
+    kind = type(value)
+    yield f"{kind.__module__}.{kind.__qualname__} {getattr(value, '__qualname__', '')}(".encode()
+    if isinstance(value, functools.partial):
+        yield from _told([value.func, value.args, value.keywords], seen)
+    for name in ("__self__", "__func__", "__code__", "__defaults__", "__kwdefaults__"):
+        held = getattr(value, name, None)
+        if held is not None and not isinstance(held, ModuleType):
+            yield from _told(held, seen)
+    for cell in getattr(value, "__closure__", None) or ():
+        try:
+            yield from _told(cell.cell_contents, seen)
+        except ValueError:  # a name that has no value yet
+            continue
+    for name in getattr(value, "__slots__", ()):
+        yield from _told(getattr(value, name, None), seen)
+    yield from _told(getattr(value, "__dict__", None), seen)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,8 @@ from radiobject.sampling.patches import check_patch_size, grid_starts
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import ReadRequest, read_batch
 
-Predictor = Callable[[torch.Tensor], torch.Tensor]
+Predictor = Callable[[torch.Tensor], Any]
+PatchTransform = Callable[[torch.Tensor, tuple[int, int, int]], torch.Tensor]
 Slab = tuple[int, NDArray[np.float32]]
 
 
@@ -67,6 +69,9 @@ def predicted_slabs(
     *,
     device: torch.device | str = "cpu",
     first_plane: int = 0,
+    select: int | str | None = None,
+    normalise: Callable[[NDArray[np.float32]], None] | None = None,
+    transform: PatchTransform | None = None,
 ) -> Iterator[Slab]:
     """Yield the blended prediction of a volume as slabs along its first axis.
 
@@ -78,12 +83,18 @@ def predicted_slabs(
     channels : sequence of VolumeLocator
         The input's channels, all of one shape (X, Y, Z).
     predictor : callable
-        Takes (B, C, px, py, pz) float32, returns (B, K, px, py, pz).
+        Takes (B, C, px, py, pz) float32, returns (B, K, px, py, pz), or several of them.
     window : SlidingWindow
     device : torch.device
         Where the predictor is.
     first_plane : int
         Planes before it are not yielded, and patches that only they need are not predicted.
+    select : int or str, optional
+        Which of several predictions, where the predictor returns a tuple, a list or a dict.
+    normalise : callable, optional
+        Changes patches (B, C, px, py, pz) in place as soon as they are read.
+    transform : callable, optional
+        Takes a patch (C, px, py, pz) and its first voxel, returns another of the same sides.
 
     Yields
     ------
@@ -107,13 +118,50 @@ def predicted_slabs(
     size = 4 * window.batch_size * len(channels) * math.prod(window.patch_size)
     pinned = torch.device(device).type == "cuda"
     buffers = PrivateBuffers(size, 2, host=host_memory() if pinned else None)
-    for batch, voxels in _read_ahead(channels, starts, window, buffers):
+    for batch, voxels in _read_ahead(channels, starts, window, buffers, normalise):
         if blend.base is None or batch[0, 0] > blend.base:
             yield from blend.complete_to(int(batch[0, 0]), first_plane)
+        if transform is not None:
+            voxels = _transformed(transform, voxels, batch)
         with torch.no_grad():
             predicted = predictor(voxels.to(device, non_blocking=True))
-        blend.add(batch, _checked(predicted, tuple(voxels.shape)))
+        blend.add(batch, _checked(_selected(predicted, select), tuple(voxels.shape)))
     yield from blend.complete_to(shape[0], first_plane)
+
+
+def _transformed(
+    transform: PatchTransform, voxels: torch.Tensor, starts: NDArray[np.int64]
+) -> torch.Tensor:
+    made = [
+        transform(patch, (int(x), int(y), int(z)))
+        for patch, (x, y, z) in zip(voxels, starts, strict=True)
+    ]
+    sides = {tuple(patch.shape[1:]) for patch in made}
+    if sides != {tuple(voxels.shape[2:])}:
+        raise ShapeError(
+            f"the transform must keep the sides {tuple(voxels.shape[2:])} of a patch, got "
+            f"{sorted(sides)}: leave out what crops, pads or resamples"
+        )
+    return torch.stack(made).to(torch.float32)
+
+
+def _selected(predicted: Any, select: int | str | None) -> torch.Tensor:
+    """Return the prediction that was asked for."""
+    if isinstance(predicted, torch.Tensor):
+        if select is not None:
+            raise ConfigurationError(
+                f"select={select!r} chooses among several predictions, and the predictor returned "
+                "one: leave it out"
+            )
+        return predicted
+    several = isinstance(predicted, Mapping | tuple | list)
+    names = list(predicted) if isinstance(predicted, Mapping) else range(len(predicted or ()))
+    if several and select in names:
+        return predicted[select]
+    raise ConfigurationError(
+        f"the predictor returned a {type(predicted).__name__}"
+        + (f" of {list(names)}, and select is {select!r}: choose one of them" if several else "")
+    )
 
 
 def _checked(predicted: torch.Tensor, given: tuple[int, ...]) -> NDArray[np.float32]:
@@ -130,17 +178,19 @@ def _read_ahead(
     starts: NDArray[np.int64],
     window: SlidingWindow,
     buffers: PrivateBuffers,
+    normalise: Callable[[NDArray[np.float32]], None] | None,
 ) -> Iterator[tuple[NDArray[np.int64], torch.Tensor]]:
     """Yield patches of one first plane at a time, in batches; the next batch is being read."""
     rows = [starts[starts[:, 0] == x] for x in np.unique(starts[:, 0])]
     size = window.batch_size
     batches = [row[i : i + size] for row in rows for i in range(0, len(row), size)]
     with process.new_threads("windows", 1) as pool:
-        coming = pool.submit(_read, channels, batches[0], window, buffers) if batches else None
+        what = (window, buffers, normalise)
+        coming = pool.submit(_read, channels, batches[0], *what) if batches else None
         for number, batch in enumerate(batches):
             voxels = coming.result()  # type: ignore[union-attr]
             if number + 1 < len(batches):
-                coming = pool.submit(_read, channels, batches[number + 1], window, buffers)
+                coming = pool.submit(_read, channels, batches[number + 1], *what)
             yield batch, voxels
 
 
@@ -149,6 +199,7 @@ def _read(
     starts: NDArray[np.int64],
     window: SlidingWindow,
     buffers: PrivateBuffers,
+    normalise: Callable[[NDArray[np.float32]], None] | None,
 ) -> torch.Tensor:
     shape = (len(starts), len(channels), *window.patch_size)
     made = buffers.batch({"voxels": (shape, np.dtype(np.float32))})["voxels"]
@@ -167,6 +218,8 @@ def _read(
             for c, locator in enumerate(channels)
         ]
     )
+    if normalise is not None:
+        normalise(voxels)
     return made
 
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from radiobject.exceptions import ConfigurationError
 from radiobject.ml import create_training_dataloader
 from radiobject.ml.distributed import (
     create_distributed_dataloader,
     create_distributed_segmentation_dataloader,
+    create_distributed_validation_dataloader,
     set_epoch,
 )
 
@@ -135,3 +137,23 @@ def test_two_processes_train_and_one_goes_on(shelf, tmp_path, workers):
     rest = [(1, *s) for b in alone for s in starts(b)]
     assert rest == whole[8:]
     assert {s for s in samples[0] | samples[1] if s[0] == 1} == set(whole[:8])
+
+
+@pytest.mark.filterwarnings("ignore:.* delivers nothing")
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_sharded_validation_counts_every_sample_once(pair, masked):
+    image, mask = pair
+    more = {"mask": mask} if masked else {"labels": {s: i for i, s in enumerate(image.subject_ids)}}
+    for world in (1, 2, 3, 7):
+        seen = []
+        for rank in range(world):
+            loader = create_distributed_validation_dataloader(
+                image, rank, world, batch_size=2, patch_size=(8, 8, 8), num_workers=0, **more
+            )
+            passes = [[i for batch in loader for i in batch["obs_id"]] for _ in range(2)]
+            assert passes[0] == passes[1]
+            assert len(list(loader)) == len(loader)
+            seen += passes[0]
+        assert sorted(seen) == sorted(image.obs_ids)
+    with pytest.raises(ConfigurationError, match="together with a mask"):
+        create_distributed_validation_dataloader(image, 0, 1, labels={}, mask=mask)

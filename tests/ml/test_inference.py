@@ -1,3 +1,4 @@
+import json
 import threading
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from ml_shelf import affine_of, coordinates, make_shelf, store
 
 from radiobject.exceptions import ConfigurationError, ShapeError, StoreExistsError
+from radiobject.ml import Normalization
 from radiobject.ml.inference import infer_collection
 from radiobject.ml.sliding import SlidingWindow, predicted_slabs
 
@@ -261,3 +263,71 @@ def test_a_half_made_prediction_of_another_model_is_not_gone_on_with(mixed, tmp_
         infer_collection(one, breaks, uri, window, spool=tmp_path / "spool", run_id="a")
     found = infer_collection(one, constant(2), uri, window, spool=tmp_path / "spool", run_id="b")
     assert (found.iloc[0].to_numpy() == 2).all()
+
+
+def test_patches_are_normalised_and_transformed_as_in_a_loader(mixed, tmp_path):
+    window = SlidingWindow((16, 16, 16), 0.0)
+    rule = Normalization(mean=5e5, std=2e5, low=1e4, high=9e5)
+
+    def shifted(sample):
+        assert sample["obs_id"] in mixed.obs_ids
+        assert torch.equal(sample["affine"][:3, :3], torch.from_numpy(affine_of(0)[:3, :3]))
+        return {**sample, "image": sample["image"] * 2 + 1}
+
+    found = infer_collection(
+        mixed, lambda x: x, str(tmp_path / "p"), window, normalization=rule, transform=shifted
+    )
+    for row, volume in enumerate(found):
+        plain = coordinates(row, volume.shape, np.float32)
+        want = (np.clip(plain, np.float32(1e4), np.float32(9e5)) - np.float32(5e5)) / 2e5
+        assert np.allclose(volume.to_numpy(), want * 2 + 1, rtol=1e-6)
+    rows = found.to_obs()
+    assert json.loads(rows["prediction_normalization"][0]) == rule.to_dict()
+    with pytest.raises(StoreExistsError, match="normalization was"):
+        infer_collection(mixed, lambda x: x, found.uri, window, transform=shifted)
+
+
+def test_a_monai_transform_keeps_its_numbers_with_the_prediction(mixed, tmp_path):
+    transforms = pytest.importorskip("monai.transforms")
+
+    def scaled(top):
+        return transforms.Compose([transforms.ScaleIntensityRanged(["image"], 0, top, 0, 1)])
+
+    one, window, uri = mixed.pick([0]), SlidingWindow((16, 16, 16)), str(tmp_path / "p")
+    found = infer_collection(one, lambda x: x, uri, window, transform=scaled(1e5))
+    plain = coordinates(0, found.iloc[0].shape, np.float32)
+    assert np.allclose(found.iloc[0].to_numpy(), plain / 1e5, rtol=1e-5)
+    infer_collection(one, lambda x: x, uri, window, transform=scaled(1e5))
+    with pytest.raises(StoreExistsError, match="transform was"):
+        infer_collection(one, lambda x: x, uri, window, transform=scaled(2e5))
+
+
+def test_a_transform_that_moves_voxels_is_refused(mixed, tmp_path):
+    with pytest.raises(ShapeError, match="must keep the sides"):
+        infer_collection(
+            mixed,
+            lambda x: x,
+            str(tmp_path / "p"),
+            SlidingWindow((16, 16, 16)),
+            transform=lambda sample: {**sample, "image": sample["image"][:, 1:]},
+        )
+
+
+@pytest.mark.parametrize(
+    ("several", "select"),
+    [(lambda x: (x + 1, x), 1), (lambda x: {"aux": x + 1, "main": x}, "main")],
+)
+def test_one_of_several_predictions_is_stored(mixed, tmp_path, several, select):
+    window, uri = SlidingWindow((16, 16, 16)), str(tmp_path / "p")
+    one = mixed.pick([0])
+    for wrong in (None, "other", 2):
+        with pytest.raises(ConfigurationError, match="choose one of them"):
+            infer_collection(one, several, uri, window, select=wrong)
+    with pytest.raises(ConfigurationError, match="returned one"):
+        infer_collection(one, lambda x: x, uri, window, select=0)
+    found = infer_collection(one, several, uri, window, select=select)
+    plain = coordinates(0, found.iloc[0].shape, np.float32)
+    assert np.allclose(found.iloc[0].to_numpy(), plain)
+    other = {1: 0, "main": "aux"}[select]
+    with pytest.raises(StoreExistsError, match="output was"):
+        infer_collection(one, several, uri, window, select=other)

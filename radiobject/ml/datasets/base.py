@@ -27,6 +27,7 @@ from radiobject.ml.datasets.fields import Arrays, Field, read_requests
 from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan, refuse_negative
 from radiobject.ml.datasets.transforms import apply_seeded
+from radiobject.ml.normalisation import ChannelScales
 from radiobject.sampling.foreground import Uniform, place
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import check_patch_size, padding_of, patch_affines, uniform_starts
@@ -59,6 +60,8 @@ class StoredDataset(Dataset):
         Its random numbers are a function of (seed, epoch, index) as well.
     summaries : sequence of LabelSummary, length of the volumes, optional
         What placement by label needs.
+    scales : ChannelScales, optional
+        How the image is normalised.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class StoredDataset(Dataset):
         labels: torch.Tensor | list | None = None,
         transform: Transform | None = None,
         summaries: Sequence[LabelSummary] | None = None,
+        scales: ChannelScales | None = None,
     ) -> None:
         if transform is not None and not callable(transform):
             raise ConfigurationError(f"transform must be callable, got {transform!r}")
@@ -78,6 +82,7 @@ class StoredDataset(Dataset):
         self._settings = TravellingSettings(by_children_only=True)
         self._labels = labels
         self._summaries = summaries
+        self.scales = scales
         self._table = self.fields[0].channels[0]
         self._slice_axis: int | None = None
         self.views = slices.views_of(self._table, config)
@@ -172,9 +177,7 @@ class StoredDataset(Dataset):
     @property
     def is_remote(self) -> bool:
         """Whether voxels come from an object store."""
-        return any(
-            is_remote(channel.locators[0].uri) for f in self.fields for channel in f.channels
-        )
+        return any(is_remote(c.locators[0].uri) for f in self.fields for c in f.channels)
 
     @property
     def is_uniform(self) -> bool:
@@ -201,6 +204,7 @@ class StoredDataset(Dataset):
                 digest.update(np.ascontiguousarray(channel.shapes).tobytes())
                 for regrid in channel.regrids or ():
                     digest.update(b"" if regrid is None else regrid.matrix.tobytes())
+        digest.update(b"" if self.scales is None else self.scales.numbers.tobytes())
         return digest.hexdigest()
 
     def volumes_of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -217,8 +221,7 @@ class StoredDataset(Dataset):
         return self._draws.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of what comes next: of samples asked for by number, in this process and
-        in every worker, and of the samplers and loaders over this data set."""
+        """Choose the epoch of what comes next, in every worker, sampler and loader over this."""
         self.choose_epoch(epoch)
         for follower in list(self._followers):
             follower.follow(int(epoch))
@@ -360,6 +363,8 @@ class StoredDataset(Dataset):
     def fill(self, plan: SamplePlan, arrays: Arrays) -> None:
         """Read the voxels of a batch into `arrays`, shaped as `layout` says."""
         read_batch(self.requests(plan, arrays))
+        if self.scales is not None:
+            self.scales.apply(arrays["image"], plan.volume)
 
     def bring(self, plan: SamplePlan) -> bool:
         """Decode what a batch needs into the cache that processes share; see `reader.bring`."""
@@ -439,9 +444,9 @@ class StoredDataset(Dataset):
         narrow = [f.name for f in self.fields if f.narrow]
         if narrow:
             return SampleList([with_narrowed(s, narrow) for part in parts for s in part], None)
-        return (
-            parts[0] if len(parts) == 1 else SampleList([s for part in parts for s in part], None)
-        )
+        if len(parts) == 1:
+            return parts[0]
+        return SampleList([sample for part in parts for sample in part], None)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
@@ -457,13 +462,11 @@ class StoredDataset(Dataset):
     def __getitems__(self, indices: Any) -> Any:
         """Read several samples into one buffer.
 
-        Given a list of indices it returns the list of samples, views of that buffer, for any
-        collate function. The loaders of this package pass a request instead, which knows its own
-        buffer.
+        Given indices it returns the list of samples, views of that buffer, for any collate
+        function. Our loaders pass a request instead, which knows its own buffer.
         """
         if hasattr(indices, "execute"):
             return indices.execute(self)
         if not self.is_uniform:
             return [self[i] for i in indices]
-        samples = self.samples(self.asked(indices))
-        return monai_compat.as_asked(samples)
+        return monai_compat.as_asked(self.samples(self.asked(indices)))

@@ -21,6 +21,7 @@ from radiobject.ml.datasets.pairing import (
     seen_in_grid_of,
 )
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable, as_sources, read_table
+from radiobject.ml.normalisation import Normalizations, channel_scales
 from radiobject.sampling.foreground import Foreground, Placement, Uniform, check_classes
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.regrid_labels import regridded_summary
@@ -47,6 +48,8 @@ class VolumeCollectionDataset(StoredDataset):
         Whether channels of different geometry are refused.
     across_splits : bool
         Whether the volumes may belong to several parts of a stored split.
+    normalization : Normalization, or one for each channel, optional
+        How intensities are normalised; see `radiobject.ml.normalisation`.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class VolumeCollectionDataset(StoredDataset):
         *,
         check_geometry: bool = True,
         across_splits: bool = False,
+        normalization: Normalizations | None = None,
     ) -> None:
         config = config if config is not None else DatasetConfig()
         if not isinstance(config.placement, Uniform):
@@ -86,11 +90,13 @@ class VolumeCollectionDataset(StoredDataset):
         channels = aligned_tables(sources, geometry=check_geometry)
         self.collection_names = list(sources)
         first = next(iter(sources.values()))
+        image = _image_field(channels, config)
         super().__init__(
-            [_image_field(channels, config)],
+            [image],
             config,
             labels=label_values(load_labels(first, labels), channels[0].obs_ids),
             transform=transform,
+            scales=channel_scales(normalization, sources, channels, image.dtype),
         )
 
     @property
@@ -113,7 +119,7 @@ class SegmentationDataset(StoredDataset):
         True places every patch around a labelled voxel, a number that share of them, the classes
         alike; a rule of `radiobject.sampling.foreground` is taken as it is. No mask is read for it:
         positions come from the label index, which is built and stored on first use.
-    check_geometry, across_splits
+    check_geometry, across_splits, normalization
         As in `VolumeCollectionDataset`.
     resample_masks : bool
         Whether a mask of another grid is resampled into its image's, by nearest neighbour and the
@@ -144,6 +150,7 @@ class SegmentationDataset(StoredDataset):
         check_geometry: bool = True,
         across_splits: bool = False,
         resample_masks: bool = False,
+        normalization: Normalizations | None = None,
     ) -> None:
         config = _with_placement(config or DatasetConfig(), foreground_sampling)
         sources = as_sources(image)
@@ -157,14 +164,16 @@ class SegmentationDataset(StoredDataset):
             resample=resample_masks,
         )
         stored = np.result_type(*{loc.numpy_dtype for loc in masks.locators})
+        seen = _image_field(channels, config)
         super().__init__(
             [
-                _image_field(channels, config),
+                seen,
                 Field("mask", (masks,), stored, _padding(config, "mask_pad_value", stored)),
             ],
             config,
             transform=transform,
             summaries=_summaries(labelled, masks, config),
+            scales=channel_scales(normalization, sources, channels, seen.dtype),
         )
 
 

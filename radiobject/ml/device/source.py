@@ -209,6 +209,8 @@ class DeviceSource:
         if any(rows.size for rows in missing.values()):
             self._stage(plan, layout, missing, voxels)
         with self._lock, self._queue.running():
+            if self._dataset.scales is not None:
+                self._dataset.scales.apply_on_device(voxels["image"], plan.volume)
             batch = self._moved(batch_of(voxels, self._dataset.describe(plan)), _MOVED)
             return batch, self._queue.mark()
 

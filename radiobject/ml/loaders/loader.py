@@ -272,6 +272,9 @@ class VolumeLoader(DataLoader):
         """Return what makes batches on the device; None where they are made in host memory."""
         source = self._on_device()
         as_read = self._dataset.transform is None and self._collate is collate
+        # Intensities are normalised before they are narrowed, which a device cannot do.
+        narrowed = any(field.narrow for field in self._dataset.fields)
+        as_read &= self._dataset.scales is None or not narrowed
         if source is None or self._dataset.is_remote or not as_read:
             return None
         return lambda plan: [Part(plan, source.read(plan))]

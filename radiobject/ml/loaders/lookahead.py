@@ -237,7 +237,7 @@ def _read_into(dataset: StoredDataset, buffers: PrivateBuffers, plan: SamplePlan
     parts, requests = _prepared(dataset, plan, buffers)
     with one_thread():  # the other processors read other batches
         read_batch(requests)
-    return parts
+    return _normalised(dataset, parts)
 
 
 def _read_one_by_one(read: Read, board: _ReorderBuffer) -> None:
@@ -259,7 +259,7 @@ def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _Reo
     try:
         with storage_prefetch.Prefetch(starting(), depth=REMOTE_DEPTH) as ahead:
             for _ in ahead:
-                board.deliver(delivered, _Ready(started.popleft()))
+                board.deliver(delivered, _Ready(_normalised(dataset, started.popleft())))
                 delivered += 1
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
         board.deliver(delivered, error)
@@ -277,6 +277,14 @@ def _prepared(
         requests += dataset.requests(part, {name: t.numpy() for name, t in voxels.items()})
         parts.append(Part(part, batch_of(voxels, dataset.describe(part))))
     return parts, requests
+
+
+def _normalised(dataset: StoredDataset, parts: list[Part]) -> list[Part]:
+    """Normalise what was read, in place."""
+    if dataset.scales is not None:
+        for part in parts:
+            dataset.scales.apply(part.batch["image"].numpy(), part.plan.volume)
+    return parts
 
 
 def _stop(reader: threading.Thread, board: _ReorderBuffer, pid: int) -> None:

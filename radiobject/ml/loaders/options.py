@@ -19,6 +19,7 @@ from radiobject.ml.datasets.source import VolumeSource
 from radiobject.ml.datasets.volumes import Collections, SegmentationDataset, VolumeCollectionDataset
 from radiobject.ml.loaders.loader import VolumeLoader
 from radiobject.ml.loaders.samplers import EpochSampler
+from radiobject.ml.normalisation import Normalizations
 from radiobject.sampling.foreground import Placement
 from radiobject.system.processes import processors, workers_start_cheaply
 
@@ -38,8 +39,8 @@ class LoaderOptions(TypedDict, total=False):
 
     Of the samples (see `DatasetConfig`): `seed`, `dtype`, `pad`, `pad_mode`, `pad_value`,
     `mask_pad_value`, and `slice_orientation`, which makes samples 2-D slices. Of the volumes (see
-    `VolumeCollectionDataset`): `check_geometry`, `across_splits`. Of the order (see
-    `EpochSampler`): `volumes_per_block`, `volume_weights`. Of the loader (see `VolumeLoader`):
+    `VolumeCollectionDataset`): `check_geometry`, `across_splits`, `normalization`. Of the order
+    (see `EpochSampler`): `volumes_per_block`, `volume_weights`. Of the loader (see `VolumeLoader`):
     `drop_last`, `receipt`, `meta_tensor`, `look_ahead`, `device`,
     `device_cache_bytes`, `batch_transform`, `prefetch_factor`, `multiprocessing_context`,
     `timeout`, `worker_init_fn`.
@@ -54,6 +55,7 @@ class LoaderOptions(TypedDict, total=False):
     slice_orientation: SliceOrientation | str | int
     check_geometry: bool
     across_splits: bool
+    normalization: Normalizations | None
     volumes_per_block: int | None
     volume_weights: Sequence[float] | None
     drop_last: bool
@@ -71,7 +73,7 @@ class LoaderOptions(TypedDict, total=False):
 
 _START_METHODS = ("fork", "forkserver", "spawn")
 _SAMPLES = ("seed", "dtype", "pad", "pad_mode", "pad_value", "mask_pad_value", "slice_orientation")
-_VOLUMES = ("check_geometry", "across_splits")
+_VOLUMES = ("check_geometry", "across_splits", "normalization")
 _ORDER = ("volumes_per_block", "volume_weights")
 _WORKERS = ("prefetch_factor", "multiprocessing_context", "timeout", "worker_init_fn")
 _LOADER = (
@@ -172,13 +174,14 @@ class LoaderRequest:
         sampler = EpochSampler(dataset, rank=rank, world_size=world_size, **order)
         return self._loader(dataset, sampler, drop_last=True)
 
-    def in_order(self, dataset: StoredDataset) -> VolumeLoader:
-        """Return the loader of every sample in order, alike at every iteration.
+    def in_order(self, dataset: StoredDataset, rank: int = 0, world_size: int = 1) -> VolumeLoader:
+        """Return the loader of one rank's share of all samples in order, alike at every iteration.
 
         Options of another order are refused.
         """
         order = self._chosen(_ORDER)
-        sampler = EpochSampler(dataset, shuffle=False, tail="uneven", fixed_epoch=True, **order)
+        order |= {"shuffle": False, "tail": "uneven", "fixed_epoch": True}
+        sampler = EpochSampler(dataset, rank=rank, world_size=world_size, **order)
         return self._loader(dataset, sampler, drop_last=False, fixed_epoch=True)
 
     def _loader(

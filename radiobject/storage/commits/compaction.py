@@ -24,7 +24,7 @@ COMMITS_PER_ROUND = 8
 """A round looks at every table, which costs listings; it follows each so many commits."""
 
 _MAX_METADATA_FILES = 32
-_TABLES = (layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX)
+_TABLES = (layout.OBS, layout.TILE_INDEX, *layout.DERIVED)
 _log = logging.getLogger(__name__)
 
 
@@ -95,7 +95,7 @@ def _compact_table(tx: Merging, table: Table, force: bool) -> None:
     forget_merged()
     before = set(table.fragments())
     if table.merge(force=force):
-        if layout.base_name(table.uri) == layout.LABEL_INDEX:
+        if layout.base_name(table.uri) in layout.DERIVED:
             for made in set(table.fragments()) - before:
                 seal(table.uri, made)
         if tx.manifest is not None and place in tx.manifest.tables:

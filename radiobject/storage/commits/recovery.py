@@ -11,7 +11,7 @@ STANDALONE = "standalone"
 """Metadata key of a collection that was committed on its own, before any owner linked it."""
 
 PARTS = (
-    layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX, layout.VOLUMES,
+    layout.OBS_META, layout.OBS, layout.TILE_INDEX, *layout.DERIVED, layout.VOLUMES,
     "__tiledb_group.tdb", "__group", "__meta",
 )  # fmt: skip
 """What a data set's folder holds beside its collections and its lock."""
@@ -73,7 +73,7 @@ def _remove_unknown(uri: str, known: set[str]) -> None:
 
 
 def _roll_back_tables(uri: str, timestamp: int) -> None:
-    for name in (layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX):
+    for name in (layout.OBS_META, layout.OBS, layout.TILE_INDEX, *layout.DERIVED):
         table = layout.join(uri, name)
         if files.is_link(table):
             continue

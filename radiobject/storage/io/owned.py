@@ -29,7 +29,7 @@ _OWN = (
     rf"|aside/{_HEX}/(?:{_OBJECT}))"
 )
 _ARRAY = rf"(?:{_OBJECT}|{_OWN})"
-_TABLES = "|".join((layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.LABEL_INDEX))
+_TABLES = "|".join((layout.OBS_META, layout.OBS, layout.TILE_INDEX, *layout.DERIVED))
 _COLLECTION = rf"(?:{_ARRAY}|(?:{_TABLES})/{_ARRAY}|{layout.VOLUMES}/{layout.ARRAY_FORM}/{_ARRAY})"
 _DATASET = rf"(?:{_COLLECTION}|{layout.COLLECTIONS}/[^/]+/{_COLLECTION})"
 

@@ -8,22 +8,16 @@ time to build it again. Rows are plain little-endian integers, never pickles.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import tiledb
 from numpy.typing import NDArray
 
-from radiobject.exceptions import IntegrityError, StorageError, StoreExistsError
+from radiobject.exceptions import IntegrityError
 from radiobject.sampling.labels import LabelSummary, build_label_index
 from radiobject.storage.io import layout
-from radiobject.storage.io.atomic import FOLDER, create_atomically
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.tables.columns import BLOB, TEXT
-from radiobject.storage.tables.digests import seal
-from radiobject.storage.tables.groups import object_kind
-from radiobject.storage.tables.table import Table, create_table
+from radiobject.storage.schema.derived import FINGERPRINT, read_derived, write_derived
 
 __all__ = [
     "build_label_index",
@@ -34,7 +28,6 @@ __all__ = [
 ]
 
 _COLUMNS = ("shape", "extent", "values", "counts", "sizes", "positions", "tiles")
-_TILE_ROWS = 64
 
 
 def label_index_uri(collection_uri: str) -> str:
@@ -77,22 +70,14 @@ def write_label_rows(
     """
     if not rows:
         return
-    uri = label_index_uri(collection_uri)
     table: dict[str, Sequence[object]] = {
         layout.OBS_ID: list(rows),
-        "fingerprint": [made_from for made_from, _ in rows.values()],
+        FINGERPRINT: [made_from for made_from, _ in rows.values()],
     }
     packed = [_pack(summary) for _, summary in rows.values()]
     for number, name in enumerate(_COLUMNS):
         table[name] = [row[number] for row in packed]
-    try:
-        _create(uri)
-        when = timestamp if timestamp is not None else time.time_ns() // 1_000_000
-        fragment = Table(uri).write(table, when)
-        if fragment is not None:
-            seal(uri, fragment)
-    except tiledb.TileDBError as error:
-        raise StorageError(f"the label index at {uri!r} cannot be written: {error}") from error
+    write_derived(label_index_uri(collection_uri), table, timestamp=timestamp)
 
 
 def read_label_rows(
@@ -110,34 +95,17 @@ def read_label_rows(
         If a row is not what was written.
     """
     uri = label_index_uri(collection_uri)
-    if object_kind(uri) != "array":
+    found = read_derived(uri, _COLUMNS)
+    if found is None:
         return {}
     wanted = {loc.obs_id: fingerprint(loc) for loc in locators if loc.obs_id is not None}
-    try:
-        found = Table(uri).read(("fingerprint", *_COLUMNS))
-    except tiledb.TileDBError as error:
-        raise StorageError(f"the label index at {uri!r} cannot be read: {error}") from error
-    ids, prints = found[layout.OBS_ID].values, found["fingerprint"].values
+    ids, prints = found[layout.OBS_ID].values, found[FINGERPRINT].values
     fields = [found[name].values for name in _COLUMNS]
     return {
         str(obs_id): _unpack([bytes(f[row]) for f in fields], f"{uri} row {obs_id!r}")
         for row, obs_id in enumerate(ids)
         if wanted.get(str(obs_id)) == prints[row]
     }
-
-
-def _create(uri: str) -> None:
-    if object_kind(uri) == "array":
-        return
-    columns = {"fingerprint": TEXT} | dict.fromkeys(_COLUMNS, BLOB)
-    try:
-        with create_atomically(uri, folder=layout.join(layout.parent(uri), FOLDER)) as place:
-            create_table(place, (layout.OBS_ID,), columns, tile_rows=_TILE_ROWS)
-    except StoreExistsError:
-        return  # by another process, with the same columns
-    except tiledb.TileDBError as error:
-        if "already exists" not in str(error):
-            raise
 
 
 def _pack(summary: LabelSummary) -> tuple[bytes, ...]:

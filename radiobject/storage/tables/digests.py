@@ -148,9 +148,9 @@ def keep(uri: str, manifest: Manifest) -> Manifest:
 def touch(table_uri: str) -> None:
     """Note that a table got files, which the next commit has to record.
 
-    Readers write label indexes, without a commit: these are sealed fragment by fragment.
+    Readers write derived tables, without a commit: these are sealed fragment by fragment.
     """
-    if layout.base_name(table_uri) != layout.LABEL_INDEX:
+    if layout.base_name(table_uri) not in layout.DERIVED:
         _touched.add(table_uri)
 
 
@@ -265,7 +265,7 @@ def checked(table_uri: str) -> Iterator[str]:
     IntegrityError
         If a file is missing, cut or altered; the message names it.
     """
-    if layout.base_name(table_uri) == layout.LABEL_INDEX:
+    if layout.base_name(table_uri) in layout.DERIVED:
         with _checked_by_seals(table_uri) as place:
             yield place
         return

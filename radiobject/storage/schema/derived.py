@@ -1,0 +1,88 @@
+"""Tables of what was worked out from voxels, beside a collection's `obs`: written by readers.
+
+A row says what it was made from, and is ignored when that is no longer so; deleting the whole table
+loses nothing but the time to make it again. Values are plain little-endian numbers, never pickles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import tiledb
+
+from radiobject.exceptions import StorageError, StoreExistsError
+from radiobject.storage.io import layout
+from radiobject.storage.io.atomic import FOLDER, create_atomically
+from radiobject.storage.tables.columns import BLOB, TEXT, Column
+from radiobject.storage.tables.digests import seal
+from radiobject.storage.tables.groups import object_kind
+from radiobject.storage.tables.table import Table, create_table
+
+FINGERPRINT = "fingerprint"
+"""The column that says what a row was made from."""
+
+_TILE_ROWS = 64
+
+
+def write_derived(
+    uri: str,
+    rows: Mapping[str, Sequence[object]],
+    keys: Sequence[str] = (layout.OBS_ID,),
+    timestamp: int | None = None,
+) -> None:
+    """Store rows in the table at `uri`, replacing those of their keys; the first ones make it.
+
+    Parameters
+    ----------
+    uri : str
+    rows : mapping of str to sequence
+        Columns: the keys and `FINGERPRINT` as text, all others bytes.
+    keys : sequence of str
+        The columns that tell rows apart.
+    timestamp : int, optional
+        Milliseconds since the epoch; now by default.
+
+    Raises
+    ------
+    StorageError
+        If the table cannot be written, as in a read-only store.
+    """
+    try:
+        _create(uri, keys, [name for name in rows if name not in (*keys, FINGERPRINT)])
+        when = timestamp if timestamp is not None else time.time_ns() // 1_000_000
+        fragment = Table(uri).write(rows, when)
+        if fragment is not None:
+            seal(uri, fragment)
+    except tiledb.TileDBError as error:
+        raise StorageError(f"the index at {uri!r} cannot be written: {error}") from error
+
+
+def read_derived(uri: str, columns: Sequence[str]) -> Mapping[str, Column] | None:
+    """Return the keys and columns of the table at `uri`; None if there is none.
+
+    Raises
+    ------
+    StorageError
+        If the table is there but cannot be read.
+    """
+    if object_kind(uri) != "array":
+        return None
+    try:
+        return Table(uri).read((FINGERPRINT, *columns))
+    except tiledb.TileDBError as error:
+        raise StorageError(f"the index at {uri!r} cannot be read: {error}") from error
+
+
+def _create(uri: str, keys: Sequence[str], columns: Sequence[str]) -> None:
+    if object_kind(uri) == "array":
+        return
+    typed = {FINGERPRINT: TEXT} | dict.fromkeys(columns, BLOB)
+    try:
+        with create_atomically(uri, folder=layout.join(layout.parent(uri), FOLDER)) as place:
+            create_table(place, keys, typed, tile_rows=_TILE_ROWS)
+    except StoreExistsError:
+        return  # by another process, with the same columns
+    except tiledb.TileDBError as error:
+        if "already exists" not in str(error):
+            raise

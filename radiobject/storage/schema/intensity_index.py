@@ -1,0 +1,183 @@
+"""Intensity summaries of stored volumes: taken from the store, else worked out once and kept.
+
+Beside a collection's `obs` table lies one row per volume and region, derived data as the label
+index is. A region is all of the volume, its voxels above a threshold, or those that a mask labels;
+a row says by a fingerprint which voxels it was made from, those of the mask among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radiobject import process
+from radiobject.ctx import get_radiobject_config
+from radiobject.exceptions import IntegrityError, StorageError
+from radiobject.geometry.box import Box
+from radiobject.geometry.regrid import Regrid
+from radiobject.sampling.intensities import IntensitySummary, as_arrays, from_arrays, summarise
+from radiobject.storage.io import layout
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.reader import ReadRequest, read_batch
+from radiobject.storage.schema.derived import FINGERPRINT, read_derived, write_derived
+from radiobject.storage.schema.label_index import fingerprint
+
+_log = logging.getLogger(__name__)
+_REGION = "region"
+_COLUMNS = ("moments", "values", "weights")
+_SLAB_VOXELS = 1 << 22
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Which voxels of a volume count.
+
+    Parameters
+    ----------
+    above : float, optional
+        Those of a larger value, in the volume's units.
+    labels : VolumeLocator, optional
+        Those that this mask gives a label other than 0.
+    regrid : Regrid, optional
+        How the mask is seen in the volume's grid, where it has another.
+    """
+
+    above: float | None = None
+    labels: VolumeLocator | None = None
+    regrid: Regrid | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells regions apart in the store: one of each kind is kept per volume."""
+        above = "" if self.above is None else f"above {float(self.above)!r}"
+        return f"{above} labelled" if self.labels is not None else above or "all"
+
+    def made_from(self, volume: VolumeLocator) -> str:
+        """Return what identifies the voxels of the region in `volume`."""
+        own = fingerprint(volume)
+        if self.labels is None:
+            return own
+        grid = b"" if self.regrid is None else self.regrid.matrix.tobytes()
+        digest = hashlib.sha256(own.encode() + fingerprint(self.labels).encode() + grid)
+        return digest.hexdigest()[:32]
+
+
+def intensity_index_uri(collection_uri: str) -> str:
+    """Return where the intensity summaries of a collection lie."""
+    return layout.join(collection_uri, layout.INTENSITY_INDEX)
+
+
+def ensure_intensities(
+    collection_uri: str | None,
+    volumes: Sequence[VolumeLocator],
+    regions: Sequence[Region],
+) -> list[IntensitySummary]:
+    """Return the summary of each volume's region, working out and storing those not there.
+
+    A store that cannot be written is no obstacle: the summaries are then kept by the caller alone,
+    and a warning is logged.
+
+    Parameters
+    ----------
+    collection_uri : str or None
+        The collection; None works them out without storing.
+    volumes : sequence of VolumeLocator
+        Each with its obs_id; a volume may be repeated.
+    regions : sequence of Region
+        One per volume.
+    """
+    wanted = {
+        (str(volume.obs_id), region.key): (volume, region)
+        for volume, region in zip(volumes, regions, strict=True)
+    }
+    known = _read(collection_uri, wanted) if collection_uri else {}
+    missing = [key for key in wanted if key not in known]
+    if missing:
+        with process.new_threads("intensities", get_radiobject_config().read.max_workers) as pool:
+            made = pool.map(lambda key: _summary(*wanted[key]), missing)
+            built = dict(zip(missing, made, strict=True))
+        if collection_uri:
+            _store(collection_uri, wanted, built)
+        known |= built
+    keys = ((str(v.obs_id), region.key) for v, region in zip(volumes, regions, strict=True))
+    return [known[key] for key in keys]
+
+
+_Key = tuple[str, str]
+_Wanted = Mapping[_Key, tuple[VolumeLocator, Region]]
+
+
+def _summary(volume: VolumeLocator, region: Region) -> IntensitySummary:
+    return summarise(_slabs(volume, region), volume.rescale)
+
+
+def _slabs(volume: VolumeLocator, region: Region) -> Iterator[NDArray[Any]]:
+    """Yield the stored values of the region, a few planes at a time."""
+    side = volume.shape
+    planes = max(1, _SLAB_VOXELS // int(np.prod(side[1:])))
+    for first in range(0, side[0], planes):
+        last = min(first + planes, side[0])
+        box = Box((first, *(0,) * (len(side) - 1)), (last, *side[1:]))
+        slab = np.empty(box.shape, volume.numpy_dtype)
+        read_batch([ReadRequest(volume, box, slab)])
+        chosen = np.ones(slab.shape, bool)
+        if region.above is not None:
+            slope, intercept = volume.rescale or (1.0, 0.0)
+            chosen &= slab * np.float64(slope) + intercept > region.above
+        if region.labels is not None:
+            inside = _labelled(region, box)
+            chosen &= inside if inside.ndim == slab.ndim else inside[..., None]
+        yield slab[chosen]
+
+
+def _labelled(region: Region, box: Box) -> NDArray[np.bool_]:
+    mask = region.labels
+    assert mask is not None
+    axes = len(mask.shape)
+    box = Box(box.start[:axes], box.stop[:axes])
+    found = np.empty(box.shape, np.float32 if mask.rescale else mask.numpy_dtype)
+    read_batch([ReadRequest(mask, box, found, None, mask.units, region.regrid)])
+    return found != 0
+
+
+def _read(collection_uri: str, wanted: _Wanted) -> dict[_Key, IntensitySummary]:
+    uri = intensity_index_uri(collection_uri)
+    found = read_derived(uri, _COLUMNS)
+    if found is None:
+        return {}
+    keys = zip(found[layout.OBS_ID].values, found[_REGION].values, strict=True)
+    prints = found[FINGERPRINT].values
+    fields = [found[name].values for name in _COLUMNS]
+    known = {}
+    for row, (obs_id, region) in enumerate(keys):
+        key = (str(obs_id), str(region))
+        if key in wanted and wanted[key][1].made_from(wanted[key][0]) == prints[row]:
+            try:
+                known[key] = from_arrays([np.frombuffer(bytes(f[row]), "<f8") for f in fields])
+            except ValueError as error:
+                raise IntegrityError(
+                    f"the intensity index is damaged: {uri} row {key}: {error}; delete it, it is "
+                    "made again on use"
+                ) from error
+    return known
+
+
+def _store(collection_uri: str, wanted: _Wanted, built: Mapping[_Key, IntensitySummary]) -> None:
+    rows: dict[str, Sequence[object]] = {
+        layout.OBS_ID: [obs_id for obs_id, _ in built],
+        _REGION: [region for _, region in built],
+        FINGERPRINT: [wanted[key][1].made_from(wanted[key][0]) for key in built],
+    }
+    packed = [[a.astype("<f8").tobytes() for a in as_arrays(s)] for s in built.values()]
+    for number, name in enumerate(_COLUMNS):
+        rows[name] = [row[number] for row in packed]
+    try:
+        write_derived(intensity_index_uri(collection_uri), rows, (layout.OBS_ID, _REGION))
+    except StorageError as error:
+        _log.warning("intensities are worked out anew by each process: %s", error)
