@@ -22,7 +22,6 @@ from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.image import LoadedImage, reorient_target
 from radiobject.formats.readers import load_image
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
-from radiobject.geometry.orientation import spacing_mm
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.ingest.ids import identified
 from radiobject.ingest.plan import IngestPlan, PlannedImage
@@ -123,15 +122,13 @@ class NothingStoredError(IngestError):
 
 @dataclass(frozen=True)
 class IngestTask:
-    """A planned image with everything that a worker needs to write it."""
+    """A planned image, the volume that it becomes, and where and how a worker writes that."""
 
     image: PlannedImage
+    volume: NewVolume
     uri: str
-    obs_id: str
-    reorient: str | None
     config: WriteConfig
     options: IngestOptions
-    pseudonymous: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,23 +161,11 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
     """Read one image and write its volume, wherever this runs."""
     image, options = task.image, task.options
     try:
-        loaded = _load(image, task.reorient, options.dicom)
-        columns = {**loaded.columns, **image.columns}
-        if task.pseudonymous:
-            columns |= dict.fromkeys(_FILE_NAME_COLUMNS, "")
-        summary = None
+        volume, summary = task.volume.read(), None
         if image.collection in options.labels:
-            loaded = _with_whole_labels(loaded)
-            summary = build_label_index(delivered_labels(c_ordered(loaded.data), loaded.rescale))
-        volume = NewVolume(
-            loaded.data,
-            image.obs_subject_id,
-            task.obs_id,
-            loaded.affine,
-            columns,
-            {**loaded.metadata, **image.metadata},
-            loaded.rescale,
-        )
+            volume = _with_whole_labels(volume)
+            labels = delivered_labels(c_ordered(volume.voxels), volume.rescale)
+            summary = build_label_index(labels)
         record = write_new_volume(
             task.uri, timestamp, volume, config=task.config, patch_size=options.patch_size
         )
@@ -191,18 +176,18 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
         if isinstance(error, RadiObjectError | OSError | TypeError):
             raise
         raise IngestError(f"{_name(image)}: {type(error).__name__}: {error}") from error
-    return IngestedVolume(image, record, summary, loaded.warnings)
+    return IngestedVolume(image, record, summary, volume.warnings)
 
 
-def _with_whole_labels(loaded: LoadedImage) -> LoadedImage:
+def _with_whole_labels(mask: NewVolume) -> NewVolume:
     """Return a mask that was saved with a slope as the integers that it stands for."""
-    if loaded.rescale is None:
-        return loaded
-    whole = labels_as_integers(loaded.data, loaded.rescale)
+    if mask.rescale is None:
+        return mask
+    whole = labels_as_integers(mask.voxels, mask.rescale)
     if whole is None:
-        return loaded
-    metadata = {n: value for n, value in loaded.metadata.items() if n not in RESCALE_KEYS}
-    return replace(loaded, data=whole, rescale=None, metadata=metadata)
+        return mask
+    metadata = {n: value for n, value in mask.metadata.items() if n not in RESCALE_KEYS}
+    return replace(mask, data=whole, rescale=None, metadata=metadata)
 
 
 @dataclass
@@ -301,13 +286,19 @@ class IngestRun:
         labels = (*self.options.labels, *self.plan.labels)
         travelling = replace(self.options, executor=None, labels=labels)
         target, config = reorient_target(self.options.reorient), get_radiobject_config().write
-        hidden = self.plan.pseudonymous
-        return [
-            IngestTask(
-                image, self._uri(image.collection), obs_id, target, config, travelling, hidden
+        hidden = dict.fromkeys(_FILE_NAME_COLUMNS, "") if self.plan.pseudonymous else {}
+        tasks = []
+        for image, obs_id in images:
+            volume = NewVolume(
+                partial(_load, image, target, self.options.dicom),
+                image.obs_subject_id,
+                obs_id,
+                columns={**image.columns, **hidden},
+                metadata=image.metadata,
             )
-            for image, obs_id in images
-        ]
+            uri = self._uri(image.collection)
+            tasks.append(IngestTask(image, volume, uri, config, travelling))
+        return tasks
 
     def _make_group(self, name: str) -> str:
         place = dataset.new_collection_location(self.tx, name)
@@ -469,5 +460,5 @@ def _line(done: IngestedVolume) -> ReportLine:
         verdict=Verdict.WARNED if done.warnings else Verdict.ACCEPTED,
         reasons=done.warnings,
         shape=done.record.locator.shape,
-        spacing_mm=spacing_mm(done.record.affine),
+        spacing_mm=done.record.spacing_mm,
     )

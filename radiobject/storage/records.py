@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from radiobject.ctx import WriteConfig
-from radiobject.exceptions import ShapeError
+from radiobject.exceptions import ShapeError, StorageError
+from radiobject.formats.image import LoadedImage
 from radiobject.geometry.orientation import affine_to_list
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.storage.io import layout
@@ -23,31 +24,58 @@ from radiobject.storage.tables.writer import write_volume
 
 @dataclass(frozen=True, eq=False)
 class NewVolume:
-    """A volume that is to become part of a collection.
+    """A volume that is to become part of a collection: its voxels, or what reads them.
 
     Parameters
     ----------
-    data : ndarray, shape (X, Y, Z) or (X, Y, Z, T)
-        Stored values.
+    data : ndarray, shape (X, Y, Z) or (X, Y, Z, T), or callable
+        Stored values; or a function without arguments that reads them, with their affine, rescale,
+        columns and metadata, when the volume is written, wherever that is.
     obs_subject_id, obs_id : str
         Its subject and its own id, unique in the collection.
     affine : array_like, shape (4, 4), optional
         Voxel index to RAS+ mm; the identity by default.
     columns : mapping
-        Values of the obs table. Those that the store makes from the geometry are left out.
+        Values of the obs table, before those that `data` reads. Those that the store makes from
+        the geometry are left out.
     metadata : mapping
-        Kept beside the voxels.
+        Kept beside the voxels, before what `data` reads.
     rescale : tuple of float, optional
         (slope, intercept) from stored values to the volume's units.
+    warnings : tuple of str
+        What was doubtful when it was read, one sentence each.
     """
 
-    data: np.ndarray
+    data: np.ndarray | Callable[[], LoadedImage]
     obs_subject_id: str
     obs_id: str
     affine: npt.ArrayLike | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     rescale: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """The stored values of a volume that was read."""
+        if not isinstance(self.data, np.ndarray):
+            raise StorageError(f"the voxels of {self.obs_id!r} were not read yet")
+        return self.data
+
+    def read(self) -> NewVolume:
+        """Return the volume with its voxels: itself, or as its source gives them."""
+        if isinstance(self.data, np.ndarray):
+            return self
+        image = self.data()
+        return replace(
+            self,
+            data=image.data,
+            affine=image.affine,
+            columns={**image.columns, **self.columns},
+            metadata={**image.metadata, **self.metadata},
+            rescale=image.rescale,
+            warnings=image.warnings,
+        )
 
 
 def checked_affine(affine: npt.ArrayLike | None, whose: str) -> npt.NDArray[np.float64]:
@@ -81,7 +109,7 @@ def write_new_volume(
     timestamp : int
         A tick of the open commit's clock.
     volume : NewVolume
-        What to write.
+        What to write; it is read first where it was not yet.
     config, patch_size
         See `radiobject.storage.tables.writer.write_volume`.
 
@@ -92,12 +120,13 @@ def write_new_volume(
     ShapeError, TypeError
         If the voxels or the affine cannot be stored.
     """
+    volume = volume.read()
     matrix = checked_affine(volume.affine, repr(volume.obs_id))
     layout.checked_id(volume.obs_subject_id, layout.SUBJECT_ID)
     array = layout.array_name(layout.checked_id(volume.obs_id, layout.OBS_ID), timestamp)
     written = write_volume(
         layout.join(uri, layout.VOLUMES, array),
-        volume.data,
+        volume.voxels,
         metadata={
             layout.OBS_ID: volume.obs_id,
             **volume.metadata,

@@ -16,13 +16,14 @@ import pandas as pd
 from radiobject import parallel
 from radiobject._types import AttrValue, normalize_transform_result
 from radiobject.exceptions import ShapeError
+from radiobject.formats.image import LoadedImage
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.selection import VolumeSelection
 from radiobject.storage.ids import FreeIds
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.records import NewVolume, write_new_volume
-from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS, VolumeRecord
+from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS
 from radiobject.storage.writers import VolumeCollectionWriter
 from radiobject.volume import Volume
 
@@ -113,15 +114,10 @@ def in_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
-def write_transformed(
-    uri: str,
-    timestamp: int,
-    obs_id: str,
-    job: VolumeJob,
-    done: Transformed,
-    rescale: tuple[float, float] | None = None,
-) -> VolumeRecord:
-    """Write a transformed volume with the geometry and the columns of its source."""
+def image_of(
+    job: VolumeJob, done: Transformed, rescale: tuple[float, float] | None = None
+) -> LoadedImage:
+    """Return what became of a volume, with the geometry and the columns of its source."""
     data = np.asarray(done.value)
     updates = dict(done.updates)
     affine = updates.pop(AFFINE_UPDATE, None)
@@ -132,16 +128,18 @@ def write_transformed(
             f"(volume, {{{AFFINE_UPDATE!r}: new_affine}}) to state it",
             stacklevel=2,
         )
-    volume = NewVolume(
+    return LoadedImage(
         data,
-        str(job.row[layout.SUBJECT_ID]),
-        obs_id,
         affine=job.affine if affine is None else np.asarray(affine, dtype=np.float64),
         columns=own_columns(job.row) | updates,
         metadata=_kept_metadata(job),
         rescale=rescale,
     )
-    return write_new_volume(uri, timestamp, volume)
+
+
+def new_volume(job: VolumeJob, obs_id: str, read: Callable[[], LoadedImage]) -> NewVolume:
+    """Return the volume that a job's becomes, under an id of its own."""
+    return NewVolume(read, str(job.row[layout.SUBJECT_ID]), obs_id)
 
 
 def own_schema(volumes: VolumeSelection) -> dict[str, np.dtype]:
@@ -165,18 +163,11 @@ def _kept_metadata(job: VolumeJob) -> dict[str, Any]:
     return {name: v for name, v in job.volume.metadata.items() if name not in dropped}
 
 
-def _read_and_write(
-    fns: Sequence[Callable[..., Any]],
-    uri: str,
-    timestamp: int,
-    named: tuple[VolumeJob, str],
-) -> VolumeRecord:
-    job, obs_id = named
+def _read(fns: Sequence[Callable[..., Any]], job: VolumeJob) -> LoadedImage:
     if fns:
-        return write_transformed(uri, timestamp, obs_id, job, transform_job(fns, job))
+        return image_of(job, transform_job(fns, job))
     # A plain copy keeps the stored values, and their rescale beside them.
-    stored = Transformed(job.volume.to_numpy(raw=True))
-    return write_transformed(uri, timestamp, obs_id, job, stored, job.locator.rescale)
+    return image_of(job, Transformed(job.volume.to_numpy(raw=True)), job.locator.rescale)
 
 
 def stream_into(
@@ -193,8 +184,12 @@ def stream_into(
     Without `obs_ids`, each volume's id is made from its subject and the writer's name.
     """
     names = new_ids(jobs, writer.name) if obs_ids is None else obs_ids
-    work = partial(_read_and_write, tuple(fns), writer.uri, writer.timestamp)
-    records = parallel.run(work, list(zip(jobs, names, strict=True)), executor=executor)
+    volumes = [
+        new_volume(job, obs_id, partial(_read, tuple(fns), job))
+        for job, obs_id in zip(jobs, names, strict=True)
+    ]
+    work = partial(write_new_volume, writer.uri, writer.timestamp)
+    records = parallel.run(work, volumes, executor=executor)
     for record in parallel.progress_bar(records, len(jobs), "writing", show=progress):
         writer.add_records([record])
 

@@ -16,20 +16,22 @@ from radiobject._types import BatchTransformFn, TransformFn
 from radiobject.ctx import ignore_ctx
 from radiobject.selection import VolumeSelection
 from radiobject.storage.io import layout
+from radiobject.storage.records import write_new_volume
 from radiobject.storage.writers import VolumeCollectionWriter
 from radiobject.transform.jobs import (
     Transformed,
     VolumeJob,
+    image_of,
     in_batches,
     jobs_of,
     new_ids,
+    new_volume,
     own_schema,
     run_jobs,
     stream_into,
     transform_batch,
     transform_job,
     transform_value,
-    write_transformed,
 )
 from radiobject.volume import Volume
 
@@ -201,8 +203,8 @@ class EagerQuery(Query[C]):
     def _write_into(self, writer: VolumeCollectionWriter, jobs: list[VolumeJob]) -> None:
         done = (Transformed(v, u) for v, u in zip(self._results, self._updates, strict=True))
         for job, obs_id, item in zip(jobs, new_ids(jobs, writer.name), done, strict=True):
-            record = write_transformed(writer.uri, writer.timestamp, obs_id, job, item)
-            writer.add_records([record])
+            volume = new_volume(job, obs_id, partial(image_of, job, item))
+            writer.add_records([write_new_volume(writer.uri, writer.timestamp, volume)])
 
     def to_list(self) -> list[tuple[Any, pd.Series]]:
         """Return (value, obs_row) pairs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,11 @@ class VolumeRecord:
     affine: npt.NDArray[np.float64]
     columns: Mapping[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance in mm between neighbouring voxels along each voxel axis."""
+        return spacing_mm(self.affine)
+
     def row(self) -> dict[str, Any]:
         """Return the whole row of the obs table."""
         shape = self.locator.shape
@@ -78,7 +84,7 @@ class VolumeRecord:
             ARRAY: self.array,
             DTYPE: self.locator.dtype,
             **dict(zip(SIDES, sides, strict=True)),
-            **dict(zip(SPACING, spacing_mm(self.affine), strict=True)),
+            **dict(zip(SPACING, self.spacing_mm, strict=True)),
             AXCODES: "".join(axis_codes(self.affine)),
             **dict(zip(AFFINE, self.affine[:3].ravel().tolist(), strict=True)),
             SLOPE: slope,
