@@ -69,6 +69,11 @@ class Kind(StrEnum):
     NIFTI = "nifti"
     DICOM = "dicom"
     BIDS = "bids"
+    NNUNET = "nnunet"
+    DECATHLON = "decathlon"
+    KITS = "kits"
+    TOTALSEGMENTATOR = "totalsegmentator"
+    BRATS = "brats"
 
 
 class LabelKind(StrEnum):
@@ -98,7 +103,8 @@ Sources = Annotated[
     typer.Argument(
         metavar="[NAME=]SOURCE...",
         help="A NIfTI file, folder, glob or @LIST (a table with the columns path and "
-        "obs_subject_id); a DICOM folder of any depth; a BIDS folder. NAME is the collection.",
+        "obs_subject_id); a DICOM folder of any depth; a folder of BIDS, nnU-Net, the decathlon, "
+        "BraTS, KiTS or TotalSegmentator. NAME is the collection.",
     ),
 ]
 Format = Annotated[Kind, typer.Option("--format", help="What the sources hold.")]
@@ -257,7 +263,7 @@ class _Arguments:
     def _refuse_what_applies_to_none(self, sources: list[Source]) -> None:
         """Refuse an option that none of the sources has a use for."""
         kinds = {source.kind for source in sources}
-        files = any(s.kind not in ("bids", "dicom") and not s.listed for s in sources)
+        files = any(s.kind != "dicom" and not s.has_layout and not s.listed for s in sources)
         of_files = self.subject_from in (SubjectFrom.NAME, SubjectFrom.PARENT)
         found = ", ".join(sorted({"list" if s.listed else s.kind for s in sources}))
         for option, given, applies in (

@@ -14,13 +14,22 @@ from typing import Annotated, Any
 import typer
 
 from radiobject.cli.options import AsJson
-from radiobject.cli.reporting import emit, note, reported, settings, show_progress, table
+from radiobject.cli.reporting import (
+    emit,
+    in_options,
+    note,
+    reported,
+    settings,
+    show_progress,
+    table,
+)
 from radiobject.cli.sources import read_key
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.privacy import keyed_id
 from radiobject.ingest.plan import IngestPlan
 from radiobject.ingest.plan_dicom import scan_table
+from radiobject.ingest.plan_layout import summarise
 
 _EXAMPLES = """
 Examples:
@@ -189,20 +198,24 @@ def show_plan(plan: IngestPlan) -> None:
                 "volume": image.obs_id or "",
                 "size": "x".join(map(str, source.shape)) if not isinstance(source, Path) else "",
                 "description": source.description if not isinstance(source, Path) else "",
-                "source": (source.folder or source.files[0].name)
-                if not isinstance(source, Path)
-                else source.name,
+                "source": image.file_name,
                 "warnings": "; ".join(source.warnings) if known else "",  # type: ignore[union-attr]
             }
         )
+    found = summarise(plan)
     if settings.json:
-        emit({"images": rows, "report": plan.report.to_dict()})
+        emit({**vars(found), "images": rows, "report": plan.report.to_dict()})
         return
+    if found.layout:
+        print(f"layout: {found.layout}")
     table(rows)
-    if plan.report.lines or plan.report.skipped:
-        note(plan.report.to_table())
-    subjects = {image.obs_subject_id for image in plan.images}
-    note(f"would store {len(rows)} volumes of {len(subjects)} subjects; nothing was stored")
+    print()
+    table(found.collections)
+    for said in found.unpaired:
+        print(f"will not pair: {said}")
+    if plan.report.says_something:
+        note(in_options(plan.report.to_table()))
+    note(f"would store {len(rows)} volumes of {found.subjects} subjects; nothing was stored")
 
 
 def register(app: typer.Typer) -> None:

@@ -12,12 +12,13 @@ import pandas as pd
 from radiobject._types import SUBJECT_ID
 from radiobject.cli.reporting import note
 from radiobject.exceptions import ConfigurationError, IngestError
-from radiobject.formats.bids import looks_like_bids
 from radiobject.formats.delimited import read_table
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.discovery import ImageSource, detect_format
-from radiobject.ingest.plan import IngestPlan, plan_bids, plan_niftis
+from radiobject.formats.layouts.table import LAYOUTS, layout_called, recognised
+from radiobject.ingest.plan import IngestPlan, plan_niftis
 from radiobject.ingest.plan_dicom import plan_dicoms
+from radiobject.ingest.plan_layout import plan_folder
 from radiobject.ingest.subjects import SUBJECT_FROM
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
@@ -34,13 +35,18 @@ class Source:
         The collection asked for.
     place : str
         A path, a glob, or ``@`` and the path of a list.
-    kind : {"nifti", "dicom", "bids"}
-        What it holds.
+    kind : str
+        What it holds: "nifti", "dicom", "file", or the name of a folder's layout, such as "bids".
     """
 
     name: str | None
     place: str
     kind: str
+
+    @property
+    def has_layout(self) -> bool:
+        """Whether the folder names its collections and subjects itself."""
+        return self.kind in {layout.name for layout in LAYOUTS}
 
     @property
     def listed(self) -> bool:
@@ -65,9 +71,9 @@ def parse_source(text: str, kind: str = "auto") -> Source:
 
 def _kind_of(place: str) -> str:
 
-    folder = Path(place)
-    if looks_like_bids(folder):
-        return "bids"
+    layout = recognised(Path(place))
+    if layout is not None:
+        return layout.name
     if place.startswith("@"):
         return detect_format(read_list(Path(place[1:]))).value
     return detect_format(place).value
@@ -87,12 +93,13 @@ def plan_of(
     follow_links: bool = False,
 ) -> IngestPlan:
     """Return the plan to ingest one source."""
-    if source.kind == "bids":
+    if source.has_layout:
         if source.name is not None:
             raise ConfigurationError(
-                f"{source.name}={source.place}: a BIDS folder names its collections itself"
+                f"{source.name}={source.place}: a {layout_called(source.kind).title} folder names "
+                "its collections itself"
             )
-        return plan_bids(source.place, keep=keep, follow_links=follow_links)
+        return plan_folder(source.place, layout=source.kind, keep=keep, follow_links=follow_links)
     if source.kind == "dicom":
         root = read_list(Path(source.place[1:])) if source.place.startswith("@") else source.place
         return plan_dicoms(

@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from radiobject.formats.links import why_not_followed
-from radiobject.formats.readers import reader_of, stem_of, suffix_of, why_closed
+from radiobject.formats.readers import (
+    AFFINE_ENDING,
+    reader_of,
+    stem_of,
+    suffix_of,
+    why_closed,
+)
 
 GLOB_CHARACTERS = frozenset("*?[")
 """Any of these makes a path a pattern."""
@@ -110,7 +116,7 @@ def _one_each(found: Found) -> list[Path]:
         groups.setdefault((path.parent, stem_of(path)), []).append(path)
     kept = []
     for twins in groups.values():
-        first, *rest = sorted(twins, key=_preference)
+        first, *rest = sorted(twins, key=preference)
         kept.append(first)
         for other in rest:
             part = suffix_of(other).lower().startswith(".img")
@@ -121,7 +127,8 @@ def _one_each(found: Found) -> list[Path]:
     return sorted(kept)
 
 
-def _preference(path: Path) -> tuple[int, str]:
+def preference(path: Path) -> tuple[int, str]:
+    """Return what files of one image are sorted by: the one to take comes first."""
     suffix = suffix_of(path).lower()
     return _PREFERRED.index(suffix) if suffix in _PREFERRED else len(_PREFERRED), path.name
 
@@ -134,10 +141,13 @@ def _say_of_others(found: Found, others: Iterable[Path]) -> None:
         header = headers.get((path.parent, path.name.split(".", 1)[0])) or headers.get(
             (path.parent, path.stem)
         )
+        array = path.name.removesuffix(AFFINE_ENDING)
         if path.is_dir():
             folders.append(f"{found.name(path)}/")
         elif header and path.suffix.lower() in (".raw", ".zraw", ".bin"):
             whys[found.name(path)] = f"belongs to {header}"
+        elif array != path.name and any(array in (p.name, stem_of(p)) for p in found.paths):
+            whys[found.name(path)] = "says where an array lies"
         else:
             whys[found.name(path)] = why_closed(path)
     found.skipped |= summarised(whys)

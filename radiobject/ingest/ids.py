@@ -203,6 +203,8 @@ def _digest(image: PlannedImage) -> str | None:
             paths = source.files
         elif image.format is ImageFormat.DICOM:
             paths = only_series(source).files
+        elif image.part is not None:
+            paths = image.part.files(source)
         else:
             reader = reader_of(source)
             paths = (source,) if reader is None else reader.files(source)

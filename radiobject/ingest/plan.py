@@ -17,17 +17,15 @@ from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.formats.bids import index_bids
 from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.formats.dicom_series import DicomSeries
-from radiobject.formats.discovery import (
-    ImageFormat,
-    ImageSource,
-    resolve_files,
-)
+from radiobject.formats.discovery import ImageFormat, ImageSource, resolve_files
+from radiobject.formats.layouts.parts import Channel, JoinedMasks
 from radiobject.formats.nifti_header import TEXT_FIELDS
 from radiobject.formats.privacy import check_keywords, keyed_id
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.indexing import shortened
 from radiobject.ingest.patients import Owned, check_patients
 from radiobject.ingest.subjects import subject_finder
+from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.io import layout
 
 
@@ -56,6 +54,8 @@ class PlannedImage:
         False where the subject is the folder's only because nothing else was asked for.
     metadata : mapping
         What the volume's array carries beside what its file says.
+    part : Channel or JoinedMasks, optional
+        How `source` is read where it is not one file for one volume.
     """
 
     collection: str
@@ -67,6 +67,7 @@ class PlannedImage:
     format: ImageFormat = ImageFormat.NIFTI
     subject_asked: bool = True
     metadata: Mapping[str, str] = field(default_factory=dict)
+    part: Channel | JoinedMasks | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -74,11 +75,20 @@ class PlannedImage:
         return self.obs_subject_id, self.collection
 
     @property
+    def file_name(self) -> str:
+        """The name of the source, with its folder's where all patients' files have one name."""
+        source = self.source
+        if not isinstance(source, Path):
+            return source.folder or source.files[0].name
+        told = self.obs_subject_id in source.name or self.obs_subject_id != source.parent.name
+        return source.name if told else f"{source.parent.name}/{source.name}"
+
+    @property
     def place(self) -> str:
         """What reports call it."""
         if isinstance(self.source, Path):
-            return f"{self.collection}/{self.source.name}"
-        return self.source.folder or self.source.files[0].name
+            return f"{self.collection}/{self.file_name}"
+        return self.file_name
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,10 @@ class IngestPlan:
         What was refused or skipped while planning.
     pseudonymous : bool
         Ids are keyed hashes; file names, which often hold the original id, are then not stored.
+    label_names : mapping of str to LabelNames
+        What the labels of collections are called.
+    layout : str
+        What a folder was recognised as.
     """
 
     images: tuple[PlannedImage, ...]
@@ -110,6 +124,8 @@ class IngestPlan:
     uniform: frozenset[str] = frozenset()
     report: IngestReport = field(default_factory=IngestReport)
     pseudonymous: bool = False
+    label_names: Mapping[str, LabelNames] = field(default_factory=dict)
+    layout: str = ""
 
     @property
     def collections(self) -> tuple[str, ...]:
@@ -329,7 +345,7 @@ def plan_bids(
         faults=dict(index.faults),
         notes=list(index.notes),
     )
-    return IngestPlan(planned, index.participants, index.labels, report=report)
+    return IngestPlan(planned, index.participants, index.labels, report=report, layout="BIDS")
 
 
 def _distinct_ids(collections: Mapping[str, Sequence[Any]]) -> dict[str, list[str | None]]:
@@ -381,4 +397,23 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
         frozenset().union(*(plan.uniform for plan in plans)),
         report,
         any(plan.pseudonymous for plan in plans),
+        _joined_names(plans),
+        ", ".join(dict.fromkeys(plan.layout for plan in plans if plan.layout)),
     )
+
+
+def _joined_names(plans: Sequence[IngestPlan]) -> dict[str, LabelNames]:
+    joined: dict[str, LabelNames] = {}
+    for plan in plans:
+        for collection, names in plan.label_names.items():
+            before = joined.get(collection, LabelNames())
+            clash = [v for v, name in names.names.items() if before.names.get(v, name) != name]
+            if clash:
+                raise AlignmentError(
+                    f"two sources name label {clash[0]} of {collection!r} differently: "
+                    f"{before.names[clash[0]]!r} and {names.names[clash[0]]!r}"
+                )
+            joined[collection] = LabelNames.of(
+                before.names | names.names, before.regions | names.regions
+            )
+    return joined

@@ -24,8 +24,10 @@ from radiobject.formats.readers import load_image
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.ingest.ids import identified
+from radiobject.ingest.label_names import new_label_names
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.rows.pandas_io import frame_rows
+from radiobject.sampling.label_names import LabelNames
 from radiobject.sampling.labels import LabelSummary, delivered_labels, labels_as_integers
 from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout, owned
@@ -34,6 +36,7 @@ from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset, volume_rows
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.label_index import build_label_index, fingerprint, write_label_rows
+from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
 from radiobject.storage.tiles.c_order import c_ordered
@@ -144,11 +147,8 @@ class IngestedVolume:
 
 def _load(image: PlannedImage, reorient: str | None, asked: DicomOptions) -> LoadedImage:
     if image.format is not ImageFormat.DICOM:
-        return load_image(
-            cast(Path, image.source),
-            reorient=reorient,
-            keep=image.keep,
-        )
+        read = load_image if image.part is None else image.part.load
+        return read(cast(Path, image.source), reorient=reorient, keep=image.keep)
     if isinstance(image.source, Path):
         return load_folder(image.source, reorient=reorient, keep=image.keep, options=asked)
     if isinstance(image.source, DicomLabels):
@@ -175,7 +175,7 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
             return IngestedVolume(image, error=f"{type(error).__name__}: {error}")
         if isinstance(error, RadiObjectError | OSError | TypeError):
             raise
-        raise IngestError(f"{_name(image)}: {type(error).__name__}: {error}") from error
+        raise IngestError(f"{image.file_name}: {type(error).__name__}: {error}") from error
     return IngestedVolume(image, record, summary, volume.warnings)
 
 
@@ -231,6 +231,7 @@ class IngestRun:
     _changed: set[str] = field(default_factory=set)
     _with_volumes: set[str] = field(default_factory=set)
     _replaced: set[str] = field(default_factory=set)
+    _names: dict[str, LabelNames] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.report = IngestReport()
@@ -277,6 +278,7 @@ class IngestRun:
         )
         self.report.extend(assigned.lines)
         self._replaced = assigned.replaced
+        self._names = new_label_names(self.plan.label_names, self.stores)
         images = assigned.images
         for name in dict.fromkeys(image.collection for image, _ in images):
             if name not in self.places | self.made:
@@ -334,7 +336,7 @@ class IngestRun:
         expected = self._shapes[name] = self._shapes[name] or shape
         if shape != expected:
             raise ShapeError(
-                f"Dimension mismatch: {_name(image)} has shape {shape}, collection {name!r} "
+                f"Dimension mismatch: {image.file_name} has shape {shape}, collection {name!r} "
                 f"has {expected}"
             )
 
@@ -355,6 +357,8 @@ class IngestRun:
                 if done.summary is not None
             }
             write_label_rows(uri, labels, self.tx.clock.tick())
+            if name in self._names:
+                write_label_names(uri, self._names.pop(name), self.tx.clock.tick())
             if name in self.made:
                 self.places[name] = self.made.pop(name)
         if self.subjects is not None:
@@ -437,18 +441,13 @@ def _expected_shapes(
             yield name, rows.shape(0)
 
 
-def _name(image: PlannedImage) -> str:
-    source = image.source
-    return source.name if isinstance(source, Path) else source.folder or source.files[0].name
-
-
 def _line(done: IngestedVolume) -> ReportLine:
     image = done.image
     if isinstance(image.source, Path):
-        line = ReportLine(f"{image.collection}/{_name(image)}", Verdict.ACCEPTED)
+        line = ReportLine(f"{image.collection}/{image.file_name}", Verdict.ACCEPTED)
     else:
         line = ReportLine(
-            _name(image),
+            image.file_name,
             Verdict.ACCEPTED,
             files=len(image.source.files),
             description=image.source.description,

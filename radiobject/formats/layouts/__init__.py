@@ -1,0 +1,1 @@
+"""Folders that recognise themselves: how public data sets lay out their images, a module each."""
