@@ -55,14 +55,22 @@ def gunzip_head(name: str, compressed: bytes, size: int) -> bytes:
     IngestError
         If the stream is damaged.
     """
+    head, rest = b"", compressed[: max(1 << 16, size)]
     try:
-        return _decompressor().decompress(compressed[: max(1 << 16, size)], size)
+        # Several members in a row are one stream, and the first may be as short as empty.
+        while len(head) < size and rest.startswith(GZIP_MAGIC):
+            stream = _decompressor()
+            head += stream.decompress(rest, size - len(head))
+            if not stream.eof:
+                break
+            rest = stream.unused_data
     except _ERRORS as error:
         raise IngestError(f"{name}: damaged gzip stream ({error})") from error
+    return head
 
 
 def gunzip_blocks(
-    name: str, compressed: bytes, sizes: Sequence[int]
+    name: str, compressed: bytes, sizes: Sequence[int], slack: int = TRAILING_SLACK_BYTES
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the decoded bytes of a gzip file in blocks, then verify its checksum and its end.
 
@@ -73,8 +81,9 @@ def gunzip_blocks(
     compressed : bytes
         The whole file; several members in a row are one stream, as gzip defines.
     sizes : sequence of int
-        Bytes of each block; together, those that the file's own header declares. At most
-        `TRAILING_SLACK_BYTES` more are tolerated, and thrown away.
+        Bytes of each block; together, those that the file's own header declares.
+    slack : int
+        So many bytes more are tolerated, and thrown away.
 
     Yields
     ------
@@ -103,7 +112,7 @@ def gunzip_blocks(
             filled, rest = filled + taken, rest[taken:]
         yield buffer[:size]
     surplus = len(rest)
-    while surplus <= TRAILING_SLACK_BYTES:
+    while surplus <= slack:
         piece = next(pieces, b"")
         if not piece:
             return

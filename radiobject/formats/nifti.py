@@ -86,7 +86,7 @@ def load_nifti(
         source = SourceFile.of_many(header_path.name, (source, voxels))
     stored = _voxels(voxel_path.name, layout, content, limits)
     data, rescale = apply_if_lossless(stored, *layout.scale)
-    return _image(layout, data, rescale, source, reorient, _kept_text(layout, keep))
+    return image_of(layout, data, rescale, source, reorient, kept_text(layout, keep))
 
 
 def extract_nifti_metadata(path: str | Path) -> NiftiMetadata:
@@ -145,7 +145,7 @@ def _unpack_in_slabs(name: str, layout: NiftiLayout, content: bytes, out: NDArra
         copy_in_blocks(slab, out[..., first : first + step])
 
 
-def _image(
+def image_of(
     layout: NiftiLayout,
     data: NDArray[Any],
     rescale: tuple[float, float] | None,
@@ -153,6 +153,7 @@ def _image(
     reorient: str | None,
     text: dict[str, Scalar],
 ) -> LoadedImage:
+    """Return the volume of a header and its voxels, reoriented if that is asked for."""
     affine, original = layout.affine, None
     if reorient is not None:
         original = affine
@@ -172,7 +173,7 @@ def _image(
 _HEADER_METADATA = ("sform_code", "qform_code", "scl_slope", "scl_inter", "xyzt_units")
 
 
-def _kept_text(layout: NiftiLayout, keep: Sequence[str]) -> dict[str, Scalar]:
+def kept_text(layout: NiftiLayout, keep: Sequence[str]) -> dict[str, Scalar]:
     """Return the text fields that were asked for, as obs columns."""
     unknown = sorted(set(keep) - set(TEXT_FIELDS))
     if unknown:

@@ -141,13 +141,13 @@ def _file_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def _file_shape(shape: tuple[int, ...], kept: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return `shape` with the trailing axes of one voxel that the file had."""
+    """Return `shape` with the axes of one voxel that the file had."""
     dim = kept.get("dim")
     if dim is None:
         return shape
     stated = tuple(dim[1 : dim[0] + 1])
-    extra = stated[len(shape) :]
-    same = stated[: len(shape)] == shape and all(side == 1 for side in extra)
+    plain = [side for side in stated[3:] if side != 1]
+    same = stated[:3] == shape[:3] and plain == [side for side in shape[3:] if side != 1]
     return stated if same else shape
 
 

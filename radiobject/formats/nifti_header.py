@@ -68,7 +68,7 @@ class NiftiLayout:
     version : int
         1 or 2.
     shape : tuple of int
-        (X, Y, Z) or (X, Y, Z, T): trailing axes of one voxel beyond the third are dropped.
+        (X, Y, Z) or (X, Y, Z, T): axes of one voxel beyond the third are dropped.
     dtype : numpy.dtype
         Type in the file, with its byte order.
     offset : int
@@ -228,7 +228,7 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
     except (nifti1.HeaderDataError, *_DAMAGED) as error:
         raise IngestError(f"{path.name}: damaged NIfTI header ({error})") from error
     shape = _volume_shape(path.name, shape)
-    _check_dtype(path.name, dtype)
+    check_dtype(path.name, dtype)
     limits.check_volume(path.name, shape, dtype.itemsize)
     stated = float(header["vox_offset"])
     offset = int(stated) if np.isfinite(stated) else -1
@@ -309,8 +309,8 @@ def _flavour(name: str, head: bytes) -> tuple[int, bool]:
 
 
 def _volume_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return (X, Y, Z) or (X, Y, Z, T), or refuse."""
-    kept = shape
+    """Return (X, Y, Z) or (X, Y, Z, T), or refuse; a vector of ITK, (X, Y, Z, 1, C), has no T."""
+    kept = shape[:3] + shape[4:] if len(shape) == 5 and shape[3] == 1 else shape
     while len(kept) > 3 and kept[-1] == 1:
         kept = kept[:-1]
     if len(kept) < 3:
@@ -323,7 +323,8 @@ def _volume_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return kept
 
 
-def _check_dtype(name: str, dtype: np.dtype) -> None:
+def check_dtype(name: str, dtype: np.dtype) -> None:
+    """Refuse voxels that are no real numbers of at most 64 bits, with an `IngestError`."""
     if dtype.fields is not None:
         raise IngestError(
             f"{name}: colour voxels (RGB) have no intensity; split the channels into volumes"

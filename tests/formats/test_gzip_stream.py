@@ -101,6 +101,8 @@ def test_padding_is_tolerated_and_a_bomb_is_not() -> None:
 def test_head() -> None:
     assert gunzip_head("a", gzip.compress(CONTENT), 540) == CONTENT[:540]
     assert gunzip_head("a", gzip.compress(b"ab"), 540) == b"ab"
+    parts = [gzip.compress(part) for part in (b"", CONTENT[:100], b"", CONTENT[100:])]
+    assert gunzip_head("a", b"".join(parts), 540) == CONTENT[:540]
 
 
 def test_ratio_over_what_deflate_can_do() -> None:

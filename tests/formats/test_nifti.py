@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nifti_builder import AFFINE, coordinates, write
@@ -16,7 +18,7 @@ from nifti_builder import AFFINE, coordinates, write
 from radiobject.exceptions import IngestError
 from radiobject.formats import gzip_stream, nifti
 from radiobject.formats.guards import Limits
-from radiobject.formats.nifti import load_nifti, save_nifti
+from radiobject.formats.nifti import extract_nifti_metadata, load_nifti, save_nifti
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 
 NIBABEL_DATA = Path(nib.__file__).parent / "tests" / "data"
@@ -216,7 +218,7 @@ def test_axes_of_one_voxel(shape: tuple[int, ...], stored: tuple[int, ...], tmp_
     [
         (np.zeros((4, 5), np.int16), "2-D image"),
         (np.zeros((4,), np.int16), "1-D image"),
-        (np.zeros((2, 3, 4, 1, 3), np.float32), "5-D image of shape"),
+        (np.zeros((2, 3, 4, 2, 3), np.float32), "5-D image of shape"),
         (np.zeros((2, 3, 4), np.complex64), "complex voxels"),
         (np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colour voxels"),
     ],
@@ -226,6 +228,29 @@ def test_what_is_not_a_volume_of_numbers_is_refused(
 ) -> None:
     with pytest.raises(IngestError, match=message):
         load_nifti(write(tmp_path / "a.nii", data))
+
+
+def test_vectors_as_itk_writes_them(tmp_path: Path) -> None:
+    written = coordinates((5, 4, 3, 2), "float32")
+    image = sitk.GetImageFromArray(written, isVector=True)
+    sitk.WriteImage(image, str(tmp_path / "field.nii.gz"))
+    assert nib.load(tmp_path / "field.nii.gz").shape == (3, 4, 5, 1, 2)
+    loaded = load_nifti(tmp_path / "field.nii.gz")
+    np.testing.assert_array_equal(loaded.data, written.transpose(2, 1, 0, 3))
+    save_nifti(
+        tmp_path / "b.nii", loaded.data, loaded.shape, "float32", loaded.affine, loaded.metadata
+    )
+    again = sitk.ReadImage(str(tmp_path / "b.nii"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(again), written)
+
+
+def test_a_gzip_whose_first_member_is_short(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a.nii", coordinates((3, 4, 5))).read_bytes()
+    cuts = (0, 0, 100, 351, len(plain))
+    parts = [gzip.compress(plain[a:b]) for a, b in itertools.pairwise(cuts)]
+    (tmp_path / "b.nii.gz").write_bytes(b"".join(parts))
+    np.testing.assert_array_equal(load_nifti(tmp_path / "b.nii.gz").data, coordinates((3, 4, 5)))
+    assert extract_nifti_metadata(tmp_path / "b.nii.gz").spatial_dimensions == (3, 4, 5)
 
 
 # ---- geometry and header ----
