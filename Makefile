@@ -29,7 +29,7 @@ ROOT := $(CURDIR)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := fast,ml,dicom,s3,bench,test,docs,release,clients
+EXTRAS := fast,ml,dicom,formats,s3,bench,test,docs,release,clients
 QUICK_FLAG := $(if $(filter-out 0 no,$(QUICK)),--quick)
 
 # asv and pip run far from here, so the constraints travel as an absolute path. pip reads the

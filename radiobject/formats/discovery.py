@@ -318,7 +318,7 @@ def _listed(source: ImageSource, subject_of: SubjectIdFn | None) -> list[tuple[P
 def _format_of_path(source: object) -> ImageFormat:
     text = os.fspath(source)  # type: ignore[call-overload]
     path = Path(text)
-    if path.is_dir():
+    if _is_folder_of_images(path):
         return _format_of_folder(path)
     if is_glob(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
@@ -339,7 +339,7 @@ def _format_of_path(source: object) -> ImageFormat:
 
 def _format_of_match(path: Path) -> ImageFormat | None:
     """Return the format of a file or a folder that a glob matches, None if it has none."""
-    if not path.is_dir():
+    if not _is_folder_of_images(path):
         return _format_of_file(path)
     try:
         return _format_of_folder(path)

@@ -6,7 +6,8 @@ A package adds its own with an entry point in the group ``radiobject.formats`` t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import import_module
@@ -54,24 +55,30 @@ class Reader:
         return tuple(dict.fromkeys(self.parts(path)))
 
 
+AFFINE_ENDING = ".affine.json"
+"""What stands behind the name of a bare array in the file beside it that places it."""
+
+_ITK = "python -c \"import SimpleITK as s; s.WriteImage(s.ReadImage('{name}'), '{stem}.nii.gz')\""
+
 CONVERSIONS = {
-    ".mnc": "mnc2nii {name} {stem}.nii",
+    ".mnc": "nib-convert {name} {stem}.nii.gz",
     ".par": "parrec2nii {name}",
     ".rec": "parrec2nii {stem}.PAR",
-    ".head": "3dAFNItoNIFTI {name}",
-    ".brik": "3dAFNItoNIFTI {stem}.HEAD",
+    ".head": "nib-convert {name} {stem}.nii.gz",
+    ".brik": "nib-convert {stem}.HEAD {stem}.nii.gz",
+    ".brik.gz": "nib-convert {stem}.HEAD {stem}.nii.gz",
+    ".v": "nib-convert {name} {stem}.nii",
     ".mif": "mrconvert {name} {stem}.nii.gz",
     ".mif.gz": "mrconvert {name} {stem}.nii.gz",
-    ".mgz.gz": "gunzip {name}",
-    ".vtk": "python -c \"import SimpleITK as s; s.WriteImage(s.ReadImage('{name}'), "
-    "'{stem}.nii.gz')\"",
-    ".gipl": "c3d {name} -o {stem}.nii.gz",
-    ".v": "medcon -f {name} -c nifti",
-    ".tif": "c3d {name} -spacing XxYxZmm -o {stem}.nii.gz",
-    ".tiff": "c3d {name} -spacing XxYxZmm -o {stem}.nii.gz",
+    ".vtk": _ITK,
+    ".gipl": _ITK,
+    ".gipl.gz": _ITK,
+    ".tif": "c3d {name} -orient RAI -spacing XxYxZmm -o {stem}.nii.gz",
+    ".tiff": "c3d {name} -orient RAI -spacing XxYxZmm -o {stem}.nii.gz",
     ".mat": "a NIfTI file saved by the program that wrote it",
     ".gii": "wb_command -metric-to-volume-mapping, as it holds a surface and no volume",
-    ".b2frame": "nnUNetv2_convert_MSD_dataset, or keep the NIfTI files that it was made from",
+    ".pkl": "nothing: a pickle runs code when it is opened; use the images it was made from",
+    ".b2frame": "nothing: use the NIfTI files that it was made from",
 }
 """Formats that stay closed, and what turns a file of them into one that is read."""
 
@@ -92,7 +99,21 @@ _BUILT_IN = (
         _function("nifti", "load_nifti"),
         _function("nifti_header", "located"),
     ),
-)
+    Reader("NRRD", (".nrrd", ".nhdr"), _function("nrrd", "load_nrrd"),
+           _function("nrrd", "nrrd_files")),
+    Reader("MetaImage", (".mha", ".mhd"), _function("metaimage", "load_metaimage"),
+           _function("metaimage", "meta_files")),
+    Reader("MGH", (".mgh", ".mgz", ".mgh.gz"), _function("mgh", "load_mgh")),
+    Reader("array", (".npy", ".npz", ".b2nd"), _function("arrays", "load_array"),
+           _function("arrays", "array_files")),
+    Reader("Zarr", (".zarr", ".ome.zarr", ".nii.zarr"), _function("ome_zarr", "load_zarr"),
+           _function("ome_zarr", "zarr_files"), folders=True),
+)  # fmt: skip
+
+
+_BROKEN = (ImportError, AttributeError, SyntaxError, NameError, TypeError, ValueError, OSError,
+           RuntimeError)  # fmt: skip
+"""What importing another package may raise."""
 
 
 @lru_cache(maxsize=1)
@@ -106,9 +127,19 @@ def readers() -> tuple[Reader, ...]:
     """
     found: list[Reader] = []
     for entry in entry_points(group=GROUP):
-        made = entry.load()
-        given: Iterable[Any] = [made] if isinstance(made, Reader) else made()
-        given = [given] if isinstance(given, Reader) else list(given)
+        try:
+            made = entry.load()
+        except _BROKEN as error:
+            # A package that is broken must not keep those who have it from their NIfTI files.
+            owner = entry.dist.name if entry.dist else "a package"
+            warnings.warn(
+                f"{owner} offers a reader {entry.name!r} ({GROUP}) that cannot be imported, and is "
+                f"left out: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )
+            continue
+        given: Any = made() if callable(made) and not isinstance(made, Reader) else made
+        given = list(given) if isinstance(given, list | tuple) else [given]
         if not all(isinstance(reader, Reader) for reader in given):
             raise ConfigurationError(
                 f"the entry point {entry.name!r} of {GROUP} gives {given!r}, expected "
@@ -149,7 +180,8 @@ def why_closed(path: Path) -> str:
     if is_archive(path):
         return "archives are not opened; unpack it first"
     name = path.name.lower()
-    for ending, command in CONVERSIONS.items():
+    # ".mif.gz" before ".gz": the longer ending is the more exact one.
+    for ending, command in sorted(CONVERSIONS.items(), key=lambda pair: -len(pair[0])):
         if name.endswith(ending):
             stem = path.name[: -len(ending)]
             return f"{ending} is not read; convert it: {command.format(name=path.name, stem=stem)}"

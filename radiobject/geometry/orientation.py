@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from radiobject.exceptions import ConfigurationError, IngestError, ShapeError
 
 Confidence = Literal["header", "inferred", "unknown"]
-OrientationSource = Literal["nifti_sform", "nifti_qform", "dicom_iop", "identity"]
+OrientationSource = Literal[
+    "nifti_sform", "nifti_qform", "dicom_iop", "nrrd_space", "metaimage", "mgh_ras",
+    "ome_orientation", "stated", "identity",
+]  # fmt: skip
 
 COSINE_TOLERANCE = 1e-3
 """Largest cosine between two voxel axes that still count as perpendicular."""
@@ -58,8 +61,10 @@ class OrientationInfo:
     confidence : {"header", "inferred", "unknown"}
         "header" when the file states the geometry, "inferred" when a part of it was missing,
         "unknown" when it states none.
-    source : {"nifti_sform", "nifti_qform", "dicom_iop", "identity"}
-        Which part of the header the affine was taken from.
+    source : str
+        Which part of the header the affine was taken from: "nifti_sform", "nifti_qform",
+        "dicom_iop", "nrrd_space", "metaimage", "mgh_ras", "ome_orientation"; "stated" where a file
+        beside an array says it, "identity" where nothing does.
     """
 
     axcodes: tuple[str, str, str]

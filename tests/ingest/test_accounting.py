@@ -74,7 +74,7 @@ def test_a_glob_over_pairs_twins_links_and_other_files(tmp_path: Path) -> None:
         assert plan.report.skipped == {
             "CT/a.nii": "a.nii.gz beside it is taken",
             "CT/p.img": "belongs to p.hdr",
-            "CT/x.mnc": ".mnc is not read; convert it: mnc2nii x.mnc x.nii",
+            "CT/x.mnc": ".mnc is not read; convert it: nib-convert x.mnc x.nii.gz",
             "CT/notes.txt": "no image format that is read",
             "CT/sub/": "a folder; not searched: a glob with ** would",
         }
