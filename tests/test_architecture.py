@@ -46,6 +46,7 @@ ENGINES = {
 ELSEWHERE = {
     ("ctx", "tiledb"): "makes the process's TileDB context, on first use",
     ("parallel", "tiledb"): "its documented functions take and return contexts",
+    ("formats", "blosc2"): "reads the arrays that nnU-Net keeps in its files",
 }
 """Engines used outside their floor at run time, and why."""
 
