@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from radiobject import parallel
-from radiobject.exceptions import ConfigurationError, StoreExistsError
-from radiobject.indexing import shortened
+from radiobject.bids_export import (
+    EXISTS,
+    ExportedVolume,
+    as_tsv,
+    bids_labels,
+    bids_names,
+    refuse_written,
+)
+from radiobject.exceptions import ConfigurationError
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
 from radiobject.system.files import written_whole
 from radiobject.volume import Volume
 
+__all__ = ["EXISTS", "LAYOUTS", "ExportedVolume", "bids_labels", "export_names", "export_niftis",
+           "file_stem"]  # fmt: skip
+
 LAYOUTS = ("collections", "flat", "bids")
 """One folder per collection; all in one folder; or BIDS-like names in a folder per subject."""
 
-EXISTS = ("raise", "skip", "replace")
-_BIDS_VERSION = "1.10.0"
-_SAFE = re.compile(r"[^A-Za-z0-9._-]")
-_NOT_ALPHANUMERIC = re.compile(r"[^A-Za-z0-9]+")
+_UNSAFE = re.compile(r"[^\w.+-]|[. ]+$")
+_RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{p}{n}" for p in ("COM", "LPT")
+                                                     for n in range(10))})  # fmt: skip
+"""Names that Windows takes for devices."""
 _MAX_NAME = 150
-
-
-@dataclass(frozen=True)
-class ExportedVolume:
-    """One volume and its file."""
-
-    collection: str
-    obs_id: str
-    path: Path
-    written: bool
 
 
 def export_niftis(
@@ -63,8 +62,8 @@ def export_niftis(
     folder : path-like
         Where the files go; made if it is not there.
     structure : {"collections", "flat", "bids"}
-        ``<collection>/<volume id>``, ``<volume id>``, or
-        ``sub-<label>/sub-<label>[_acq-<n>]_<collection>`` with ``dataset_description.json``.
+        ``<collection>/<volume id>``, ``<volume id>``, or a BIDS data set; see
+        `RadiObject.to_bids`.
     exists : {"raise", "skip", "replace"}
         What to do with a file that is there.
     compression : bool
@@ -91,20 +90,19 @@ def export_niftis(
             raise ConfigurationError(f"{name} must be one of {known}, got {value!r}")
     root = Path(folder)
     ending = ".nii.gz" if compression else ".nii"
+    if structure == "bids":
+        return radi.to_bids(
+            root, exists=exists, compression=compression, executor=executor, progress=progress
+        )
     names = export_names(radi, structure)
     jobs = [
         (name, volume, root / f"{stem}{ending}")
         for name, stems in names.items()
         for volume, stem in zip(radi.collection(name), stems, strict=True)
     ]
-    there = [path for _, _, path in jobs if path.exists()]
-    if there and exists == "raise":
-        raise StoreExistsError(
-            f"already exists: {shortened(there, 1, quoted=False)}; pass exists='skip' or "
-            "'replace', or choose another folder"
-        )
+    refuse_written([path for _, _, path in jobs], exists)
     root.mkdir(parents=True, exist_ok=True)
-    _write_tables(radi, root, names, structure, ending)
+    _write_tables(radi, root, names, ending)
     results = parallel.run(partial(_export_one, exists == "skip"), jobs, executor=executor)
     return list(parallel.progress_bar(results, len(jobs), "exporting", show=progress))
 
@@ -121,7 +119,7 @@ def _export_one(skip: bool, job: tuple[str, Volume, Path]) -> ExportedVolume:
 def export_names(radi: RadiObject, structure: str) -> dict[str, list[str]]:
     """Return the path of each volume's file below the folder, without ending, by collection."""
     if structure == "bids":
-        return _bids_names(radi)
+        return bids_names(radi._selection)
     used: set[str] = set()
     folders = dict(zip(radi.collection_names, _distinct(radi.collection_names, set()), strict=True))
     names = {}
@@ -132,62 +130,41 @@ def export_names(radi: RadiObject, structure: str) -> dict[str, list[str]]:
     return names
 
 
-def _bids_names(radi: RadiObject) -> dict[str, list[str]]:
-    labels = bids_labels(radi.obs_subject_ids)
-    suffixes = _distinct(map(_alphanumeric, radi.collection_names), set())
-    names: dict[str, list[str]] = {}
-    for name, suffix in zip(radi.collection_names, suffixes, strict=True):
-        count: dict[str, int] = {}
-        names[name] = []
-        for subject in radi.collection(name).subject_ids:
-            number = count[subject] = count.get(subject, 0) + 1
-            label = labels[subject]
-            scan = f"_acq-{number}" if number > 1 else ""
-            names[name].append(f"sub-{label}/sub-{label}{scan}_{suffix}")
-    return names
-
-
-def bids_labels(subjects: Iterable[str]) -> dict[str, str]:
-    """Return the BIDS label of each subject id: letters and digits only, all different."""
-    once = list(dict.fromkeys(subjects))
-    plain = [_alphanumeric(subject.removeprefix("sub-")) for subject in once]
-    return dict(zip(once, _distinct(plain, set(), ""), strict=True))
-
-
-def _alphanumeric(text: str) -> str:
-    return _NOT_ALPHANUMERIC.sub("", text) or "x"
-
-
 def file_stem(identifier: str) -> str:
-    """Return an id as a file name that every system takes; unsafe bytes as ``%XX``."""
-    safe = _SAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode()), identifier)
-    return "%2E" + safe[1:] if safe.startswith(".") else safe
+    """Return an id as a file name that every system takes; what one refuses as ``%XX``.
+
+    Letters and digits of any script stay, composed as most file systems have them.
+    """
+    composed = unicodedata.normalize("NFC", identifier)
+    safe = _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode()), composed)
+    if safe.startswith(".") or safe.split(".")[0].upper() in _RESERVED:
+        return f"%{ord(safe[0]):02X}" + safe[1:]
+    return safe
 
 
 def _distinct(identifiers: Iterable[str], used: set[str], separator: str = "~") -> list[str]:
     """Return file stems that stay different where case does not count, and are not too long."""
     stems = []
     for identifier in identifiers:
-        stem = file_stem(identifier)[:_MAX_NAME]
+        stem = _cut(file_stem(identifier))
         numbered = (f"{stem}{separator}{n}" for n in itertools.count(2))
-        chosen = next(s for s in itertools.chain([stem], numbered) if s.lower() not in used)
-        used.add(chosen.lower())
+        chosen = next(s for s in itertools.chain([stem], numbered) if s.casefold() not in used)
+        used.add(chosen.casefold())
         stems.append(chosen)
     return stems
 
 
+def _cut(stem: str) -> str:
+    """Return a name that fits, with its ending, into the 255 bytes that file systems have."""
+    return stem.encode()[:_MAX_NAME].decode("utf-8", "ignore")
+
+
 def _write_tables(
-    radi: RadiObject, root: Path, names: Mapping[str, Sequence[str]], structure: str, ending: str
+    radi: RadiObject, root: Path, names: Mapping[str, Sequence[str]], ending: str
 ) -> None:
     subjects = radi.obs_meta.read().drop(columns=[layout.OBS_IDS], errors="ignore")
     subjects = subjects.drop_duplicates(layout.SUBJECT_ID)
-    if structure == "bids":
-        labels = bids_labels(radi.obs_subject_ids)
-        described = {"Name": "Export from RadiObject", "BIDSVersion": _BIDS_VERSION}
-        _write_whole(root / "dataset_description.json", json.dumps(described, indent=2) + "\n")
-        subjects.insert(0, "participant_id", [f"sub-{labels[s]}" for s in subjects.iloc[:, 0]])
-        subjects = subjects.rename(columns={layout.SUBJECT_ID: "radiobject_subject_id"})
-    _write_whole(root / "participants.tsv", _as_tsv(subjects))
+    _write_whole(root / "participants.tsv", as_tsv(subjects))
     tables = []
     for name, stems in names.items():
         rows = radi.collection(name).to_obs()
@@ -195,11 +172,7 @@ def _write_tables(
         rows.insert(1, "collection", name)
         tables.append(rows)
     if tables:
-        _write_whole(root / "volumes.tsv", _as_tsv(pd.concat(tables, ignore_index=True)))
-
-
-def _as_tsv(table: pd.DataFrame) -> str:
-    return table.to_csv(sep="\t", na_rep="n/a", index=False)
+        _write_whole(root / "volumes.tsv", as_tsv(pd.concat(tables, ignore_index=True)))
 
 
 def _write_whole(path: Path, text: str) -> None:

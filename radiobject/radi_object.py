@@ -7,12 +7,14 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import tiledb
 
+from radiobject import bids_export
 from radiobject.ctx import ignore_ctx
 from radiobject.dataframe import Dataframe
 from radiobject.edit import changes, check, compose, phi, upgrade
@@ -394,6 +396,15 @@ class RadiObject:
         ignore_ctx(ctx)
         options: dict[str, Any] = {"executor": executor, "progress": progress}
         return RadiObject(compose.write_selection(self._selection, uri, **options))
+
+    def to_bids(
+        self, folder: str | Path, *, exists: str = "raise", **options: Any
+    ) -> list[bids_export.ExportedVolume]:
+        """Write what is selected as a BIDS data set that reads back equal.
+
+        The options are those of `radiobject.bids_export.write_bids`, such as ``name``.
+        """
+        return bids_export.write_bids(self._selection, folder, exists=exists, **options)
 
     def upgrade(
         self, uri: str, *, executor: Executor | None = None, progress: bool = False

@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("rows", ("rows",)),
     ("tables and volumes", ("volume", "dataframe", "selection", "parallel", "plane_images",
                             "repr_html")),
-    ("transform", ("transform",)),
+    ("transform", ("transform", "bids_export")),
     ("edit", ("edit",)),
     ("ingest", ("ingest",)),
     ("ml", ("ml",)),

@@ -56,7 +56,10 @@ def test_every_id_gets_a_file_of_its_own_inside_the_folder(
 def test_names_do_not_depend_on_what_else_there_is_to_see() -> None:
     assert file_stem("sub-01_T1w") == "sub-01_T1w"
     assert file_stem("../up") == "%2E.%2Fup"
-    assert file_stem("Zoë") == "Zo%C3%AB"
+    assert file_stem("Zoë") == file_stem("Zoe\u0308") == "Zoë"
+    assert file_stem("王小明_T1w") == "王小明_T1w"
+    assert file_stem("a:b*c?.") == "a%3Ab%2Ac%3F%2E"
+    assert file_stem("con.x") == "%63on.x"
     assert bids_labels(["sub-01", "a b", "ab", "AB"]) == {
         "sub-01": "01",
         "a b": "ab",
@@ -71,7 +74,7 @@ def test_bids_names_number_further_scans(tmp_path: Path) -> None:
         for number in range(2):
             collection.write_volume(data(number), f"scan{number}", "s1")
     names = export_names(RadiObject(str(tmp_path / "store")), "bids")
-    assert names == {"T1w": ["sub-s1/sub-s1_T1w", "sub-s1/sub-s1_acq-2_T1w"]}
+    assert names == {"T1w": ["sub-s1/anat/sub-s1_T1w", "sub-s1/anat/sub-s1_acq-2_T1w"]}
 
 
 def test_an_existing_file_is_refused_left_or_replaced(hostile: RadiObject, tmp_path: Path) -> None:

@@ -39,8 +39,9 @@ def export(
     collection: Collections = None,
     structure: Annotated[
         Structure,
-        typer.Option(help="A folder per collection; one folder; or BIDS-like folders and names."),
+        typer.Option(help="A folder per collection; one folder; or a BIDS data set."),
     ] = Structure.COLLECTIONS,
+    bids: Annotated[bool, typer.Option("--bids", help="Short for --structure bids.")] = False,
     exists: Annotated[Exists, typer.Option(help="Where a file lies already.")] = Exists.FAIL,
     compress: Annotated[
         bool, typer.Option("--compress/--no-compress", help="Write .nii.gz or .nii.")
@@ -56,7 +57,7 @@ def export(
         done = export_niftis(
             radi,
             folder,
-            structure=structure.value,
+            structure=Structure.BIDS.value if bids else structure.value,
             exists=exists.value,
             compression=compress,
             executor=executor,
@@ -73,4 +74,4 @@ def export(
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
     example = "Example: radiobject export brains out -c T1w --filter \"site == 'Bern'\""
-    app.command(epilog=f"{example} --structure bids")(export)
+    app.command(epilog=f"{example} --bids")(export)

@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ import pandas as pd
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.bids_names import ENTITY_COLUMNS, LABEL_SUFFIXES, BidsName
+from radiobject.formats.bids_own import OWN_SUBJECT, LabelTables, read_own_ids
 from radiobject.formats.bids_sidecars import SIDECAR_FIELDS, Sidecars, as_column
 from radiobject.formats.bids_tables import BidsTables, Ignored
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import why_not_followed
+from radiobject.formats.search import summarised
+from radiobject.sampling.label_names import LabelNames
 
 __all__ = [
     "ENTITY_COLUMNS",
@@ -93,6 +96,8 @@ class BidsIndex:
         Tables and sidecars that were not used, or not all of them, and why.
     notes : tuple of str
         What was taken in another way than it is written.
+    label_names : dict of str to LabelNames
+        What tables ``*_dseg.tsv`` call the values of label collections.
     """
 
     collections: dict[str, list[BidsImage]]
@@ -102,6 +107,7 @@ class BidsIndex:
     refused: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    label_names: dict[str, LabelNames] = field(default_factory=dict)
 
 
 @dataclass
@@ -119,6 +125,7 @@ class _Tree:
     skipped: dict[str, str]
     refused: dict[str, str]
     companions: Counter[str]
+    label_tables: LabelTables
     follow: bool = False
 
 
@@ -186,15 +193,51 @@ def index_bids(
             labels.add(collection)
     participants = tree.tables.participants(subjects)
     _say_of_the_rest(tree)
-    return BidsIndex(
+    index = BidsIndex(
         dict(collections),
         participants,
         frozenset(labels),
-        tree.skipped,
+        summarised(tree.skipped),
         tree.refused,
-        tree.sidecars.faults | tree.tables.faults,
+        tree.sidecars.faults | tree.tables.faults | tree.label_tables.faults,
         (*tree.sidecars.notes, *tree.tables.notes),
+        tree.label_tables.of(collections),
     )
+    return _with_own_ids(index, folder, follow_links)
+
+
+def _with_own_ids(index: BidsIndex, folder: Path, follow: bool) -> BidsIndex:
+    """Return the index with the ids and collections of before, if we wrote the folder."""
+    own = read_own_ids(folder, index.faults, follow=follow)
+    if not own:
+        return index
+    collections: dict[str, list[BidsImage]] = defaultdict(list)
+    labels: set[str] = set()
+    names: dict[str, LabelNames] = {}
+    subjects: dict[str, str] = {}
+    for collection, images in index.collections.items():
+        for image in images:
+            ids = own.get(image.path.relative_to(folder).as_posix())
+            name = collection if ids is None else ids.collection
+            if ids is not None:
+                subjects[image.subject_id] = ids.subject
+                image = replace(image, subject_id=ids.subject, obs_id=ids.obs_id,
+                                columns=ids.merged(image.columns))  # fmt: skip
+            collections[name].append(image)
+            if collection in index.labels:
+                labels.add(name)
+            if collection in index.label_names:
+                names[name] = index.label_names[collection]
+    participants = index.participants
+    key = participants.columns[0]
+    if OWN_SUBJECT in participants:
+        subjects = dict(zip(participants[key], participants[OWN_SUBJECT], strict=True)) | subjects
+        participants = participants.drop(columns=OWN_SUBJECT)
+    renamed = participants[key].map(lambda given: str(subjects.get(given) or given))
+    return replace(
+        index, collections=dict(collections), labels=frozenset(labels), label_names=names,
+        participants=participants.assign(**{key: renamed}),
+    )  # fmt: skip
 
 
 def _tree(folder: Path, keep: Sequence[str], follow: bool) -> _Tree:
@@ -208,6 +251,7 @@ def _tree(folder: Path, keep: Sequence[str], follow: bool) -> _Tree:
         {},
         {},
         Counter(),
+        LabelTables(folder, follow),
         follow,
     )
 
@@ -295,7 +339,11 @@ def _walk(
         columns |= {key: value for key, value in plain.items() if value is not None}
         columns |= sessions.get(name.entities.get("ses", ""), {})
         columns |= scans.get(f"{folder.name}/{path.name}", {})
-        yield name, BidsImage(path, subject, stem, columns, _metadata(folder, name, fields, path))
+        if name.suffix in LABEL_SUFFIXES:
+            pipeline = "" if tree.root == tree.home else tree.root.name
+            tree.label_tables.note((pipeline, _label_collection(name)), chain, name)
+        kept = _metadata(tree, folder, name, fields, path)
+        yield name, BidsImage(path, subject, stem, columns, kept)
     for subfolder in subfolders:
         if f"{_relative(tree, subfolder)}/" not in tree.ignored:
             yield from _walk(tree, subfolder, chain, subject, sessions, scans)
@@ -308,7 +356,7 @@ def _scans_here(tree: _Tree, folder: Path) -> Mapping[str, dict[str, Scalar]]:
 
 
 def _metadata(
-    folder: Path, name: BidsName, fields: Mapping[str, Any], path: Path
+    tree: _Tree, folder: Path, name: BidsName, fields: Mapping[str, Any], path: Path
 ) -> dict[str, str]:
     kept: dict[str, Any] = {
         "datatype": folder.name,
@@ -316,6 +364,8 @@ def _metadata(
         "suffix": name.suffix,
         "sidecar": dict(fields),
     }
+    if tree.root != tree.home:
+        kept["pipeline"] = tree.root.name
     for ending in _GRADIENTS:
         beside = path.with_name(f"{_stem(path.name)}.{ending}")
         if beside.is_file() and beside.stat().st_size < 1 << 20:
@@ -332,7 +382,12 @@ def _read_folder(tree: _Tree, folder: Path) -> tuple[list[Path], list[Path]]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = Path(entry.path)
-            if entry.name.startswith(".") or _relative(tree, path) in tree.ignored:
+            if entry.name.startswith("."):
+                continue
+            if _relative(tree, path) in tree.ignored:
+                inside = "/" if entry.is_dir(follow_symlinks=False) else ""
+                if inside or _stem(entry.name):
+                    tree.skipped[f"{_relative(tree, path)}{inside}"] = "ignored by .bidsignore"
                 continue
             if entry.is_dir(follow_symlinks=False):
                 subfolders.append(path)
@@ -348,6 +403,8 @@ def _read_folder(tree: _Tree, folder: Path) -> tuple[list[Path], list[Path]]:
                 name = BidsName.parse(entry.name[: -len(".json")])
                 if name is not None:
                     sidecars.append((name, path))
+            elif tree.label_tables.remember(folder, entry.name):
+                continue
             elif folder != tree.root:
                 tree.companions["".join(path.suffixes[-2:]) or path.name] += 1
     tree.sidecars.seen[str(folder)] = sidecars

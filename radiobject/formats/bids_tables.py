@@ -12,10 +12,14 @@ import pandas as pd
 
 from radiobject._types import OBS_ID, OBS_IDS, SUBJECT_ID
 from radiobject.exceptions import IngestError
+from radiobject.formats.bids_own import OWN_SUBJECT
 from radiobject.formats.delimited import read_table
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import why_not_followed
 from radiobject.indexing import shortened
+
+OUTSIDE = "# kinds of images that BIDS has no folder for; read by RadiObject all the same"
+"""Line of ``.bidsignore`` above the patterns, up to an empty line, of images that are for us."""
 
 _DATE = re.compile(r"(^|_)(acq_time|date|datetime|dob|birth)($|_)", re.IGNORECASE)
 _NOT_STORED = frozenset({OBS_IDS, OBS_ID, SUBJECT_ID})
@@ -121,7 +125,7 @@ class BidsTables:
             why = why_not_followed(self.home, path, follow=self.follow)
             if why:
                 raise IngestError(why)
-            table = read_table(path, text={key})
+            table = read_table(path, text={key, OWN_SUBJECT})
         except (IngestError, OSError) as error:
             said = str(error).removeprefix(f"{path.name}: ")
             self._fault(place, f"the table is left out: {said}")
@@ -169,9 +173,11 @@ class Ignored:
         self._rules: list[tuple[bool, re.Pattern[str]]] = []
         path = root / ".bidsignore"
         lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
+        ours = False
         for line in lines:
             pattern = line.strip()
-            if pattern and not pattern.startswith("#"):
+            ours = pattern == OUTSIDE or (ours and bool(pattern))
+            if pattern and not ours and not pattern.startswith("#"):
                 kept = pattern.startswith("!")
                 self._rules.append((not kept, _pattern(pattern.removeprefix("!"))))
 

@@ -54,5 +54,37 @@ def write_gradients(path: Path, axis: TimeAxis | None, affine: NDArray[np.floati
     return written
 
 
+def gradient_text(
+    text: str, original: NDArray[np.floating], affine: NDArray[np.floating]
+) -> str | None:
+    """Return the directions of a ``.bvec`` along the axes of another affine.
+
+    Parameters
+    ----------
+    text : str
+        Three lines, as FSL reads them, along the axes of `original`.
+    original, affine : ndarray, shape (4, 4)
+        Voxel index to RAS+ mm before and after the axes were turned.
+
+    Returns
+    -------
+    str or None
+        None if the text holds no directions.
+    """
+    try:
+        along = np.array([[float(part) for part in line.split()] for line in text.splitlines()
+                          if line.strip()])  # fmt: skip
+    except ValueError:
+        return None
+    if along.ndim != 2 or along.shape[0] != 3:
+        return None
+    for matrix, out in ((original, True), (affine, False)):
+        axes = np.asarray(matrix, dtype=np.float64)[:3, :3]
+        axes = axes / np.linalg.norm(axes, axis=0)
+        turned = np.diag([-1.0 if np.linalg.det(axes) > 0 else 1.0, 1.0, 1.0])
+        along = axes @ turned @ along if out else turned @ np.linalg.solve(axes, along)
+    return "".join(map(_line, along.tolist()))
+
+
 def _line(values: Sequence[float]) -> str:
     return " ".join(f"{float(value) + 0.0:.9g}" for value in values) + "\n"

@@ -303,9 +303,18 @@ def _flavour(name: str, head: bytes) -> tuple[int, bool]:
     if head[:4] in (b"\x5c\x01\x00\x00", b"\x00\x00\x01\x5c"):
         raise IngestError(
             f"{name}: an Analyze 7.5 header, which does not say where left and right are; "
-            "convert it to NIfTI with a tool that knows how the file was written"
+            f"if you know (here: its axes point left, front and up), say it: {_analyze(name)}"
         )
     raise IngestError(f"{name}: not a NIfTI file (no magic n+1, ni1, n+2 or ni2)")
+
+
+def _analyze(name: str) -> str:
+    stem = name[: name.lower().rfind(".")]
+    return (
+        f"python -c \"import nibabel as n, numpy as np; i = n.load('{name}'); "
+        "n.save(n.Nifti1Image(np.asarray(i.dataobj), np.diag([-1, 1, 1, 1]) * "
+        f"[*i.header.get_zooms()[:3], 1]), '{stem}.nii.gz')\""
+    )
 
 
 def _volume_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -67,7 +67,8 @@ CONVERSIONS = {
     ".head": "nib-convert {name} {stem}.nii.gz",
     ".brik": "nib-convert {stem}.HEAD {stem}.nii.gz",
     ".brik.gz": "nib-convert {stem}.HEAD {stem}.nii.gz",
-    ".v": "nib-convert {name} {stem}.nii",
+    ".v": "python -c \"import nibabel as n, nibabel.ecat as e; i = e.load('{name}'); "
+    "n.save(n.Nifti1Image(i.get_fdata(dtype='f4'), i.affine), '{stem}.nii.gz')\"",
     ".mif": "mrconvert {name} {stem}.nii.gz",
     ".mif.gz": "mrconvert {name} {stem}.nii.gz",
     ".vtk": _ITK,

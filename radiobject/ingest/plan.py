@@ -345,7 +345,10 @@ def plan_bids(
         faults=dict(index.faults),
         notes=list(index.notes),
     )
-    return IngestPlan(planned, index.participants, index.labels, report=report, layout="BIDS")
+    return IngestPlan(
+        planned, index.participants, index.labels, report=report, label_names=index.label_names,
+        layout="BIDS",
+    )  # fmt: skip
 
 
 def _distinct_ids(collections: Mapping[str, Sequence[Any]]) -> dict[str, list[str | None]]:

@@ -190,10 +190,11 @@ def test_export_gives_the_voxels_back(made: Path, tmp_path: Path) -> None:
     assert radiobject("export", made, tmp_path / "out", "-c", "CT").code == 1
     skipped = radiobject("export", made, tmp_path / "out", "-c", "CT", "--exists", "skip")
     assert skipped.out.startswith("1 volumes of 3 subjects")
-    bids = radiobject("export", made, tmp_path / "bids", "--structure", "bids", "--no-compress")
+    bids = radiobject("export", made, tmp_path / "bids", "--bids", "--no-compress")
     assert bids.code == 0
     names = {str(p.relative_to(tmp_path / "bids")) for p in (tmp_path / "bids").rglob("*.nii")}
-    assert names == {f"sub-s{n}/sub-s{n}_{kind}.nii" for n in range(3) for kind in ("CT", "mask")}
+    masks = {f"derivatives/radiobject/sub-s{n}/anat/sub-s{n}_desc-mask_dseg.nii" for n in range(3)}
+    assert names == masks | {f"sub-s{n}/other/sub-s{n}_CT.nii" for n in range(3)}
     assert radiobject("ingest", tmp_path / "again", tmp_path / "bids").code == 0
     assert RadiObject(str(tmp_path / "again")).obs_meta.read()["age"].tolist() == [30, 40, 50]
 

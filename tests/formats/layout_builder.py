@@ -173,3 +173,17 @@ def totalsegmentator(root: Path) -> Path:
     mask(folder / "s0002/segmentations/stomach.nii.gz", 1, 1, first=2)
     put(folder / "meta.csv", "image_id;age;split\ns0001;61;train\ns0002;NA;test\ns0003;5;val\n")
     return folder
+
+
+def bids(root: Path) -> Path:
+    """No marker file; a session, a run, a mask of a pipeline, a suffix that is to be ignored."""
+    folder = root / "study"
+    for subject in ("01", "02"):
+        image(folder / f"sub-{subject}/anat/sub-{subject}_T1w.nii.gz")
+    bold = "sub-02_ses-1_task-rest_run-1_bold.nii.gz"
+    image(folder / f"sub-02/ses-1/func/{bold}", 0, (*SHAPE, 2))
+    image(folder / "sub-02/anat/sub-02_T2w.nii.gz")
+    mask(folder / "derivatives/seg/sub-01/anat/sub-01_desc-lesion_mask.nii.gz", 1)
+    put(folder / ".bidsignore", "**/*_T2w*\n")
+    put(folder / "participants.tsv", "participant_id\tage\nsub-01\t61\n")
+    return folder

@@ -211,6 +211,7 @@ def test_sessions_scans_phenotypes_and_what_is_ignored(tmp_path: Path) -> None:
     assert [i.obs_id for i in index.collections["T2w"]] == ["sub-01_ses-a_T2w"]
     assert index.skipped == {
         f"{anat}/sub-01_ses-a_T1w.nii": "sub-01_ses-a_T1w.nii.gz beside it is taken",
+        f"{anat}/sub-01_ses-a_run-9_T2w.nii.gz": "ignored by .bidsignore",
         "*.mgz": "1 files that are no NIfTI images",
     }
     row = index.participants.iloc[0].to_dict()

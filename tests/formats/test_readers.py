@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from radiobject import RadiObject
 from radiobject.exceptions import ConfigurationError, IngestError
@@ -110,6 +114,33 @@ def test_what_stays_closed_is_named_with_its_command(
         load_image(tmp_path / name)
     assert "is not read; convert it: " in str(refused.value)
     assert command in str(refused.value)
+
+
+SAMPLES = ("tiny.mnc", "small.mnc", "scaled+tlrc.HEAD", "phantom_varscale.PAR", "tinypet.v")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SAMPLES, "a.vtk", "b.gipl", "c.gipl.gz", "old.hdr"])
+def test_the_commands_convert(tmp_path: Path, name: str) -> None:
+    data = Path(nib.__file__).parent / "tests/data"
+    for part in data.glob(f"{name.rsplit('.', 1)[0]}.*") if name in SAMPLES else []:
+        shutil.copy(part, tmp_path)
+    voxels = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
+    if name == "old.hdr":
+        nib.save(nib.AnalyzeImage(voxels, np.diag([-1, 2, 3, 1])), tmp_path / name)
+    elif name not in SAMPLES:
+        sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / name))
+    with pytest.raises(IngestError) as refused:
+        load_image(tmp_path / name)
+    command = str(refused.value).split(" it: ")[1]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, env={"PATH": path}, timeout=120)
+    (made,) = tmp_path.glob("*.nii*")
+    image = load_image(made)
+    assert image.metadata["orientation_source"] == "nifti_sform"
+    if name not in SAMPLES:
+        expected = voxels if name == "old.hdr" else voxels.transpose(2, 1, 0)
+        np.testing.assert_array_equal(image.data, expected)
 
 
 def test_nothing_that_is_read_is_called_closed() -> None:

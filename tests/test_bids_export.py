@@ -1,0 +1,197 @@
+"""BIDS out and in again: equal, as it was, and valid for the validator of the standard."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import layout_builder as build
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from radiobject import RadiObject
+from radiobject.exceptions import ConfigurationError, StoreExistsError
+from radiobject.ingest import IngestOptions, ingest_plan
+from radiobject.ingest.plan import plan_bids
+from radiobject.ingest.plan_layout import plan_folder
+from radiobject.writers import RadiObjectWriter
+
+BVAL = "0 1000 1000\n"
+BVEC = "0 1 0.6\n0 0 0.8\n0 0 0\n"
+TASK = {"TaskName": "rest", "RepetitionTime": 2.0, "SliceTiming": [0.0, 0.5, 1.0]}
+FROM_FILES = {
+    "series_type", "datatype", "bitpix", "scl_slope", "scl_inter", "xyzt_units", "spatial_units",
+    "qform_code", "sform_code", "orientation_source", "source_path", "source_name", "source_bytes",
+    "source_sha256",
+}  # fmt: skip
+PLAIN = {"EchoTime": 0.003, "FlipAngle": 9, "Manufacturer": "Maker"}
+
+
+def volume(path: Path, seed: int, shape: tuple[int, ...] = (3, 4, 5)) -> None:
+    data = (np.arange(np.prod(shape)).reshape(shape) + 100 * seed).astype(np.int16)
+    affine = np.array([[-2.0, 0, 0, 30], [0, 2, 0, -40], [0, 0, 3, -50], [0, 0, 0, 1]])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = 2.0
+    nib.save(image, path)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("bids")
+    build.put(root / "dataset_description.json", {"Name": "x", "BIDSVersion": "1.10.0"})
+    table = "participant_id\tage\tgroup\nsub-01\t61\tNA\nsub-02\tn/a\t001\n"
+    build.put(root / "participants.tsv", table)
+    build.put(root / "task-rest_bold.json", TASK)
+    for number, session in enumerate(("ses-1", "ses-2")):
+        home, stem = root / "sub-01" / session, f"sub-01_{session}"
+        volume(home / f"anat/{stem}_T1w.nii.gz", number)
+        volume(home / f"anat/{stem}_acq-fast_run-1_T1w.nii.gz", number + 10)
+        build.put(home / f"anat/{stem}_T1w.json", PLAIN)
+        scans = f"filename\tgrade\nanat/{stem}_T1w.nii.gz\t{number + 1}\n"
+        build.put(home / f"{stem}_scans.tsv", scans)
+    build.put(root / "sub-01/sub-01_sessions.tsv", "session_id\tweight\nses-1\t70.5\nses-2\t71\n")
+    volume(root / "sub-02/anat/sub-02_T1w.nii.gz", 2)
+    volume(root / "sub-02/func/sub-02_task-rest_bold.nii.gz", 3, (3, 4, 5, 4))
+    volume(root / "sub-02/dwi/sub-02_dwi.nii.gz", 4, (3, 4, 5, 3))
+    build.put(root / "sub-02/dwi/sub-02_dwi.bval", BVAL)
+    build.put(root / "sub-02/dwi/sub-02_dwi.bvec", BVEC)
+    seg = root / "derivatives/freesurfer"
+    build.put(seg / "dataset_description.json", {"Name": "freesurfer", "BIDSVersion": "1.10.0"})
+    build.mask(seg / "sub-02/anat/sub-02_desc-aseg_dseg.nii.gz", 1, 2, shape=(3, 4, 5))
+    build.put(seg / "desc-aseg_dseg.tsv", "index\tname\n1\tleft putamen\n2\tright putamen\n")
+    build.mask(seg / "sub-02/anat/sub-02_desc-brain_mask.nii.gz", 1, shape=(3, 4, 5))
+    return root
+
+
+def images(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*.nii.gz")}
+
+
+def assert_equal(one: RadiObject, other: RadiObject) -> None:
+    """Compare two data sets: ids, tables, voxels, places, and names of labels."""
+    assert one.collection_names == other.collection_names
+    first, second = one.obs_meta.read(), other.obs_meta.read()
+    pd.testing.assert_frame_equal(first[sorted(first)], second[sorted(second)])
+    for name in one.collection_names:
+        a, b = one.collection(name), other.collection(name)
+        assert (a.obs_ids, a.subject_ids) == (b.obs_ids, b.subject_ids)
+        assert a.label_names == b.label_names
+        for v, w in zip(a, b, strict=True):
+            np.testing.assert_array_equal(v.to_numpy(), w.to_numpy())
+            np.testing.assert_array_equal(v.affine, w.affine)
+            assert v.to_numpy().dtype == w.to_numpy().dtype
+        columns = [n for n in a.to_obs() if not n.startswith("source_")]
+        more = set(b.to_obs()) - set(a.to_obs())
+        assert more <= (FROM_FILES if "source_name" not in a.to_obs() else set())
+        pd.testing.assert_frame_equal(a.to_obs()[columns], b.to_obs()[columns])
+
+
+def findings(folder: Path) -> list[tuple[str, str]]:
+    """Return what the validator of the standard calls an error."""
+    command = Path(sys.executable).with_name("bids-validator-deno")
+    done = subprocess.run(
+        [str(command), str(folder), "--format", "json"],
+        capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"},
+    )  # fmt: skip
+    found = json.loads(done.stdout)["issues"]["issues"]
+    assert found, "it has something to recommend at the least"
+    return [(i["code"], i["location"]) for i in found if i["severity"] == "error"]
+
+
+def test_what_came_from_bids_goes_back_as_it_was(original: Path, tmp_path: Path) -> None:
+    radi = ingest_plan(str(tmp_path / "store"), plan_bids(original)).radi
+    assert radi.aseg_dseg.label_names == {1: "left putamen", 2: "right putamen"}
+    done = radi.to_bids(tmp_path / "out", name="Study")
+    assert images(tmp_path / "out") == images(original)
+    assert len(done) == len(images(original))
+    out = tmp_path / "out"
+    read = {path: json.loads((out / path).read_text()) for path in (
+        "sub-01/ses-1/anat/sub-01_ses-1_T1w.json", "sub-02/func/sub-02_task-rest_bold.json",
+        "dataset_description.json",
+    )}  # fmt: skip
+    assert list(read.values())[:2] == [PLAIN, TASK]
+    assert read["dataset_description.json"]["Name"] == "Study"
+    assert (out / "sub-02/dwi/sub-02_dwi.bval").read_text() == BVAL
+    assert (out / "sub-02/dwi/sub-02_dwi.bvec").read_text() == BVEC
+    for name in ("sub-01/sub-01_sessions.tsv", "sub-01/ses-2/sub-01_ses-2_scans.tsv",
+                 "derivatives/freesurfer/desc-aseg_dseg.tsv"):  # fmt: skip
+        tables = [pd.read_csv(home / name, sep="\t") for home in (out, original)]
+        pd.testing.assert_frame_equal(*tables, check_dtype=False)
+    again = ingest_plan(str(tmp_path / "again"), plan_bids(out)).radi
+    assert_equal(radi, again)
+    assert findings(out) == []
+
+
+def test_gradients_turn_with_the_axes(original: Path, tmp_path: Path) -> None:
+    turned = IngestOptions(reorient=True)
+    radi = ingest_plan(str(tmp_path / "store"), plan_bids(original), turned).radi
+    assert "".join(nib.aff2axcodes(radi.dwi.iloc[0].affine)) == "RAS"
+    radi.select_collections(["dwi"]).to_bids(tmp_path / "out")
+    written = np.loadtxt(tmp_path / "out/sub-02/dwi/sub-02_dwi.bvec")
+    # FSL's first axis runs to the left where the file's does not: here it did already.
+    np.testing.assert_allclose(written, np.loadtxt(original / "sub-02/dwi/sub-02_dwi.bvec"))
+    image = nib.load(tmp_path / "out/sub-02/dwi/sub-02_dwi.nii.gz")
+    before = nib.load(original / "sub-02/dwi/sub-02_dwi.nii.gz")
+    np.testing.assert_array_equal(image.get_fdata(), before.get_fdata()[::-1])
+
+
+@pytest.mark.parametrize("make", [build.brats, build.kits])
+def test_what_did_not_come_from_bids_is_valid_and_comes_back(make: Any, tmp_path: Path) -> None:
+    radi = ingest_plan(str(tmp_path / "store"), plan_folder(make(tmp_path / "in"))).radi
+    radi.to_bids(tmp_path / "out")
+    assert findings(tmp_path / "out") == []
+    again = ingest_plan(str(tmp_path / "again"), plan_folder(tmp_path / "out")).radi
+    assert_equal(radi, again)
+
+
+def test_ids_that_no_label_can_be(tmp_path: Path) -> None:
+    ids = ["sub-01", "sub_01", "Zoë/7", "王", "A", "a", 'q"uote']
+    data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    with RadiObjectWriter(str(tmp_path / "store")) as writer:
+        writer.write_obs_meta(pd.DataFrame({"obs_subject_id": [*ids, "nobody"]}))
+        for name in ("T1w", "t1w", "my CT"):
+            collection = writer.add_collection(name)
+            for number, subject in enumerate(ids):
+                collection.write_volume(data + number, f"{subject}|{name}", subject)
+    radi = RadiObject(str(tmp_path / "store"))
+    radi.to_bids(tmp_path / "out", compression=False)
+    files = [str(path).lower() for path in (tmp_path / "out").rglob("*.nii")]
+    assert len(set(files)) == 21
+    assert findings(tmp_path / "out") == []
+    assert_equal(radi, ingest_plan(str(tmp_path / "again"), plan_bids(tmp_path / "out")).radi)
+
+
+def test_a_folder_that_says_it_is_ours_and_lies(original: Path, tmp_path: Path) -> None:
+    radi = ingest_plan(str(tmp_path / "store"), plan_bids(original)).radi
+    radi.to_bids(tmp_path / "out")
+    table = tmp_path / "out/volumes.tsv"
+    kept = table.read_text().splitlines()
+    table.write_text("\n".join([kept[0], kept[1], kept[1]]))
+    plan = plan_bids(tmp_path / "out")
+    assert "it needs a row for each volume" in plan.report.faults["volumes.tsv"]
+    assert set(plan.collections) == set(radi.collection_names)
+    table.write_bytes(b"\xff\xfe\x00")
+    assert "volumes.tsv" in plan_bids(tmp_path / "out").report.faults
+    table.unlink()
+    table.symlink_to("/etc/hostname")
+    assert set(plan_bids(tmp_path / "out").collections) == set(radi.collection_names)
+
+
+def test_files_that_are_there(original: Path, tmp_path: Path) -> None:
+    radi = ingest_plan(str(tmp_path / "store"), plan_bids(original)).radi.loc[["sub-02"]]
+    radi.to_bids(tmp_path / "out")
+    with pytest.raises(StoreExistsError, match="already exists"):
+        radi.to_bids(tmp_path / "out")
+    assert not any(one.written for one in radi.to_bids(tmp_path / "out", exists="skip"))
+    assert all(one.written for one in radi.to_bids(tmp_path / "out", exists="replace"))
+    with pytest.raises(ConfigurationError, match="exists must be one of"):
+        radi.to_bids(tmp_path / "out", exists="perhaps")
