@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.bids_names import ENTITY_COLUMNS, BidsName
 from radiobject.formats.delimited import read_table
@@ -24,7 +25,7 @@ TABLE = "volumes.tsv"
 OWN_SUBJECT = "radiobject_subject_id"
 """Column of participants.tsv with the ids that no BIDS label can be."""
 
-KEYS = ("file", "collection", "obs_id", "obs_subject_id")
+KEYS = ("file", "collection", OBS_ID, SUBJECT_ID)
 
 
 @dataclass

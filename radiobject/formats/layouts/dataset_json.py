@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from radiobject._types import SUBJECT_ID
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.delimited import decode_text
-from radiobject.formats.layouts.folder import PARTITION, SUBJECT
+from radiobject.formats.layouts.folder import PARTITION
 from radiobject.formats.links import refuse_placeholder, why_not_followed
 from radiobject.sampling.label_names import LabelNames
 
@@ -141,7 +142,7 @@ def subject_rows(
 ) -> pd.DataFrame:
     """Return a row for each case: which folder it lies in, and its folds."""
     names = sorted(partitions)
-    table: dict[str, list[Any]] = {SUBJECT: names, PARTITION: [partitions[n] for n in names]}
+    table: dict[str, list[Any]] = {SUBJECT_ID: names, PARTITION: [partitions[n] for n in names]}
     for column, values in (folds or {}).items():
         table[column] = [values.get(name) for name in names]
     frame = pd.DataFrame(table)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from radiobject._types import SUBJECT_ID
 from radiobject.formats.image import Scalar
 from radiobject.formats.layouts.parts import Channel, JoinedMasks
 from radiobject.formats.links import why_not_followed
@@ -16,7 +17,6 @@ from radiobject.formats.readers import reader_of, stem_of
 from radiobject.formats.search import preference, summarised
 from radiobject.sampling.label_names import LabelNames
 
-SUBJECT = "obs_subject_id"
 PARTITION = "partition"
 """Column of subjects: "train" or "test", where a layout has a folder for each."""
 
@@ -72,7 +72,9 @@ class FolderIndex:
 
     layout: str
     images: list[FolderImage] = field(default_factory=list)
-    subjects: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({SUBJECT: []}, dtype="str"))
+    subjects: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame({SUBJECT_ID: []}, dtype="str")
+    )
     labels: dict[str, LabelNames] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)

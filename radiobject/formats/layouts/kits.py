@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from radiobject._types import SUBJECT_ID
 from radiobject.exceptions import IngestError
 from radiobject.formats.layouts.dataset_json import read_json
 from radiobject.formats.layouts.folder import (
-    SUBJECT,
     FolderFiles,
     FolderImage,
     FolderIndex,
@@ -78,9 +78,9 @@ def _patients(files: FolderFiles, home: Path, found: FolderIndex, follow: bool) 
             if case in cases:
                 plain = {k: v for k, v in entry.items() if isinstance(v, str | int | float)}
                 plain.pop("case_id")
-                rows.append({SUBJECT: case, **plain})
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame({SUBJECT: []}, dtype="str")
-    return frame.drop_duplicates(SUBJECT)
+                rows.append({SUBJECT_ID: case, **plain})
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame({SUBJECT_ID: []}, dtype="str")
+    return frame.drop_duplicates(SUBJECT_ID)
 
 
 LAYOUT = Layout("kits", "KiTS", recognises, index)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from radiobject._types import SUBJECT_ID
 from radiobject.exceptions import IngestError
 from radiobject.formats.delimited import read_table
 from radiobject.formats.layouts.folder import (
-    SUBJECT,
     FolderFiles,
     FolderImage,
     FolderIndex,
@@ -74,7 +74,7 @@ def index(folder: Path, follow: bool = False) -> FolderIndex:
 
 
 def _patients(folder: Path, files: FolderFiles, found: FolderIndex, follow: bool) -> pd.DataFrame:
-    empty = pd.DataFrame({SUBJECT: []}, dtype="str")
+    empty = pd.DataFrame({SUBJECT_ID: []}, dtype="str")
     path = folder / _TABLE
     if not path.exists():
         return empty
@@ -91,9 +91,9 @@ def _patients(folder: Path, files: FolderFiles, found: FolderIndex, follow: bool
         found.faults[_TABLE] = f"the table is left out: it has no column {_ID!r}"
         return empty
     found.notes += [said for said in table.remarks if "semicolons" not in said]
-    frame = table.frame.rename(columns={_ID: SUBJECT})
+    frame = table.frame.rename(columns={_ID: SUBJECT_ID})
     cases = {image.subject for image in found.images}
-    return frame[frame[SUBJECT].isin(cases)].drop_duplicates(SUBJECT).reset_index(drop=True)
+    return frame[frame[SUBJECT_ID].isin(cases)].drop_duplicates(SUBJECT_ID).reset_index(drop=True)
 
 
 LAYOUT = Layout("totalsegmentator", "TotalSegmentator", recognises, index)
