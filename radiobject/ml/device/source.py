@@ -260,9 +260,10 @@ class DeviceSource:
         with self._room_for(sum(math.prod(shape) * t.itemsize for shape, t in layout.values())):
             return self._made(plan)
 
-    def begin_pass(self, *, by_workers: bool = False) -> None:
+    def begin_pass(self, *, by_workers: bool, anew: bool = True) -> None:
         """Count anew; volumes are completed by workers, or by a thread."""
-        self.counted.clear()
+        if anew:
+            self.counted.clear()
         self._homes.completer.begin_pass(by_workers=by_workers)
 
     def has(self, plan: SamplePlan) -> bool:

@@ -37,8 +37,9 @@ def create_training_dataloader(
     patch_size : tuple of int, optional
         Sides in voxels.
     num_workers : int
-        0 is recommended unless `transform` is heavy: reading is done ahead by a thread. By default
-        4, or the cores of the machine if they are fewer.
+        0 reads ahead in threads. By default the loader measures its first batches and starts
+        workers, at most one for each processor, where the loop would gain by them; its `report`
+        says what was chosen and why.
     pin_memory, persistent_workers : bool
         As in PyTorch; the latter needs workers.
     transform : callable, optional

@@ -28,6 +28,7 @@ from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgre
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
 from radiobject.ml.loaders.samplers import EpochSampler, Run
+from radiobject.ml.loaders.worker_choice import Choice, Measured, cannot_travel, choose
 from radiobject.ml.loaders.workers import Answer, Workers
 from radiobject.storage.io import stats
 
@@ -89,6 +90,10 @@ class VolumeLoader(DataLoader):
     batch_transform : callable, optional
         Takes a batch where it lies, or a batch and the random numbers of its samples, and returns
         a batch; see `radiobject.ml.augment`. It runs in the training process.
+    workers_at_most : int
+        With ``num_workers=0``, worker processes that may be started when the first batches have
+        been measured and the loop had to wait for them. Batches are the same. `report` says what
+        was chosen.
     worker_init_fn : callable, optional
         Called with its number in each worker that starts.
     generator : torch.Generator, optional
@@ -128,6 +133,7 @@ class VolumeLoader(DataLoader):
         device: torch.device | str | int | None = None,
         device_cache_bytes: int = 0,
         batch_transform: BatchTransform | None = None,
+        workers_at_most: int = 0,
         worker_init_fn: Callable[[int], None] | None = None,
         generator: torch.Generator | None = None,
         **loader_options: Any,
@@ -160,6 +166,9 @@ class VolumeLoader(DataLoader):
         self.batch_transform = check_transform(batch_transform)
         self.device_cache_bytes = _cache_bytes(device_cache_bytes, self.device)
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt(kept=bool(receipt))
+        self.workers_at_most = workers_at_most
+        self._choice: Choice | None = None
+        self._keep_workers = self.persistent_workers or workers_at_most > 0
         self._progress = self._progress_of(dataset)
         self._workers: Workers | None = None
         self._slot_bytes = 0
@@ -180,7 +189,7 @@ class VolumeLoader(DataLoader):
         )
 
     def _start_counting(self) -> None:
-        self._meter, self._before = Meter(), stats.totals()
+        self._meter, self._before, self._reads_here = Meter(), stats.totals(), True
         self._source: DeviceSource | None = None
         self._host = host_memory() if self.pin_memory else None
         self._buffers = PrivateBuffers(self._batch_bytes(), self.look_ahead + 2, host=self._host)
@@ -227,24 +236,27 @@ class VolumeLoader(DataLoader):
 
     def report(self) -> LoaderReport:
         """Return what the loader did since it was last started, and why it starved the model."""
-        here = {} if self.num_workers else _grown(self._before)
+        here = _grown(self._before) if self._reads_here else {}
         transform = self._dataset.transform is not None
         source = None if self._source is None else self._source.report()
         return self._meter.report(
-            here, workers=self.num_workers, transform=transform, device=source
+            here,
+            workers=self.num_workers,
+            transform=transform,
+            device=source,
+            why=None if self._choice is None else self._choice.why,
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is settled before the first batch is asked for.
         self._meter, self._before = meter, _ = Meter(), stats.totals()
+        self._reads_here = self.num_workers == 0 or self._gathers() is not None
         if (source := self._on_device()) is not None:
             source.begin_pass(by_workers=self.num_workers > 0 and self._gathers() is not None)
         since = meter.begin()  # what starting takes is waited for, too
         run, plans = self._progress.begin()
         if self.num_workers == 0:
-            batches: Iterator[Made] = LookAhead(
-                self._dataset, plans, self._buffers, self.look_ahead, self._collate, self._gathers()
-            )
+            batches: Iterator[Made] = self._from_threads(plans, meter)
         else:
             batches = self._from_workers(plans, meter)
         try:
@@ -308,11 +320,48 @@ class VolumeLoader(DataLoader):
     def _collate(self) -> Callable[[list[Any]], Any]:
         return self.collate_fn
 
+    def _from_threads(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
+        """Yield batches that threads of this process make, and see whether workers would help."""
+        ahead = LookAhead(
+            self._dataset, plans, self._buffers, self.look_ahead, self._collate, self._gathers()
+        )
+        if not self.workers_at_most or (self._choice is not None and self._choice.lasts):
+            yield from ahead
+            return
+        first: Measured | None = None
+        for made in ahead:
+            yield made
+            del made
+            now = Measured(
+                meter.batches,
+                ahead.make_seconds,
+                meter.wait_seconds,
+                meter.seconds - meter.wait_seconds,
+            )
+            first = first or now  # what the first batch took is told of no other
+            if (now - first).is_enough:
+                break
+        else:
+            return
+        self._choice = choose(now - first, self.workers_at_most, len(self) - meter.batches)
+        if self._choice.workers:
+            why = cannot_travel(self._dataset, self.multiprocessing_context)
+            self._choice = self._choice if why is None else Choice(0, why)
+        if not self._choice.workers:
+            yield from ahead
+            return
+        ahead.stop_reading()
+        self.num_workers = self._choice.workers
+        yield from ahead
+        if (source := self._on_device()) is not None:
+            source.begin_pass(by_workers=self._gathers() is not None, anew=False)
+        yield from self._from_workers(plans, meter)
+
     def _from_workers(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
         workers = self._workers
         if workers is None or not workers.can_start or workers.ring.nbytes < self._slot_bytes:
             workers = self._new_workers()
-            if self.persistent_workers and (self._workers is None or not self._workers.is_busy):
+            if self._keep_workers and (self._workers is None or not self._workers.is_busy):
                 self._workers = workers
         as_read = self._dataset.transform is None and self._collate is collate
         source = self._on_device() if self._gathers() is not None else None
@@ -358,8 +407,8 @@ class VolumeLoader(DataLoader):
             self._collate,
             self.worker_init_fn,
             num_workers=self.num_workers,
-            persistent_workers=self.persistent_workers,
-            prefetch_factor=self.prefetch_factor,
+            persistent_workers=self._keep_workers,
+            prefetch_factor=self.prefetch_factor or 2,
             timeout=self.timeout,
             multiprocessing_context=self.multiprocessing_context,
             generator=self.generator,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -73,7 +74,7 @@ class LookAhead:
             work = partial(_read_in_flight, dataset, buffers, self._board)
         else:
             work = partial(_read_one_by_one, self._read, self._board)
-        reader = threading.Thread(
+        self._reader = reader = threading.Thread(
             target=work,
             name="radiobject-look-ahead",
             daemon=True,
@@ -93,7 +94,20 @@ class LookAhead:
             if isinstance(found, _Ready):
                 break
             _deliver(self._read, self._board, found)
-        return self._finished(found.parts), [part.plan for part in found.parts]
+        begun = time.perf_counter()
+        batch = self._finished(found.parts)
+        self._board.took(time.perf_counter() - begun)
+        return batch, [part.plan for part in found.parts]
+
+    @property
+    def make_seconds(self) -> float:
+        """Seconds that making batches took, of all threads together."""
+        return self._board.make_seconds
+
+    def stop_reading(self) -> None:
+        """Take no plan any more: what is being read is still delivered, and nothing else."""
+        self._board.close()
+        self._reader.join()
 
     def _finished(self, parts: list[Part]) -> Any:
         if len(parts) == 1 and self._dataset.transform is None and self._collate is collate:
@@ -156,6 +170,12 @@ class _ReorderBuffer:
         self._taken = 0
         self._closed = False
         self._broken = False
+        self.make_seconds = 0.0
+
+    def took(self, seconds: float) -> None:
+        """Note what a part of making a batch took."""
+        with self._changed:
+            self.make_seconds += seconds
 
     def claim(self) -> _Numbered | None:
         """Return the next batch to read, waiting until it may be read; None when all are read."""
@@ -226,10 +246,14 @@ class _ReorderBuffer:
 def _deliver(read: Read, board: _ReorderBuffer, claimed: _Numbered) -> None:
     """Read a claimed batch and deliver it, or what went wrong."""
     number, plan = claimed
+    begun = time.perf_counter()
+    made: _Ready | Exception
     try:
-        board.deliver(number, _Ready(read(plan)))
+        made = _Ready(read(plan))
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
-        board.deliver(number, error)
+        made = error
+    board.took(time.perf_counter() - begun)
+    board.deliver(number, made)
 
 
 def _read_into(dataset: StoredDataset, buffers: PrivateBuffers, plan: SamplePlan) -> list[Part]:

@@ -29,9 +29,10 @@ class _Unchosen(int):
 
 
 DEFAULT_WORKERS = _Unchosen(4)
-"""The default of 0.1, or the cores of the machine where it has fewer, or 0 where every worker has
-to import everything anew (Windows, macOS); what a caller asks for is taken as it is. 0 is
-recommended unless a transform is heavy."""
+"""Stands for a choice: the loader begins without workers, measures its first batches, and starts
+workers where a loop gains by them; never where every worker has to import everything anew (Windows,
+macOS) or none may be started. A caller who gives options of workers gets this many, or as many as
+there are processors; what a caller asks for is taken as it is."""
 
 
 class LoaderOptions(TypedDict, total=False):
@@ -192,7 +193,7 @@ class LoaderRequest:
         drop_last: bool,
         fixed_epoch: bool = False,
     ) -> VolumeLoader:
-        workers = self._workers(dataset)
+        workers, at_most = self._workers(dataset)
         drop_last = self.options.get("drop_last", drop_last)
         size = self.batch_size
         if drop_last and isinstance(size, int | np.integer) and size > len(dataset):
@@ -213,25 +214,28 @@ class LoaderRequest:
             num_workers=workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.persistent_workers and workers > 0,
+            workers_at_most=at_most,
             fixed_epoch=fixed_epoch,
             **self._chosen(_LOADER if workers == 0 else (*_LOADER, *_WORKERS)),
         )
 
-    def _workers(self, dataset: StoredDataset) -> int:
-        """Return the number of worker processes."""
+    def _workers(self, dataset: StoredDataset) -> tuple[int, int]:
+        """Return the number of worker processes, and how many the loader may choose to start."""
         wanted = self.num_workers
         if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or wanted < 0:
             raise ConfigurationError(f"num_workers must be a whole number >= 0, got {wanted!r}")
         if not isinstance(wanted, _Unchosen):
-            return int(wanted)
-        # Worker processes would only delay batches that a device makes itself.
-        if self.options.get("device") is not None and dataset.transform is None:
-            return 0
+            return int(wanted), 0
         # A daemon, as Dask's workers are, may have no children; loky's processes start only theirs.
         foreign = multiprocessing.get_start_method(allow_none=True) not in (None, *_START_METHODS)
         childless = foreign or multiprocessing.current_process().daemon
-        childless |= not workers_start_cheaply
-        return 0 if childless else min(int(wanted), processors())
+        if childless or not workers_start_cheaply:
+            return 0, 0
+        count = processors()
+        if any(name in self.options for name in _WORKERS):
+            return min(int(wanted), count), 0
+        # Reading alone keeps two processors busy already, with a thread beside the caller's.
+        return 0, count if count > 2 or dataset.transform is not None else 0
 
     def _chosen(self, names: Sequence[str]) -> dict[str, Any]:
         return {name: value for name, value in self.options.items() if name in names}

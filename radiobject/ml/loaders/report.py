@@ -37,6 +37,10 @@ class LoaderReport:
         One line, where the loader starved the model.
     device : DeviceReport or None
         Where voxels came from, of batches on a device.
+    workers : int
+        Worker processes at the end.
+    workers_why : str or None
+        Why so many, where the loader chose.
     """
 
     batches: int
@@ -49,6 +53,8 @@ class LoaderReport:
     cache_share: float
     hint: str | None
     device: DeviceReport | None = None
+    workers: int = 0
+    workers_why: str | None = None
 
     @property
     def wait_share(self) -> float:
@@ -72,6 +78,7 @@ class LoaderReport:
             f"{self.read_amplification:.2f} bytes decoded per byte delivered"
         )
         line = f"{line}; {self.device}" if self.device else line
+        line = f"{line}; {self.workers} workers: {self.workers_why}" if self.workers_why else line
         return f"{line}; {self.hint}" if self.hint else line
 
 
@@ -99,6 +106,16 @@ class Meter:
         self.batches += 1
         self.samples += samples
 
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds that the consumer has waited."""
+        return self._wait
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return 0.0 if self._began is None else time.perf_counter() - self._began
+
     def count(self, amounts: Mapping[str, int]) -> None:
         """Add counters of the readers."""
         self._counted.update(amounts)
@@ -110,6 +127,7 @@ class Meter:
         workers: int,
         transform: bool,
         device: DeviceReport | None = None,
+        why: str | None = None,
     ) -> LoaderReport:
         """Return the report, with `amounts` the counters not yet noted."""
         counted = self._counted + Counter(dict(amounts))
@@ -129,6 +147,8 @@ class Meter:
             share,
             _hint(share, counted, workers, transform, device) if starving else None,
             device,
+            workers,
+            why,
         )
 
 

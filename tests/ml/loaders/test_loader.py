@@ -70,7 +70,7 @@ def test_patches_are_equal_for_any_number_of_workers(shelf, workers):
     assert alone.receipt() == many.receipt()
 
 
-def test_default_workers_are_those_of_0_1_and_no_more_than_the_cores(shelf, pair):
+def test_no_worker_is_started_before_batches_were_measured(shelf, pair):
     """Warnings are errors here: PyTorch's, about more workers than cores, would end the test."""
     from radiobject.ml.distributed import create_distributed_dataloader
 
@@ -82,7 +82,8 @@ def test_default_workers_are_those_of_0_1_and_no_more_than_the_cores(shelf, pair
         lambda: create_segmentation_dataloader(*pair, patch_size=PATCH),
         lambda: create_distributed_dataloader(shelf, 0, 2, batch_size=2, patch_size=PATCH),
     ):
-        assert make().num_workers == min(4, cores)
+        assert make().num_workers == 0
+        assert make().workers_at_most == (cores if cores > 2 else 0)
     assert inspect.signature(create_training_dataloader).parameters["num_workers"].default == 4
     if cores < 4:
         with pytest.warns(UserWarning, match="will create 4 worker processes"):

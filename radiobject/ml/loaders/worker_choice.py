@@ -1,0 +1,116 @@
+"""How many worker processes, where nobody said: measured on the first batches of a loop."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+WAITING_SHARE = 0.1
+"""Share of its time that a loop may wait for batches before workers are worth a thought."""
+_FEWEST, _SHORTEST_S, _MOST = 8, 0.2, 64
+"""Batches measured: so many and so long, or the most."""
+_MESSAGE_S = 5e-4
+"""What asking a worker for a batch costs the process that asks, about."""
+_START_S = 0.3
+_START_EACH_S = 0.05
+"""What starting workers takes, about."""
+_WORTH = 1.25
+"""Times that batches have to come faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A number of batches of a loop that is served by threads of its own process.
+
+    Parameters
+    ----------
+    batches : int
+    make_s : float
+        Seconds that reading and transforming them took, of all threads together.
+    wait_s : float
+        Seconds that the loop waited for them.
+    use_s : float
+        Seconds that it used them.
+    """
+
+    batches: int
+    make_s: float
+    wait_s: float
+    use_s: float
+
+    def __sub__(self, other: Measured) -> Measured:
+        return Measured(
+            self.batches - other.batches,
+            self.make_s - other.make_s,
+            self.wait_s - other.wait_s,
+            self.use_s - other.use_s,
+        )
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether more batches would tell no more."""
+        seconds = self.wait_s + self.use_s
+        return self.batches >= _MOST or (self.batches >= _FEWEST and seconds >= _SHORTEST_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A number of worker processes, and why.
+
+    Parameters
+    ----------
+    workers : int
+    why : str
+    lasts : bool
+        Whether it holds for the passes to come as well; else these are measured anew.
+    """
+
+    workers: int
+    why: str
+    lasts: bool = True
+
+
+def choose(measured: Measured, at_most: int, left: int) -> Choice:
+    """Return how many workers a loop gains by.
+
+    Parameters
+    ----------
+    measured : Measured
+    at_most : int
+        Workers there may be.
+    left : int
+        Batches left of the pass.
+    """
+    seconds = measured.wait_s + measured.use_s
+    waited = measured.wait_s / seconds if seconds else 0.0
+    if waited <= WAITING_SHARE:
+        return Choice(0, f"the loop waited for {waited:.0%} of its time")
+    make, use = measured.make_s / measured.batches, measured.use_s / measured.batches
+    what = f"a batch takes {1e3 * make:.1f} ms to make and {1e3 * use:.1f} ms to use"
+    if make < 2 * _MESSAGE_S:
+        return Choice(0, f"{what}: little more than asking a worker for it")
+    workers = min(at_most, math.ceil(make / max(use, make / at_most)))
+    then = max(use, make / workers, _MESSAGE_S)
+    now = seconds / measured.batches
+    if now < _WORTH * then:
+        return Choice(0, f"{what}: {workers} workers would not deliver it much faster")
+    if (now - then) * left < _START_S + workers * _START_EACH_S:
+        return Choice(
+            0, f"{what}, but {left} batches are too few to start workers for", lasts=False
+        )
+    return Choice(workers, what)
+
+
+def cannot_travel(dataset: Any, context: Any) -> str | None:
+    """Return why a data set could not be sent to a worker; None where it can, or need not be."""
+    method = context if isinstance(context, str) else multiprocessing.get_start_method()
+    if method == "fork":
+        return None
+    try:
+        ForkingPickler.dumps(dataset)
+    except Exception as error:  # noqa: BLE001 - whatever a transform raises when it is pickled
+        return f"the data set cannot be sent to workers: {error!r:.200}"
+    return None
