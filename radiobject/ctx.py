@@ -29,7 +29,7 @@ REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 IGNORED_OF_ORIENTATION = ("auto_detect", "store_original_affine")
 """Fields of `OrientationConfig` that only programs of 0.1 set."""
 
-_told: set[str] = set()
+_warned: set[str] = set()
 _INSIDE = (__name__.partition(".")[0] + ".", "pydantic.")
 
 
@@ -41,9 +41,9 @@ def first_given(names: Sequence[str]) -> tuple[str | None, str | None]:
 
 def tell_ignored(what: str, why: str) -> None:
     """Warn, once in a process, of something given that does nothing."""
-    if what in _told:
+    if what in _warned:
         return
-    _told.add(what)
+    _warned.add(what)
     level, frame = 1, sys._getframe()
     # The line to mend is the caller's, however deep below it this is found.
     while frame.f_back is not None and frame.f_globals["__name__"].startswith(_INSIDE):

@@ -82,7 +82,7 @@ def _figure(view: PlaneView, gray: npt.NDArray[np.uint8], scale: float) -> str:
         for side, (x, y) in places.items()
     )
     data = base64.b64encode(png(gray)).decode()
-    title = html.escape(told_tilt(view))
+    title = html.escape(plane_title(view))
     return (
         f'<div style="display:inline-block;position:relative;width:{box[0]}px;height:{box[1]}px;'
         "background:#000;color:#ffb454;font:600 12px sans-serif;margin:0 4px 4px 0;"
@@ -93,7 +93,7 @@ def _figure(view: PlaneView, gray: npt.NDArray[np.uint8], scale: float) -> str:
     )
 
 
-def told_tilt(view: PlaneView) -> str:
+def plane_title(view: PlaneView) -> str:
     """Return the name of a plane, with its angle to the body's where it is oblique."""
     return view.name if view.tilt < _UNSEEN_DEGREES else f"{view.name}, oblique {view.tilt:.0f}°"
 

@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "doors",
         ("writers", "ingestion", "export", "cli", "viewer", "ml.inference", "orientation",
-         "imaging_metadata", "query", "stats", "settings", "__init__", "__main__"),
+         "imaging_metadata", "query", "stats", "settings", "utils", "__init__", "__main__"),
     ),
 )  # fmt: skip
 """The floors of the library from the ground up, and the modules and packages on each."""

@@ -49,9 +49,9 @@ def test_pictures_are_of_the_body(tmp_path, body, target):
         ("coronal", "right", "head", 20 / 24, ["R", "L", "S", "I"]),
         ("sagittal", "front", "head", 16 / 24, ["A", "P", "S", "I"]),
     ):
-        image, shape, told = shown[plane]
+        image, shape, found = shown[plane]
         assert shape == pytest.approx(proportion, abs=0.02), plane
-        assert told == letters
+        assert found == letters
         # What is towards the right, the front or the head is brighter: at the left and at the top.
         assert (np.diff(image.astype(int), axis=1) <= 0).all(), (plane, across)
         assert (np.diff(image.astype(int), axis=0) <= 0).all(), (plane, down)

@@ -33,7 +33,7 @@ VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAU
 def untouched(monkeypatch: pytest.MonkeyPatch):
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(ctx, "_told", set())
+    monkeypatch.setattr(ctx, "_warned", set())
     reset_radiobject_config()
     yield
     reset_radiobject_config()

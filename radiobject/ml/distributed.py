@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Unpack
 
+from torch.utils.data import DataLoader, DistributedSampler
+
 from radiobject._types import LabelSource
 from radiobject.exceptions import ConfigurationError
 from radiobject.ml.datasets.base import Transform
@@ -129,6 +131,15 @@ def create_distributed_validation_dataloader(
     return asked.in_order(pairs, rank, world_size)
 
 
-def set_epoch(loader: VolumeLoader, epoch: int) -> None:
-    """Choose the epoch that the next iteration of `loader` visits; call it alike on every rank."""
-    loader.set_epoch(epoch)
+def set_epoch(loader: DataLoader, epoch: int) -> None:
+    """Choose the epoch that the next iteration of `loader` visits; call it alike on every rank.
+
+    Of a loader that is not of this package its `DistributedSampler` is told; one that has none is
+    left alone.
+    """
+    if isinstance(loader, VolumeLoader):
+        loader.set_epoch(epoch)
+        return
+    sampler = getattr(loader, "sampler", None)
+    if isinstance(sampler, DistributedSampler):
+        sampler.set_epoch(epoch)

@@ -222,8 +222,9 @@ class EagerQuery(Query[C]):
     def __len__(self) -> int:
         return len(self._results)
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._results)
+    def __iter__(self) -> Iterator[tuple[Any, pd.Series]]:
+        """Yield (value, obs_row) pairs; an index gives the value alone."""
+        return iter(self.to_list())
 
     def __getitem__(self, position: int) -> Any:
         return self._results[position]

@@ -26,7 +26,8 @@ def double(volume, row):
 def test_map_gives_each_volume_with_its_own_row(collection):
     query = collection.iloc[[3, 0, 3]].map(lambda v, row: (row["obs_id"], int(v[0, 0, 0])))
     assert isinstance(query, EagerQuery)
-    assert list(query) == [("d_CT", 4000), ("a_CT", 1000), ("d_CT", 4000)]
+    assert [value for value, _ in query] == [("d_CT", 4000), ("a_CT", 1000), ("d_CT", 4000)]
+    assert [row["obs_id"] for _, row in query] == ["d_CT", "a_CT", "d_CT"]
     assert query[1] == ("a_CT", 1000)
     row = query.to_list()[0][1]
     assert isinstance(row, pd.Series)
