@@ -11,6 +11,7 @@ from typing import Any
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_classes import MEDIA_DIRECTORY, is_image, name_of_class
+from radiobject.formats.dicom_gradients import PRIVATE_ELEMENTS
 from radiobject.formats.dicom_header import (
     NATIVE_SYNTAXES,
     DicomFile,
@@ -27,7 +28,7 @@ from radiobject.formats.dicom_header import (
     text_of,
     undecodable,
 )
-from radiobject.formats.dicom_keys import PRIVATE_ELEMENTS, FrameKeys, frame_keys, moment
+from radiobject.formats.dicom_keys import FrameKeys, frame_keys, moment
 from radiobject.formats.dicom_mosaic import CSA_ELEMENT, Window, mosaic_tiles
 from radiobject.formats.dicom_parse import Fields, Header, HeaderError, Wanted, read_header
 from radiobject.formats.dicom_planes import (
@@ -72,7 +73,7 @@ _KEYWORDS = (
     "EffectiveEchoTime", "FrameType", "StackID", "DimensionIndexValues", "InversionTimes",
     "TemporalPositionIndex", "FrameAcquisitionNumber", "FrameAcquisitionDateTime",
     "FrameReferenceDateTime", "NominalCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase",
-    "DiffusionDirectionality", "InStackPositionNumber",
+    "DiffusionDirectionality", "InStackPositionNumber", "InPlanePhaseEncodingDirection",
     # Nuclear medicine (PS3.3 C.8.4).
     "FrameIncrementPointer", "SliceVector", "DetectorInformationSequence",
 )  # fmt: skip

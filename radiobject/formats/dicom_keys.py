@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+from radiobject.formats.dicom_gradients import b_value, direction
 from radiobject.formats.dicom_header import number_of, text_of
 
 _COMPONENTS = {
@@ -18,23 +18,6 @@ _COMPONENTS = {
 _MIXED = "MIXED"
 _BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 DAY_S = 86400.0
-
-PRIVATE_ELEMENTS = {
-    (0x0019, "SIEMENS MR HEADER", 0x0C): ("SiemensBValue", b"IS"),
-    (0x0019, "SIEMENS MR HEADER", 0x0E): ("SiemensDirection", b"FD"),
-    (0x0043, "GEMS_PARM_01", 0x39): ("GEBValue", b"IS"),
-    (0x0019, "GEMS_ACQU_01", 0xBB): ("GEDirectionX", b"DS"),
-    (0x0019, "GEMS_ACQU_01", 0xBC): ("GEDirectionY", b"DS"),
-    (0x0019, "GEMS_ACQU_01", 0xBD): ("GEDirectionZ", b"DS"),
-    (0x2001, "Philips Imaging DD 001", 0x03): ("PhilipsBValue", b"FL"),
-    (0x2001, "Philips Imaging DD 001", 0x04): ("PhilipsDirectionality", b"CS"),
-    (0x2005, "Philips MR Imaging DD 001", 0xB0): ("PhilipsDirectionX", b"FL"),
-    (0x2005, "Philips MR Imaging DD 001", 0xB1): ("PhilipsDirectionY", b"FL"),
-    (0x2005, "Philips MR Imaging DD 001", 0xB2): ("PhilipsDirectionZ", b"FL"),
-}
-"""Numbers that makers keep in private elements; nothing of these elements but these is read."""
-_GE_B_OFFSET = 1e6
-"""GE adds multiples of 10^6 to a b-value (its manual, element 0043,1039)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +86,8 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         kind="\\".join(kind[:1] + kind[2:]),
         echo=echo,
         echo_number=_whole(view.get("EchoNumbers")),
-        b_value=_b_value(view),
-        direction=_direction(view),
+        b_value=b_value(view),
+        direction=direction(view),
         directionality=text_of(view, "DiffusionDirectionality")
         or _PHILIPS.get(text_of(view, "PhilipsDirectionality"), ""),
         temporal=_whole(temporal),
@@ -132,33 +115,6 @@ def _whole(value: Any) -> int | None:
 def _number(view: Mapping[str, Any], keyword: str) -> float | None:
     value = view.get(keyword)
     return value if value is None or type(value) is float else number_of(view, keyword)
-
-
-def _b_value(view: Mapping[str, Any]) -> float | None:
-    for keyword in ("DiffusionBValue", "SiemensBValue", "PhilipsBValue", "GEBValue"):
-        value = view.get(keyword)
-        if value is None:
-            continue
-        if isinstance(value, tuple):
-            value = value[0]
-        if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
-            return float(value % _GE_B_OFFSET if keyword == "GEBValue" else value)
-    return None
-
-
-def _direction(view: Mapping[str, Any]) -> tuple[float, float, float] | None:
-    found = view.get("DiffusionGradientOrientation", view.get("SiemensDirection"))
-    for maker in ("Philips", "GE"):
-        if found is None and f"{maker}DirectionX" in view:
-            found = tuple(view.get(f"{maker}Direction{axis}") for axis in "XYZ")
-    if not isinstance(found, tuple) or len(found) != 3:
-        return None
-    if not all(isinstance(part, int | float) for part in found):
-        return None
-    length = math.sqrt(sum(part * part for part in found))
-    if not length > 1e-6:
-        return None
-    return (found[0] / length, found[1] / length, found[2] / length)
 
 
 def _acquired(view: Mapping[str, Any]) -> float | None:

@@ -1,8 +1,8 @@
 """Siemens mosaics: a whole volume tiled into one image, taken apart into its slices.
 
 How the tiles lie and where the first slice is follows from Siemens' private CSA header, in the
-layout that nibabel documents ("Siemens mosaic format"). Of that header only the number of slices
-and their normal are read; nothing of it is kept.
+layout that nibabel documents ("Siemens mosaic format"). Of that header the number of slices,
+their normal and the diffusion gradient are read; nothing else of it is kept.
 """
 
 from __future__ import annotations
@@ -159,17 +159,35 @@ def parse_csa(content: bytes) -> dict[str, list[str]]:
     at = 16
     values: dict[str, list[str]] = {}
     for _ in range(tags):
-        raw_name, _, _, _, items, _ = struct.unpack_from("<64si4s3i", content, at)
-        at += 84
-        found = []
-        for _ in range(max(items, 0)):
-            (length,) = struct.unpack_from("<4xI8x", content, at)
-            at += 16
-            text = content[at : at + length].split(b"\0", 1)[0].decode("latin-1").strip()
-            at += (length + 3) // 4 * 4
-            if at > len(content):
-                raise struct.error("it ends within a value")
-            if text:
-                found.append(text)
-        values[raw_name.split(b"\0", 1)[0].decode("latin-1")] = found
+        name = content[at : at + 64].split(b"\0", 1)[0].decode("latin-1")
+        values[name], at = _csa_element(content, at)
     return values
+
+
+def csa_values(content: bytes, name: str) -> list[str]:
+    """Return the values of one element of a CSA header, none where it is not there.
+
+    Raises
+    ------
+    struct.error
+        If it ends too early.
+    """
+    at = content.find(name.encode() + b"\0") if content.startswith(_MAGIC) else -1
+    return _csa_element(content, at)[0] if at >= 0 else []
+
+
+def _csa_element(content: bytes, at: int) -> tuple[list[str], int]:
+    """Return the values of the element at a byte, and where the next one starts."""
+    _, _, _, _, items, _ = struct.unpack_from("<64si4s3i", content, at)
+    at += 84
+    found = []
+    for _ in range(max(items, 0)):
+        (length,) = struct.unpack_from("<4xI8x", content, at)
+        at += 16
+        text = content[at : at + length].split(b"\0", 1)[0].decode("latin-1").strip()
+        at += (length + 3) // 4 * 4
+        if at > len(content):
+            raise struct.error("it ends within a value")
+        if text:
+            found.append(text)
+    return found, at

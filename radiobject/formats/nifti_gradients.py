@@ -37,8 +37,8 @@ def set_time_step(header: Any, axis: TimeAxis | None) -> None:
 
 
 def write_gradients(path: Path, axis: TimeAxis | None, affine: NDArray[np.floating]) -> list[Path]:
-    """Write ``.bval`` and ``.bvec`` beside a NIfTI file of a diffusion series."""
-    if axis is None or not axis.b_values or all(one is None for one in axis.directions):
+    """Write ``.bval`` beside a NIfTI file of a diffusion series, ``.bvec`` where it is known."""
+    if axis is None or not axis.b_values:
         return []
     stem = path.name[: path.name.lower().rindex(".nii")]
     steps = np.asarray(affine, dtype=np.float64)[:3, :3]
@@ -47,11 +47,12 @@ def write_gradients(path: Path, axis: TimeAxis | None, affine: NDArray[np.floati
     along = np.linalg.solve(axes, vectors)
     if np.linalg.det(axes) > 0:
         along[0] *= -1
-    rows = (axis.b_values, *along)
-    written = [path.with_name(f"{stem}.bval"), path.with_name(f"{stem}.bvec")]
-    written[0].write_text(_line(rows[0]), encoding="ascii")
-    written[1].write_text("".join(map(_line, rows[1:])), encoding="ascii")
-    return written
+    b_values, directions = path.with_name(f"{stem}.bval"), path.with_name(f"{stem}.bvec")
+    b_values.write_text(_line(axis.b_values), encoding="ascii")
+    if all(one is None for one in axis.directions):
+        return [b_values]
+    directions.write_text("".join(map(_line, along)), encoding="ascii")
+    return [b_values, directions]
 
 
 def gradient_text(

@@ -16,13 +16,16 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_builder import (
+    AXIAL,
     NIBABEL_FILES,
+    SAGITTAL,
     set_pixels,
     slice_pixels,
     write_mosaics,
     write_series,
 )
 from pydicom.uid import MRImageStorage
+from test_dicom_diffusion import CORONAL, same_line, write_diffusion
 
 from radiobject.formats.dicom import load_series, scan_dicom
 from radiobject.formats.time_axis import TimeAxis
@@ -150,3 +153,28 @@ def test_four_dimensions_equal_dcm2niix(edit, by_slice: bool, tmp_path: Path) ->
     assert header["pixdim"][4] == pytest.approx(axis.step_s)
     for b_values in (tmp_path / "out").glob("*.bval"):
         np.testing.assert_allclose(np.loadtxt(b_values), axis.b_values)
+
+
+@pytest.mark.parametrize(
+    ("maker", "orientation", "encoding"),
+    [
+        *(("GE", iop, pe) for iop in (AXIAL, SAGITTAL, CORONAL) for pe in ("COL", "ROW")),
+        *((one, iop, "COL") for one in ("Siemens", "Philips", "UIH") for iop in (AXIAL, SAGITTAL)),
+    ],
+)  # fmt: skip
+def test_private_gradients_equal_dcm2niix(
+    maker: str, orientation: tuple[float, ...], encoding: str, tmp_path: Path
+) -> None:
+    write_diffusion(tmp_path / "source", maker, orientation, encoding)
+    converted(sorted((tmp_path / "source").iterdir()), tmp_path)
+    axis = scan_dicom(tmp_path / "in")[1][0].axis
+    assert axis is not None
+    (image,) = (tmp_path / "out").glob("*.nii")
+    affine = nib.load(image).affine
+    np.testing.assert_allclose(np.loadtxt(image.with_suffix(".bval")), axis.b_values)
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    vectors = np.loadtxt(image.with_suffix(".bvec"))
+    if np.linalg.det(axes) > 0:
+        vectors[0] *= -1
+    for found, expected in zip(axis.directions[1:], (axes @ vectors).T[1:], strict=True):
+        assert same_line(found, expected), (found, expected)
