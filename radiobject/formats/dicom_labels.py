@@ -9,7 +9,7 @@ from typing import Any
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_classes import CONTOUR_CLASS, LABELMAP_CLASS, SEGMENTATION_CLASS
-from radiobject.formats.dicom_header import SeriesIdentity
+from radiobject.formats.dicom_header import SeriesIdentity, text_of
 from radiobject.formats.dicom_parse import Fields, HeaderError, Wanted, read_header
 from radiobject.formats.dicom_rtstruct import load_rtstruct
 from radiobject.formats.dicom_seg import load_dicom_seg
@@ -28,7 +28,7 @@ LABEL_KINDS: Mapping[str, tuple[str, ...]] = {
 """SOP classes of each kind of object that becomes labels."""
 
 _REFERENCES = (
-    "SeriesDescription", "ReferencedSeriesSequence", "SeriesInstanceUID",
+    "PatientID", "SeriesDescription", "ReferencedSeriesSequence", "SeriesInstanceUID",
     "ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence",
     "RTReferencedSeriesSequence", "ContourImageSequence", "ReferencedInstanceSequence",
     "ReferencedSOPInstanceUID",
@@ -114,8 +114,25 @@ def labels_of(
             if wanted
             else "it does not say which series it was drawn on"
         )
-    best = max(found, key=lambda one: sum(f.file.sop_uid in instances for f in one.frames))
-    return DicomLabels(path, kind, best, named)
+    return DicomLabels(path, kind, _one_of(found, instances, text_of(fields, "PatientID")), named)
+
+
+def _one_of(found: Sequence[DicomSeries], instances: set[str], patient: str) -> DicomSeries:
+    """Return the series that holds the most of the images an object refers to.
+
+    A SeriesInstanceUID may be that of several patients' series.
+    """
+    own = [one for one in found if not patient or one.identity.patient in (patient, "")]
+    if not own:
+        raise IngestError("the series that it was drawn on is of another patient")
+    held = [sum(frame.file.sop_uid in instances for frame in one.frames) for one in own]
+    best = [one for one, count in zip(own, held, strict=True) if count == max(held)]
+    if len({(one.shape[:3], one.affine.tobytes(), one.identity) for one in best}) > 1:
+        raise IngestError(
+            f"it was drawn on one of {len(best)} series with one SeriesInstanceUID, and does not "
+            "say on which"
+        )
+    return best[0]
 
 
 def _references(fields: Fields) -> tuple[set[str], set[str]]:

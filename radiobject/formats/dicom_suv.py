@@ -19,12 +19,15 @@ from radiobject.formats.dicom_parse import Fields, Wanted, read_header
 
 PET_CLASS = "1.2.840.10008.5.1.4.1.1.128"
 _WANTED = (
-    "SOPClassUID", "Units", "CorrectedImage", "DecayCorrection", "PatientWeight", "SeriesDate",
-    "SeriesTime", "RadiopharmaceuticalInformationSequence", "RadionuclideTotalDose",
+    "SOPClassUID", "Units", "SUVType", "CorrectedImage", "DecayCorrection", "PatientWeight",
+    "SeriesDate", "SeriesTime", "RadiopharmaceuticalInformationSequence", "RadionuclideTotalDose",
     "RadionuclideHalfLife", "RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime",
 )  # fmt: skip
 _NEEDED_CORRECTIONS = ("ATTN", "DECY")
 _LONGEST_WAIT_S = DAY_S
+_HEAVIEST_KG = 1000.0
+_LEAST_BQ = 1e4
+"""Less is no activity that was imaged: old software wrote MBq."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ def suv_scale(frames: Sequence[Frame]) -> SuvScale:
         or weight, dose, half-life or a time is missing or impossible.
     """
     path = frames[0].file.path
-    with path.open("rb") as stream:
-        fields = read_header(stream, Wanted.of(_WANTED)).fields
+    fields = _agreed_header(frames)
     if text_of(fields, "SOPClassUID") != PET_CLASS:
         raise IngestError(f"{path.name}: SUV needs a series of classic PET images")
     units = {frame.units for frame in frames}
     if units == {"GML"}:
+        kind = text_of(fields, "SUVType") or "BW"
+        if kind != "BW":
+            raise IngestError(f"{path.name}: voxels are SUV by {kind}, not by body weight")
         return SuvScale(1.0, "")
     if units != {"BQML"}:
         raise IngestError(
@@ -75,6 +80,10 @@ def suv_scale(frames: Sequence[Frame]) -> SuvScale:
     weight = _positive(fields, "PatientWeight", path.name)
     dose = _positive(items[0], "RadionuclideTotalDose", path.name)
     half_life = _positive(items[0], "RadionuclideHalfLife", path.name)
+    if weight > _HEAVIEST_KG:
+        raise IngestError(f"{path.name}: PatientWeight is {weight:.0f} kg; is it in g?")
+    if dose < _LEAST_BQ:
+        raise IngestError(f"{path.name}: RadionuclideTotalDose is {dose:g} Bq; is it in MBq?")
     correction = text_of(fields, "DecayCorrection")
     if correction == "START":
         dose *= 2.0 ** (-_waited(fields, items[0], frames) / half_life)
@@ -83,6 +92,34 @@ def suv_scale(frames: Sequence[Frame]) -> SuvScale:
             f"{path.name}: SUV needs DecayCorrection START or ADMIN, got {correction or 'none'!r}"
         )
     return SuvScale(weight * 1000.0 / dose, correction)
+
+
+def _agreed_header(frames: Sequence[Frame]) -> Fields:
+    """Return what the files say of patient, drug and times, the same in all of them.
+
+    Raises
+    ------
+    IngestError
+        If they say different things.
+    """
+    first: Fields | None = None
+    for path in dict.fromkeys(frame.file.path for frame in frames):
+        with path.open("rb") as stream:
+            fields = read_header(stream, Wanted.of(_WANTED)).fields
+        first = fields if first is None else first
+        for one, other in ((first, fields), (_drug(first), _drug(fields))):
+            for name in _WANTED:
+                if not isinstance(one.get(name), list) and one.get(name) != other.get(name):
+                    raise IngestError(
+                        f"{frames[0].file.path.name} and {path.name} do not agree on {name}: no "
+                        "one SUV scale holds for the series"
+                    )
+    return first or {}
+
+
+def _drug(fields: Fields) -> Fields:
+    items = fields.get("RadiopharmaceuticalInformationSequence") or [{}]
+    return dict(items[0])
 
 
 def _positive(fields: Fields, keyword: str, name: str) -> float:

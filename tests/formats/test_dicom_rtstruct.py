@@ -218,3 +218,24 @@ def test_labels_go_in_beside_their_images(tmp_path: Path) -> None:
         load_series(series).data[truth > 0].sum(),
     )
     assert radi.collection("CT_rtstruct").obs_ids == ["p1_CT_rtstruct"]
+
+
+def test_contours_of_one_of_two_patients_with_one_series_uid(tmp_path: Path) -> None:
+    for patient in ("A", "B"):
+
+        def edit(ds: Dataset, s: int, patient: str = patient) -> None:
+            ds.PatientID = patient
+
+        folder = tmp_path / f"in/{patient}"
+        write_series(folder, rows=60, columns=80, series_uid="1.2.77", edit=edit)
+    series = scan_dicom(tmp_path / "in/B")[1][0]
+    path = tmp_path / "in/B/rs.dcm"
+    write_rtstruct(path, series, {"organ": [circle((40, 30), (9, 9), 3)]})
+    for patient, words in (("B", ""), ("C", "another patient"), ("", "one of 2")):
+        drawn = pydicom.dcmread(path)
+        drawn.PatientID = patient
+        drawn.save_as(path)
+        plan = plan_dicoms(tmp_path / "in", labels_from=["rtstruct"])
+        labels = [one.obs_subject_id for one in plan.images if one.collection == "CT_rtstruct"]
+        assert labels == ([] if words else ["B"])
+        assert words in " ".join(line.reasons[0] for line in plan.report.refused)

@@ -112,6 +112,14 @@ def test_what_is_suv_already_stays(tmp_path: Path) -> None:
         (lambda ds: delattr(ds, "RadiopharmaceuticalInformationSequence"), "radiopharmaceutical"),
         (lambda ds: setattr(drug_of(ds), "RadiopharmaceuticalStartDateTime", "20241230100000"),
          "hours apart"),
+        (lambda ds: setattr(drug_of(ds), "RadionuclideTotalDose", 350.0), "350 Bq.*MBq"),
+        (lambda ds: setattr(ds, "PatientWeight", 75_000), "75000 kg"),
+        (lambda ds: (setattr(ds, "Units", "GML"), setattr(ds, "SUVType", "LBM")), "LBM"),
+        (lambda ds: setattr(ds, "Units", "CM2ML"), "BQML"),
+        (lambda ds: setattr(ds, "PatientWeight", 60 + int(ds.InstanceNumber == 3)),
+         "do not agree on PatientWeight"),
+        (lambda ds: setattr(drug_of(ds), "RadionuclideTotalDose", 3e8 + int(ds.InstanceNumber)),
+         "do not agree on RadionuclideTotalDose"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_never_assumed(change: Edit, why: str, tmp_path: Path) -> None:
