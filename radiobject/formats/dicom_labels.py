@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_classes import CONTOUR_CLASS, LABELMAP_CLASS, SEGMENTATION_CLASS
@@ -15,6 +18,7 @@ from radiobject.formats.dicom_rtstruct import load_rtstruct
 from radiobject.formats.dicom_seg import load_dicom_seg
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.image import LoadedImage
+from radiobject.formats.pattern import compiled
 from radiobject.geometry.orientation import (
     OrientationInfo,
     orientation_info_to_metadata,
@@ -33,6 +37,13 @@ _REFERENCES = (
     "RTReferencedSeriesSequence", "ContourImageSequence", "ReferencedInstanceSequence",
     "ReferencedSOPInstanceUID",
 )  # fmt: skip
+
+_NAMED_IN = {
+    "seg": ("SegmentSequence", "SegmentNumber", "SegmentLabel"),
+    "rtstruct": ("StructureSetROISequence", "ROINumber", "ROIName"),
+}
+"""Where each kind of object lists its labels: the sequence, the number and the name."""
+_NAMES = tuple(keyword for one in _NAMED_IN.values() for keyword in one)
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,8 @@ class DicomLabels:
         Where the object is, relative to what was scanned.
     description : str
         For a report.
+    values : mapping of int to int
+        The value that each number of the object gets; its own where it is not there.
     """
 
     path: Path
@@ -63,6 +76,7 @@ class DicomLabels:
     description: str = ""
 
     warnings: tuple[str, ...] = ()
+    values: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -79,10 +93,24 @@ class DicomLabels:
         """(columns, rows, slices) of the images."""
         return self.series.shape[:3]
 
+    def names(self) -> dict[int, str]:
+        """Return what the object calls the labels that are to be taken, by number."""
+        fields = _header(self.path, _NAMES)
+        sequence, number, name = _NAMED_IN[self.kind]
+        pattern = None if self.named is None else compiled(self.named)
+        found = {item.get(number): text_of(item, name) for item in fields.get(sequence) or ()}
+        return {
+            key: text or f"label {key}"
+            for key, text in found.items()
+            if isinstance(key, int) and (pattern is None or pattern.search(text))
+        }
+
     def load(self, reorient: str | None = None) -> LoadedImage:
         """Return the labels on the grid of the images; errors as the readers'."""
         load = load_dicom_seg if self.kind == "seg" else load_rtstruct
         loaded = load(self.path, reference=self.series, named=self.named)
+        if self.values:
+            loaded = _revalued(loaded, self.values)
         if reorient is None:
             return loaded
         data, affine = reorient_to_canonical(loaded.data, loaded.affine, reorient)
@@ -101,11 +129,7 @@ def labels_of(
     IngestError
         If that series is not among those given, or the object does not name it.
     """
-    try:
-        with path.open("rb") as stream:
-            fields = read_header(stream, Wanted.of(_REFERENCES)).fields
-    except HeaderError as error:
-        raise IngestError(f"damaged DICOM file ({error})") from error
+    fields = _header(path, _REFERENCES)
     wanted, instances = _references(fields)
     found = [one for one in series if one.identity.series_uid in wanted]
     if not found:
@@ -133,6 +157,25 @@ def _one_of(found: Sequence[DicomSeries], instances: set[str], patient: str) -> 
             "say on which"
         )
     return best[0]
+
+
+def _header(path: Path, keywords: tuple[str, ...]) -> Fields:
+    try:
+        with path.open("rb") as stream:
+            return read_header(stream, Wanted.of(keywords)).fields
+    except HeaderError as error:
+        raise IngestError(f"damaged DICOM file ({error})") from error
+
+
+def _revalued(loaded: LoadedImage, values: Mapping[int, int]) -> LoadedImage:
+    """Return labels with other values, and with what these mean."""
+    highest = max(int(loaded.data.max(initial=0)), *values, *values.values())
+    table = np.arange(highest + 1, dtype=np.uint8 if highest < 256 else np.uint16)
+    table[list(values)] = list(values.values())
+    meaning = json.loads(str(loaded.metadata["segments"]))
+    renumbered = {str(values.get(int(n), int(n))): one for n, one in meaning.items()}
+    metadata = loaded.metadata | {"segments": json.dumps(renumbered)}
+    return replace(loaded, data=table[loaded.data], metadata=metadata)
 
 
 def _references(fields: Fields) -> tuple[set[str], set[str]]:

@@ -100,10 +100,10 @@ def store_plan(
 
 
 def _refuse_unfit(plan: IngestPlan, options: IngestOptions) -> None:
-    if plan.report.refused and options.on_error == "raise":
-        raise IngestError(
-            f"{len(plan.report.refused)} inputs cannot become volumes\n{plan.report.to_table()}"
-        )
+    # Scouts, reports and the like were never meant to be volumes.
+    unfit = [line for line in plan.report.refused if not line.harmless]
+    if unfit and options.on_error == "raise":
+        raise IngestError(f"{len(unfit)} inputs cannot become volumes\n{plan.report.to_table()}")
     if not plan.images:
         raise IngestError(f"nothing to ingest\n{plan.report.to_table()}")
     unknown = sorted(set(options.labels) - set(plan.collections))

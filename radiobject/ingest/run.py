@@ -25,6 +25,7 @@ from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.ingest.ids import identified
 from radiobject.ingest.label_names import new_label_names
+from radiobject.ingest.label_values import with_common_values
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.rows.pandas_io import frame_rows
 from radiobject.sampling.label_names import LabelNames
@@ -278,8 +279,9 @@ class IngestRun:
         )
         self.report.extend(assigned.lines)
         self._replaced = assigned.replaced
-        self._names = new_label_names(self.plan.label_names, self.stores)
-        images = assigned.images
+        before = {name: store.label_names for name, store in self.stores.items()}
+        images, drawn = with_common_values(assigned.images, before)
+        self._names = new_label_names({**self.plan.label_names, **drawn}, self.stores)
         for name in dict.fromkeys(image.collection for image, _ in images):
             if name not in self.places | self.made:
                 self.made[name] = self._make_group(name)

@@ -165,3 +165,11 @@ def test_every_door_takes_a_gantry_tilt(door: str, tmp_path: Path) -> None:
     with pytest.raises(IngestError, match="tilt"):
         doors[door]()
     doors[door](allow_tilt=True)
+
+
+def test_what_was_never_a_volume_stops_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "in/a", "P0")
+    write(tmp_path / "in/a", "P0", SeriesNumber=9, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    outcome = ingest_plan(str(tmp_path / "store"), plan_dicoms(tmp_path / "in"))
+    assert outcome.report.counts["accepted"] == 1
+    assert [line.harmless for line in outcome.report.refused] == [True]
