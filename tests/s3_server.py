@@ -70,8 +70,8 @@ class Proxy:
         Added before each answer.
     failures : list of str
         What happens to the next requests instead of an answer: "503", "501" or "cut", or to the
-        answer: "flip" alters its last byte, "stall" holds it back for `stall_s`; consumed from the
-        front.
+        answer: "flip" alters its last byte, "stall" holds it back for `stall_s`, "lost" drops it;
+        consumed from the front.
     only : str
         Requests whose first line does not hold this meet no failure.
     rewrite : list of (bytes, bytes)
@@ -148,9 +148,10 @@ class Proxy:
         with socket.create_connection(self._target) as server:
             server.sendall(request)
             sent = 0
-            if failure == "flip":
+            if failure in ("flip", "lost"):
                 answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
-                client.sendall(answer[:-1] + bytes([answer[-1] ^ 1]))
+                if failure == "flip":
+                    client.sendall(answer[:-1] + bytes([answer[-1] ^ 1]))
                 return
             while piece := server.recv(1 << 16):
                 if failure == "cut" and sent + len(piece) > 400:

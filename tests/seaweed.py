@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -35,21 +36,20 @@ def seaweed_server(folder: Path) -> Iterator[str]:
     command = [program, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-{name}.port.grpc={free_port()}" for name in ports]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=32"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=300"]
     command += ["-master.volumeSizeLimitMB=64"]
     with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+        # Each bucket takes volumes of its own: one at a time, not seven.
+        settings = os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=settings)
     endpoint = f"http://127.0.0.1:{ports['s3']}"
     try:
         _wait_until_up(endpoint, server, folder / "log")
         yield endpoint
     finally:
-        server.terminate()
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        # It would wait for its own clients first; what it holds goes with its folder.
+        server.kill()
+        server.wait()
 
 
 def _wait_until_up(endpoint: str, server: subprocess.Popen, log: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from radiobject import process
 from radiobject.ctx import get_radiobject_config
@@ -15,8 +17,13 @@ from radiobject.exceptions import ConfigurationError, StorageError
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-_MAX_BACKOFF = timedelta(seconds=10)
+T = TypeVar("T")
+
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
 _MOST_RETRIES = 1000
+_TRANSIENT = (None, 408, 429, 500, 502, 503, 504)
+"""Answers that may be others the next time; None stands for no answer at all."""
 REQUEST_TIMEOUT = timedelta(seconds=30)
 CONNECT_TIMEOUT = timedelta(seconds=10)
 _CREDENTIALS_LIFETIME_S = 60.0
@@ -119,11 +126,53 @@ def usable() -> bool:
     return not _inherited
 
 
-def open_store(bucket: str, prefix: str | None = None) -> S3Store:
+def patiently(request: Callable[[], T], *, least_s: float = 0.0) -> T:
+    """Return the answer to a request, asked again while the server is busy or out of reach.
+
+    For `S3Config.patience_s` seconds, but at least for `least_s`, at intervals that grow and are
+    drawn at random. What no repetition changes is raised at once.
+    """
+    from obstore.exceptions import GenericError
+
+    deadline = time.monotonic() + max(get_radiobject_config().s3.patience_s, least_s)
+    pause = _FIRST_PAUSE_S
+    while True:
+        try:
+            return request()
+        except GenericError as error:
+            if status_of(error) not in _TRANSIENT or time.monotonic() + pause > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(random.uniform(_FIRST_PAUSE_S, 3 * pause), _LONGEST_PAUSE_S)
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that a failed request was answered with, None if it was not."""
+    found = re.search(r"status code: (\d{3})", str(error).partition("\n")[0])
+    return int(found.group(1)) if found else None
+
+
+def says_unsupported(error: BaseException) -> bool:
+    """Return whether a server answered that it cannot do what a request asked for."""
+    return "NotSupported" in type(error).__name__ or status_of(error) == 501
+
+
+def said(error: BaseException) -> str:
+    """Return in short what went wrong, without what servers quote: S3 quotes expired tokens."""
+    status = status_of(error)
+    if status is not None:
+        code = re.search(r"<Code>(\w{1,60})</Code>", str(error))
+        return f"the server answered {status}" + (f" ({code.group(1)})" if code else "")
+    line = str(error).partition("\n")[0]
+    return line.rpartition(" - ")[2][:200] if " - " in line else type(error).__name__
+
+
+def open_store(bucket: str, prefix: str | None = None, *, retries: bool = True) -> S3Store:
     """Return a store of `bucket`, or of what lies below `prefix` in it.
 
     Endpoint, region and addressing come from `S3Config`, credentials from the standard AWS chain
-    each time they are needed; requests that fail are repeated for `S3Config.patience_s`.
+    each time they are needed; requests that fail are repeated for `S3Config.patience_s`, or left
+    to `patiently` where no `retries` are wanted.
 
     Raises
     ------
@@ -163,11 +212,11 @@ def open_store(bucket: str, prefix: str | None = None) -> S3Store:
         },
         retry_config={
             # The time is what ends it; the intervals grow, and are drawn at random.
-            "max_retries": _MOST_RETRIES if s3.patience_s else 0,
+            "max_retries": _MOST_RETRIES if retries and s3.patience_s else 0,
             "retry_timeout": timedelta(seconds=s3.patience_s),
             "backoff": {
-                "init_backoff": timedelta(milliseconds=100),
-                "max_backoff": _MAX_BACKOFF,
+                "init_backoff": timedelta(seconds=_FIRST_PAUSE_S),
+                "max_backoff": timedelta(seconds=_LONGEST_PAUSE_S),
                 "base": 2,
             },
         },

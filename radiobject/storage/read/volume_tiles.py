@@ -16,6 +16,7 @@ from radiobject.geometry.tiling import TilePart, parts_of, tiles_covering
 from radiobject.storage.cache.tile_cache import VolumeImage, open_image
 from radiobject.storage.io import stats
 from radiobject.storage.io.checksum import crc32
+from radiobject.storage.io.remote import REFETCHES
 from radiobject.storage.read.convert import convert, outside
 from radiobject.storage.read.thread_pool import Task, run_tasks, usable_threads
 from radiobject.storage.tiles.blosc_chunk import Buffer
@@ -367,14 +368,31 @@ class VolumeTiles:
         use: Callable[[int, np.ndarray], None],
         first: int,
     ) -> None:
-        index = self.index
-        self._check_sums(numbers, pieces)
-        with scratch(len(pieces) * index.tile_bytes) as out:
-            tiles = decode_tiles(index, numbers, pieces, self.label, out)
-            for place, tile in enumerate(tiles):
-                if index.checksum_list is None:
-                    self._check_statistics(numbers[place], tile)
+        with scratch(len(pieces) * self.index.tile_bytes) as out:
+            for place, tile in enumerate(self._checked(numbers, pieces, out)):
                 use(first + place, tile)
+
+    def _checked(
+        self, numbers: Sequence[int], pieces: Sequence[Buffer], out: np.ndarray
+    ) -> np.ndarray:
+        """Return tiles decoded into `out`; what a network may have altered is fetched again."""
+        for _ in range(REFETCHES if self.remote else 0):
+            try:
+                return self._decoded(numbers, pieces, out)
+            except IntegrityError:
+                stats.count(refetched_ranges=1)
+                pieces = pool.renewed(self.uri, self.index).fetch(numbers)
+        return self._decoded(numbers, pieces, out)
+
+    def _decoded(
+        self, numbers: Sequence[int], pieces: Sequence[Buffer], out: np.ndarray
+    ) -> np.ndarray:
+        self._check_sums(numbers, pieces)
+        tiles = decode_tiles(self.index, numbers, pieces, self.label, out)
+        if self.index.checksum_list is None:
+            for number, tile in zip(numbers, tiles, strict=True):
+                self._check_statistics(number, tile)
+        return tiles
 
     def _check_sums(self, numbers: Sequence[int], pieces: Sequence[Buffer]) -> None:
         checksums = self.index.checksum_list

@@ -16,8 +16,7 @@ from radiobject import process
 from radiobject.ctx import get_radiobject_config
 from radiobject.geometry.ranges import coalesce
 from radiobject.storage.io import stats
-from radiobject.storage.io.checksum import crc32
-from radiobject.storage.io.remote import REFETCHES, RemoteFiles
+from radiobject.storage.io.remote import RemoteFiles
 from radiobject.storage.tiles.blosc_chunk import Buffer
 from radiobject.storage.tiles.tile_index import TileIndex
 
@@ -97,7 +96,6 @@ class RemoteTiles:
         self._name = index.path
         self._volume = f"{uri}/{index.path}"
         self._offsets = index.offset_list
-        self._checksums = index.checksum_list
         self._fetched = bytearray(len(self._offsets) - 1)
         self._coming: dict[int, _Request] = {}
         self._lock = threading.Lock()
@@ -125,7 +123,7 @@ class RemoteTiles:
                 other.done.wait()
                 if other.tiles is not None:
                     found[number] = other.tiles[number]
-        return self._sound(numbers, [found[number] for number in numbers])
+        return [found[number] for number in numbers]
 
     def _grouped(self, wanted: Sequence[int]) -> list[range]:
         """Return the tiles to be asked for: a range of numbers a request, those wanted in order."""
@@ -185,22 +183,3 @@ class RemoteTiles:
         limit = get_radiobject_config().s3.unread_tiles_mb << 20
         if new and limit:
             unread.keep(self._volume, new, limit)
-
-    def _sound(self, numbers: Sequence[int], pieces: list[Buffer]) -> list[Buffer]:
-        """Return the pieces, with those that were altered on their way fetched again.
-
-        What is still not what was written is left to whoever decodes it, who names the tile.
-        """
-        sums = self._checksums
-        if sums is None:
-            return pieces
-        for _ in range(REFETCHES):
-            bad = [i for i, n in enumerate(numbers) if sums[n] and crc32(pieces[i]) != sums[n]]
-            if not bad:
-                break
-            stats.count(refetched_ranges=len(bad))
-            starts = [self._offsets[numbers[i]] for i in bad]
-            stops = [self._offsets[numbers[i] + 1] for i in bad]
-            for i, again in zip(bad, self._files.ranges(self._name, starts, stops), strict=True):
-                pieces[i] = again
-        return pieces

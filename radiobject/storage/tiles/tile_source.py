@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +63,11 @@ class LocalTiles:
         stats.count(bytes_read=amount)
         return pieces
 
+    def remove_copy(self) -> None:
+        """Remove the file, which is a copy of an object; who has it mapped keeps it."""
+        with suppress(OSError):
+            self._path.unlink()
+
     def _check_size(self) -> None:
         size = self._map.size()
         if size != self._size:
@@ -109,6 +115,15 @@ class SourcePool:
             while len(self._sources) > self._limit:
                 self._sources.popitem(last=False)
         return opened
+
+    def renewed(self, uri: str, index: TileIndex) -> TileSource:
+        """Return a new source of a remote volume, without the local copy that may be altered."""
+        with self._lock:
+            known = self._sources.get(f"{uri}/{index.path}")
+            if isinstance(known, LocalTiles):
+                del self._sources[f"{uri}/{index.path}"]
+                known.remove_copy()
+        return self.source(uri, index)
 
     def forget(self, uri: str) -> None:
         """Close what is open below `uri`."""

@@ -17,7 +17,7 @@ import pytest
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import LockError, StorageError
 from radiobject.storage.commits.transaction import transaction
-from radiobject.storage.io import layout, lock
+from radiobject.storage.io import layout, lock, object_store
 from radiobject.writers import VolumeCollectionWriter
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -134,7 +134,7 @@ def record(**changes):
 
 
 def put(uri, raw):
-    lock._object_store(uri).put(layout.LOCK, raw)
+    object_store.open_store(*object_store.split_s3(uri)).put(layout.LOCK, raw)
 
 
 @pytest.mark.s3

@@ -1,0 +1,88 @@
+"""Who holds a data set's lock, as the lock itself says, and what a held lock can do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import psutil
+
+from radiobject.system.processes import pid_space
+
+ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
+_OPERATION_LENGTH = 200
+"""An operation may name a collection of any length; the record is read in one piece."""
+
+
+@dataclass(frozen=True)
+class LockRecord:
+    """Who holds a store, since when, and for which commit."""
+
+    host: str
+    pid: int
+    pid_space: str
+    process_started: float
+    acquired: float
+    token: str
+    operation: str
+
+    @classmethod
+    def mine(cls, operation: str) -> LockRecord:
+        """Return a new record of this process."""
+        process = psutil.Process()
+        return cls(
+            host=socket.gethostname(),
+            pid=process.pid,
+            pid_space=pid_space(),
+            process_started=process.create_time(),
+            acquired=time.time(),
+            token=uuid.uuid4().hex,
+            operation=operation[:_OPERATION_LENGTH],
+        )
+
+    @classmethod
+    def parse(cls, raw: bytes) -> LockRecord | None:
+        """Return the record in `raw`; None if there is none or it was cut off while written."""
+        try:
+            fields = json.loads(raw)
+            return cls(**fields)
+        except (ValueError, TypeError):
+            return None
+
+    def dump(self) -> bytes:
+        """Return the record as bytes."""
+        return json.dumps(asdict(self)).encode()
+
+    def is_dead(self) -> bool:
+        """Return whether the holder ran on this machine and does not any more.
+
+        Only where process ids mean the same: two containers, or two machines, may have one name.
+        """
+        if (self.host, self.pid_space) != (socket.gethostname(), pid_space()):
+            return False
+        try:
+            started = psutil.Process(self.pid).create_time()
+        except psutil.NoSuchProcess:
+            return True
+        return abs(started - self.process_started) > 1.0
+
+    def describe(self) -> str:
+        """Return holder, host and age for an error message."""
+        age = max(0.0, time.time() - self.acquired)
+        return f"process {self.pid} on {self.host!r}, {self.operation}, for {age:.0f} s"
+
+
+class StoreLock(Protocol):
+    """A held lock."""
+
+    abandoned: bool
+
+    def release(self) -> None:
+        """Give the lock back after a clean end."""
+
+    def abandon(self) -> None:
+        """Give the lock back but leave the record, so that the next writer rolls back."""
