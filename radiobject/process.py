@@ -23,6 +23,7 @@ ORDER = (
     "threads",
     "object stores",
     "remote files",
+    "table copies",
     "writers",
     # Files before the volumes that read them; what a device may read and the
     # cache before the volumes that give back theirs.

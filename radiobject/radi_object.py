@@ -32,6 +32,7 @@ from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.legacy import LegacyDatasetStore
+from radiobject.storage.schema.lookup import collections_with
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
 
@@ -157,7 +158,7 @@ class RadiObject:
 
     def get_volume(self, obs_id: str) -> Volume:
         """Return a volume of any collection; KeyError if no selected subject has it."""
-        for name in self.collection_names:
+        for name in collections_with(self._store, self.collection_names, obs_id):
             found = self.collection(name)
             if obs_id in found._selection.position:
                 return found.loc[obs_id]  # type: ignore[return-value]
@@ -346,11 +347,18 @@ class RadiObject:
         """
         self._change("add_collection", compose.add_collection, name, _given(vc))
 
-    def validate(self, *, checksums: bool = False) -> None:
+    def validate(
+        self,
+        *,
+        checksums: bool = False,
+        sample: float | None = None,
+        seed: int | None = None,
+        resume: str | Path | None = None,
+    ) -> None:
         """Check that rows, ids and stored volumes agree; see `VolumeCollection.validate`."""
         if self.is_view:
             raise ViewError(f"validate needs the stored data set, {self!r} is a view of it")
-        check.validate_dataset(self._store, checksums=checksums)
+        check.validate_dataset(self._store, check.Extent(checksums, sample, seed, resume))
 
     # History
 

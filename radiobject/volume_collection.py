@@ -410,13 +410,26 @@ class VolumeCollection:
         """
         self._change("delete", changes.delete_volumes, listed(obs_ids))
 
-    def validate(self, *, checksums: bool = False) -> None:
+    def validate(
+        self,
+        *,
+        checksums: bool = False,
+        sample: float | None = None,
+        seed: int | None = None,
+        resume: str | Path | None = None,
+    ) -> None:
         """Check that rows and stored volumes agree.
 
         Parameters
         ----------
         checksums : bool
             Decode every voxel too, and compare with what the store says of its tiles.
+        sample : float, optional
+            Look at the arrays of this share of the volumes, drawn at random by `seed`, and of all
+            by default. Rows and ids are always compared whole.
+        seed : int, optional
+        resume : str or Path, optional
+            A file that notes the volumes found sound: a check that was interrupted goes on.
 
         Raises
         ------
@@ -427,7 +440,8 @@ class VolumeCollection:
         """
         if self.is_view:
             raise ViewError(f"validate needs the stored collection, {self!r} is a view of it")
-        check.validate_collection(self._store, checksums=checksums)
+        extent = check.Extent(checksums, sample, seed, resume)
+        check.validate_collection(self._store, extent)
 
     # Creation
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from radiobject.cli.reporting import (
     size_text,
     table,
 )
-from radiobject.exceptions import AlignmentError, IntegrityError
+from radiobject.exceptions import AlignmentError, ConfigurationError, IntegrityError
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
 from radiobject.radi_object import RadiObject
@@ -192,6 +193,14 @@ def validate(
     checksums: Annotated[
         bool, typer.Option("--checksums", help="Decode every voxel too; slow, and thorough.")
     ] = False,
+    sample: Annotated[
+        str | None,
+        typer.Option("--sample", help="Look at so many of the volumes, drawn at random: 1%."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="A file that notes what was sound, to go on from there."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that rows, ids and stored volumes agree; exit code 5 if they do not."""
@@ -199,7 +208,7 @@ def validate(
     radi = opened(uri)
     problem: str | None = None
     try:
-        radi.validate(checksums=checksums)
+        radi.validate(checksums=checksums, sample=_share(sample), resume=resume)
     except (AlignmentError, IntegrityError) as error:
         problem = str(error)
     volumes = sum(len(radi.collection(name)) for name in radi.collection_names)
@@ -212,6 +221,19 @@ def validate(
         print(f"not valid: {problem}")
     if problem is not None:
         raise typer.Exit(ExitCode.INVALID)
+
+
+def _share(text: str | None) -> float | None:
+    """Return the share that `--sample` asks for: a percentage, or a number up to 1."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise ConfigurationError(f"--sample takes a share such as 1% or 0.01, got {text!r}")
+    return share
 
 
 def register(app: typer.Typer) -> None:

@@ -3,32 +3,127 @@
 from __future__ import annotations
 
 import json
+import math
+import threading
 import warnings
 from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from radiobject.exceptions import AlignmentError
+from radiobject.addresses import is_remote
+from radiobject.exceptions import AlignmentError, ConfigurationError
 from radiobject.indexing import shortened
 from radiobject.storage.io import files, layout
 from radiobject.storage.read import reader
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.thread_pool import run_on_threads
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.description import describe_volume
 from radiobject.storage.schema.legacy import LegacyCollectionStore, LegacyDatasetStore
+from radiobject.storage.schema.lookup import read_rows
+from radiobject.storage.schema.volume_rows import VolumeRows
+
+_LOCAL_AT_ONCE = 4
+_REMOTE_AT_ONCE = 16
+_TOGETHER = 1024
+"""Volumes whose tile indexes are at hand at once, some 3 KB each."""
 
 
-def validate_collection(store: CollectionStore, *, checksums: bool = False) -> None:
+@dataclass(frozen=True)
+class Extent:
+    """How much of a store is looked at; its rows and ids always are.
+
+    Parameters
+    ----------
+    checksums : bool
+        Decode every voxel of the volumes looked at, and compare with what the store says of them.
+    sample : float, optional
+        Look at this share of the volumes, drawn at random by `seed`; at all of them by default.
+    seed : int, optional
+    resume : str or Path, optional
+        A file that notes the volumes that were found sound; these are not looked at again.
+
+    Raises
+    ------
+    ConfigurationError
+        If `sample` is not above 0 and at most 1.
+    """
+
+    checksums: bool = False
+    sample: float | None = None
+    seed: int | None = None
+    resume: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.sample is not None and not 0 < self.sample <= 1:
+            raise ConfigurationError(
+                f"sample is a share of the volumes above 0 and up to 1, got {self.sample!r}"
+            )
+
+    def chosen(self, count: int) -> list[int]:
+        """Return which of `count` volumes are looked at."""
+        if self.sample is None:
+            return list(range(count))
+        some = min(count, math.ceil(self.sample * count))
+        drawn = np.random.default_rng(self.seed).choice(count, some, replace=False)
+        return [int(row) for row in np.sort(drawn)]
+
+
+class _Sound:
+    """The volumes that were found sound, noted in a file as they are."""
+
+    def __init__(self, uri: str, extent: Extent) -> None:
+        self._lock = threading.Lock()
+        self._path = None if extent.resume is None else Path(extent.resume)
+        self._known: set[str] = set()
+        title = {"data set": uri, "checksums": extent.checksums}
+        if self._path is None:
+            return
+        try:
+            lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+            if not lines:
+                self._path.write_text(f"{json.dumps(title)}\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"resume={str(self._path)!r} cannot be used: {error}"
+            ) from None
+        if lines and lines[0].strip() != json.dumps(title):
+            raise ConfigurationError(
+                f"resume={str(self._path)!r} is of another check: {lines[0].strip()[:200]}, "
+                f"expected {json.dumps(title)}; name another file, or remove it"
+            )
+        # The last line of a process that was killed may be cut.
+        self._known = {line.strip() for line in lines[1:] if line.endswith("\n")}
+
+    def __contains__(self, volume: str) -> bool:
+        return volume in self._known
+
+    def note(self, volume: str) -> None:
+        """Add a volume, which the next check with the same file passes over."""
+        if self._path is not None:
+            with self._lock, open(self._path, "a") as file:
+                file.write(f"{volume}\n")
+
+
+def validate_collection(store: CollectionStore, extent: Extent = Extent()) -> None:
     """Raise an `AlignmentError` unless every row has its volume and ids are unique.
 
     A sound collection of 0.1.x passes, with a warning that says what its layout lacks.
     """
+    _validate_collection(store, extent, _Sound(store.uri, extent))
+
+
+def _validate_collection(store: CollectionStore, extent: Extent, sound: _Sound) -> None:
     if isinstance(store, LegacyCollectionStore):
         _validate_legacy_arrays(store)
     rows = store.rows
     repeated = [obs_id for obs_id, n in Counter(rows.obs_ids.tolist()).items() if n > 1]
     if repeated:
         raise AlignmentError(f"{store.uri} has several volumes called {shortened(repeated)}")
+    _validate_geometry(store.uri, rows)
     folder = layout.join(store.uri, layout.VOLUMES)
     present = {layout.base_name(entry) for entry in files.list_folder(folder)}
     missing = [
@@ -38,12 +133,37 @@ def validate_collection(store: CollectionStore, *, checksums: bool = False) -> N
     ]
     if missing:
         raise AlignmentError(f"{store.uri} has rows without a volume: {shortened(missing)}")
-    for row in range(len(rows)):
-        _validate_volume(store, row, checksums)
+    chosen = [row for row in extent.chosen(len(rows)) if rows.locator(row).uri not in sound]
+
+    def look_at(locator: VolumeLocator) -> None:
+        _validate_volume(locator, extent.checksums)
+        sound.note(locator.uri)
+
+    at_once = _REMOTE_AT_ONCE if is_remote(store.uri) else _LOCAL_AT_ONCE
+    for first in range(0, len(chosen), _TOGETHER):
+        some = np.asarray(chosen[first : first + _TOGETHER], dtype=np.intp)
+        run_on_threads(look_at, store.locators(some), at_once)
 
 
-def _validate_volume(store: CollectionStore, row: int, checksums: bool) -> None:
-    locator = store.locators(np.asarray([row], dtype=np.intp))[0]
+def _validate_geometry(uri: str, rows: VolumeRows) -> None:
+    """Refuse rows that place no voxel anywhere, or give no value to one."""
+    with np.errstate(all="ignore"):
+        size = np.linalg.det(rows.affines[:, :3, :3])
+        placed = np.isfinite(rows.affines).all(axis=(1, 2)) & np.isfinite(size) & (size != 0)
+    scaled = ~np.isnan(rows.rescales).all(axis=1)
+    usable = np.isfinite(rows.rescales).all(axis=1) & (rows.rescales[:, 0] != 0)
+    for wrong, what in (
+        (~placed, "an affine that is singular or not finite"),
+        (scaled & ~usable, "a rescale slope or intercept that is zero or not finite"),
+    ):
+        if wrong.any():
+            raise AlignmentError(
+                f"{uri} has volumes with {what}: {shortened(rows.obs_ids[wrong].tolist())}; "
+                "restore the table from a copy, or write them again"
+            )
+
+
+def _validate_volume(locator: VolumeLocator, checksums: bool) -> None:
     found = describe_volume(locator.uri)
     expected = (locator.obs_id, locator.shape, locator.numpy_dtype)
     if (found.obs_id, found.shape, found.dtype) != expected:
@@ -71,13 +191,15 @@ def _validate_legacy_arrays(store: LegacyCollectionStore) -> None:
     )
 
 
-def validate_dataset(store: DatasetStore | LegacyDatasetStore, *, checksums: bool = False) -> None:
+def validate_dataset(store: DatasetStore | LegacyDatasetStore, extent: Extent = Extent()) -> None:
     """Raise an `AlignmentError` unless subjects, ids and all collections agree."""
+    sound = _Sound(store.uri, extent)
+    read_rows(store, store.names)
     expected: dict[str, list[str]] = {subject: [] for subject in store.subject_ids}
     seen: dict[str, str] = {}
     for name in store.names:
         collection = store.collection(name)
-        validate_collection(collection, checksums=checksums)
+        _validate_collection(collection, extent, sound)
         rows = collection.rows
         for subject, obs_id in zip(rows.subject_ids, rows.obs_ids, strict=True):
             if subject not in expected:

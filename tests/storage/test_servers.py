@@ -4,14 +4,11 @@ import os
 import re
 import time
 
-import boto3
 import pytest
-from s3_server import ProxyProcess
-from seaweed import KEYS, seaweed_server
 from stores import check_volume, make_dataset
 
 from radiobject import RadiObject, configure, delete_tiledb_uri
-from radiobject.ctx import S3Config, reset_radiobject_config
+from radiobject.ctx import S3Config
 from radiobject.exceptions import LockError, StorageError
 from radiobject.stats import TileDBStats
 from radiobject.storage.commits.transaction import creation, transaction
@@ -19,42 +16,6 @@ from radiobject.storage.io import files, layout, object_store
 from radiobject.storage.read import reader
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with seaweed_server(tmp_path_factory.mktemp("seaweed")) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def proxy(server, monkeypatch):
-    """A proxy that the process's settings point to, before a server with the bucket `tests`."""
-    proxy = ProxyProcess(server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEYS[0])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEYS[1])
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
-    reset_radiobject_config()
-    yield proxy
-    proxy.close()
-    reader.close_all()
-    reset_radiobject_config()
-
-
-@pytest.fixture
-def bucket(proxy, server, request):
-    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-")
-    client = boto3.client("s3", endpoint_url=server)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            client.create_bucket(Bucket=name)
-            return name
-        except client.exceptions.ClientError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.5)
 
 
 def test_a_data_sets_whole_life(bucket):

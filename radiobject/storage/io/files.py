@@ -164,7 +164,7 @@ def remove_after(uri: str, timestamp: int) -> None:
 
 
 def remove_unrecorded(uri: str, recorded: Container[str]) -> None:
-    """Remove fragments of the array at `uri`, with their markers, that are not `recorded`."""
+    """Remove fragments of the array at `uri`, with their markers and packs, not `recorded`."""
     unseen = [
         entry
         for entry in own_entries(layout.join(uri, "__commits"))
@@ -172,6 +172,10 @@ def remove_unrecorded(uri: str, recorded: Container[str]) -> None:
     ]
     for entry in own_entries(layout.join(uri, "__fragments")):
         if f"__fragments/{layout.base_name(entry)}/__fragment_metadata.tdb" not in recorded:
+            unseen.append(entry)
+    packs = f"{layout.OWN_FOLDER}/digests"
+    for entry in own_entries(layout.join(uri, packs)):
+        if entry.endswith(".pack") and f"{packs}/{layout.base_name(entry)}" not in recorded:
             unseen.append(entry)
     for entry in unseen:
         _remove_stamped(entry)

@@ -25,7 +25,7 @@ _OBJECT = (
 )
 _HEX = r"[0-9a-f]{32}"
 _OWN = (
-    rf"{re.escape(layout.OWN_FOLDER)}/(?:lock|lease|digests/{_STAMP}\.json"
+    rf"{re.escape(layout.OWN_FOLDER)}/(?:lock|lease|digests/{_STAMP}\.(?:json|pack)"
     rf"|aside/{_HEX}/(?:{_OBJECT}))"
 )
 _ARRAY = rf"(?:{_OBJECT}|{_OWN})"

@@ -276,7 +276,9 @@ def verify(locator: VolumeLocator) -> None:
 
 def probe(locator: VolumeLocator) -> None:
     """Raise what a read would raise for a volume that is lost or not the one of its index."""
-    volume_tiles(locator)
+    volume = volume_tiles(locator)
+    if volume is not None:
+        volume.check_size()
 
 
 def forget(uri: str) -> None:

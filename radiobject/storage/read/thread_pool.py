@@ -68,7 +68,7 @@ def run_tasks(tasks: Iterable[Task]) -> None:
     run_on_threads(lambda task: task(), listed, threads if len(listed) >= _WORTH_SHARING else 1)
 
 
-def run_on_threads(work: Callable[[T], None], items: Sequence[T], threads: int) -> None:
+def run_on_threads(work: Callable[[T], object], items: Sequence[T], threads: int) -> None:
     """Do `work` with every item, in the calling thread and in others beside it.
 
     Parameters

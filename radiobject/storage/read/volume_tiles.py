@@ -336,6 +336,10 @@ class VolumeTiles:
                     tiles = decode_tiles(self.index, [number], [stored], self.label, out)
                     self._check_statistics(number, tiles[0])
 
+    def check_size(self) -> None:
+        """Raise unless the file of the tiles is there and as long as it was; one request."""
+        pool.source(self.uri, self.index).check_size()
+
     def _fetch(self, numbers: Sequence[int]) -> list[Buffer]:
         return pool.source(self.uri, self.index).fetch(numbers)
 

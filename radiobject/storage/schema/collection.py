@@ -44,6 +44,8 @@ _WHOLE_INDEX_ROWS = 4096
 each worker reads a volume's index from its array on first touch."""
 _INDEX_BLOCK = 64
 """In a larger collection, one access fetches the tile indexes of so many neighbours."""
+_INDEX_BYTES = 256 << 20
+"""So much of them is kept; from there on they are fetched anew."""
 
 
 class CollectionStore:
@@ -84,6 +86,7 @@ class CollectionStore:
         self.name = name
         self._newest = newest
         self._packed: dict[str, bytes | None] = {}
+        self._packed_bytes = 0
         if root is not None:
             self.__dict__["root"] = root
         if subjects_of_owner is not None:
@@ -170,14 +173,36 @@ class CollectionStore:
             return
         wanted: list[str] | None = None
         if len(arrays) > _WHOLE_INDEX_ROWS:
-            self._packed = {}
-            first = int(rows.min())
-            block = np.arange(first, min(first + _INDEX_BLOCK, len(arrays)), dtype=np.intp)
-            wanted = sorted(set(arrays[np.union1d(rows, block)]))
+            wanted = self._pages_of(rows)
         table = Table(layout.join(self.uri, layout.TILE_INDEX), self.timestamp)
         found = table.read([INDEX_COLUMN], keys=wanted)
-        self._packed.update(dict.fromkeys(arrays if wanted is None else wanted))
-        self._packed.update(zip(found[INDEX_KEY].values, found[INDEX_COLUMN].values, strict=True))
+        stored = dict(zip(found[INDEX_KEY].values, found[INDEX_COLUMN].values, strict=True))
+        fetched = {array: stored.get(array) for array in (arrays if wanted is None else wanted)}
+        if wanted is not None:
+            size = sum(len(index) for index in fetched.values() if index is not None)
+            self._packed_bytes += size
+            if self._packed_bytes > _INDEX_BYTES:
+                self._packed, self._packed_bytes = {}, size
+        self._packed.update(fetched)
+
+    def _pages_of(self, rows: npt.NDArray[np.intp]) -> list[str]:
+        """Return the arrays on the pages of the table that hold the indexes of `rows`.
+
+        A page is what lies together in the order of the arrays' names, as the table does.
+        """
+        names, place = self._index_order
+        missing = [row for row in rows.tolist() if self.rows.arrays[row] not in self._packed]
+        pages = np.unique(place[missing] // _INDEX_BLOCK).tolist()
+        of_pages = (names[n * _INDEX_BLOCK : (n + 1) * _INDEX_BLOCK] for n in pages)
+        return [str(name) for page in of_pages for name in page]
+
+    @lazy_property
+    def _index_order(self) -> tuple[np.ndarray, npt.NDArray[np.intp]]:
+        """The names of the arrays in their order, and the place of each row in it."""
+        order = np.argsort(self.rows.arrays.astype(bytes), kind="stable")
+        place = np.empty(len(order), np.intp)
+        place[order] = np.arange(len(order))
+        return self.rows.arrays[order], place
 
 
 def create_collection(

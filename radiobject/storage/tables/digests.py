@@ -16,7 +16,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,12 @@ from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.process import new_threads
 from radiobject.storage.io import layout, owned, remote
 from radiobject.storage.io.array_files import open_files
+from radiobject.storage.io.checksum import digest
 from radiobject.storage.io.files import SPAN, remove_file, write_small
 from radiobject.storage.io.libtiledb import FOREVER
-from radiobject.storage.tables import groups
+from radiobject.storage.tables import groups, packs
+from radiobject.storage.tables.packs import MAX_BYTES, is_pack, name_of, packs_for
+from radiobject.storage.tables.staging import Files, altered, keep_content, staged
 
 FIRST_VERSION = 3
 """Format version from which on every table file is recorded."""
@@ -43,16 +46,10 @@ _MAX_FILE_BYTES = 1 << 40
 _STAGED_BYTES = 64 << 20
 """Tables of an object store up to this size are fetched whole and compared before they are opened;
 of larger ones libtiledb fetches what it needs, and each row's own checksum is what protects it."""
-_SEALS = f"{layout.OWN_FOLDER}/digests"
+_SEALS = packs.FOLDER
 _MAX_SEAL_BYTES = 16 << 20
 _RETRIES_S = (0.0, 0.05, 0.2, 0.5)
 _FETCHES = 16
-_KEPT_BYTES = 32 << 20
-"""Files of tables of object stores that this process keeps: none of them ever changes, and each
-opening of a table would fetch all of them again."""
-
-Files = dict[str, tuple[int, str]]
-"""Path of each file below the table: its size and digest."""
 
 
 @dataclass
@@ -162,9 +159,11 @@ def seal(table_uri: str, fragment: str) -> None:
 
 
 def unseal(table_uri: str, fragments: Iterable[str]) -> None:
-    """Forget the record of fragments that are about to be removed."""
+    """Remove what this library keeps of fragments that are about to be removed."""
     for name in fragments:
         remove_file(layout.join(table_uri, _SEALS, f"{name}.json"))
+        if is_remote(table_uri):
+            remove_file(layout.join(table_uri, name_of(name)))
 
 
 def _sealed(table_uri: str) -> Files | None:
@@ -177,7 +176,7 @@ def _sealed(table_uri: str) -> Files | None:
             found = json.loads(source.read(name, _MAX_SEAL_BYTES))
             recorded |= {str(path): (int(size), str(d)) for path, (size, d) in found.items()}
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise _altered(f"{table_uri}/{name}", f"is damaged ({error})") from error
+            raise altered(f"{table_uri}/{name}", f"is damaged ({error})") from error
     return recorded if seals else None
 
 
@@ -200,36 +199,30 @@ def new_files(table_uri: str, recorded: Mapping[str, Any]) -> Files:
     files = open_files(table_uri)
     paths = [path for path in files.names() if path not in recorded and _belongs(path)]
 
+    small: dict[str, bytes] = {}
+
     def measure(path: str) -> tuple[str, tuple[int, str]]:
         content = files.read(path, _MAX_FILE_BYTES)
-        entry = len(content), _digest(content)
+        entry = len(content), digest(content)
         if is_remote(table_uri):
-            _keep_content(table_uri, path, entry, content)
+            keep_content(table_uri, path, entry, content)
+            if len(content) <= MAX_BYTES:
+                small[path] = content
         return path, entry
 
     if not is_remote(table_uri):
         return dict(map(measure, paths))
     with new_threads("digest", _FETCHES) as threads:
-        return dict(threads.map(measure, paths))
-
-
-_contents: dict[tuple[str, str, int, str], bytes] = {}
-
-
-def _keep_content(table_uri: str, path: str, entry: tuple[int, str], content: bytes) -> None:
-    if len(content) > _KEPT_BYTES // 8:
-        return
-    if sum(map(len, tuple(_contents.values()))) + len(content) > _KEPT_BYTES:
-        _contents.clear()
-    _contents[table_uri, path, *entry] = content
+        found = dict(threads.map(measure, paths))
+    if layout.base_name(table_uri) not in layout.DERIVED:
+        for path, content in packs_for(small).items():
+            write_small(layout.join(table_uri, path), content)
+            found[path] = (len(content), digest(content))
+    return found
 
 
 def _belongs(path: str) -> bool:
     return path.startswith(tuple(f"{f}/" for f in _FOLDERS)) and bool(owned.ARRAY.fullmatch(path))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _lookup(table_uri: str) -> tuple[str, str] | None:
@@ -299,9 +292,8 @@ def _checked_by_seals(table_uri: str) -> Iterator[str]:
     if recorded is None:
         yield table_uri
     elif is_remote(table_uri):
-        with _scratch() as folder:
-            _fetch(table_uri, recorded, folder)
-            yield str(folder)
+        with staged(table_uri, recorded) as folder:
+            yield folder
     else:
         _compare(table_uri, recorded)
         # What another process is writing now is not sealed yet.
@@ -343,17 +335,19 @@ _compared: dict[str, tuple[int, int, int, str]] = {}
 
 
 def _compare(table_uri: str, files: Files) -> None:
-    for path, (size, digest) in files.items():
+    for path, (size, expected) in files.items():
+        if is_pack(path):
+            continue  # a second copy, which no local reader takes
         where = f"{table_uri}/{path}"
         try:
             state = os.stat(where)
         except FileNotFoundError:
-            raise _altered(where, "is missing") from None
+            raise altered(where, "is missing") from None
         except OSError as error:
             raise StorageError(f"{where} cannot be read: {error.strerror}") from error
         if state.st_size != size:
-            raise _altered(where, f"has {state.st_size} bytes, expected {size}")
-        seen = (state.st_ino, state.st_mtime_ns, size, digest)
+            raise altered(where, f"has {state.st_size} bytes, expected {size}")
+        seen = (state.st_ino, state.st_mtime_ns, size, expected)
         if _compared.get(where) == seen:
             continue
         try:
@@ -361,16 +355,9 @@ def _compare(table_uri: str, files: Files) -> None:
                 found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         except OSError as error:
             raise StorageError(f"{where} cannot be read: {error.strerror}") from error
-        if found != digest:
-            raise _altered(where, "is not the file that was written")
+        if found != expected:
+            raise altered(where, "is not the file that was written")
         _compared[where] = seen
-
-
-def _altered(where: str, what: str) -> IntegrityError:
-    return IntegrityError(
-        f"the table file {where} {what}; restore it from a copy of the data set, or open an older "
-        "state with at= if that does not need it"
-    )
 
 
 def _strangers(table_uri: str, manifest: Manifest, place: str) -> list[str]:
@@ -390,6 +377,8 @@ def _linked(table_uri: str, files: Iterable[str]) -> Iterator[str]:
     """Give a folder with links to exactly `files`."""
     with _scratch() as place:
         for path in files:
+            if is_pack(path):
+                continue
             target = place / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(f"{table_uri}/{path}")
@@ -401,10 +390,11 @@ def _fetched(table_uri: str, root: str, place: str) -> Iterator[str]:
     """Give a folder with the compared files of a table of an object store."""
     manifest = _known[root]
     assert manifest is not None
-    if sum(size for size, _ in manifest.tables[place].values()) > _STAGED_BYTES:
+    recorded = manifest.tables[place]
+    if sum(size for path, (size, _) in recorded.items() if not is_pack(path)) > _STAGED_BYTES:
         yield table_uri
         return
-    with _scratch() as folder:
+    with ExitStack() as stack:
         for number, wait in enumerate((None, *_RETRIES_S), start=-len(_RETRIES_S)):
             if wait is not None:
                 time.sleep(wait)
@@ -412,36 +402,12 @@ def _fetched(table_uri: str, root: str, place: str) -> Iterator[str]:
             if manifest is None or place not in manifest.tables:
                 raise StorageError(f"the table {table_uri} was removed meanwhile; open it again")
             try:
-                _fetch(table_uri, manifest.tables[place], folder)
+                folder = stack.enter_context(staged(table_uri, manifest.tables[place]))
                 break
             except StorageError:
                 if number == 0:
                     raise
-        yield str(folder)
-
-
-def _fetch(table_uri: str, files: Files, folder: Path) -> None:
-    source = open_files(table_uri)
-
-    def get(path: str) -> None:
-        size, digest = files[path]
-        kept = _contents.get((table_uri, path, size, digest))
-        if kept is not None:
-            (folder / path).write_bytes(kept)
-            return
-        content = source.read(path, size) if size else b""
-        if len(content) != size or _digest(content) != digest:
-            content = source.read(path, size)  # altered on its way, perhaps
-        if len(content) != size or _digest(content) != digest:
-            raise _altered(f"{table_uri}/{path}", "is not the file that was written")
-        _keep_content(table_uri, path, files[path], content)
-        (folder / path).write_bytes(content)
-
-    shutil.rmtree(folder)
-    for parent in {str(Path(path).parent) for path in files}:
-        (folder / parent).mkdir(parents=True)
-    with new_threads("digest", _FETCHES) as threads:
-        list(threads.map(get, files))
+        yield folder
 
 
 @contextmanager

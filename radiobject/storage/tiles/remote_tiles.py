@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from radiobject import process
 from radiobject.ctx import get_radiobject_config
+from radiobject.exceptions import IntegrityError
 from radiobject.geometry.ranges import coalesce
 from radiobject.storage.io import stats
 from radiobject.storage.io.remote import RemoteFiles
@@ -96,6 +97,7 @@ class RemoteTiles:
         self._name = index.path
         self._volume = f"{uri}/{index.path}"
         self._offsets = index.offset_list
+        self._size = index.file_size
         self._fetched = bytearray(len(self._offsets) - 1)
         self._coming: dict[int, _Request] = {}
         self._lock = threading.Lock()
@@ -105,6 +107,12 @@ class RemoteTiles:
         """Wait for no request of the parent's threads in a forked child."""
         self._lock = threading.Lock()
         self._coming = {}
+
+    def check_size(self) -> None:
+        """Raise an `IntegrityError` unless the object is as long as it was; one request."""
+        size, _ = self._files.tag(self._name)
+        if size != self._size:
+            raise IntegrityError(f"object {self._volume} has {size} bytes, expected {self._size}")
 
     def fetch(self, numbers: Sequence[int]) -> list[Buffer]:
         """Return the tiles, with those that lie close together asked for in one request."""

@@ -32,6 +32,9 @@ class TileSource(Protocol):
     def fetch(self, numbers: Sequence[int]) -> list[Buffer]:
         """Return the stored bytes of the tiles with these numbers, in that order."""
 
+    def check_size(self) -> None:
+        """Raise an `IntegrityError` unless the file is there and as long as it was."""
+
 
 class LocalTiles:
     """Tiles of a local file, mapped into memory: nothing is copied before it is decoded."""
@@ -43,7 +46,7 @@ class LocalTiles:
         self._offsets = index.offset_list
         self._size = index.file_size
         self._map = map_file(self._path)
-        self._check_size()
+        self.check_size()
         self._content = memoryview(self._map)
         stats.count(index_opens=1)
 
@@ -53,7 +56,7 @@ class LocalTiles:
         The file's size is looked at each time: touching a mapping beyond the end of a file that
         was cut after it was opened would kill the process.
         """
-        self._check_size()
+        self.check_size()
         pieces: list[Buffer] = []
         amount = 0
         for number in numbers:
@@ -68,7 +71,8 @@ class LocalTiles:
         with suppress(OSError):
             self._path.unlink()
 
-    def _check_size(self) -> None:
+    def check_size(self) -> None:
+        """Raise an `IntegrityError` unless the mapped file is as long as it was."""
         size = self._map.size()
         if size != self._size:
             raise IntegrityError(f"tile file {self._path} has {size} bytes, expected {self._size}")
