@@ -63,6 +63,13 @@ def mirrored(uri: str, index: TileIndex) -> Path | None:
     return _keep(folder / _name(uri, index, tag), content, limit)
 
 
+def discard(place: Path) -> None:
+    """Remove a local copy that is not what was written, so that it is fetched again."""
+    with suppress(OSError):
+        if place.suffix == ".tiles":
+            place.unlink()
+
+
 def _folder(folder: Path) -> Path | None:
     """Return the mirror's folder, made now if it is not there; None if the disk is full."""
     try:

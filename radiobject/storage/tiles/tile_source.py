@@ -6,7 +6,6 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +15,7 @@ from radiobject.exceptions import IntegrityError
 from radiobject.storage.io import stats
 from radiobject.storage.io.array_files import map_file
 from radiobject.storage.tiles.decode import Buffer
-from radiobject.storage.tiles.mirror import mirrored
+from radiobject.storage.tiles.mirror import discard, mirrored
 from radiobject.storage.tiles.remote_tiles import RemoteTiles, unread
 from radiobject.storage.tiles.tile_index import TileIndex
 from radiobject.system.files import open_file_limit
@@ -68,8 +67,7 @@ class LocalTiles:
 
     def remove_copy(self) -> None:
         """Remove the file, which is a copy of an object; who has it mapped keeps it."""
-        with suppress(OSError):
-            self._path.unlink()
+        discard(self._path)
 
     def check_size(self) -> None:
         """Raise an `IntegrityError` unless the mapped file is as long as it was."""
