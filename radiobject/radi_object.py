@@ -347,18 +347,11 @@ class RadiObject:
         """
         self._change("add_collection", compose.add_collection, name, _given(vc))
 
-    def validate(
-        self,
-        *,
-        checksums: bool = False,
-        sample: float | None = None,
-        seed: int | None = None,
-        resume: str | Path | None = None,
-    ) -> None:
+    def validate(self, **extent: Any) -> None:
         """Check that rows, ids and stored volumes agree; see `VolumeCollection.validate`."""
         if self.is_view:
             raise ViewError(f"validate needs the stored data set, {self!r} is a view of it")
-        check.validate_dataset(self._store, check.Extent(checksums, sample, seed, resume))
+        check.validate_dataset(self._store, check.Extent(**extent))
 
     # History
 

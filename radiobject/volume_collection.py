@@ -410,26 +410,11 @@ class VolumeCollection:
         """
         self._change("delete", changes.delete_volumes, listed(obs_ids))
 
-    def validate(
-        self,
-        *,
-        checksums: bool = False,
-        sample: float | None = None,
-        seed: int | None = None,
-        resume: str | Path | None = None,
-    ) -> None:
-        """Check that rows and stored volumes agree.
+    def validate(self, **extent: Any) -> None:
+        """Check that rows and stored volumes agree; takes the options of `edit.check.Extent`.
 
-        Parameters
-        ----------
-        checksums : bool
-            Decode every voxel too, and compare with what the store says of its tiles.
-        sample : float, optional
-            Look at the arrays of this share of the volumes, drawn at random by `seed`, and of all
-            by default. Rows and ids are always compared whole.
-        seed : int, optional
-        resume : str or Path, optional
-            A file that notes the volumes found sound: a check that was interrupted goes on.
+        That is ``checksums=True`` to decode every voxel too, and compare it with what the store
+        says; ``sample=0.01`` for that share of the volumes; ``resume="file"`` to go on later.
 
         Raises
         ------
@@ -440,8 +425,7 @@ class VolumeCollection:
         """
         if self.is_view:
             raise ViewError(f"validate needs the stored collection, {self!r} is a view of it")
-        extent = check.Extent(checksums, sample, seed, resume)
-        check.validate_collection(self._store, extent)
+        check.validate_collection(self._store, check.Extent(**extent))
 
     # Creation
 
