@@ -18,11 +18,13 @@ from radiobject.ctx import (
     first_given,
     get_radiobject_config,
 )
+from radiobject.formats.dicom_cache import HEADER_CACHE_VARIABLE
 from radiobject.storage.cache.arena_discovery import NAME_VARIABLE
 from radiobject.storage.tiles.mirror import DEFAULT_MB, FOLDER_VARIABLE, SIZE_VARIABLE
 
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 _OWN = {
+    HEADER_CACHE_VARIABLE: "DICOM headers of the last scan in the user's cache folder",
     NAME_VARIABLE: "one cache for all processes of the user",
     FOLDER_VARIABLE: "no local mirror of remote tiles",
     SIZE_VARIABLE: str(DEFAULT_MB),

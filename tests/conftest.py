@@ -20,6 +20,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 else:
     os.environ.setdefault("RADIOBJECT_CACHE", f"test-{os.getpid()}")
 
+# Tests of the cache of headers have one of their own; the others leave nothing in the user's.
+os.environ["RADIOBJECT_HEADER_CACHE"] = "off"
+
 NO_DEVICE = "there is no CUDA device here"
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_cache import HeaderCache
 from radiobject.formats.dicom_duplicates import without_duplicates
 from radiobject.formats.dicom_frames import Frame, read_frames
 from radiobject.formats.dicom_header import (
@@ -294,7 +295,7 @@ def patient_of_folder(folder: Path) -> str:
 
     It is there to be compared; it must not be stored unasked.
     """
-    for path, _ in _files([folder]):
+    for _, path, _ in _files([folder]):
         try:
             return read_frames(path)[0].file.identity.patient
         except RefusedFileError as error:
@@ -331,8 +332,8 @@ def detect_dicom_orientation(dicom_dir: str | Path) -> OrientationInfo:
     )
 
 
-def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, str]]:
-    """Yield each file once, with its name relative to the folder it was found in."""
+def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, Path, str]]:
+    """Yield each file once, with the folder it was found in and its name relative to that."""
     seen: set[Path] = set()
     for given in [paths] if isinstance(paths, str | Path) else paths:
         root = Path(given)
@@ -342,7 +343,7 @@ def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, str
             if path not in seen:
                 seen.add(path)
                 name = str(path.relative_to(root)) if root.is_dir() else path.name
-                yield path, readable_name(name)
+                yield root, path, readable_name(name)
 
 
 @dataclass
@@ -363,12 +364,19 @@ def _headers(
     progress: Callable[[int], None] | None,
 ) -> _Headers:
     found = _Headers()
-    for count, (path, name) in enumerate(_files(paths), 1):
+    caches: dict[Path, HeaderCache] = {}
+    for count, (root, path, name) in enumerate(_files(paths), 1):
         found.names[path] = name
+        if root not in caches:
+            caches[root] = HeaderCache(root, f"{limits} {sorted(keep)}")
         try:
             if is_archive(path):
                 raise NotDicomError("archives are not opened")
-            found.frames += read_frames(path, limits, keep)
+            stamp, frames = caches[root].get(path)
+            if frames is None:
+                frames = read_frames(path, limits, keep)
+                caches[root].put(path, stamp, frames)
+            found.frames += frames
         except NotDicomError as error:
             found.skipped[name] = str(error)
         except RefusedFileError as error:
@@ -376,6 +384,8 @@ def _headers(
             found.refused.append((name, error))
         if progress is not None:
             progress(count)
+    for cache in caches.values():
+        cache.save()
     return found
 
 
