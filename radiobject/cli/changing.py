@@ -1,14 +1,22 @@
-"""`delete`, `vacuum`, `upgrade` and `index-labels`: changes to a data set."""
+"""`set-meta`, `delete`, `vacuum`, `upgrade` and `index-labels`: changes to a data set."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from radiobject.cli.options import AsJson, Subjects, Uri, Yes, opened
-from radiobject.cli.reporting import emit, reported
+from radiobject.cli.reporting import ExitCode, emit, note, reported
+from radiobject.cli.sources import read_subjects
+from radiobject.edit.subject_values import ValuesSet, set_values
+from radiobject.exceptions import StorageError
+from radiobject.indexing import shortened
+from radiobject.rows.pandas_io import frame_rows
+from radiobject.storage.io import layout
+from radiobject.storage.schema import dataset
 from radiobject.storage.schema.label_build import ensure_label_rows
 from radiobject.storage.schema.removal import delete_tiledb_uri
 
@@ -116,6 +124,49 @@ def index_labels(
 
 
 @reported
+def set_meta(
+    uri: Uri,
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="CSV or TSV of subjects with an id column.")
+    ],
+    widen: Annotated[
+        bool, typer.Option("--widen", help="Let a column become as wide as its values need.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would change, and end.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Set values of subjects from a table, in one commit; empty cells leave what is stored."""
+    if not table.is_file():
+        raise FileNotFoundError(f"no table at {table}")
+    data = dataset.open_dataset(layout.normalise_uri(uri))
+    if not isinstance(data, dataset.DatasetStore):
+        raise StorageError(f"{uri} was written by radiobject 0.1: `radiobject upgrade` it first")
+    done = set_values(data, frame_rows(read_subjects(table)), widen=widen, dry_run=dry_run)
+    if as_json:
+        emit({"uri": uri, "dry_run": dry_run, **vars(done)})
+    else:
+        _say_values(done, dry_run)
+    if done.unmatched and not dry_run:
+        raise typer.Exit(ExitCode.PARTLY)
+
+
+def _say_values(done: ValuesSet, dry_run: bool) -> None:
+    if done.unmatched:
+        note(f"{len(done.unmatched)} ids are not in the data set: {shortened(done.unmatched)}")
+    if not done.values:
+        print("nothing to set: every value is there already")
+        return
+    parts = [f"{done.values} values of {done.subjects} subjects {'would be ' * dry_run}set"]
+    if done.added:
+        new = ", ".join(f"{name} ({kind})" for name, kind in done.added.items())
+        parts.append(f"new columns: {new}")
+    parts += [f"{name} from {old} to {new}" for name, (old, new) in done.wider.items()]
+    print("; ".join(parts))
+
+
+@reported
 def upgrade(
     uri: Uri,
     target: Annotated[str, typer.Argument(help="Where the new data set goes.")],
@@ -132,5 +183,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command(epilog="Example: radiobject delete brains --subject sub-01")(delete)
     app.command(epilog="Example: radiobject vacuum brains --keep 3")(vacuum)
+    app.command("set-meta", epilog="Example: radiobject set-meta brains ages.csv --dry-run")(
+        set_meta
+    )
     app.command("index-labels", epilog="Example: radiobject index-labels brains seg")(index_labels)
     app.command(epilog="Example: radiobject upgrade old-brains brains")(upgrade)

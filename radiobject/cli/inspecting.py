@@ -22,11 +22,13 @@ from radiobject.cli.reporting import (
     size_text,
     table,
 )
+from radiobject.edit.geometry_check import geometry_findings
 from radiobject.exceptions import AlignmentError, ConfigurationError, IntegrityError
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
+from radiobject.storage.schema import dataset
 from radiobject.storage.schema.label_index import label_index_uri
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.tiles.tile_index import TileIndex
@@ -203,7 +205,10 @@ def validate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that rows, ids and stored volumes agree; exit code 5 if they do not."""
+    """Check that rows, ids and stored volumes agree; exit code 5 if they do not.
+
+    Geometry that is stored as it came and may still mislead is listed, and no error.
+    """
 
     radi = opened(uri)
     problem: str | None = None
@@ -212,11 +217,19 @@ def validate(
     except (AlignmentError, IntegrityError) as error:
         problem = str(error)
     volumes = sum(len(radi.collection(name)) for name in radi.collection_names)
+    findings = (
+        geometry_findings(dataset.open_dataset(layout.normalise_uri(uri)))
+        if problem is None
+        else []
+    )
     if as_json:
-        emit({"uri": radi.uri, "valid": problem is None, "problem": problem, "volumes": volumes})
+        found = {"valid": problem is None, "problem": problem, "geometry": findings}
+        emit({"uri": radi.uri, **found, "volumes": volumes})
     elif problem is None:
         what = "rows, ids and every voxel" if checksums else "rows and ids"
         print(f"valid: {what} of {len(radi)} subjects and {volumes} volumes")
+        for line in findings or ["one orientation in each collection, masks on their images"]:
+            print(f"geometry: {line}")
     else:
         print(f"not valid: {problem}")
     if problem is not None:

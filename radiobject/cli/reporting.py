@@ -182,6 +182,7 @@ _OPTIONS = {
     "subject_from": "--subject-from",
     "allow_tilt=True": "--allow-tilt",
     "obs_meta required": "--obs-meta required",
+    "pass widen=True to widen": "give --widen to widen",
     "pass break_lock=True": "run `radiobject unlock`",
 }
 

@@ -9,6 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radiobject.sampling.labels import ROUNDED_STEPS
+
+_LARGEST_STEP = 0.1
+_SAMPLED = 4096
+_BYTE = np.dtype(np.uint8)
+
 
 def integer_scale(slope: float, intercept: float) -> tuple[int, int] | None:
     """Return slope and intercept as integers, or None when either is not whole."""
@@ -93,4 +99,24 @@ def apply_if_lossless(
         dtype = fitting_dtype(*scaled_range(data, *whole), same_width(data.dtype))
         if dtype is not None:
             return apply_integer_scale(data, *whole, dtype), None
-    return data, (float(slope), float(intercept))
+    labels = _whole_values(data, slope, intercept)
+    return (data, (float(slope), float(intercept))) if labels is None else (labels, None)
+
+
+def _whole_values(data: NDArray[Any], slope: float, intercept: float) -> NDArray[Any] | None:
+    """Return the whole numbers that a scale spread over a type; None where values have fractions.
+
+    Programs save a mask of 0, 1 and 2 as -32768, 0 and 32767 with a slope, which read back is 0,
+    0.99998 and 2. Steps far smaller than 1 that hit nothing but whole numbers are no coincidence.
+    """
+    if data.dtype.kind not in "iu" or data.dtype.itemsize > 2 or abs(slope) > _LARGEST_STEP:
+        return None
+    flat = data.reshape(-1)
+    for some in (flat[:: max(1, flat.size // _SAMPLED)], flat):
+        stored = np.unique(some)
+        values = stored * np.float64(slope) + np.float64(intercept)
+        whole = np.rint(values)
+        if (np.abs(values - whole) > ROUNDED_STEPS * abs(slope)).any():
+            return None
+    dtype = fitting_dtype(int(whole.min()), int(whole.max()), (_BYTE, *same_width(data.dtype)))
+    return None if dtype is None else whole.astype(dtype)[np.searchsorted(stored, data)]

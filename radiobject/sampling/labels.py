@@ -134,7 +134,7 @@ def build_label_index(
     return LabelSummary(shape, sides, values, counts, positions, tiles)
 
 
-_NEAR = 0.75
+ROUNDED_STEPS = 0.75
 """Steps of its scale that a label may be from a whole number: rounding makes half a step."""
 
 
@@ -161,7 +161,7 @@ def delivered_labels(stored: NDArray[Any], rescale: tuple[float, float] | None) 
     slope, intercept = rescale
     values = stored * np.float64(slope) + np.float64(intercept)
     whole = np.rint(values)
-    return np.where(np.abs(values - whole) <= _NEAR * abs(slope), whole, values)
+    return np.where(np.abs(values - whole) <= ROUNDED_STEPS * abs(slope), whole, values)
 
 
 def labels_as_integers(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError, ShapeError
+from radiobject.geometry.corners import corner_distance_mm
 from radiobject.geometry.regrid import Regrid
 from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable
@@ -162,17 +163,6 @@ def _refuse_shapes(first: VolumeTable, second: VolumeTable, differ: NDArray[np.b
             )
             + "; masks of another grid are resampled with resample_masks=True"
         )
-
-
-def corner_distance_mm(
-    a: NDArray[np.float64], b: NDArray[np.float64], shapes: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return the largest distance, over the eight corners, between paired volumes, shape (n,)."""
-    unit = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), axis=-1).reshape(8, 3)
-    corners = unit[None] * (shapes[:, None, :3] - 1)
-    homogeneous = np.concatenate((corners, np.ones((*corners.shape[:2], 1))), axis=-1)
-    apart = np.einsum("nij,ncj->nci", (a - b)[:, :3], homogeneous)
-    return np.linalg.norm(apart, axis=-1).max(axis=1)
 
 
 def check_one_split(sources: Sequence[VolumeSource], *, across_splits: bool) -> None:
