@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,20 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def stored(original: Path, tmp_path_factory: pytest.TempPathFactory) -> RadiObject:
+    uri = tmp_path_factory.mktemp("stored") / "store"
+    return ingest_plan(str(uri), plan_bids(original)).radi
+
+
+@pytest.fixture(scope="module")
+def written(stored: RadiObject, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "out"
+    done = stored.to_bids(folder, name="Study")
+    assert len(done) == 9
+    return folder
+
+
 def images(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*.nii.gz")}
 
@@ -107,13 +123,12 @@ def findings(folder: Path) -> list[tuple[str, str]]:
     return [(i["code"], i["location"]) for i in found if i["severity"] == "error"]
 
 
-def test_what_came_from_bids_goes_back_as_it_was(original: Path, tmp_path: Path) -> None:
-    radi = ingest_plan(str(tmp_path / "store"), plan_bids(original)).radi
+def test_what_came_from_bids_goes_back_as_it_was(
+    original: Path, stored: RadiObject, written: Path, tmp_path: Path
+) -> None:
+    radi, out = stored, written
     assert radi.aseg_dseg.label_names == {1: "left putamen", 2: "right putamen"}
-    done = radi.to_bids(tmp_path / "out", name="Study")
-    assert images(tmp_path / "out") == images(original)
-    assert len(done) == len(images(original))
-    out = tmp_path / "out"
+    assert images(out) == images(original)
     read = {path: json.loads((out / path).read_text()) for path in (
         "sub-01/ses-1/anat/sub-01_ses-1_T1w.json", "sub-02/func/sub-02_task-rest_bold.json",
         "dataset_description.json",
@@ -132,10 +147,11 @@ def test_what_came_from_bids_goes_back_as_it_was(original: Path, tmp_path: Path)
 
 
 def test_gradients_turn_with_the_axes(original: Path, tmp_path: Path) -> None:
-    turned = IngestOptions(reorient=True)
-    radi = ingest_plan(str(tmp_path / "store"), plan_bids(original), turned).radi
+    plan = plan_bids(original)
+    plan = replace(plan, images=tuple(i for i in plan.images if i.collection == "dwi"))
+    radi = ingest_plan(str(tmp_path / "store"), plan, IngestOptions(reorient=True)).radi
     assert "".join(nib.aff2axcodes(radi.dwi.iloc[0].affine)) == "RAS"
-    radi.select_collections(["dwi"]).to_bids(tmp_path / "out")
+    radi.to_bids(tmp_path / "out")
     written = np.loadtxt(tmp_path / "out/sub-02/dwi/sub-02_dwi.bvec")
     # FSL's first axis runs to the left where the file's does not: here it did already.
     np.testing.assert_allclose(written, np.loadtxt(original / "sub-02/dwi/sub-02_dwi.bvec"))
@@ -154,7 +170,7 @@ def test_what_did_not_come_from_bids_is_valid_and_comes_back(make: Any, tmp_path
 
 
 def test_ids_that_no_label_can_be(tmp_path: Path) -> None:
-    ids = ["sub-01", "sub_01", "Zoë/7", "王", "A", "a", 'q"uote']
+    ids = ["sub-01", "sub_01", "王", 'q"uote', "Q/uote"]
     data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     with RadiObjectWriter(str(tmp_path / "store")) as writer:
         writer.write_obs_meta(pd.DataFrame({"obs_subject_id": [*ids, "nobody"]}))
@@ -165,29 +181,30 @@ def test_ids_that_no_label_can_be(tmp_path: Path) -> None:
     radi = RadiObject(str(tmp_path / "store"))
     radi.to_bids(tmp_path / "out", compression=False)
     files = [str(path).lower() for path in (tmp_path / "out").rglob("*.nii")]
-    assert len(set(files)) == 21
+    assert len(set(files)) == 15
     assert findings(tmp_path / "out") == []
     assert_equal(radi, ingest_plan(str(tmp_path / "again"), plan_bids(tmp_path / "out")).radi)
 
 
-def test_a_folder_that_says_it_is_ours_and_lies(original: Path, tmp_path: Path) -> None:
-    radi = ingest_plan(str(tmp_path / "store"), plan_bids(original)).radi
-    radi.to_bids(tmp_path / "out")
+def test_a_folder_that_says_it_is_ours_and_lies(
+    stored: RadiObject, written: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(written, tmp_path / "out")
     table = tmp_path / "out/volumes.tsv"
     kept = table.read_text().splitlines()
     table.write_text("\n".join([kept[0], kept[1], kept[1]]))
     plan = plan_bids(tmp_path / "out")
     assert "it needs a row for each volume" in plan.report.faults["volumes.tsv"]
-    assert set(plan.collections) == set(radi.collection_names)
+    assert set(plan.collections) == set(stored.collection_names)
     table.write_bytes(b"\xff\xfe\x00")
     assert "volumes.tsv" in plan_bids(tmp_path / "out").report.faults
     table.unlink()
     table.symlink_to("/etc/hostname")
-    assert set(plan_bids(tmp_path / "out").collections) == set(radi.collection_names)
+    assert set(plan_bids(tmp_path / "out").collections) == set(stored.collection_names)
 
 
-def test_files_that_are_there(original: Path, tmp_path: Path) -> None:
-    radi = ingest_plan(str(tmp_path / "store"), plan_bids(original)).radi.loc[["sub-02"]]
+def test_files_that_are_there(stored: RadiObject, tmp_path: Path) -> None:
+    radi = stored.loc[["sub-02"]].select_collections(["T1w"])
     radi.to_bids(tmp_path / "out")
     with pytest.raises(StoreExistsError, match="already exists"):
         radi.to_bids(tmp_path / "out")

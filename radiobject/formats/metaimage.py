@@ -38,12 +38,32 @@ _OPPOSITE = {"L": "R", "R": "L", "A": "P", "P": "A", "I": "S", "S": "I"}
 
 @dataclass(frozen=True)
 class MetaHeader:
-    """What a header says: shape, bytes of a value, affine to RAS+ mm, and files of the voxels."""
+    """What a header says.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (X, Y, Z) or (X, Y, Z, C).
+    itemsize : int
+        Bytes of a value.
+    affine : ndarray, shape (4, 4)
+        Voxel index to RAS+ mm.
+    data_files : tuple of str
+        Files of the voxels; empty where they follow the header.
+    start : int
+        First byte behind the header.
+    packed : int, optional
+        Bytes of the voxels in the file as it says itself; None where it does not.
+    warnings : tuple of str
+        What is doubtful.
+    """
 
     shape: tuple[int, ...]
     itemsize: int
     affine: NDArray[np.float64]
     data_files: tuple[str, ...]
+    start: int
+    packed: int | None
     warnings: tuple[str, ...] = ()
 
 
@@ -71,6 +91,14 @@ def load_metaimage(
     affine = checked_affine(place.name, header.affine)
     files = meta_files(place)
     source = source_of(place, files, limits)
+    there = source.size - (header.start if len(files) == 1 else place.stat().st_size)
+    needed = size if header.packed is None else header.packed
+    if there < needed:
+        # MetaIO says so on standard error, and "Success" in its error.
+        raise IngestError(
+            f"{place.name}: cut short: the header declares {needed:,} bytes of voxels, there are "
+            f"{there:,}"
+        )
     limits.check_gzip(place.name, source.size, size)
     data = read_voxels(place, "MetaImageIO", header.shape)
     return placed_image(
@@ -126,7 +154,17 @@ def parse_meta_header(name: str, head: bytes) -> MetaHeader:
     affine = _affine(name, fields, len(sizes))
     said = _contradiction(name, fields.get("anatomicalorientation", ""), affine)
     files = _data_files(fields["elementdatafile"], rest, sizes)
-    return MetaHeader(shape, _SIZES[kind], affine, files, said)
+    packed = None
+    if fields.get("compresseddata", "").lower() in ("true", "t", "1", "yes"):
+        stated = {"compresseddatasize": "1"} | fields
+        packed = int(_numbers(name, stated, "compresseddatasize")[0])
+    return MetaHeader(shape, _SIZES[kind], affine, files, _start(head), packed, said)
+
+
+def _start(head: bytes) -> int:
+    """Return the first byte behind the line that names the data."""
+    line = re.search(rb"(?i)elementdatafile[^\n]*\n", head)
+    return len(head) if line is None else line.end()
 
 
 def _fields(head: bytes) -> tuple[dict[str, str], list[str]]:

@@ -63,13 +63,13 @@ def load_mgh(
 def _header(name: str, head: bytes) -> Any:
     if len(head) < _HEADER_BYTES:
         raise IngestError(f"{name}: {len(head)} bytes are too short for an MGH header")
+    if head[:4] != b"\0\0\0\1":
+        raise IngestError(f"{name}: not an MGH file of version 1")
     try:
         header = mghformat.MGHHeader.from_fileobj(io.BytesIO(head))
     except Exception as error:
         # nibabel raises errors of several modules; each means that this is no MGH header.
         raise IngestError(f"{name}: not an MGH file ({error})") from error
-    if int(header["version"]) != 1:
-        raise IngestError(f"{name}: not an MGH file of version 1")
     # nibabel fills the directions in where the flag says that there are none.
     if head[_FLAG] != b"\0\1":
         raise IngestError(

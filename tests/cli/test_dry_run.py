@@ -66,9 +66,7 @@ PLANS: dict[str, tuple[Callable[[Path], Path], list[str], list[str]]] = {
             "seg 2 1 1 necrotic and non-enhancing tumor core, 2 surrounding FLAIR hyperintensity, "
             "3 enhancing tumor, 4 resection cavity",
             "t1c 3 2",
-            "t1n 3 2",
             "t2f 3 2",
-            "t2w 3 2",
             "will not pair: seg: 1 of 2 subjects lack it: BraTS-GLI-00006",
         ],
         ["skipped BraTS2023_mapping.csv: no part of a BraTS case"],
@@ -80,9 +78,7 @@ PLANS: dict[str, tuple[Callable[[Path], Path], list[str], list[str]]] = {
             "flair 2 2",
             "seg 1 1 1 necrotic and non-enhancing tumor core, 2 peritumoral edema, "
             "4 enhancing tumor",
-            "t1 2 2",
             "t1ce 2 2",
-            "t2 2 2",
             "will not pair: seg: 1 of 2 subjects lack it: Brats18_TCIA09_1_1",
         ],
         [

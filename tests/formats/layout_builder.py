@@ -123,7 +123,7 @@ def brats(root: Path) -> Path:
     folder = root / "BraTS-GLI"
     for number, case in enumerate(("00005-000", "00005-100", "00006-000")):
         name = f"BraTS-GLI-{case}"
-        for kind in ("t1n", "t1c", "t2w", "t2f"):
+        for kind in ("t1c", "t2f"):
             image(folder / name / f"{name}-{kind}.nii.gz", number)
         if number < 2:
             mask(folder / name / f"{name}-seg.nii.gz", 1, 2, 3)
@@ -136,7 +136,7 @@ def brats_old(root: Path) -> Path:
     folder = root / "MICCAI_BraTS_2018"
     for number, case in enumerate(("HGG/Brats18_CBICA_AAB_1", "LGG/Brats18_TCIA09_1_1")):
         name = Path(case).name
-        for kind in ("t1", "t1ce", "t2", "flair"):
+        for kind in ("t1ce", "flair"):
             image(folder / case / f"{name}_{kind}.nii.gz", number)
     mask(folder / "HGG/Brats18_CBICA_AAB_1/Brats18_CBICA_AAB_1_seg.nii.gz", 1, 2, 4)
     mask(folder / "LGG/Brats18_TCIA09_1_1/W39_1998.09.19_Segm.nii.gz", 1)

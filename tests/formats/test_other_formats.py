@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import warnings
@@ -273,6 +274,56 @@ def test_arrays_need_an_affine(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", one=voxels(), two=voxels(), affine=AFFINE)
     with pytest.raises(IngestError, match="got \\['one', 'two'\\]"):
         load_image(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_voxels_that_are_cut_short_are_refused_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], ending: str, packed: bool
+) -> None:
+    image = sitk.GetImageFromArray(voxels((20, 30, 40)))
+    sitk.WriteImage(image, str(tmp_path / f"a{ending}"), useCompression=packed)
+    (largest,) = sorted(tmp_path.iterdir(), key=lambda path: -path.stat().st_size)[:1]
+    largest.write_bytes(largest.read_bytes()[:-500])
+    with pytest.raises(IngestError, match=r"cut short|expected|got only"):
+        load_image(tmp_path / f"a{ending}")
+    assert capfd.readouterr().err == ""
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    ending=st.sampled_from((".nrrd", ".mha", ".mgh", ".npz", ".npy", ".b2nd")),
+    places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4),
+    cut=st.floats(0.3, 1.2),
+)
+def test_a_damaged_file_is_refused_or_read_and_never_more(
+    tmp_path: Path, whole: dict[str, bytes], ending: str, places: list[tuple[float, int]],
+    cut: float,
+) -> None:  # fmt: skip
+    content = bytearray(whole[ending])
+    for where, value in places:
+        content[int(where * min(len(content), 300)) - 1] = value
+    path = tmp_path / f"x{ending}"
+    path.write_bytes(content[: int(cut * len(content))])
+    (tmp_path / "x.affine.json").write_text(json.dumps({"affine": AFFINE.tolist(), "axes": "xyz"}))
+    with contextlib.suppress(IngestError):
+        load_image(path, limits=Limits(max_bytes=1 << 26))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A small file of each format."""
+    folder = tmp_path_factory.mktemp("whole")
+    image = sitk.GetImageFromArray(voxels())
+    for ending in (".nrrd", ".mha"):
+        sitk.WriteImage(image, str(folder / f"a{ending}"))
+    nib.save(MGHImage(voxels(), AFFINE), folder / "a.mgh")
+    np.savez(folder / "a.npz", data=voxels(), affine=AFFINE)
+    np.save(folder / "a.npy", voxels())
+    blosc2.asarray(voxels(), urlpath=str(folder / "a.b2nd"), mode="w")
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
 
 
 class Trap:
