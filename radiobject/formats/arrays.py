@@ -157,12 +157,12 @@ def _zipped(
                 found[key] = _numpy(name, io.BytesIO(stream.read()), limits)
     except (*_BROKEN, zipfile.BadZipFile) as error:
         raise IngestError(f"{name}: damaged archive ({error})") from error
-    told = {key: found.pop(key) for key in (_AFFINE, _AXES) if key in found}
+    placing = {key: found.pop(key) for key in (_AFFINE, _AXES) if key in found}
     if len(found) != 1:
         raise IngestError(
             f"{name}: one array beside {_AFFINE!r} and {_AXES!r} is the volume, got {sorted(found)}"
         )
-    return next(iter(found.values())), stated | told
+    return next(iter(found.values())), stated | placing
 
 
 def _blosc(name: str, content: bytes, limits: Limits) -> NDArray[Any]:

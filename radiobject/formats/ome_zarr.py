@@ -1,7 +1,7 @@
 """OME-Zarr and NIfTI-Zarr: one image of a pyramid's finest level, placed or refused.
 
 OME-Zarr states scales; where left is only with anatomical orientations of its axes (RFC-4). The
-header in a NIfTI-Zarr is NIfTI's, and goes through the door of NIfTI.
+header in a NIfTI-Zarr is NIfTI's, and is read by the rules of NIfTI.
 """
 
 from __future__ import annotations

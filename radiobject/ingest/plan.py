@@ -80,8 +80,8 @@ class PlannedImage:
         source = self.source
         if not isinstance(source, Path):
             return source.folder or source.files[0].name
-        told = self.obs_subject_id in source.name or self.obs_subject_id != source.parent.name
-        return source.name if told else f"{source.parent.name}/{source.name}"
+        distinct = self.obs_subject_id in source.name or self.obs_subject_id != source.parent.name
+        return source.name if distinct else f"{source.parent.name}/{source.name}"
 
     @property
     def place(self) -> str:
