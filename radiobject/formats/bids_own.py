@@ -122,7 +122,7 @@ def read_own_ids(home: Path, faults: dict[str, str], *, follow: bool = False) ->
     except (IngestError, OSError) as error:
         faults[TABLE] = f"the ids of the data set are left out: {error}"
         return {}
-    if not set(KEYS) <= set(frame.columns) or frame["obs_id"].duplicated().any():
+    if not set(KEYS) <= set(frame.columns) or frame[OBS_ID].duplicated().any():
         faults[TABLE] = "the ids of the data set are left out: it needs a row for each volume"
         return {}
     rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
@@ -131,7 +131,7 @@ def read_own_ids(home: Path, faults: dict[str, str], *, follow: bool = False) ->
 
 def _own(row: dict[Any, Any]) -> OwnIds:
     columns = {str(k): v for k, v in row.items() if k not in KEYS and v is not None}
-    return OwnIds(str(row["collection"]), str(row["obs_id"]), str(row["obs_subject_id"]), columns)
+    return OwnIds(str(row["collection"]), str(row[OBS_ID]), str(row[SUBJECT_ID]), columns)
 
 
 def _is_ours(home: Path) -> bool:

@@ -20,8 +20,11 @@ from radiobject.indexing import shortened
 from radiobject.ingest.plan import IngestPlan, PlannedImage, kept_fields, plan_bids
 from radiobject.storage.io import layout as places
 
-_SAME_PLACE_MM = 0.05
+_PAIRED_MM = 0.05
+"""Loaders pair a mask whose voxels lie this near to those of its image."""
+
 _SHOWN_NAMES = 6
+_CORNERS = tuple(np.ndindex(2, 2, 2))
 
 
 def plan_folder(
@@ -127,7 +130,11 @@ def summarise(plan: IngestPlan) -> PlanSummary:
     for name in plan.collections:
         subjects = plan.subjects_of(name)
         names = plan.label_names.get(name)
-        said = "" if names is None else _listed([f"{v} {t}" for v, t in names.names.items()])
+        said = (
+            ""
+            if names is None
+            else shortened([f"{v} {t}" for v, t in names.names.items()], _SHOWN_NAMES, quoted=False)
+        )
         rows.append(
             {
                 "collection": name,
@@ -141,11 +148,6 @@ def summarise(plan: IngestPlan) -> PlanSummary:
             some = shortened(lacking, 3, quoted=False)
             unpaired.append(f"{name}: {len(lacking)} of {len(everybody)} subjects lack it: {some}")
     return PlanSummary(plan.layout, len(everybody), rows, unpaired + _off_the_grid(plan))
-
-
-def _listed(names: Sequence[str]) -> str:
-    rest = f", and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + rest
 
 
 def _off_the_grid(plan: IngestPlan) -> list[str]:
@@ -165,9 +167,11 @@ def _off_the_grid(plan: IngestPlan) -> list[str]:
         (shape, affine), (expected, reference) = grids  # type: ignore[misc]
         if shape != expected:
             said.append(f"{label.place}: shape {shape}, {other.place} has {expected}")
-        elif not np.allclose(affine, reference, rtol=0, atol=_SAME_PLACE_MM):
-            off = float(np.abs(affine - reference).max())
-            said.append(f"{label.place}: its affine is off that of {other.place} by {off:.3g}")
+            continue
+        corners = np.array([[*(np.array(at) * (np.array(shape) - 1)), 1] for at in _CORNERS])
+        off = float(np.linalg.norm(corners @ (affine - reference).T, axis=1).max())
+        if off > _PAIRED_MM:
+            said.append(f"{label.place}: lies {off:.3g} mm off {other.place}")
     return said
 
 

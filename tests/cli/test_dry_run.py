@@ -89,10 +89,12 @@ PLANS: dict[str, tuple[Callable[[Path], Path], list[str], list[str]]] = {
         build.kits,
         [
             "layout: KiTS",
-            "imaging 2 2",
-            "segmentation 2 2 1 kidney, 2 tumor, 3 cyst",
+            "imaging 3 3",
+            "segmentation 3 3 1 kidney, 2 tumor, 3 cyst",
             "will not pair: segmentation/case_00001/segmentation.nii.gz: shape (4, 5, 7), "
             "imaging/case_00001/imaging.nii.gz has (4, 5, 6)",
+            "will not pair: segmentation/case_00002/segmentation.nii.gz: lies 0.25 mm off "
+            "imaging/case_00002/imaging.nii.gz",
         ],
         [
             "skipped dataset/case_00000/instances/kidney_instance-1_annotation-1.nii.gz: "

@@ -151,6 +151,8 @@ def kits(root: Path) -> Path:
     mask(folder / "dataset/case_00000/segmentation.nii.gz", 1, 2, 3)
     mask(folder / "dataset/case_00000/instances/kidney_instance-1_annotation-1.nii.gz", 1)
     mask(folder / "dataset/case_00001/segmentation.nii.gz", 1, shape=(4, 5, 7))
+    image(folder / "dataset/case_00002/imaging.nii.gz", 2)
+    save(folder / "dataset/case_00002/segmentation.nii.gz", np.zeros(SHAPE, np.uint8), 0.25)
     put(
         folder / "dataset/kits.json",
         [

@@ -172,15 +172,17 @@ def test_kits(folders: dict[str, Path], tmp_path: Path) -> None:
     plan = plan_folder(folder)
     assert summarise(plan).unpaired == [
         "segmentation/case_00001/segmentation.nii.gz: shape (4, 5, 7), "
-        "imaging/case_00001/imaging.nii.gz has (4, 5, 6)"
+        "imaging/case_00001/imaging.nii.gz has (4, 5, 6)",
+        "segmentation/case_00002/segmentation.nii.gz: lies 0.25 mm off "
+        "imaging/case_00002/imaging.nii.gz",
     ]
     single = "dataset/case_00000/instances/kidney_instance-1_annotation-1.nii.gz"
     assert plan.report.skipped == {single: "no part of a KiTS case"}
     radi = ingest_plan(str(tmp_path / "store"), plan).radi
-    assert radi.obs_meta.read()["body_mass_index"].tolist() == [30.1, 22.0]
+    assert radi.obs_meta.read()["body_mass_index"].tolist() == [30.1, 22.0, 25.0]
     assert list(radi.obs_meta.read().columns) == ["obs_subject_id", "gender", "body_mass_index",
                                                   "obs_ids"]  # fmt: skip
-    assert radi.imaging.obs_ids == ["case_00000_imaging", "case_00001_imaging"]
+    assert radi.imaging.obs_ids == [f"case_0000{n}_imaging" for n in range(3)]
     assert radi.segmentation.label_values("masses") == (2, 3)
 
 
