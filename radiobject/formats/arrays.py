@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,9 +27,6 @@ from radiobject.formats.source import SourceFile, read_file
 
 _AFFINE, _AXES = "affine", "axes"
 _NAMES = "xyzt"
-_BROKEN = (ValueError, TypeError, EOFError, OSError, SyntaxError, RuntimeError, MemoryError,
-           NotImplementedError, KeyError, IndexError, zlib.error)  # fmt: skip
-"""What NumPy, zipfile and Blosc2 raise over bytes that no file of theirs has."""
 
 
 def load_array(
@@ -137,7 +133,10 @@ def _numpy(name: str, stream: io.BufferedIOBase, limits: Limits) -> NDArray[Any]
             limits.check_volume(name, shape, dtype.itemsize)
         stream.seek(0)
         return np.lib.format.read_array(stream, allow_pickle=False)
-    except _BROKEN as error:
+    except IngestError:
+        raise
+    except Exception as error:
+        # NumPy parses its header as Python, with all the errors of that.
         raise IngestError(f"{name}: damaged array ({error})") from error
 
 
@@ -155,7 +154,10 @@ def _zipped(
             limits.check_gzip(name, max(info.compress_size, 1), info.file_size)
             with archive.open(info) as stream:
                 found[key] = _numpy(name, io.BytesIO(stream.read()), limits)
-    except (*_BROKEN, zipfile.BadZipFile) as error:
+    except IngestError:
+        raise
+    except Exception as error:
+        # So many kinds of errors come out of damaged bytes; each means just that.
         raise IngestError(f"{name}: damaged archive ({error})") from error
     placing = {key: found.pop(key) for key in (_AFFINE, _AXES) if key in found}
     if len(found) != 1:
@@ -174,5 +176,8 @@ def _blosc(name: str, content: bytes, limits: Limits) -> NDArray[Any]:
             raise IngestError(f"{name}: it holds Python objects, which are not loaded")
         limits.check_volume(name, array.shape, dtype.itemsize)
         return np.asarray(array[...])
-    except _BROKEN as error:
+    except IngestError:
+        raise
+    except Exception as error:
+        # Blosc2 has no error of its own.
         raise IngestError(f"{name}: damaged Blosc2 array ({error})") from error

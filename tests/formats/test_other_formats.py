@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nibabel.freesurfer.mghformat import MGHImage
 from numpy.typing import NDArray
@@ -298,6 +298,7 @@ def test_voxels_that_are_cut_short_are_refused_in_silence(
     places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4),
     cut=st.floats(0.3, 1.2),
 )
+@example(ending=".npy", places=[(0.5, 40)], cut=1.0)
 def test_a_damaged_file_is_refused_or_read_and_never_more(
     tmp_path: Path, whole: dict[str, bytes], ending: str, places: list[tuple[float, int]],
     cut: float,
