@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from radiobject.exceptions import StorageError
-from radiobject.system.present import fcntl, msvcrt, os, resource
+from radiobject.system.present import fcntl, msvcrt, os, resource, winreg
 from radiobject.system.processes import start_time, user_code
 
 T = TypeVar("T")
@@ -285,3 +285,23 @@ def open_file_limit() -> int:
         return _OPEN_FILES
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return sys.maxsize if limit == resource.RLIM_INFINITY else int(limit)
+
+
+DEVICE_NAMES = frozenset(
+    ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)))
+)
+"""File names that Windows keeps for devices, whatever suffix follows them."""
+
+_LONGEST_PATH = 4095
+_LONGEST_WINDOWS_PATH = 259
+_FILE_SYSTEM_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+
+
+def longest_path() -> tuple[int, str]:
+    """Return how many characters a path may have on this system, and how to allow longer ones."""
+    if winreg is None:
+        return _LONGEST_PATH, ""
+    with suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _FILE_SYSTEM_KEY) as key:
+        if winreg.QueryValueEx(key, "LongPathsEnabled")[0]:
+            return 8 * _LONGEST_PATH, ""
+    return _LONGEST_WINDOWS_PATH, ", or allow long paths in Windows (LongPathsEnabled)"

@@ -21,5 +21,6 @@ os: Any = _os
 fcntl = optional_module("fcntl")
 msvcrt = optional_module("msvcrt")
 resource = optional_module("resource")
+winreg = optional_module("winreg")
 posixshmem = optional_module("_posixshmem")
 """What `multiprocessing.shared_memory` is made of, without its helper process."""

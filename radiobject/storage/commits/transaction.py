@@ -201,6 +201,7 @@ def creation(
     LockError
         If another process is creating it.
     """
+    layout.refuse_long(uri)
     refuse_existing(uri)
     files.make_folder(uri)
     lock = acquire(uri, operation)

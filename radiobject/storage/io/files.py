@@ -114,9 +114,19 @@ def write_small(uri: str, content: bytes) -> None:
 
 
 def make_folder(uri: str) -> None:
-    """Make a local folder with its parents; an object store has none to make."""
-    if layout.is_local(uri):
+    """Make a local folder with its parents; an object store has none to make.
+
+    Raises
+    ------
+    StorageError
+        If the system has no such name, no room, or forbids it.
+    """
+    if not layout.is_local(uri):
+        return
+    try:
         Path(uri).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"the folder {uri} cannot be made: {error.strerror}") from error
 
 
 def remove_folder_if_empty(uri: str) -> None:

@@ -13,7 +13,8 @@ from radiobject._types import OBS_ID as OBS_ID
 from radiobject._types import OBS_IDS as OBS_IDS
 from radiobject._types import SUBJECT_ID as SUBJECT_ID
 from radiobject.addresses import is_local, local_path
-from radiobject.exceptions import IntegrityError, SchemaError
+from radiobject.exceptions import IntegrityError, SchemaError, StorageError
+from radiobject.system.files import DEVICE_NAMES, longest_path
 
 FORMAT_VERSION = 3
 """Version of the layout that this library writes.
@@ -45,6 +46,8 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _READABLE_LENGTH = 80
 _ID_BYTES = 4096
+_LONGEST_INSIDE = 180
+"""Characters of the longest path below a data set whose names are not themselves long."""
 
 
 def normalise_uri(uri: object) -> str:
@@ -194,12 +197,24 @@ def array_timestamp(name: str) -> int | None:
 def collection_directory(name: str, taken: Iterable[str] = ()) -> str:
     """Return a free directory for collection `name`: the name itself where it is a plain word.
 
+    What some system cannot hold is no plain word: the data set may be copied there.
     A directory that an older state reads is never used again, so a name that was given up and
     given anew gets another one.
     """
-    folded = {directory.casefold() for directory in taken}
+    folded = {directory.casefold() for directory in taken} | DEVICE_NAMES
     if _PLAIN.fullmatch(name) and name.casefold() not in folded:
         return name
     escaped = safe_name(name)
     numbered = (f"{escaped}.{number}" for number in count(2))
     return next(d for d in chain([escaped], numbered) if d.casefold() not in folded)
+
+
+def refuse_long(uri: str) -> None:
+    """Raise a `StorageError` if files below a local `uri` would have paths too long to open."""
+    longest, remedy = longest_path()
+    if is_local(uri) and len(os.fsencode(uri)) + _LONGEST_INSIDE > longest:
+        raise StorageError(
+            f"{uri[:60]}... is a path of {len(uri)} characters; a data set needs about "
+            f"{_LONGEST_INSIDE} more for its files, and paths here have at most {longest}: "
+            f"choose a shorter one{remedy}"
+        )

@@ -1,0 +1,90 @@
+"""Names and paths that some system cannot hold: escaped where we choose, refused where you do."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+
+from radiobject import RadiObject, VolumeCollection
+from radiobject.exceptions import StorageError
+from radiobject.storage.io import layout
+from radiobject.system import files
+from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
+
+VOXELS = np.zeros((4, 4, 4), np.int16)
+
+
+@pytest.mark.parametrize("name", ["aux", "CON", "nul", "Com1", "LPT9"])
+def test_a_collection_called_like_a_device_gets_a_folder_of_another_name(name):
+    folder = layout.collection_directory(name)
+    assert folder.split(".")[0].casefold() not in files.DEVICE_NAMES
+    assert folder.startswith(f"{name}-")
+
+
+def test_names_that_differ_by_case_get_folders_that_do_not():
+    taken = []
+    for name in ("CT", "ct", "Ct", "aux", "AUX"):
+        taken.append(layout.collection_directory(name, taken))
+    assert len({folder.casefold() for folder in taken}) == 5
+
+
+def test_such_collections_live_side_by_side(tmp_path):
+    with RadiObjectWriter(str(tmp_path / "s")) as writer:
+        for name in ("CT", "ct", "aux"):
+            with writer.add_collection(name) as collection:
+                collection.write_volume(VOXELS, f"i_{name}", "i")
+    assert set(RadiObject(str(tmp_path / "s")).collection_names) == {"CT", "ct", "aux"}
+    folders = {path.name for path in (tmp_path / "s" / "collections").iterdir() if path.is_dir()}
+    assert len({folder.casefold() for folder in folders}) == 3
+    assert "aux" not in folders
+
+
+def test_a_path_of_300_characters_is_as_good_as_any(tmp_path):
+    root = tmp_path / ("x" * 150) / ("y" * 150)
+    with VolumeCollectionWriter(str(root)) as writer:
+        writer.write_volume(VOXELS, "i", "s")
+    assert VolumeCollection(str(root))["i"].shape == (4, 4, 4)
+
+
+def test_a_path_too_long_for_this_system_is_refused_before_anything_is_made(tmp_path):
+    root = str(tmp_path) + ("/" + "x" * 100) * 39
+    with pytest.raises(StorageError, match=r"a path of \d{4} characters.* at most 4095: choose"):
+        VolumeCollectionWriter(root).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_too_long_for_this_system_is_refused(tmp_path):
+    with pytest.raises(StorageError, match="cannot be made: File name too long"):
+        VolumeCollectionWriter(str(tmp_path / ("x" * 256))).__enter__()
+
+
+class Registry:
+    """What `winreg` has of the one value that is asked for."""
+
+    HKEY_LOCAL_MACHINE = 1
+
+    def __init__(self, value):
+        self.value = value
+
+    def OpenKey(self, root, name):  # noqa: N802
+        assert (root, name) == (1, r"SYSTEM\CurrentControlSet\Control\FileSystem")
+        return nullcontext(name)
+
+    def QueryValueEx(self, key, name):  # noqa: N802
+        if self.value is None:
+            raise FileNotFoundError(name)
+        return self.value, 4
+
+
+@pytest.mark.parametrize("value", [None, 0, 1])
+def test_on_windows_paths_are_short_unless_long_ones_are_allowed(tmp_path, monkeypatch, value):
+    monkeypatch.setattr(files, "winreg", Registry(value))
+    root = str(tmp_path) + "/" + "x" * 100
+    if value:
+        layout.refuse_long(root)
+        return
+    with pytest.raises(StorageError, match=r"at most 259: choose .*LongPathsEnabled"):
+        layout.refuse_long(root)
+    layout.refuse_long("s3://bucket/" + "x" * 300)
