@@ -4,6 +4,7 @@
 #   make test                  the test-suite (JOBS=1: so many processes; as many as cores, at most four)
 #   make test-kernel           the gather kernel against its reference, interpreted and compiled
 #   make test-clients          other people's trainers and loaders over ours
+#   make test-measuring        rankings, regimes, the gate and the notebook, for real on tiny volumes
 #   make test-worlds           the core of the suite without what Windows and macOS lack
 #   make test-server           the store on SeaweedFS, a server that nobody here wrote
 #   make test-flips            single bits flipped in table files (COUNT=500 SEED=18)
@@ -41,7 +42,7 @@ PIP := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m pip
 BENCHMARKS := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m benchmarks
 ASV := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m asv
 
-.PHONY: help venv test test-worlds test-server test-flips test-clients test-kernel test-slow lint imports \
+.PHONY: help venv test test-worlds test-server test-flips test-clients test-kernel test-measuring test-slow lint imports \
 	bench regimes compare range site asv-check gate-check docs dist clean
 
 help:
@@ -101,6 +102,11 @@ test-slow: $(STAMP)
 
 test-clients: $(STAMP)
 	$(BIN)/python -m pytest -m clients --timeout 200 tests/clients
+
+# Rankings, regimes, planted faults at the gate and the notebook, all on tiny volumes; one at a time,
+# as they measure.
+test-measuring: $(STAMP)
+	$(BIN)/python -m pytest -m measuring tests/benchmarks tests/test_seed_notebook.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

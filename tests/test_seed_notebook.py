@@ -32,6 +32,7 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
+@pytest.mark.measuring
 @pytest.mark.s3
 def test_the_notebook_runs_unchanged(tmp_path: Path) -> None:
     executed = tmp_path / "executed.ipynb"

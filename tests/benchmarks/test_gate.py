@@ -33,6 +33,7 @@ def libraries(tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -
     return made
 
 
+@pytest.mark.measuring
 @pytest.mark.parametrize(
     "kind",
     [
@@ -69,6 +70,7 @@ def test_what_is_planted_closes_the_gate_by_its_own_line(
         assert "planted" in page.split("```")[1]  # the traceback's own words
 
 
+@pytest.mark.measuring
 def test_words_change_nothing(libraries: dict[str, Path]) -> None:
     plant(libraries["head"], "words only")
     findings, lacking = compare.measure(libraries, compare.QUICK_PAIRS, ("s3:32",))

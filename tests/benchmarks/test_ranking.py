@@ -49,6 +49,7 @@ def task(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tas
     return Task(cohort, (16, 12, 20), batch_size=2, home=tmp_path)
 
 
+@pytest.mark.measuring
 def test_each_loader_takes_its_best_number_of_workers_and_memory_that_is_allowed(
     task: Task,
 ) -> None:
@@ -63,6 +64,7 @@ def test_each_loader_takes_its_best_number_of_workers_and_memory_that_is_allowed
     assert not type("Holds", (LOADERS["npy"],), {"holds": True}).fits(0.25)
 
 
+@pytest.mark.measuring
 def test_first_epochs_over_s3_count_requests_and_bytes(task: Task) -> None:
     pytest.importorskip("moto")
     with running_server():

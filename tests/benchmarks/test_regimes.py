@@ -46,6 +46,7 @@ def test_every_regime_is_a_task_of_its_own(cohort: Cohort) -> None:
     assert shapes["volume"] == shapes["volume-cold"] == (48, 40, 31)
 
 
+@pytest.mark.measuring
 @pytest.mark.parametrize("name", ["quarter", "axial", "volume-cold", "augmented"])
 def test_a_regime_is_measured(
     name: str, cohort: Cohort, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
