@@ -68,11 +68,11 @@ class Registry:
     def __init__(self, value):
         self.value = value
 
-    def OpenKey(self, root, name):  # noqa: N802
+    def OpenKey(self, root, name):
         assert (root, name) == (1, r"SYSTEM\CurrentControlSet\Control\FileSystem")
         return nullcontext(name)
 
-    def QueryValueEx(self, key, name):  # noqa: N802
+    def QueryValueEx(self, key, name):
         if self.value is None:
             raise FileNotFoundError(name)
         return self.value, 4
