@@ -5,6 +5,7 @@ from ml_shelf import affine_of, check_patch
 
 from radiobject.ml import (
     VolumeCollectionDataset,
+    collate,
     create_segmentation_dataloader,
     create_training_dataloader,
 )
@@ -16,9 +17,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 from monai.data import MetaTensor, decollate_batch, list_data_collate  # noqa: E402
 from monai.transforms import (  # noqa: E402
     Compose,
+    OneOf,
     RandFlipd,
     RandGaussianNoised,
     RandRotate90d,
+    RandScaleIntensityd,
     RandSpatialCropSamplesd,
     Spacingd,
 )
@@ -157,3 +160,89 @@ def test_monais_own_data_sets_get_the_affine(shelf):
     assert type(ours[0]["image"]) is torch.Tensor  # nobody of MONAI's asks here
     together = ours.__getitems__([0, 1])
     assert [type(s["image"]) for s in together] == [torch.Tensor] * 2
+
+
+def chain():
+    """Transforms within transforms, and a generator that a user shares between two."""
+    shared = np.random.RandomState(3)
+    loners = [RandGaussianNoised(keys=["image"], prob=1.0) for _ in range(2)]
+    for loner in loners:
+        loner.set_random_state(state=shared)
+    return Compose(
+        [
+            *augment().transforms,
+            OneOf([RandFlipd(["image"], 0.5, 1), RandScaleIntensityd(["image"], 0.3, 0.9)]),
+            *loners,
+        ]
+    )
+
+
+def test_generators_that_are_seeded_again_give_the_numbers_of_new_ones(shelf, monkeypatch):
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 2), transform=chain())
+    made, count = np.random.RandomState, []
+
+    def counted(*given):
+        count.append(given)
+        return made(*given)
+
+    got = dataset.samples(dataset.plan(range(4), 5))
+    monkeypatch.setattr(np.random, "RandomState", counted)
+    again = dataset.samples(dataset.plan(range(4), 5))
+    assert count == []  # making one takes as long as seeding sixty
+    monkeypatch.undo()
+    for index, (one, other) in enumerate(zip(got, again, strict=True)):
+        fresh = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 2), transform=chain())
+        (want,) = fresh.samples(fresh.plan([index], 5))
+        assert torch.equal(one["image"].as_tensor(), want["image"].as_tensor())
+        assert torch.equal(other["image"].as_tensor(), want["image"].as_tensor())
+
+
+def test_a_generator_that_a_user_has_set_since_is_not_seeded(shelf):
+    transform = augment()
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 2), transform=transform)
+    dataset.samples(dataset.plan([0], 0))
+    mine = np.random.RandomState(11)
+    for step in transform.transforms:
+        step.set_random_state(state=mine)
+    dataset.samples(dataset.plan([1], 0))
+    assert mine.randint(1 << 30) == np.random.RandomState(11).randint(1 << 30)
+    mine = transform.R
+    transform.set_random_state(seed=4)  # a user's call makes new ones, as ever
+    assert transform.R is not mine
+
+
+def test_what_no_transform_touched_is_not_collated_anew(shelf):
+    dataset = VolumeCollectionDataset(
+        shelf,
+        DatasetConfig("patch", PATCH, 2),
+        {i: n for n, i in enumerate(shelf.obs_ids)},
+        transform=augment(),
+    )
+    samples = dataset.samples(dataset.plan(range(4), 5))
+    assert set(samples.unchanged()) >= {"obs_id", "patch_start", "idx", "padding", "label"}
+    assert not {"image", "affine"} & set(samples.unchanged())
+    quick, plain = collate(samples), collate(list(samples))
+    assert list(quick) == list(plain)
+    for key, value in plain.items():
+        assert type(quick[key]) is type(value), key
+        if isinstance(value, torch.Tensor):
+            assert quick[key].dtype == value.dtype
+            assert torch.equal(quick[key], value), key
+        elif key == "patch_start":
+            assert all(torch.equal(a, b) for a, b in zip(quick[key], value, strict=True))
+        else:
+            assert quick[key] == value, key
+    samples[1] = {**samples[1], "obs_id": "another"}
+    assert collate(samples)["obs_id"][1] == "another"
+
+
+def test_samples_stay_plain_where_monai_is_told_to_track_no_meta(shelf):
+    monai.data.set_track_meta(False)
+    try:
+        dataset = VolumeCollectionDataset(
+            shelf, DatasetConfig("patch", PATCH, 2), transform=augment()
+        )
+        (sample,) = dataset.samples(dataset.plan([0], 5))
+        assert type(sample["image"]) is torch.Tensor
+    finally:
+        monai.data.set_track_meta(True)

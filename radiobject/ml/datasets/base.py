@@ -26,7 +26,7 @@ from radiobject.ml.datasets.draws import Draws, SampleIndex
 from radiobject.ml.datasets.fields import Arrays, Field, read_requests
 from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan, refuse_negative
-from radiobject.ml.datasets.transforms import apply_seeded
+from radiobject.ml.datasets.transforms import apply_to_sample, generators_kept, seeds_of
 from radiobject.ml.normalisation import ChannelScales
 from radiobject.sampling.foreground import Uniform, place
 from radiobject.sampling.labels import LabelSummary
@@ -419,19 +419,29 @@ class StoredDataset(Dataset):
 
     def transformed(self, batch: dict[str, Any], plan: SamplePlan) -> SampleList:
         """Return the samples of a batch, each put through the transform."""
-        samples = samples_of(batch, len(plan))
+        samples = SampleList(samples_of(batch, len(plan)), batch)
         if self.transform is None:
-            return SampleList(samples, batch)
-        done = [self._applied(self.transform, s, plan, i) for i, s in enumerate(samples)]
-        return SampleList(done, None)
+            return samples
+        seeds = seeds_of(self.config.seed, plan.epoch, plan.index)
+        with generators_kept():
+            done = [
+                self._applied(self.transform, sample, plan, i, seed)
+                for i, (sample, seed) in enumerate(zip(samples, seeds, strict=True))
+            ]
+        return SampleList(done, None, samples)
 
     def _applied(
-        self, transform: Transform, sample: dict[str, Any], plan: SamplePlan, place: int
+        self,
+        transform: Transform,
+        sample: dict[str, Any],
+        plan: SamplePlan,
+        place: int,
+        seed: int,
     ) -> Any:
-        index, epoch = int(plan.index[place]), int(plan.epoch[place])
         try:
-            return apply_seeded(transform, sample, (self.config.seed, epoch, index))
+            return apply_to_sample(transform, sample, seed)
         except Exception as error:
+            index, epoch = int(plan.index[place]), int(plan.epoch[place])
             error.add_note(
                 f"in the transform of sample {index % len(self)} of epoch {epoch}: volume "
                 f"{sample[OBS_ID]!r}, first voxel {plan.start[place].tolist()}"

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import default_collate
 
 from radiobject.ml.compat import monai as monai_compat
+from radiobject.ml.config import VOXEL_FIELDS
 
 _TUPLES = frozenset({"patch_start"})
 """Keys whose collated form is one tensor per axis, as PyTorch collates tuples."""
@@ -24,12 +25,20 @@ class SampleList(list):
         The samples.
     batch : dict, optional
         The batch whose views they are, where they are views of one.
+    before : SampleList, optional
+        Those that a transform has made these of, one of each.
     """
 
-    def __init__(self, samples: list[dict[str, Any]], batch: dict[str, Any] | None) -> None:
+    def __init__(
+        self,
+        samples: list[dict[str, Any]],
+        batch: dict[str, Any] | None,
+        before: SampleList | None = None,
+    ) -> None:
         super().__init__(samples)
         self._batch = batch
         self._made = [dict(sample) for sample in samples] if batch is not None else []
+        self._before = before
 
     @property
     def batch(self) -> dict[str, Any] | None:
@@ -43,6 +52,23 @@ class SampleList(list):
             for sample, made in zip(self, self._made, strict=True)
         )
         return self._batch if same else None
+
+    def unchanged(self) -> dict[str, Any]:
+        """Return what accompanies the voxels and no transform has touched, of the whole batch."""
+        before = self._before
+        if before is None or before._batch is None or len(self) != len(before._made):
+            return {}
+        if not all(isinstance(sample, dict) for sample in self):
+            return {}
+        return {
+            key: value
+            for key, value in before._batch.items()
+            if key not in VOXEL_FIELDS
+            and all(
+                key in sample and sample[key] is made[key]
+                for sample, made in zip(self, before._made, strict=True)
+            )
+        }
 
 
 def batch_of(voxels: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +105,13 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """
     if isinstance(samples, SampleList) and samples.batch is not None:
         return samples.batch
+    known = samples.unchanged() if isinstance(samples, SampleList) else {}
+    left = samples
+    if known:
+        left = [{k: v for k, v in sample.items() if k not in known} for sample in samples]
     if monai_compat.holds_metatensor(samples):
-        return monai_compat.collate(samples)
-    return default_collate(samples)
+        made = monai_compat.collate(left)
+    else:
+        made = default_collate(left)
+    # In the order of the samples' keys, as if all had been collated.
+    return {key: known[key] if key in known else made[key] for key in samples[0]} if known else made

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from radiobject.ml.compat import monai as monai_compat
 from radiobject.sampling.philox import philox
@@ -25,20 +26,35 @@ def apply_seeded(
     seeded for the call and put back, so that neither the number of workers nor the training loop
     changes what a sample looks like.
     """
-    seed = int(philox(key[0], key[1], [key[2]], _TRANSFORM_STREAM)[0, 0])
+    with generators_kept():
+        return apply_to_sample(transform, sample, seeds_of(key[0], key[1], [key[2]])[0])
+
+
+def seeds_of(seed: int, epoch: ArrayLike, index: ArrayLike) -> list[int]:
+    """Return the seed of each sample's transform."""
+    seeds: list[int] = philox(seed, epoch, index, _TRANSFORM_STREAM)[:, 0].tolist()
+    return seeds
+
+
+def apply_to_sample(
+    transform: Callable[[dict[str, Any]], Any], sample: dict[str, Any], seed: int
+) -> Any:
+    """Apply a transform; within `generators_kept`, for as many samples as there are."""
     given = monai_compat.with_metatensor(sample) if monai_compat.is_monai(transform) else sample
-    with _generators_seeded(seed):
-        monai_compat.seed(transform, seed)
-        result = transform(given)
-    return monai_compat.with_affine_of_image(result)
-
-
-@contextmanager
-def _generators_seeded(seed: int) -> Iterator[None]:
-    state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)
+    monai_compat.seed(transform, seed)
+    return monai_compat.with_affine_of_image(transform(given))
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put the generators of `random`, NumPy and PyTorch back as they are now.
+
+    That takes longer than many a transform, so it is done once a batch.
+    """
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
         yield
     finally:
