@@ -36,6 +36,11 @@ GRID_TOLERANCE_MM = 1e-2
 
 _SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _FRACTION = 0.5
+_PLANE_POSITION = "(0020,9113)"
+_NO_PLACE = (
+    "its frames have no place in the patient (a segmentation of single 2-D images); draw it on a "
+    "series of slices"
+)
 _ANATOMY = ("123037004", "SCT", "Anatomical Structure")
 
 
@@ -111,11 +116,10 @@ def load_dicom_seg(
     except IngestError:
         raise
     except sqlite3.Error as error:  # highdicom keeps frames in SQL
-        raise IngestError(
-            f"{name}: its frames have no place in the patient (a segmentation of single 2-D "
-            "images); draw it on a series of slices"
-        ) from error
+        raise IngestError(f"{name}: {_NO_PLACE}") from error
     except parse_errors(RuntimeError) as error:
+        if _PLANE_POSITION in str(error):  # highdicom looks for it in every frame
+            raise IngestError(f"{name}: {_NO_PLACE}") from error
         raise IngestError(f"{name}: cannot be read as one label volume ({error})") from error
     data, affine = _along_normal(array, placed)
     if reference is not None:

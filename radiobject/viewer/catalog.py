@@ -125,7 +125,8 @@ class Catalog:
                     other.shape[:3] == shape and _apart_mm(place, affine, shape) <= _SAME_PLACE_MM
                 )
                 if same and other.uri != locator.uri and _may_be_labels(other):
-                    found.append({"collection": name, OBS_ID: other.obs_id})
+                    names = {str(value): text for value, text in volumes.label_names.items()}
+                    found.append({"collection": name, OBS_ID: other.obs_id, "names": names})
         return found
 
 

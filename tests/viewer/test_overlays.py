@@ -36,5 +36,8 @@ def test_overlays(tmp_path: Path) -> None:
     catalog = Catalog(radi)
     offered = [one["collection"] for one in catalog.volume("CT", "CT")["overlays"]]
     assert offered == ["scaled", "seg"]
+    radi.collection("seg").set_label_names({1: "Liver", 2: "Lesion"})
+    seg = Catalog(RadiObject(str(tmp_path / "s"))).volume("CT", "CT")["overlays"][1]
+    assert (seg["collection"], seg["names"]) == ("seg", {"1": "Liver", "2": "Lesion"})
     plane = read_plane(catalog.locate("scaled", "scaled"), 2, 8, labels=True)
     np.testing.assert_array_equal(plane, labels[:, :, 8])

@@ -277,7 +277,8 @@ function showLegend(seen) {
     for (const side of ["cx", "cy", "r"]) dot.setAttribute(side, "1");
     dot.setAttribute("fill", `rgb(${colourOf(value).join()})`);
     mark.append(dot);
-    item.append(mark, String(value));
+    const name = state.overlay?.names?.[value];
+    item.append(mark, name ? `${value} ${name}` : String(value));
     return item;
   });
   $("legend").replaceChildren(...items);
