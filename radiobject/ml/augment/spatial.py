@@ -145,13 +145,16 @@ class Affine(BatchAugmentation):
         self.probabilities = tuple(
             BatchAugmentation(p).p for p in (p_rotation, p_scale, p_shear, p_translation)
         )
+        # What has no size would only round the voxels.
+        sizes = (self.rotation, max(abs(np.log(self.scale))), self.shear, self.translation)
+        self._moving = np.array(sizes) != 0
         self.isotropic = isotropic
         self.fill, self.mask_fill = fill, mask_fill
 
     def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
         """Return the batch, moved."""
         image = volumes(batch)
-        wanted = random.uniform(0) < np.array(self.probabilities)
+        wanted = (random.uniform(0) < np.array(self.probabilities)) & self._moving
         moves = self._moves(batch, wanted, random)
         chosen = np.flatnonzero(wanted.any(axis=1))
         if not len(chosen):
