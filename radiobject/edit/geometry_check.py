@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from radiobject.geometry.corners import corner_distance_mm
+from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.geometry.orientation import COSINE_TOLERANCE, axis_codes
 from radiobject.indexing import shortened
 from radiobject.storage.schema.collection import CollectionStore
@@ -17,7 +17,6 @@ from radiobject.storage.schema.label_index import label_index_uri
 from radiobject.storage.schema.legacy import LegacyDatasetStore
 from radiobject.storage.tables.groups import object_kind
 
-_SAME_PLACE_MM = 0.05
 _SHOWN = 3
 _SOURCE = "orientation_source"
 _MASK_TYPES = ("uint8", "bool")
@@ -79,7 +78,7 @@ def _of_pair(
     apart: NDArray[np.float64] = corner_distance_mm(
         images.rows.affines[first], masks.rows.affines[second], shapes
     )
-    off = ~other & (apart > _SAME_PLACE_MM)
+    off = ~other & (apart > SAME_PLACE_MM)
     if off.any():
         yield from _listed(mask, f"off {image} by up to {apart[off].max():.3g} mm", ids[off])
 

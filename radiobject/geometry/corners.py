@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+SAME_PLACE_MM = 0.05
+"""How far apart the same corner of a mask and its image may lie, as for loaders."""
+
 
 def corner_distance_mm(
     a: NDArray[np.float64], b: NDArray[np.float64], shapes: NDArray[np.int64]

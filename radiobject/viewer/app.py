@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
@@ -17,6 +18,7 @@ from radiobject.radi_object import RadiObject
 from radiobject.viewer.catalog import Catalog
 from radiobject.viewer.guard import App, Guard
 from radiobject.viewer.planes import read_plane
+from radiobject.viewer.sheet import Sheet
 from radiobject.viewer.tiles import touched_tiles
 
 STATIC = Path(__file__).parent / "static"
@@ -35,6 +37,7 @@ def create_app(radi: RadiObject, token: str, hosts: list[str]) -> App:
         Accepted Host headers, such as "127.0.0.1:8000".
     """
     catalog = Catalog(radi)
+    sheet = Sheet(catalog)
 
     def overview(request: Request) -> Any:
         return catalog.overview()
@@ -68,13 +71,31 @@ def create_app(radi: RadiObject, token: str, hosts: list[str]) -> App:
         centre, size = (_three(given[name]) for name in ("centre", "size"))
         return touched_tiles(catalog.locate(*_named(request)), centre, size, int(given.get("t", 0)))
 
-    answers = (overview, subjects, subject, volume, plane, tiles)
+    def image(request: Request) -> Any:
+        given = request.query_params
+        ends = [float(end) for end in given.get("window", "").split(",") if end]
+        window = (ends[0], ends[1]) if len(ends) == 2 else None
+        picture = sheet.image(given["id"], given["collection"], window)
+        return Response(picture, media_type="image/png")
+
+    def marks(request: Request) -> Any:
+        return {"ids": sheet.marks(request.query_params["column"])}
+
+    async def store(request: Request) -> Response:
+        given = await request.json()
+        names = ("column", "marked", "seen")
+        return await run_in_threadpool(
+            _answering(lambda _: sheet.store(*(given[name] for name in names))), request
+        )
+
+    answers = (overview, subjects, subject, volume, plane, tiles, image, marks)
     routes = [
         Route("/", lambda _: FileResponse(STATIC / "index.html")),
         Mount("/static", StaticFiles(directory=STATIC)),
+        Route("/api/marks", store, methods=["POST"]),
         *(Route(f"/api/{answer.__name__}", _answering(answer)) for answer in answers),
     ]
-    return Guard(Starlette(routes=routes), token, hosts)
+    return Guard(Starlette(routes=routes), token, hosts, writes=("/api/marks",))
 
 
 def _named(request: Request) -> tuple[str, str]:
@@ -97,7 +118,7 @@ def _answering(answer: Callable[[Request], Any]) -> Callable[[Request], Response
         except KeyError as error:
             return _error(404, str(error.args[0]))
         except RadiObjectError as error:
-            return _error(400 if isinstance(error, ValueError) else 500, str(error))
+            return _error(400 if isinstance(error, ValueError | TypeError) else 500, str(error))
         except ValueError as error:
             return _error(400, str(error))
         return found if isinstance(found, Response) else JSONResponse(found)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 
 from radiobject._types import OBS_ID, OBS_IDS
+from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.geometry.plane_views import plane_views
 from radiobject.jsonable import plain
@@ -20,10 +23,12 @@ from radiobject.viewer.planes import read_plane, wire_dtype
 from radiobject.viewer.tiles import tile_index_of
 from radiobject.volume_collection import VolumeCollection
 
-_SAME_PLACE_MM = 0.05
-"""As for loaders: a mask that they pair with an image is shown on it."""
 _ALIKE = 0.5
 """Share of labelled voxels whose neighbour is the same; an 8-bit image has far fewer."""
+_MANY, _SMALL_STEP = 24, 4
+"""An image has more values than this, and most of its steps are no larger."""
+_AIR_HU, _BONE_HU = -900, 300
+_CT_SERIES = frozenset(["CT", "HRCT", "CTA", "CTPA"])
 _LABEL_KINDS = "biu"
 _KEPT_LOCATORS = 1024
 
@@ -41,6 +46,24 @@ class Catalog:
         self._radi = radi
         # A slice must not read the table again to find its volume.
         self._located = lru_cache(_KEPT_LOCATORS)(self._locate)
+
+    @property
+    def uri(self) -> str:
+        """Where the data set lies."""
+        return self._radi._uri
+
+    def subject_table(self) -> pd.DataFrame:
+        """Return the rows of all subjects."""
+        return self._radi.obs_meta.read()
+
+    def refuse_change(self) -> None:
+        """Raise a ViewError where a selection or an older state is shown."""
+        self._radi._require_root("storing marks")
+
+    def reopen(self) -> None:
+        """Show what is committed now."""
+        self._radi = RadiObject(self.uri)
+        self._located.cache_clear()
 
     def overview(self) -> dict[str, Any]:
         """Return name, size and columns of the data set."""
@@ -108,6 +131,7 @@ class Catalog:
             "planes": [asdict(view) for view in plane_views(locator.shape, affine)],
             "row": plain(row.to_dict()),
             "tiling": _tiling(locator),
+            "shows": "CT" if _is_ct(locator, row.to_dict()) else None,
             "overlays": self._overlays(one.subject_ids[0], locator, affine),
         }
 
@@ -121,19 +145,30 @@ class Catalog:
             volumes = one.collection(name)
             for other, place in zip(volumes.locators(), volumes.affines(), strict=True):
                 shape = locator.shape[:3]
-                same = (
-                    other.shape[:3] == shape and _apart_mm(place, affine, shape) <= _SAME_PLACE_MM
-                )
-                if same and other.uri != locator.uri and _may_be_labels(other):
-                    names = {str(value): text for value, text in volumes.label_names.items()}
+                apart = corner_distance_mm(place[None], affine[None], np.array([shape]))
+                same = other.shape[:3] == shape and apart[0] <= SAME_PLACE_MM
+                if not same or other.uri == locator.uri:
+                    continue
+                names = {str(value): text for value, text in volumes.label_names.items()}
+                if names or _may_be_labels(other):
                     found.append({"collection": name, OBS_ID: other.obs_id, "names": names})
         return found
 
 
-def _apart_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Return how far apart two affines put the corners of a volume, at most."""
-    corners = np.array([[*(np.array(i) * (np.array(shape) - 1)), 1] for i in np.ndindex(2, 2, 2)])
-    return float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
+def _is_ct(locator: VolumeLocator, row: Mapping[Any, Any]) -> bool:
+    """Return whether values are HU: by the row, or since they reach from air to bone."""
+    modality = row.get("modality")
+    if isinstance(modality, str) and modality:
+        return modality == "CT"
+    if row.get("series_type") in _CT_SERIES:
+        return True
+    index = tile_index_of(locator)
+    if index is None or not index.minimum.size or row.get("series_type") not in (None, "unknown"):
+        return False
+    ends = np.array([index.minimum.min(), index.maximum.max()], np.float64)
+    slope, intercept = locator.rescale or (1.0, 0.0)
+    low, high = sorted((ends * slope + intercept).tolist())
+    return low <= _AIR_HU and high >= _BONE_HU
 
 
 def _may_be_labels(locator: VolumeLocator) -> bool:
@@ -152,15 +187,21 @@ def _may_be_labels(locator: VolumeLocator) -> bool:
 @lru_cache(_KEPT_LOCATORS)
 def _in_regions(locator: VolumeLocator) -> bool:
     """Return whether the middle planes hold whole numbers, most of them beside their like."""
-    alike = labelled = 0
+    alike = labelled = small = 0
+    distinct: set[float] = set()
     for axis, side in enumerate(locator.shape[:3]):
         values = read_plane(locator, axis, side // 2, labels=True)
         if values.dtype.kind == "f" and (values % 1).any():
             return False
         inside = values[:, :-1] != 0
         labelled += int(inside.sum())
-        alike += int((inside & (values[:, :-1] == values[:, 1:])).sum())
-    return alike >= _ALIKE * labelled
+        steps = np.abs(np.diff(values.astype(np.float64), axis=1))[inside]
+        alike += int((steps == 0).sum())
+        small += int(((steps > 0) & (steps <= _SMALL_STEP)).sum())
+        distinct.update(np.unique(values).tolist())
+    # Neighbours in an image of 8 bits differ by a little; classes have no order.
+    smooth = len(distinct) > _MANY and small > _ALIKE * (labelled - alike)
+    return alike >= _ALIKE * labelled and not smooth
 
 
 def _tiling(locator: VolumeLocator) -> dict[str, Any] | None:

@@ -49,9 +49,15 @@ class Guard:
     hosts : collection of str
         The accepted values of the Host header. A page that made its own name point to this
         machine (DNS rebinding) would send that name.
+    writes : collection of str
+        The only paths, behind the token, that may be sent something: by our own page, whose
+        browser names its origin.
     """
 
-    def __init__(self, app: App, token: str, hosts: Collection[str]) -> None:
+    def __init__(
+        self, app: App, token: str, hosts: Collection[str], writes: Collection[str] = ()
+    ) -> None:
+        self._writes = frozenset(f"/{token}{path}" for path in writes)
         self._app = app
         self._token = token.encode()
         self._hosts = frozenset(host.encode() for host in hosts)
@@ -94,7 +100,9 @@ class Guard:
         if not hmac.compare_digest(given.encode(), self._token):
             return 403, "the token of the URL is missing or wrong; use the URL that was printed"
         if scope["method"] not in _SAFE_METHODS:
-            return 405, "the viewer only reads"
+            named = b"origin" in values and scope["method"] == "POST"
+            if scope["path"] not in self._writes or not named:
+                return 405, "the viewer only reads"
         return None
 
 

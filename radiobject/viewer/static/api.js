@@ -20,6 +20,13 @@ export async function json(name, parameters = {}) {
   return (await ask(name, parameters)).json();
 }
 
+export async function send(name, content) {
+  const answer = await fetch(`api/${name}`, { method: "POST", body: JSON.stringify(content) });
+  const found = await answer.json().catch(() => ({ error: answer.statusText }));
+  if (!answer.ok) throw new Error(found.error);
+  return found;
+}
+
 // A plane of a volume: {data, shape}, its two axes in the order of the volume's. Those last used
 // are kept; a promise is kept too, so that one plane is never asked for twice.
 export function plane(volume, axis, index, t) {

@@ -2,6 +2,7 @@
 
 import { json, plane } from "./api.js";
 import { colourOf, PlaneBox } from "./plane.js";
+import { Sheet } from "./sheet.js";
 
 const PAGE = 200;
 const PRESETS = {
@@ -15,6 +16,11 @@ const state = {
   crosshair: true, active: "axial", asked: 0, askedVolume: 0, askedTiles: 0, began: 0,
 };
 let boxes = [];
+let collections = [];
+const sheet = new Sheet({
+  open: showSubject, presets: PRESETS.CT,
+  listed: () => ({ text: $("find").value, filter: $("filter").value }),
+});
 
 // Subjects
 
@@ -132,7 +138,7 @@ function fillVolumePanel(volume) {
   $("timebox").hidden = times < 2;
   $("time").max = times - 1;
   $("time").value = state.t;
-  const presets = { auto: null, ...(PRESETS[volume.row.modality] ?? {}) };
+  const presets = { auto: null, ...(PRESETS[volume.shows] ?? {}) };
   $("presets").replaceChildren(
     ...Object.entries(presets).map(([name, values]) => {
       const button = document.createElement("button");
@@ -218,7 +224,8 @@ async function draw() {
       const voxels = await currentPlane(box, volume);
       if (late()) return;
       box.paint(voxels, state.low, state.high);
-      box.title.textContent = `${box.view.name}  ${index + 1} / ${volume.shape[box.view.axis]}`;
+      const tilt = box.view.tilt < 0.5 ? "" : `  oblique ${box.view.tilt.toFixed(0)}°`;
+      box.title.textContent = `${box.view.name}  ${index + 1} / ${volume.shape[box.view.axis]}${tilt}`;
       box.element.classList.toggle("active", box.view.name === state.active);
       box.voxels = voxels;
       if (state.began) {
@@ -227,6 +234,7 @@ async function draw() {
       }
       const labels = await coming;
       if (late()) return;
+      box.labelled = labels;
       for (const value of box.paintLabels(labels, $("opacity").value / 100)) seen.add(value);
       box.element.dataset.index = index;
     }),
@@ -262,11 +270,19 @@ function showVoxel() {
   const [a, b] = [0, 1, 2].filter((other) => other !== axis).map((other) => state.cursor[other]);
   const value = box.voxels.data[a * box.voxels.shape[1] + b];
   $("value").textContent = Number.isInteger(value) ? value : +Number(value).toPrecision(6);
+  const label = box.labelled ? box.labelled.data[a * box.labelled.shape[1] + b] : 0;
   const mm = state.volume.affine.slice(0, 3).map((row) =>
     row[0] * state.cursor[0] + row[1] * state.cursor[1] + row[2] * state.cursor[2] + row[3]);
   const names = ["RL", "AP", "SI"].map((pair, i) => `${pair[mm[i] >= 0 ? 0 : 1]} ${Math.abs(mm[i]).toFixed(1)}`);
-  fillRows($("where"), { index: state.cursor.join(", "), mm: names.join(", ") });
+  fillRows($("where"), {
+    index: state.cursor.join(", "), mm: names.join(", "), label: label ? labelText(label) : undefined,
+  });
   $("timevalue").textContent = state.t;
+}
+
+function labelText(value) {
+  const name = state.overlay?.names?.[value];
+  return name ? `${value} ${name}` : String(value);
 }
 
 function showLegend(seen) {
@@ -277,8 +293,7 @@ function showLegend(seen) {
     for (const side of ["cx", "cy", "r"]) dot.setAttribute(side, "1");
     dot.setAttribute("fill", `rgb(${colourOf(value).join()})`);
     mark.append(dot);
-    const name = state.overlay?.names?.[value];
-    item.append(mark, name ? `${value} ${name}` : String(value));
+    item.append(mark, labelText(value));
     return item;
   });
   $("legend").replaceChildren(...items);
@@ -351,8 +366,20 @@ const KEYS = {
   n: () => showSubject(step(state.ids, (id) => id === state.subject, 1)),
   p: () => showSubject(step(state.ids, (id) => id === state.subject, -1)),
   "[": () => nextVolume(-1), "]": () => nextVolume(1),
+  "+": () => zoomActive(1.25), "=": () => zoomActive(1.25), "-": () => zoomActive(0.8), 0: () => zoomActive(0),
+  c: () => openSheet(),
   1: () => activate("axial"), 2: () => activate("coronal"), 3: () => activate("sagittal"),
 };
+
+function openSheet() { sheet.show(collections, state.volume).catch(complain); }
+
+// Zoom a plane around a place in it, by default its middle; 0 shows all of it again.
+function zoomActive(by) { zoom(boxes.find((b) => b.view.name === state.active), by); }
+
+function zoom(box, by, x = box.element.clientWidth / 2, y = box.element.clientHeight / 2) {
+  box.zoomBy(by, x, y);
+  drawMarks();
+}
 
 function nextVolume(by) {
   const button = step([...$("volumes").children], (b) => b.getAttribute("aria-pressed") === "true", by);
@@ -385,17 +412,29 @@ function listen(box) {
   element.addEventListener("wheel", (event) => {
     event.preventDefault();
     activate(name);
+    if (event.ctrlKey || event.metaKey) {
+      const place = element.getBoundingClientRect();
+      zoom(box, event.deltaY < 0 ? 1.25 : 0.8, event.clientX - place.left, event.clientY - place.top);
+      return;
+    }
     scroll(event.deltaY < 0 ? 1 : -1);
   }, { passive: false });
   let from = null;
   element.addEventListener("pointerdown", (event) => {
     activate(name);
     element.setPointerCapture(event.pointerId);
-    from = { x: event.clientX, y: event.clientY, low: state.low, high: state.high };
-    if (event.button === 0) { state.cursor = box.voxelAt(event, state.cursor); draw(); }
+    const pans = event.shiftKey || event.button === 1;
+    from = { x: event.clientX, y: event.clientY, low: state.low, high: state.high, pans, pan: [...box.pan] };
+    if (event.button === 0 && !pans) { state.cursor = box.voxelAt(event, state.cursor); draw(); }
   });
   element.addEventListener("pointermove", (event) => {
     if (!from || !state.volume) return;
+    if (from.pans) {
+      box.pan = [from.pan[0] + event.clientX - from.x, from.pan[1] + event.clientY - from.y];
+      box.layOut();
+      drawMarks();
+      return;
+    }
     if (event.buttons & 1) { state.cursor = box.voxelAt(event, state.cursor); draw(); }
     if (event.buttons & 2) {
       const width = from.high - from.low;
@@ -410,12 +449,12 @@ function listen(box) {
 function listenAll() {
   let pause;
   for (const id of ["find", "filter"]) {
-    $(id).addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(listSubjects, 200); });
+    $(id).addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(() => { listSubjects(); if (sheet.isOpen) sheet.list().catch(complain); }, 200); });
   }
   $("more").addEventListener("click", () => listSubjects(state.ids.length));
   $("list").addEventListener("click", (event) => {
     const item = event.target.closest("li");
-    if (item) showSubject(item.dataset.id);
+    if (item) { sheet.close(); showSubject(item.dataset.id); }
   });
   for (const id of ["centre", "width"]) {
     $(id).addEventListener("change", () => setWindow($("centre").valueAsNumber, $("width").valueAsNumber));
@@ -428,9 +467,11 @@ function listenAll() {
   });
   $("patch").addEventListener("input", () => toggleTiles(true));
   $("showtiles").addEventListener("change", () => toggleTiles($("showtiles").checked));
+  $("opensheet").addEventListener("click", openSheet);
   window.addEventListener("keydown", (event) => {
     const typing = event.target.matches("input:not([type=checkbox]):not([type=range]), select");
     if (typing || event.ctrlKey || event.metaKey || event.altKey || !state.volume) return;
+    if (sheet.isOpen) { sheet.key(event); return; }
     const act = KEYS[event.key];
     if (act) { event.preventDefault(); act(); }
   });
@@ -448,6 +489,7 @@ async function start() {
   boxes.forEach(listen);
   listenAll();
   const overview = await json("overview");
+  collections = overview.collections;
   document.title = `${overview.name} – RadiObject`;
   $("dataset").textContent = overview.name;
   const volumes = overview.collections.reduce((sum, c) => sum + c.volumes, 0);

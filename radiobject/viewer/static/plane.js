@@ -24,6 +24,7 @@ export class PlaneBox {
     this.marks.className = "marks";
     this.element.append(this.image, this.labels, this.marks, this.title);
     parent.append(this.element);
+    [this.scale, this.pan] = [1, [0, 0]];
     this.use(view, [1, 1, 1]);
   }
 
@@ -43,15 +44,29 @@ export class PlaneBox {
   layOut() {
     const { clientWidth: w, clientHeight: h } = this.element;
     const [width, height] = this.view.size_mm;
-    const scale = Math.min((w - 44) / width, (h - 44) / height);
+    const scale = this.scale * Math.min((w - 44) / width, (h - 44) / height);
     this.rect = { width: width * scale, height: height * scale };
-    this.rect.left = (w - this.rect.width) / 2;
-    this.rect.top = (h - this.rect.height) / 2;
+    this.rect.left = (w - this.rect.width) / 2 + this.pan[0];
+    this.rect.top = (h - this.rect.height) / 2 + this.pan[1];
     for (const canvas of [this.image, this.labels]) {
       canvas.style.left = `${this.rect.left}px`;
       canvas.style.top = `${this.rect.top}px`;
       canvas.style.width = `${this.rect.width}px`;
       canvas.style.height = `${this.rect.height}px`;
+    }
+  }
+
+  // Enlarge by a factor, keeping what lies at (x, y) of the box; 0 shows all of the plane again.
+  zoomBy(factor, x, y) {
+    const before = this.rect;
+    const shares = [(x - before.left) / before.width, (y - before.top) / before.height];
+    this.scale = factor ? Math.min(32, Math.max(1, this.scale * factor)) : 1;
+    this.pan = [0, 0];
+    this.layOut();
+    if (this.scale > 1) {
+      const { left, top, width, height } = this.rect;
+      this.pan = [x - shares[0] * width - left, y - shares[1] * height - top];
+      this.layOut();
     }
   }
 
@@ -166,10 +181,14 @@ export class PlaneBox {
     pen.textAlign = "center";
     pen.textBaseline = "middle";
     const { letters } = this.view;
-    pen.fillText(letters.left, left - 12, top + height / 2);
-    pen.fillText(letters.right, left + width + 12, top + height / 2);
-    pen.fillText(letters.top, left + width / 2, top - 11);
-    pen.fillText(letters.bottom, left + width / 2, top + height + 11);
+    const { clientWidth: w, clientHeight: h } = this.element;
+    // A zoomed plane leaves its box: its letters stay inside.
+    const inside = (at, size) => Math.min(size - 10, Math.max(10, at));
+    const [middle, centre] = [inside(left + width / 2, w), inside(top + height / 2, h)];
+    pen.fillText(letters.left, inside(left - 12, w), centre);
+    pen.fillText(letters.right, inside(left + width + 12, w), centre);
+    pen.fillText(letters.top, middle, inside(top - 11, h));
+    pen.fillText(letters.bottom, middle, inside(top + height + 11, h));
   }
 
   rectangle({ start, stop }) {
