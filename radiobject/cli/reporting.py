@@ -183,6 +183,13 @@ _OPTIONS = {
     "allow_tilt=True": "--allow-tilt",
     "obs_meta required": "--obs-meta required",
     "pass widen=True to widen": "give --widen to widen",
+    "RadiObject.append": "`radiobject append`",
+    "RadiObject.add_collection": "`radiobject append`",
+    "RadiObject.from_images": "`radiobject ingest`",
+    "RadiObject.upgrade(new_uri)": "`radiobject upgrade`",
+    "RadiObject.delete or VolumeCollection.delete": "`radiobject delete`",
+    "pass pad=Padding(...) or a smaller box": "give a smaller --patch-size",
+    " (drop_aborted=True)": "",
     "pass break_lock=True": "run `radiobject unlock`",
 }
 
