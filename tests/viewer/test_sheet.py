@@ -80,7 +80,9 @@ def test_what_a_volume_is_said_to_be(store: RadiObject) -> None:
     catalog = Catalog(store)
     volume = catalog.volume("CT", "s1_CT")
     assert volume["shows"] == "CT"
-    assert volume["overlays"] == [{"collection": "seg", "obs_id": "s1_seg", "names": {2: "tumour"}}]
+    assert volume["overlays"] == [
+        {"collection": "seg", "obs_id": "s1_seg", "names": {"2": "tumour"}}
+    ]
     tilts = {plane["name"]: round(plane["tilt"]) for plane in volume["planes"]}
     assert tilts == {"axial": 0, "coronal": 20, "sagittal": 20}
     assert catalog.volume("seg", "s1_seg")["shows"] is None
