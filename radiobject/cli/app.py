@@ -16,6 +16,7 @@ from radiobject.cli import (
     ingesting,
     inspecting,
     measuring,
+    placing,
     scanning,
     viewing,
 )
@@ -78,6 +79,7 @@ for group in (
     changing,
     viewing,
     measuring,
+    placing,
     configuring,
 ):
     group.register(app)

@@ -36,7 +36,7 @@ def counted(proxy, operation):
 
 
 def packs(bucket):
-    store = object_store.open_store(bucket)
+    store = object_store.open_store(f"s3://{bucket}")
     return sorted(m["path"] for page in store.list() for m in page if m["path"].endswith(".pack"))
 
 
@@ -68,7 +68,7 @@ def test_few_requests_find_a_volume_and_validate_a_data_set(bucket, proxy):
 def test_packs_are_no_only_copy(uri, proxy, bucket):
     held = packs(bucket)
     assert len(held) >= 5
-    store = object_store.open_store(bucket)
+    store = object_store.open_store(f"s3://{bucket}")
     content = bytes(store.get(held[0]).bytes())
     store.put(held[0], content[:-1] + bytes([content[-1] ^ 1]))
     for place in held[1:]:
@@ -88,7 +88,7 @@ def test_packs_go_with_what_they_hold(uri, bucket):
 
 
 def test_a_lost_tile_file_is_found_by_validate_without_reading_voxels(uri, bucket):
-    store = object_store.open_store(bucket)
+    store = object_store.open_store(f"s3://{bucket}")
     found = [m["path"] for page in store.list("x/collections/c1/volumes") for m in page]
     (tiles,) = [p for p in found if p.endswith("a0.tdb") and "/b_c1-" in p]
     store.delete(tiles)

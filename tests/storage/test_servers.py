@@ -9,6 +9,8 @@ from stores import check_volume, make_dataset
 
 from radiobject import RadiObject, configure, delete_tiledb_uri
 from radiobject.ctx import S3Config
+from radiobject.edit.copying import copy_dataset
+from radiobject.edit.doctor import examine
 from radiobject.exceptions import LockError, StorageError
 from radiobject.stats import TileDBStats
 from radiobject.storage.commits.transaction import creation, transaction
@@ -61,7 +63,7 @@ def test_a_server_without_conditions_says_so(bucket, proxy):
 
 def dead_lock(bucket, uri, content=None):
     with transaction(uri, "dying"):
-        store = object_store.open_store(bucket)
+        store = object_store.open_store(f"s3://{bucket}")
         record = bytes(store.get(f"x/{layout.LOCK}").bytes())
     gone = re.sub(rb'"pid": \d+', b'"pid": 4194303', record)
     store.put(f"x/{layout.LOCK}", gone if content is None else content)
@@ -181,3 +183,23 @@ def test_checksum_trailers_are_sent_to_no_endpoint_of_ones_own(bucket, proxy):
     assert heads
     assert not [head for head in heads if b"x-amz-trailer" in head or b"aws-chunked" in head]
     assert os.environ["AWS_REQUEST_CHECKSUM_CALCULATION"] == "when_required"
+
+
+def test_the_doctor_tries_what_writing_needs(bucket, proxy):
+    findings = {f.what: f for f in examine(f"s3://{bucket}/x")}
+    assert len(findings) == 10
+    assert [f for f in findings.values() if not f.good and f.what != "empty folders"] == []
+    assert files.list_folder(f"s3://{bucket}/x") == []
+    proxy.rewrite = [(rb"(?i)\r\nif-(none-)?match:[^\r]*", b"")]
+    bad = [f.what for f in examine(f"s3://{bucket}/x") if not f.good]
+    assert bad[:2] == ["conditional creation (If-None-Match)", "conditional replacement (If-Match)"]
+    proxy.rewrite, proxy.delay_s = [], 0.3
+    assert "latency" in [f.what for f in examine(f"s3://{bucket}/x") if not f.good]
+
+
+def test_a_copy_goes_to_a_bucket_and_back(bucket, made, tmp_path):
+    copy_dataset(str(made), f"s3://{bucket}/x")
+    again = copy_dataset(f"s3://{bucket}/x", str(tmp_path / "back"), checksums=True)
+    assert again["there"] == 0
+    check_volume(RadiObject(str(tmp_path / "back")).CT.loc["a_CT"], "a")
+    RadiObject(f"s3://{bucket}/x").delete("a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol
 
 from radiobject.addresses import is_remote, local_path
@@ -17,6 +18,9 @@ class ArrayFiles(Protocol):
 
     def names(self) -> set[str]:
         """Return the path of every file below the array, relative to it, with slashes."""
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every file below the array."""
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a whole file of at most `limit` bytes."""
@@ -38,6 +42,11 @@ class LocalFiles:
             below = os.path.relpath(folder, self._root).replace(os.sep, "/")
             found.update(files if below == "." else (f"{below}/{name}" for name in files))
         return found
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every file below the array; what is no file has none."""
+        found = {name: os.lstat(self._root / name) for name in self.names()}
+        return {name: state.st_size for name, state in found.items() if S_ISREG(state.st_mode)}
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a whole file of at most `limit` bytes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Container
 from pathlib import Path
@@ -16,6 +17,7 @@ from radiobject.storage.io import layout, owned
 from radiobject.system.files import replace
 
 SPAN = re.compile(r"__(\d+)_(\d+)_")
+_PIECE_BYTES = 16 << 20
 _STAMPED_FOLDERS = (
     "__commits",
     "__schema",
@@ -111,6 +113,28 @@ def write_small(uri: str, content: bytes) -> None:
         replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def copy_file(source: str, target: str) -> None:
+    """Copy one file, from and to a disk or an object store.
+
+    Raises
+    ------
+    OSError, StorageError
+        If it cannot be read or written.
+    """
+    if layout.is_local(target):
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        if layout.is_local(source):
+            shutil.copyfile(source, target)
+            return
+    vfs = _vfs()
+    try:
+        with vfs.open(source, "rb") as reading, vfs.open(target, "wb") as writing:
+            while piece := reading.read(_PIECE_BYTES):
+                writing.write(piece)
+    except tiledb.TileDBError as error:
+        raise StorageError(f"{error}") from error
 
 
 def make_folder(uri: str) -> None:

@@ -13,7 +13,7 @@ from radiobject._types import OBS_ID as OBS_ID
 from radiobject._types import OBS_IDS as OBS_IDS
 from radiobject._types import SUBJECT_ID as SUBJECT_ID
 from radiobject.addresses import is_local, local_path
-from radiobject.exceptions import IntegrityError, SchemaError, StorageError
+from radiobject.exceptions import ConfigurationError, IntegrityError, SchemaError, StorageError
 from radiobject.system.files import DEVICE_NAMES, longest_path
 
 FORMAT_VERSION = 3
@@ -61,7 +61,7 @@ def normalise_uri(uri: object) -> str:
     TypeError
         If `uri` is neither a string nor a path.
     ValueError
-        If it is empty, or a ``file:`` address of another machine.
+        If it is empty, a ``file:`` address of another machine, or of a kind that stores nothing.
     """
     if isinstance(uri, Path):
         uri = str(uri)
@@ -70,8 +70,27 @@ def normalise_uri(uri: object) -> str:
     if not uri.strip():
         raise ValueError("the URI is empty; give a folder or s3://bucket/name")
     if not is_local(uri):
-        return uri.rstrip("/")
+        return _known_kind(uri).rstrip("/")
     return Path(local_path(uri)).expanduser().absolute().as_posix()
+
+
+REMOTE_KINDS = ("s3", "gs", "gcs", "azure")
+
+
+def _known_kind(uri: str) -> str:
+    """Return a remote `uri` with its scheme in small letters; refuse what no host stores.
+
+    libtiledb would take other schemes for other things: a catalogue in its makers' cloud, a web
+    server that cannot list what it has.
+    """
+    scheme, _, rest = uri.partition("://")
+    if scheme.lower() not in REMOTE_KINDS:
+        raise ConfigurationError(
+            f"{uri!r} is a {scheme}: address, which holds no data set; give a folder, "
+            "s3://bucket/name, gs://bucket/name or azure://container/name, and download files of "
+            "the web first"
+        )
+    return f"{scheme.lower()}://{rest}"
 
 
 def join(uri: str, *parts: str) -> str:

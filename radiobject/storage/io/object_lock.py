@@ -32,7 +32,7 @@ class ObjectLock:
             )
         self._root = root
         # Which failures are worth another try is said here: a missing feature is none.
-        self._store = object_store.open_store(*object_store.split_s3(root), retries=False)
+        self._store = object_store.open_store(*object_store.split(root), retries=False)
         self._record = LockRecord.mine(operation)
         self.abandoned = False
         if not self._create():
@@ -82,7 +82,7 @@ class ObjectLock:
         )
 
     def _take_over(self, break_lock: bool) -> None:
-        etag, raw = self._read()
+        condition, raw = self._read()
         # A lock file that was copied from a disk, where releasing empties it.
         released = not raw.strip()
         holder = LockRecord.parse(raw)
@@ -96,23 +96,25 @@ class ObjectLock:
             self._delete(holder.token if holder is not None else None)
             if self._create():
                 return
-        elif self._replace(etag, raw):
+        elif self._replace(condition, raw):
             return
         raise LockError(f"another writer took over {self._root} at the same moment; {ADVICE}")
 
-    def _read(self) -> tuple[str, bytes]:
+    def _read(self) -> tuple[dict[str, str], bytes]:
         try:
             return self._found()
         except FileNotFoundError:
             raise LockError(f"{self._root} was just released by its writer; try again") from None
 
-    def _found(self, least_s: float = 0.0) -> tuple[str, bytes]:
-        """Return tag and content of the object; FileNotFoundError if there is none."""
+    def _found(self, least_s: float = 0.0) -> tuple[dict[str, str], bytes]:
+        """Return tag, version and content of the object; FileNotFoundError if there is none."""
         from obstore.exceptions import BaseError
 
-        def ask() -> tuple[str, bytes]:
+        def ask() -> tuple[dict[str, str], bytes]:
             found = self._store.get(layout.LOCK)
-            return str(found.meta["e_tag"]), bytes(found.bytes())
+            # Google compares versions, the others tags.
+            known = {name: found.meta.get(name) for name in ("e_tag", "version")}
+            return {n: str(v) for n, v in known.items() if v}, bytes(found.bytes())
 
         try:
             return self._ask(ask, least_s)
@@ -124,17 +126,18 @@ class ObjectLock:
                 "the credentials permit"
             ) from None
 
-    def _replace(self, etag: str, raw: bytes) -> bool:
+    def _replace(self, condition: dict[str, str], raw: bytes) -> bool:
         """Put this writer's record in the place of `raw`, if nobody else did."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         # Ceph 16 compares the condition with the tag without its quotes.
-        for tag in (etag, etag.strip('"')):
+        tag = condition.get("e_tag", "")
+        for form in dict.fromkeys((tag, tag.strip('"'))):
             try:
-                self._put({"e_tag": tag})
+                self._put(condition | {"e_tag": form} if form else condition)
             except (AlreadyExistsError, PreconditionError):
                 found = self._read()
-                if found != (etag, raw):
+                if found != (condition, raw):
                     return found[1] == self._record.dump()
             else:
                 return True

@@ -1,7 +1,9 @@
-"""Opening an S3 bucket for what TileDB does not do: ranges, conditions, listings."""
+"""Opening a bucket for what TileDB does not do: ranges, conditions, listings."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 import time
@@ -11,11 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from radiobject import process
-from radiobject.ctx import get_radiobject_config
+from radiobject.ctx import azure_account, azure_endpoint, gcs_endpoint, get_radiobject_config
 from radiobject.exceptions import ConfigurationError, StorageError
+from radiobject.storage.io.layout import REMOTE_KINDS
 
 if TYPE_CHECKING:
-    from obstore.store import S3Store
+    from types import ModuleType
+
+    from obstore.store import ObjectStore
 
 T = TypeVar("T")
 
@@ -91,8 +96,8 @@ def _chain_credentials() -> ChainCredentials | None:
     return None if found is None else ChainCredentials(found)
 
 
-def split_s3(uri: str) -> tuple[str, str]:
-    """Return bucket and key prefix of an ``s3://bucket/prefix`` URI.
+def split(uri: str) -> tuple[str, str]:
+    """Return the bucket of a ``scheme://bucket/prefix`` URI, as a URI, and the key prefix.
 
     Raises
     ------
@@ -101,9 +106,11 @@ def split_s3(uri: str) -> tuple[str, str]:
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, prefix = rest.partition("/")
-    if scheme != "s3" or not bucket:
-        raise ConfigurationError(f"expected s3://bucket/name, got {uri!r}")
-    return bucket, prefix.strip("/")
+    if scheme not in REMOTE_KINDS or not bucket:
+        raise ConfigurationError(
+            f"expected s3://bucket/name, gs://bucket/name or azure://container/name, got {uri!r}"
+        )
+    return f"{scheme}://{bucket}", prefix.strip("/")
 
 
 _used = _inherited = False
@@ -146,6 +153,13 @@ def patiently(request: Callable[[], T], *, least_s: float = 0.0) -> T:
         pause = min(random.uniform(_FIRST_PAUSE_S, 3 * pause), _LONGEST_PAUSE_S)
 
 
+def request_errors() -> tuple[type[BaseException], ...]:
+    """Return what a request of an object store may raise."""
+    from obstore.exceptions import BaseError
+
+    return BaseError, OSError
+
+
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status that a failed request was answered with, None if it was not."""
     found = re.search(r"status code: (\d{3})", str(error).partition("\n")[0])
@@ -167,12 +181,13 @@ def said(error: BaseException) -> str:
     return line.rpartition(" - ")[2][:200] if " - " in line else type(error).__name__
 
 
-def open_store(bucket: str, prefix: str | None = None, *, retries: bool = True) -> S3Store:
+def open_store(bucket: str, prefix: str | None = None, *, retries: bool = True) -> ObjectStore:
     """Return a store of `bucket`, or of what lies below `prefix` in it.
 
-    Endpoint, region and addressing come from `S3Config`, credentials from the standard AWS chain
-    each time they are needed; requests that fail are repeated for `S3Config.patience_s`, or left
-    to `patiently` where no `retries` are wanted.
+    For ``s3://`` endpoint, region and addressing come from `S3Config`, credentials from the
+    standard AWS chain each time they are needed; for ``gs://`` and ``azure://`` all of it from the
+    environment. Requests that fail are repeated for `S3Config.patience_s`, or left to `patiently`
+    where no `retries` are wanted.
 
     Raises
     ------
@@ -181,11 +196,42 @@ def open_store(bucket: str, prefix: str | None = None, *, retries: bool = True) 
     """
     global _used
     try:
-        from obstore.store import S3Store
+        import obstore.store as stores
     except ImportError as error:
         raise ConfigurationError(
             "an object store needs obstore: pip install 'radiobject[s3]'"
         ) from error
+    patience_s = get_radiobject_config().s3.patience_s
+    scheme, _, name = bucket.partition("://")
+    make, endpoint, options = {"s3": _s3, "azure": _azure}.get(scheme, _gcs)(stores)
+    _used = True
+    return make(
+        name,
+        prefix=prefix or None,
+        client_options={
+            "allow_http": endpoint is not None and endpoint.startswith("http://"),
+            "timeout": REQUEST_TIMEOUT,
+            "connect_timeout": CONNECT_TIMEOUT,
+        },
+        retry_config={
+            # The time is what ends it; the intervals grow, and are drawn at random.
+            "max_retries": _MOST_RETRIES if retries and patience_s else 0,
+            "retry_timeout": timedelta(seconds=patience_s),
+            "backoff": {
+                "init_backoff": timedelta(seconds=_FIRST_PAUSE_S),
+                "max_backoff": timedelta(seconds=_LONGEST_PAUSE_S),
+                "base": 2,
+            },
+        },
+        **options,
+    )
+
+
+_Kind = tuple[Any, str | None, dict[str, Any]]
+"""What makes a store of one kind, its endpoint if it is no cloud's own, and further options."""
+
+
+def _s3(stores: ModuleType) -> _Kind:
     s3 = get_radiobject_config().s3
     endpoint = s3.resolved_endpoint()
     options: dict[str, Any] = {
@@ -201,24 +247,23 @@ def open_store(bucket: str, prefix: str | None = None, *, retries: bool = True) 
         provider = _chain_credentials()
         if provider is not None:
             options["credential_provider"] = provider
-    _used = True
-    return S3Store(
-        bucket,
-        prefix=prefix or None,
-        client_options={
-            "allow_http": endpoint is not None and endpoint.startswith("http://"),
-            "timeout": REQUEST_TIMEOUT,
-            "connect_timeout": CONNECT_TIMEOUT,
-        },
-        retry_config={
-            # The time is what ends it; the intervals grow, and are drawn at random.
-            "max_retries": _MOST_RETRIES if retries and s3.patience_s else 0,
-            "retry_timeout": timedelta(seconds=s3.patience_s),
-            "backoff": {
-                "init_backoff": timedelta(seconds=_FIRST_PAUSE_S),
-                "max_backoff": timedelta(seconds=_LONGEST_PAUSE_S),
-                "base": 2,
-            },
-        },
-        **options,
-    )
+    return stores.S3Store, endpoint, options
+
+
+def _azure(stores: ModuleType) -> _Kind:
+    given = {
+        "account_name": azure_account(),
+        "account_key": os.environ.get("AZURE_STORAGE_KEY"),
+        "sas_key": os.environ.get("AZURE_STORAGE_SAS_TOKEN"),
+        "endpoint": azure_endpoint(),
+    }
+    return stores.AzureStore, azure_endpoint(), {n: v for n, v in given.items() if v}
+
+
+def _gcs(stores: ModuleType) -> _Kind:
+    endpoint = gcs_endpoint()
+    if endpoint is None:
+        return stores.GCSStore, None, {}
+    emulated = {"gcs_base_url": endpoint, "disable_oauth": True, "client_email": "",
+                "private_key": "", "private_key_id": ""}  # fmt: skip
+    return stores.GCSStore, endpoint, {"service_account_key": json.dumps(emulated)}

@@ -1,4 +1,4 @@
-"""Reading objects of an S3 store: whole, by ranges, and their names, with retries."""
+"""Reading objects of a store: whole, by ranges, and their names, with retries."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from radiobject import process
 from radiobject.ctx import config_generation, get_radiobject_config
 from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.storage.io import stats
-from radiobject.storage.io.object_store import CredentialsError, open_store, split_s3
+from radiobject.storage.io.layout import REMOTE_KINDS
+from radiobject.storage.io.object_store import CredentialsError, open_store, split
 from radiobject.storage.io.object_store import usable as usable
 
 if TYPE_CHECKING:
-    from obstore.store import S3Store
+    from obstore.store import ObjectStore
 
 T = TypeVar("T")
 
+_KINDS = tuple(f"{kind}://" for kind in REMOTE_KINDS)
 _MOST_AT_ONCE = 64
 REFETCHES = 2
 """So often a range that came short or altered is asked for again before that is an error."""
@@ -26,7 +28,7 @@ REFETCHES = 2
 _REFUSED = ("ExpiredToken", "InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 """Codes with which S3 answers credentials that are not valid, some as a plain bad request."""
 
-_stores: dict[tuple[str, int], S3Store] = {}
+_stores: dict[tuple[str, int], ObjectStore] = {}
 _lock = threading.Lock()
 
 
@@ -39,7 +41,12 @@ def _restart_in_child() -> None:
 process.at_fork("remote files", in_child=_restart_in_child)
 
 
-def _store(bucket: str) -> S3Store:
+def reads(uri: str) -> bool:
+    """Return whether this process reads the remote `uri` itself, and not through libtiledb."""
+    return uri.startswith(_KINDS) and usable()
+
+
+def _store(bucket: str) -> ObjectStore:
     key = (bucket, config_generation())
     with _lock:
         if key not in _stores:
@@ -48,25 +55,29 @@ def _store(bucket: str) -> S3Store:
 
 
 class RemoteFiles:
-    """The objects below one ``s3://`` URI."""
+    """The objects below one URI of an object store."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
-        self._bucket, self._prefix = split_s3(uri)
+        self._bucket, self._prefix = split(uri)
 
     def names(self) -> set[str]:
         """Return the key of every object below the URI, relative to it: one request per 1000."""
+        return set(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size in bytes of every object below the URI: one request per 1000."""
         import obstore
 
-        prefix = f"{self._prefix}/"
-        found: set[str] = set()
+        prefix = f"{self._prefix}/" if self._prefix else ""
+        found: dict[str, int] = {}
         requests = 0
 
         def ask() -> None:
             nonlocal requests
             for page in obstore.list(_store(self._bucket), prefix, chunk_size=1000):
                 requests += 1
-                found.update(meta["path"].removeprefix(prefix) for meta in page)
+                found.update((m["path"].removeprefix(prefix), int(m["size"])) for m in page)
 
         self._do("", ask)
         stats.count(requests=max(requests, 1))

@@ -75,7 +75,7 @@ def _open(locator: VolumeLocator) -> VolumeTiles | None:
 
 def _with_index(locator: VolumeLocator) -> VolumeTiles | None:
     """Open by the stored index, which has to fit; without one, by one made from the array."""
-    if is_remote(locator.uri) and not (locator.uri.startswith("s3://") and remote.usable()):
+    if is_remote(locator.uri) and not remote.reads(locator.uri):
         _check_identity(locator)
         stats.count(fallback_volumes=1)
         return None

@@ -81,7 +81,7 @@ def describe_volume(uri: str) -> VolumeDescription:
     StorageError
         If the array is not a volume's.
     """
-    if uri.startswith("s3://") and remote.usable():
+    if remote.reads(uri):
         with _fetched(uri) as place:
             if place is not None:
                 return _described(uri, place)

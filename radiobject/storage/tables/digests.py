@@ -267,7 +267,7 @@ def checked(table_uri: str) -> Iterator[str]:
         yield table_uri
     elif is_remote(table_uri):
         # What this process wrote to it and did not commit yet is not recorded.
-        if table_uri in _touched or not (table_uri.startswith("s3://") and remote.usable()):
+        if table_uri in _touched or not remote.reads(table_uri):
             yield table_uri
             return
         with _fetched(table_uri, *found) as place:
@@ -285,7 +285,7 @@ def checked(table_uri: str) -> Iterator[str]:
 
 @contextmanager
 def _checked_by_seals(table_uri: str) -> Iterator[str]:
-    if is_remote(table_uri) and not (table_uri.startswith("s3://") and remote.usable()):
+    if is_remote(table_uri) and not remote.reads(table_uri):
         yield table_uri
         return
     recorded = _sealed(table_uri)

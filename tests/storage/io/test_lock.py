@@ -134,7 +134,7 @@ def record(**changes):
 
 
 def put(uri, raw):
-    object_store.open_store(*object_store.split_s3(uri)).put(layout.LOCK, raw)
+    object_store.open_store(*object_store.split(uri)).put(layout.LOCK, raw)
 
 
 @pytest.mark.s3

@@ -117,18 +117,23 @@ def test_a_profile_that_was_written_anew_is_read_again(volume, proxy, tmp_path, 
         proxy.expired.add(key)
 
 
-@pytest.mark.parametrize("bad", ["s3://", "s3:///key", "gs://bucket/key", "/folder", "s3:/b/k"])
+@pytest.mark.parametrize("bad", ["s3://", "s3:///key", "http://b/key", "/folder", "s3:/b/k"])
 def test_other_addresses_are_refused(bad):
     with pytest.raises(ConfigurationError, match="s3://bucket/name"):
-        object_store.split_s3(bad)
+        object_store.split(bad)
 
 
 @pytest.mark.parametrize(
     ("uri", "parts"),
-    [("s3://b", ("b", "")), ("s3://b/a b/c/", ("b", "a b/c")), ("s3://b/#?", ("b", "#?"))],
+    [
+        ("s3://b", ("s3://b", "")),
+        ("s3://b/a b/c/", ("s3://b", "a b/c")),
+        ("gs://b/#?", ("gs://b", "#?")),
+        ("azure://c/x", ("azure://c", "x")),
+    ],
 )
 def test_addresses_come_apart(uri, parts):
-    assert object_store.split_s3(uri) == parts
+    assert object_store.split(uri) == parts
 
 
 def test_an_endpoint_in_the_settings_wins_over_the_environment(volume, s3_endpoint, monkeypatch):

@@ -1,0 +1,136 @@
+"""Copying a data set file by file, between disks and object stores, while it may be written.
+
+What is copied is the newest committed state and those before it: files that carry a later time are
+left out. The history goes last, so that half a copy is no data set, and the same command takes it
+up again. No lock is taken; if a vacuum removes what is being copied, that is an error.
+"""
+
+from __future__ import annotations
+
+import re
+
+from radiobject.addresses import is_remote
+from radiobject.edit.check import Extent, validate_dataset
+from radiobject.exceptions import StorageError, StoreExistsError
+from radiobject.process import new_threads
+from radiobject.storage.commits.head import Head, read_head
+from radiobject.storage.io import files, layout, owned
+from radiobject.storage.io.array_files import open_files
+from radiobject.storage.schema.dataset import open_dataset
+from radiobject.storage.tables import groups
+
+_AT_ONCE = 16
+_STAMPED = re.compile(r"(?:^|/)__\d+_(\d+)_[0-9a-f]{32}")
+_LAST = ("__meta/", "__group/", "__tiledb_group.tdb")
+"""Of the data set itself: what makes its folder one, and at the very end what its head says."""
+
+
+def copy_dataset(source: str, target: str, *, checksums: bool = False) -> dict[str, int]:
+    """Copy a data set to a free address, or go on with a copy that was interrupted.
+
+    Parameters
+    ----------
+    source, target : str
+        Folders, or addresses in object stores.
+    checksums : bool
+        Decode every voxel of the copy, too. Table files are compared with their recorded digests,
+        and every file by its size, in any case.
+
+    Returns
+    -------
+    dict
+        Numbers of `files` and `bytes` copied now, and of files that were `there` already.
+
+    Raises
+    ------
+    StoreExistsError
+        If something else lies at `target`.
+    StorageError
+        If a file cannot be read or written, or was removed meanwhile.
+    """
+    source, target = layout.normalise_uri(source), layout.normalise_uri(target)
+    head = read_head(source)
+    there = open_files(target).sizes() if files.is_something(target) else {}
+    _refuse_other(target, there)
+    wanted = _files_of(source, head)
+    missing = {name: size for name, size in wanted.items() if there.get(name) != size}
+    early = [name for name in missing if not name.startswith(_LAST)]
+    if is_remote(source) or is_remote(target):
+        with new_threads("copy", _AT_ONCE) as threads:
+            list(threads.map(lambda name: _copy(source, target, name), early))
+    else:
+        for name in early:
+            _copy(source, target, name)
+    for name in sorted((n for n in missing if n.startswith(_LAST)), key=_order_of_last):
+        _copy(source, target, name)
+    _compare(source, target, wanted)
+    validate_dataset(open_dataset(target), Extent(checksums=checksums))
+    return {
+        "files": len(missing),
+        "bytes": sum(missing.values()),
+        "there": len(wanted) - len(missing),
+    }
+
+
+def _order_of_last(name: str) -> tuple[bool, bool, str]:
+    return name.startswith("__meta/"), name.startswith("__group/"), name
+
+
+def _refuse_other(target: str, there: dict[str, int]) -> None:
+    """Raise unless `target` is free, or holds only what an interrupted copy left there."""
+    if any(name.startswith("__meta/") for name in there) or groups.object_kind(target) == "array":
+        raise StoreExistsError(f"{target} already exists; choose another address for the copy")
+    strange = sorted(name for name in there if not owned.DATASET.fullmatch(name))
+    if strange:
+        raise StoreExistsError(
+            f"other files lie at {target}, such as {strange[0]!r}; choose another address"
+        )
+
+
+def _files_of(source: str, head: Head) -> dict[str, int]:
+    """Return path and size of each file that the committed states of a data set have."""
+    found = dict(open_files(source).sizes())
+    for place in head.locations:
+        volumes = layout.join(place, layout.VOLUMES)
+        if files.is_link(layout.join(source, volumes)):
+            below = open_files(layout.join(source, volumes)).sizes()
+            found |= {f"{volumes}/{name}": size for name, size in below.items()}
+    unknown = tuple(f"{layout.OWN_FOLDER}/{name}" for name in ("lock", "lease", "aside/"))
+    return {
+        name: size
+        for name, size in found.items()
+        if owned.DATASET.fullmatch(name)
+        and not name.startswith(unknown)
+        and f"/{layout.OWN_FOLDER}/aside/" not in f"/{name}"
+        and _written(name) <= head.timestamp
+    }
+
+
+def _written(name: str) -> int:
+    """Return the time that a path carries, of a volume or of what TileDB names by it."""
+    times = [int(stamp) for stamp in _STAMPED.findall(name)]
+    parts = name.split("/")
+    if layout.VOLUMES in parts[:-1]:
+        array = parts[parts.index(layout.VOLUMES) + 1]
+        return layout.array_timestamp(array) or 0
+    return max(times, default=0)
+
+
+def _copy(source: str, target: str, name: str) -> None:
+    old, new = layout.join(source, name), layout.join(target, name)
+    try:
+        files.copy_file(old, new)
+    except (OSError, StorageError) as error:
+        raise StorageError(
+            f"{old} cannot be copied to {new}: {error}; run the same command again to go on"
+        ) from error
+
+
+def _compare(source: str, target: str, wanted: dict[str, int]) -> None:
+    arrived = open_files(target).sizes()
+    for name, size in wanted.items():
+        if arrived.get(name) != size:
+            raise StorageError(
+                f"{layout.join(target, name)} has {arrived.get(name)} bytes after it was copied, "
+                f"{layout.join(source, name)} has {size}; run the same command again"
+            )
