@@ -61,6 +61,7 @@ def test_few_requests_find_a_volume_and_validate_a_data_set(bucket, proxy):
     assert counted(proxy, lambda: again.c3.obs.read())[1] <= 1
     again.c3.delete("a_c3")
     newer = RadiObject(uri)
+    assert len(newer) == 2
     assert counted(proxy, lambda: newer.c3.obs_ids)[1] <= 3
     assert newer.c3.obs_ids == ["b_c3"]
 

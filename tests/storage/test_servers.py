@@ -16,6 +16,7 @@ from radiobject.stats import TileDBStats
 from radiobject.storage.commits.transaction import creation, transaction
 from radiobject.storage.io import files, layout, object_store
 from radiobject.storage.read import reader
+from radiobject.storage.tables import staging
 
 pytestmark = pytest.mark.server
 
@@ -159,7 +160,8 @@ def test_a_bad_range_is_fetched_again_twice(bucket, proxy, failure):
 def test_a_table_altered_on_its_way_is_fetched_again(bucket, proxy):
     uri = f"s3://{bucket}/x"
     make_dataset(uri)
-    proxy.only, proxy.failures = "/obs/__fragments/", ["flip"]
+    staging.clear()
+    proxy.only, proxy.failures = "/obs/", ["flip", "flip"]
     assert RadiObject(uri).CT.obs_ids == ["a_CT", "b_CT", "c_CT", "d_CT"]
     assert not proxy.failures
 
