@@ -7,7 +7,7 @@ import pytest
 import torch
 from ml_shelf import make_shelf
 
-from benchmarks.suites.device import WAYS, Device, of_arrays, of_monai, of_radiobject
+from benchmarks.suites.device import OTHERS, WAYS, Device, of_radiobject
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def test_every_way_delivers_batches_of_the_asked_shape(tmp_path, way):
     if way.startswith("radiobject"):
         batches = of_radiobject(way, shelf, *given)
     else:
-        batches = (of_arrays if way == "arrays" else of_monai)(arrays, *given)
+        batches = OTHERS[way](arrays, *given)
     for batch in itertools.islice(batches, 4):
         assert batch.dtype == torch.float32
         assert batch.shape[1:] == (1, 8, 8, 8)
