@@ -7,6 +7,7 @@
 #   make test-measuring        rankings, regimes, the gate and the notebook, for real on tiny volumes
 #   make test-worlds           the core of the suite without what Windows and macOS lack
 #   make test-server           the store on SeaweedFS, a server that nobody here wrote
+#   make test-forks            threads and forked workers in every mix (COUNT=200)
 #   make test-flips            single bits flipped in table files (COUNT=500 SEED=18)
 #   make lint                  ruff, and mypy for Linux, Windows and macOS
 #   make imports               who imports whom: circles, and imports that go up
@@ -42,7 +43,7 @@ PIP := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m pip
 BENCHMARKS := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m benchmarks
 ASV := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m asv
 
-.PHONY: help venv test test-worlds test-server test-flips test-clients test-kernel test-measuring test-slow lint imports \
+.PHONY: help venv test test-worlds test-server test-flips test-forks test-clients test-kernel test-measuring test-slow lint imports \
 	bench regimes compare range site asv-check gate-check docs dist clean
 
 help:
@@ -118,6 +119,10 @@ lint: $(STAMP)
 # Single bits flipped in table files: no crash, no lie, no error without a name.
 test-flips: $(STAMP)
 	PYTHONPATH=. $(BIN)/python tests/storage/flips.py $(or $(COUNT),500) $(or $(SEED),18)
+
+# Loops in threads over forked workers, each in a process of its own: none hangs.
+test-forks: $(STAMP)
+	PYTHONPATH=. $(BIN)/python tests/ml/loaders/fork_mixes.py $(or $(COUNT),200)
 
 # SeaweedFS on loopback, as a server that nobody here wrote.
 test-server: $(STAMP)

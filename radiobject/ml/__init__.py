@@ -18,6 +18,7 @@ from radiobject.ml.loaders.factories import (
 from radiobject.ml.loaders.loader import VolumeLoader
 from radiobject.ml.loaders.samplers import EpochSampler
 from radiobject.ml.normalisation import Normalization
+from radiobject.sampling.at import At
 from radiobject.sampling.foreground import Foreground, PercentForeground, Uniform, Weighted
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from radiobject.ml.compat.torchio import VolumeCollectionSubjectsDataset
 
 __all__ = [
+    "At",
     "Compose",
     "DatasetConfig",
     "EpochSampler",

@@ -13,11 +13,8 @@ from radiobject.ctx import SliceOrientation, tell_ignored
 from radiobject.exceptions import ConfigurationError
 from radiobject.geometry.gather import BFLOAT16
 from radiobject.geometry.padding import Padding
-from radiobject.sampling.foreground import Placement, Uniform
+from radiobject.sampling.foreground import ADDED, Placement, Uniform
 from radiobject.sampling.patches import check_patch_size
-
-VOXEL_FIELDS = ("image", "mask")
-"""The fields of a batch that hold voxels."""
 
 SLICE_DIM = {
     SliceOrientation.SAGITTAL: 0,
@@ -94,10 +91,21 @@ class DatasetConfig:
         are padded in the same mode.
     pad_value, mask_pad_value : float
         The constants of images (in delivered units) and masks.
-    placement : Uniform, Foreground, PercentForeground or Weighted
-        Where random patches lie.
+    placement : Uniform, At, Foreground, PercentForeground or Weighted
+        Where random patches lie. Slices can be placed by `At`, `Foreground` and `Weighted`.
     seed : int
         With the epoch and the sample's index it decides every patch.
+    views : int
+        How many views of a sample are delivered, one after the other in the batch: each has its own
+        patch of the volume and its own random numbers, as contrastive learning needs them.
+    neighbours : int
+        In SLICE_2D mode, how many slices before and after are delivered with each, as channels of
+        the image (2.5-D): those of the first collection first, in their order. Beyond the first and
+        the last slice the volume is padded. Masks have the slice alone.
+    resolutions : tuple of int
+        In PATCH mode, how many voxels along each axis become one: 1, and others that are delivered
+        beside it, as ``image_x2`` and so on. These have the same centre and the same sides in
+        voxels, and so show more of the volume: images as means, masks at the nearest voxel.
     """
 
     loading_mode: LoadingMode = LoadingMode.FULL_VOLUME
@@ -114,13 +122,16 @@ class DatasetConfig:
     mask_pad_value: float = 0.0
     placement: Placement = field(default_factory=Uniform)
     seed: int = 0
+    views: int = field(default=1, metadata=ADDED)
+    neighbours: int = field(default=0, metadata=ADDED)
+    resolutions: tuple[int, ...] = field(default=(1,), metadata=ADDED)
 
     def __post_init__(self) -> None:
         # Values that mean the same become the same, so that states of loaders can be compared.
         self._set("loading_mode", _mode(self.loading_mode))
         self._set("slice_orientation", _orientation(self.slice_orientation))
         self._set("dtype", _dtype_name(self.dtype))
-        for name in ("patches_per_volume", "seed"):
+        for name in ("patches_per_volume", "seed", "views", "neighbours"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
@@ -129,6 +140,16 @@ class DatasetConfig:
             raise ConfigurationError(
                 f"patches_per_volume must be >= 1, got {self.patches_per_volume}"
             )
+        if self.views < 1 or self.neighbours < 0:
+            raise ConfigurationError(
+                f"views must be >= 1 and neighbours >= 0, got {self.views} and {self.neighbours}"
+            )
+        if self.neighbours and not (self.loading_mode == LoadingMode.SLICE_2D and self.pad):
+            raise ConfigurationError(
+                "neighbours are those of slices, padded at the ends: give slice_orientation, and "
+                "leave pad=True"
+            )
+        self._set("resolutions", _resolutions(self.resolutions, self.loading_mode))
         if self.loading_mode == LoadingMode.PATCH and self.patch_size is None:
             raise ConfigurationError("patch_size required when loading_mode is PATCH")
         if self.patch_size is not None:
@@ -138,8 +159,45 @@ class DatasetConfig:
             if getattr(self, name) is not None:
                 tell_ignored(f"DatasetConfig.{name}", "a filtered view and labels= do its work")
 
+    def told(self) -> str:
+        """Return what tells configurations apart.
+
+        Options that came later are left out at their defaults, so that states of loaders stay
+        valid that were stored before.
+        """
+        return _told(self)
+
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+
+def _told(value: object) -> str:
+    added = getattr(type(value), "__dataclass_fields__", None)
+    if added is None or not type(value).__dataclass_params__.repr:  # type: ignore[attr-defined]
+        return repr(value)
+    shown = [
+        f"{name}={_told(getattr(value, name))}"
+        for name, option in added.items()
+        if not (option.metadata.get("added") and getattr(value, name) == option.default)
+    ]
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def _resolutions(given: object, mode: LoadingMode) -> tuple[int, ...]:
+    factors = tuple(given) if isinstance(given, Sequence | np.ndarray) else (given,)
+    whole = all(isinstance(f, int | np.integer) and not isinstance(f, bool) for f in factors)
+    if not whole or not factors or factors[0] != 1 or len(set(factors)) < len(factors):
+        raise ConfigurationError(
+            f"resolutions must be whole numbers, 1 first, as (1, 2, 4), got {given!r}"
+        )
+    if min(factors) < 1:
+        raise ConfigurationError(f"resolutions must be >= 1, got {given!r}")
+    if len(factors) > 1 and mode != LoadingMode.PATCH:
+        raise ConfigurationError(
+            f"several resolutions are those of patches, and a sample is a {mode}: give patch_size, "
+            "and leave slice_orientation out"
+        )
+    return tuple(int(f) for f in factors)
 
 
 def _mode(given: object) -> LoadingMode:

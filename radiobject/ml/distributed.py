@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Unpack
 
 from torch.utils.data import DataLoader, DistributedSampler
 
 from radiobject._types import LabelSource
-from radiobject.exceptions import ConfigurationError
 from radiobject.ml.datasets.base import Transform
-from radiobject.ml.datasets.source import VolumeSource
-from radiobject.ml.datasets.volumes import Collections
+from radiobject.ml.datasets.volumes import Collections, Masks
 from radiobject.ml.loaders.loader import VolumeLoader
 from radiobject.ml.loaders.options import DEFAULT_WORKERS, LoaderOptions, LoaderRequest
 from radiobject.sampling.foreground import Placement
@@ -27,7 +26,7 @@ def create_distributed_dataloader(
     collections: Collections,
     rank: int,
     world_size: int,
-    labels: LabelSource = None,
+    labels: LabelSource | Sequence[str] = None,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
     num_workers: int = DEFAULT_WORKERS,
@@ -63,7 +62,7 @@ def create_distributed_dataloader(
 
 def create_distributed_segmentation_dataloader(
     image: Collections,
-    mask: VolumeSource,
+    mask: Masks,
     rank: int,
     world_size: int,
     batch_size: int = 4,
@@ -73,7 +72,7 @@ def create_distributed_segmentation_dataloader(
     transform: Transform | None = None,
     foreground_sampling: bool | float | Placement = False,
     patches_per_volume: int = 1,
-    resample_masks: bool = False,
+    labels: LabelSource | Sequence[str] = None,
     **options: Unpack[LoaderOptions],
 ) -> VolumeLoader:
     """Return the shuffled batches of image and mask of one rank."""
@@ -85,9 +84,7 @@ def create_distributed_segmentation_dataloader(
         patch_size=patch_size,
         patches_per_volume=patches_per_volume,
     )
-    dataset = asked.pairs(
-        image, mask, transform, foreground_sampling, resample_masks=resample_masks
-    )
+    dataset = asked.pairs(image, mask, transform, foreground_sampling, labels)
     return asked.shuffled(dataset, rank, world_size)
 
 
@@ -95,15 +92,14 @@ def create_distributed_validation_dataloader(
     collections: Collections,
     rank: int,
     world_size: int,
-    labels: LabelSource = None,
+    labels: LabelSource | Sequence[str] = None,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
     num_workers: int = DEFAULT_WORKERS,
     pin_memory: bool = True,
     transform: Transform | None = None,
     *,
-    mask: VolumeSource | None = None,
-    resample_masks: bool = False,
+    mask: Masks | None = None,
     **options: Unpack[LoaderOptions],
 ) -> VolumeLoader:
     """Return one rank's share of a validation: the same patches at every pass, in order.
@@ -117,17 +113,13 @@ def create_distributed_validation_dataloader(
     ----------
     collections, rank, world_size
         As in `create_distributed_dataloader`, as are the parameters not named here.
-    mask : VolumeCollection, optional
+    mask : VolumeCollection, or mapping of str to VolumeCollection, optional
         Labels that are cut with the images; see `SegmentationDataset`.
-    resample_masks : bool
-        Whether masks of another grid are put on that of their image.
     """
     asked = LoaderRequest(options, batch_size, num_workers, pin_memory, patch_size=patch_size)
     if mask is None:
         return asked.in_order(asked.volumes(collections, labels, transform), rank, world_size)
-    if labels is not None:
-        raise ConfigurationError("labels of volumes cannot be given together with a mask")
-    pairs = asked.pairs(collections, mask, transform, False, resample_masks=resample_masks)
+    pairs = asked.pairs(collections, mask, transform, False, labels)
     return asked.in_order(pairs, rank, world_size)
 
 

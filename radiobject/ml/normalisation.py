@@ -26,6 +26,8 @@ from radiobject.storage.schema.intensity_index import Region, ensure_intensities
 SMALLEST_STD = 1e-8
 """A smaller standard deviation counts as this one, as in nnU-Net: a constant volume becomes 0."""
 
+_AS_IT_IS = (-np.inf, np.inf, 0.0, 1.0)
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -205,6 +207,10 @@ class ChannelScales:
     def __init__(self, numbers: NDArray[np.float64]) -> None:
         self.numbers = numbers
 
+    def repeated(self, times: int) -> ChannelScales:
+        """Return those of as many slices of each channel, one after the other."""
+        return self if times == 1 else ChannelScales(np.repeat(self.numbers, times, axis=1))
+
     def apply(self, voxels: NDArray[Any], rows: NDArray[np.int64]) -> None:
         """Normalise a batch in place.
 
@@ -266,7 +272,9 @@ def channel_scales(
     for place, (rule, source, table) in enumerate(
         zip(rules, sources.values(), channels, strict=True)
     ):
-        numbers[:, place] = _numbers(rule, source.uri, table)
+        numbers[:, place] = _AS_IT_IS  # also what stands for a volume that is missing
+        there = np.arange(len(table)) if table.missing is None else np.flatnonzero(~table.missing)
+        numbers[there, place] = _numbers(rule, source.uri, table.take(there))
     return ChannelScales(numbers)
 
 
@@ -290,7 +298,7 @@ def _numbers(
     rule: Normalization | None, uri: str | None, table: VolumeTable
 ) -> NDArray[np.float64] | list[tuple[float, ...]]:
     if rule is None:
-        return [(-np.inf, np.inf, 0.0, 1.0)] * len(table)
+        return [_AS_IT_IS] * len(table)
     low = -np.inf if rule.low is None else rule.low
     high = np.inf if rule.high is None else rule.high
     if rule.mean is not None and rule.std is not None:

@@ -8,6 +8,7 @@ is always a suffix.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,9 @@ from radiobject.sampling.philox import philox, unit
 _SHUFFLE_STREAM = 0x5_0001
 _BLOCK_STREAM = 0x5_0002
 _WEIGHT_STREAM = 0x5_0003
+
+_EXACT = 1e-9
+"""A third of three is one."""
 
 Tail = Literal["drop", "repeat", "uneven"]
 
@@ -127,6 +131,34 @@ def shard(
     elif extra and tail == "repeat":
         rest = np.concatenate((rest, np.resize(sequence, world_size - extra)))
     return rest[rank::world_size]
+
+
+def in_each_batch(last: NDArray[np.bool_], batch_size: int, ratio: float) -> NDArray[np.bool_]:
+    """Return a choice of at least `ratio` of every batch of an order, and of at least one.
+
+    Parameters
+    ----------
+    last : ndarray of bool, shape (n,)
+        Samples that are chosen only where others do not suffice.
+    batch_size : int
+        Samples per batch; the last batch may be smaller.
+    ratio : float
+        In (0, 1].
+    """
+    whole = len(last) - len(last) % batch_size
+    parts = [last[:whole].reshape(-1, batch_size)]
+    if whole < len(last):
+        parts.append(last[whole:][None])
+    return np.concatenate([_first_of_each(part, ratio).ravel() for part in parts])
+
+
+def _first_of_each(last: NDArray[np.bool_], ratio: float) -> NDArray[np.bool_]:
+    """Return the choice of batches of one size, each a row."""
+    number = max(1, math.ceil(last.shape[1] * ratio - _EXACT))
+    chosen = np.zeros(last.shape, bool)
+    places = np.argsort(last, axis=1, kind="stable")[:, :number]
+    np.put_along_axis(chosen, places, True, axis=1)
+    return chosen
 
 
 def _keys(n: int, seed: int, epoch: int, stream: int) -> NDArray[np.uint64]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import SchemaError
+from radiobject.geometry.ras_view import RasView
 from radiobject.geometry.regrid import BACKGROUND
 from radiobject.sampling.philox import below, philox
 
@@ -94,6 +95,29 @@ class LabelSummary:
             if values is None or int(value) in values:
                 counts[tiles[:, 0]] += tiles[:, 1]
         return counts.reshape(self.grid)
+
+
+def no_labels(shape: tuple[int, ...]) -> LabelSummary:
+    """Return the summary of a volume that is all background, or not there."""
+    nothing: NDArray[np.int64] = np.empty(0, np.int64)
+    return LabelSummary(shape, shape, nothing, nothing, (), ())
+
+
+def viewed_summary(summary: LabelSummary, view: RasView) -> LabelSummary:
+    """Return a summary of a volume as it is seen; its coarse grid is one tile."""
+    shape = view.shape(summary.shape)
+    axes = view.axes(len(shape))
+    positions = []
+    for flat in summary.positions:
+        voxels = np.unravel_index(flat.astype(np.int64), summary.shape)
+        seen = [voxels[axis] for axis in axes]
+        for axis, flipped in enumerate(view.flipped):
+            if flipped:
+                seen[axis] = shape[axis] - 1 - seen[axis]
+        positions.append(np.ravel_multi_index(tuple(seen), shape).astype(np.uint64))
+    most = np.iinfo(np.uint32).max
+    tiles = tuple(np.array([[0, min(int(n), most)]], np.uint32) for n in summary.counts)
+    return LabelSummary(shape, shape, summary.values, summary.counts, tuple(positions), tiles)
 
 
 def build_label_index(

@@ -79,6 +79,25 @@ def starts_around(
     return np.where(slack >= 0, free, -(-slack // 2))
 
 
+def starts_centred(
+    voxels: ArrayLike, shapes: ArrayLike, patch_size: Sequence[int]
+) -> NDArray[np.int64]:
+    """Return starts whose patch has a given voxel at its centre, as near as the volume allows.
+
+    Of a patch of an even side voxel ``side // 2`` is the centre, as in nnU-Net. A patch that would
+    leave the volume is moved back into it.
+
+    Parameters
+    ----------
+    voxels, shapes, patch_size
+        As in `starts_around`.
+    """
+    side = np.asarray(patch_size, dtype=np.int64)
+    slack = np.asarray(shapes, dtype=np.int64) - side
+    start = np.asarray(voxels, dtype=np.int64) - side // 2
+    return np.where(slack >= 0, start.clip(0, np.maximum(slack, 0)), -(-slack // 2))
+
+
 def padding_of(
     starts: NDArray[np.int64], shapes: NDArray[np.int64], patch_size: ArrayLike
 ) -> NDArray[np.int64]:
@@ -103,6 +122,25 @@ def patch_affines(affines: NDArray[np.float64], starts: NDArray[np.int64]) -> ND
     """
     moved = affines.copy()
     moved[:, :3, 3] += np.einsum("nij,nj->ni", affines[:, :3, :3], starts[:, :3])
+    return moved
+
+
+def coarse_affines(
+    affines: NDArray[np.float64], starts: NDArray[np.int64], factor: int
+) -> NDArray[np.float64]:
+    """Return the affines of patches of which `factor` voxels along each axis became one.
+
+    Parameters
+    ----------
+    affines : ndarray of float64, shape (n, 4, 4)
+        Of the volumes.
+    starts : ndarray of int64, shape (n, at least 3)
+        First voxel of each patch, in voxels of the volume.
+    """
+    moved = affines.copy()
+    centres = starts[:, :3] + (factor - 1) / 2
+    moved[:, :3, 3] += np.einsum("nij,nj->ni", affines[:, :3, :3], centres)
+    moved[:, :3, :3] *= factor
     return moved
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from radiobject.exceptions import ConfigurationError
 from radiobject.ml import create_training_dataloader
 from radiobject.ml.distributed import (
     create_distributed_dataloader,
@@ -155,5 +154,9 @@ def test_a_sharded_validation_counts_every_sample_once(pair, masked):
             assert len(list(loader)) == len(loader)
             seen += passes[0]
         assert sorted(seen) == sorted(image.obs_ids)
-    with pytest.raises(ConfigurationError, match="together with a mask"):
-        create_distributed_validation_dataloader(image, 0, 1, labels={}, mask=mask)
+    both = create_distributed_validation_dataloader(
+        image, 0, 1, labels=["age"], mask={"a": mask, "b": mask}, num_workers=0, batch_size=1
+    )
+    batch = next(iter(both))
+    assert torch.equal(batch["a"], batch["b"])
+    assert batch["label"]["age"].tolist() == [30]

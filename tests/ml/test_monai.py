@@ -17,6 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 from monai.data import MetaTensor, decollate_batch, list_data_collate  # noqa: E402
 from monai.transforms import (  # noqa: E402
     Compose,
+    FlipD,
     OneOf,
     RandFlipd,
     RandGaussianNoised,
@@ -246,3 +247,22 @@ def test_samples_stay_plain_where_monai_is_told_to_track_no_meta(shelf):
         assert type(sample["image"]) is torch.Tensor
     finally:
         monai.data.set_track_meta(True)
+
+
+def test_monai_gets_the_affine_of_each_array(pair):
+    image, mask = pair
+    keys = ["image", "tumour", "image_x2"]
+    loader = create_segmentation_dataloader(
+        image,
+        {"tumour": mask},
+        batch_size=2,
+        patch_size=(4, 4, 4),
+        resolutions=(1, 2),
+        num_workers=0,
+        transform=FlipD(keys, spatial_axis=0),
+    )
+    batch = next(iter(loader))
+    assert torch.allclose(batch["image"].affine[0], batch["affine"][0])
+    assert torch.allclose(batch["image_x2"].affine[0], batch["affine_x2"][0])
+    spacing = [torch.linalg.norm(batch[k][0, :3, 0]) for k in ("affine", "affine_x2")]
+    assert torch.isclose(spacing[1], 2 * spacing[0])

@@ -11,6 +11,7 @@ import torch
 
 from radiobject.exceptions import ConfigurationError
 from radiobject.ml.augment.randomness import SampleRandom
+from radiobject.ml.datasets.names import PLAIN, VoxelNames
 from radiobject.ml.datasets.plan import SamplePlan
 
 BatchTransform = Callable[..., Any]
@@ -28,7 +29,11 @@ def takes_random(transform: BatchTransform) -> bool:
 
 
 def apply_to_batch(
-    transform: BatchTransform, batch: Any, plans: Sequence[SamplePlan], seed: int
+    transform: BatchTransform,
+    batch: Any,
+    plans: Sequence[SamplePlan],
+    seed: int,
+    names: VoxelNames = PLAIN,
 ) -> Any:
     """Return a batch after a transform.
 
@@ -40,6 +45,7 @@ def apply_to_batch(
         seed,
         np.concatenate([plan.epoch for plan in plans]),
         np.concatenate([plan.index for plan in plans]),
+        names=names,
     )
     if takes_random(transform):
         return transform(batch, random)

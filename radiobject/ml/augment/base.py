@@ -33,16 +33,21 @@ class BatchAugmentation:
 
     def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
         """Return the batch with a changed image; the one given is left alone."""
-        image = floating(batch)
         chosen = self.chosen(random)
+        images = {name: floating(batch, name) for name in random.names.images if name in batch}
         if not len(chosen):
             return batch
+        return {**batch, **{n: self._changed(i, chosen, random) for n, i in images.items()}}
+
+    def _changed(
+        self, image: torch.Tensor, chosen: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
         changed = image.clone()
         for group in groups(chosen, image.device):
             rows = torch.from_numpy(group).to(image.device)
             part = image[rows].to(torch.float32)
             changed[rows] = self.change(part, group, random).to(image.dtype)
-        return {**batch, "image": changed}
+        return changed
 
     def chosen(self, random: SampleRandom) -> NDArray[np.int64]:
         """Return the samples that are changed."""
@@ -87,9 +92,9 @@ class Sequence(BatchAugmentation):
         return batch
 
 
-def floating(batch: dict[str, Any]) -> torch.Tensor:
+def floating(batch: dict[str, Any], name: str = "image") -> torch.Tensor:
     """Return the images of a batch, which have to be floating."""
-    image = batch["image"]
+    image = batch[name]
     if not isinstance(image, torch.Tensor) or not image.is_floating_point():
         kind = getattr(image, "dtype", type(image).__name__)
         raise ConfigurationError(

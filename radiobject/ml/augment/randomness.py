@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from radiobject.ml.datasets.names import PLAIN, VoxelNames
 from radiobject.sampling.philox import philox, unit
 
 _FIRST_STREAM = 0xA000_0000
@@ -25,9 +26,19 @@ class SampleRandom:
     epoch, index : array_like of int, shape (n,)
     place : int
         Tells the augmentations of a sequence apart.
+    names : VoxelNames
+        Which arrays of the batch are images, and which are masks.
     """
 
-    def __init__(self, seed: int, epoch: ArrayLike, index: ArrayLike, place: int = 0) -> None:
+    def __init__(
+        self,
+        seed: int,
+        epoch: ArrayLike,
+        index: ArrayLike,
+        place: int = 0,
+        names: VoxelNames = PLAIN,
+    ) -> None:
+        self.names = names
         self._seed = seed
         self._index = np.atleast_1d(np.asarray(index, np.int64))
         self._epoch = np.broadcast_to(np.asarray(epoch, np.int64), self._index.shape)
@@ -39,7 +50,7 @@ class SampleRandom:
     def at(self, place: int) -> SampleRandom:
         """Return the numbers of the augmentation at a place of a sequence."""
         inner = self._place * 31 + place + 1
-        return SampleRandom(self._seed, self._epoch, self._index, inner)
+        return SampleRandom(self._seed, self._epoch, self._index, inner, self.names)
 
     def uniform(self, stream: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
         """Return four numbers in [low, high) per sample, shape (n, 4)."""

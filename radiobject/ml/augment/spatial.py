@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import ConfigurationError
 from radiobject.ml.augment.base import BatchAugmentation, Range, check_range, groups, volumes
 from radiobject.ml.augment.randomness import SampleRandom
+from radiobject.ml.datasets.names import AFFINE, VoxelNames
 
 _PLANES = ((0, 1), (0, 2), (1, 2))
 Matrices = NDArray[np.float64]
@@ -43,7 +44,7 @@ class Flip(BatchAugmentation):
             flipped = [axis for axis in self.axes if axes[axis]]
             if flipped:
                 orders[sample] = (0, 1, 2), flipped
-        return _permuted(batch, orders, sides)
+        return _permuted(batch, orders, sides, random.names)
 
 
 class Rotate90(BatchAugmentation):
@@ -71,25 +72,25 @@ class Rotate90(BatchAugmentation):
                 axes[first], axes[second] = second, first
             flipped = {1: [first], 2: [first, second], 3: [second]}[number]
             orders[sample] = tuple(axes), flipped
-        return _permuted(batch, orders, sides)
+        return _permuted(batch, orders, sides, random.names)
 
 
 def _permuted(
     batch: dict[str, Any],
     orders: Orders,
     sides: tuple[int, ...],
+    names: VoxelNames,
 ) -> dict[str, Any]:
     """Return a batch with axes of some samples exchanged, then mirrored; no value changes."""
     if not orders:
         return batch
     changed = dict(batch)
-    for name in ("image", "mask"):
-        if name in batch:
-            array = batch[name].clone()
-            for sample, (axes, flipped) in orders.items():
-                turned = batch[name][sample].permute(0, *(a + 1 for a in axes))
-                array[sample] = turned.flip([a + 1 for a in flipped])
-            changed[name] = array
+    for name in names.within(batch):
+        array = batch[name].clone()
+        for sample, (axes, flipped) in orders.items():
+            turned = batch[name][sample].permute(0, *(a + 1 for a in axes))
+            array[sample] = turned.flip([a + 1 for a in flipped])
+        changed[name] = array
     moves = np.tile(np.eye(4), (len(batch["image"]), 1, 1))
     for sample, (axes, flipped) in orders.items():
         mirror = np.eye(4)
@@ -98,7 +99,9 @@ def _permuted(
         exchange = np.eye(4)
         exchange[:3, :3] = np.eye(3)[list(axes)].T
         moves[sample] = exchange @ mirror
-    return _with_affine(changed, moves)
+    for key in names.affines():
+        changed = _with_affine(changed, moves, key)
+    return changed
 
 
 class Affine(BatchAugmentation):
@@ -153,19 +156,17 @@ class Affine(BatchAugmentation):
 
     def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
         """Return the batch, moved."""
-        image = volumes(batch)
+        image = _of_one_resolution(batch, random.names, self)
         wanted = (random.uniform(0) < np.array(self.probabilities)) & self._moving
         moves = self._moves(batch, wanted, random)
         chosen = np.flatnonzero(wanted.any(axis=1))
         if not len(chosen):
             return batch
         changed = dict(batch)
-        changed["image"] = image.clone()
-        if "mask" in batch:
-            changed["mask"] = batch["mask"].clone()
+        changed |= {name: batch[name].clone() for name in random.names.within(batch)}
         for group in groups(chosen, image.device):
             where = _positions(moves[group], image.shape[2:], image.device)
-            _resample(batch, changed, group, where, self.fill, self.mask_fill)
+            _resample(batch, changed, group, where, self.fill, self.mask_fill, random.names)
         return _with_affine(changed, moves)
 
     def _moves(
@@ -229,18 +230,16 @@ class Elastic(BatchAugmentation):
 
     def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
         """Return the batch, bent."""
-        image, chosen = volumes(batch), self.chosen(random)
+        image, chosen = _of_one_resolution(batch, random.names, self), self.chosen(random)
         if not len(chosen):
             return batch
         changed = dict(batch)
-        changed["image"] = image.clone()
-        if "mask" in batch:
-            changed["mask"] = batch["mask"].clone()
+        changed |= {name: batch[name].clone() for name in random.names.within(batch)}
         sides = image.shape[2:]
         for group in groups(chosen, image.device):
             here = _positions(np.tile(np.eye(4), (len(group), 1, 1)), sides, image.device)
             where = here + self._field(group, sides, random, image.device)
-            _resample(batch, changed, group, where, self.fill, self.mask_fill)
+            _resample(batch, changed, group, where, self.fill, self.mask_fill, random.names)
         return changed
 
     def _field(
@@ -264,6 +263,18 @@ class Elastic(BatchAugmentation):
         return torch.cat(smooth).movedim(1, -1)
 
 
+def _of_one_resolution(
+    batch: dict[str, Any], names: VoxelNames, step: BatchAugmentation
+) -> torch.Tensor:
+    """Return the images, where there are none at another resolution, which would not follow."""
+    if names.coarser:
+        raise ConfigurationError(
+            f"{type(step).__name__} moves voxels of one resolution, and the batch has "
+            f"{[name for name, _ in names.coarser]} beside: use Flip and Rotate90"
+        )
+    return volumes(batch)
+
+
 def _positions(moves: Matrices, sides: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Return where each voxel is read, in voxels, (m, X, Y, Z, 3); sums in a fixed order."""
     matrix = torch.from_numpy(moves.astype(np.float32)).to(device)
@@ -283,6 +294,7 @@ def _resample(
     where: torch.Tensor,
     fill: float,
     mask_fill: float,
+    names: VoxelNames,
 ) -> None:
     """Put samples, read at `where`, into the arrays of `changed`."""
     image = batch["image"]
@@ -293,8 +305,9 @@ def _resample(
     part = image[rows].to(torch.float32) - fill
     read = F.grid_sample(part, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     changed["image"][rows] = (read + fill).to(image.dtype)
-    if "mask" in batch:
-        changed["mask"][rows] = _nearest(batch["mask"][rows], where, mask_fill)
+    for name in names.masks:
+        if name in batch:
+            changed[name][rows] = _nearest(batch[name][rows], where, mask_fill)
 
 
 def _nearest(mask: torch.Tensor, where: torch.Tensor, fill: float) -> torch.Tensor:
@@ -315,13 +328,13 @@ def _nearest(mask: torch.Tensor, where: torch.Tensor, fill: float) -> torch.Tens
     return torch.where(inside[:, None], found, torch.full_like(found, fill))
 
 
-def _with_affine(batch: dict[str, Any], moves: Matrices) -> dict[str, Any]:
+def _with_affine(batch: dict[str, Any], moves: Matrices, key: str = AFFINE) -> dict[str, Any]:
     """Return the batch with affines of its new voxels: first to the old ones, then to the world."""
-    affine = batch.get("affine")
+    affine = batch.get(key)
     if affine is None:
         return batch
     follows = np.einsum("nij,njk->nik", affine.cpu().numpy().astype(np.float64), moves)
-    return {**batch, "affine": torch.from_numpy(follows).to(affine.device, affine.dtype)}
+    return {**batch, key: torch.from_numpy(follows).to(affine.device, affine.dtype)}
 
 
 def _spacing(batch: dict[str, Any], n: int) -> Matrices:

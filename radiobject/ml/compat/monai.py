@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from radiobject._types import OBS_ID, SUBJECT_ID
-from radiobject.ml.config import VOXEL_FIELDS
+from radiobject.ml.datasets.names import PLAIN, VoxelNames
 
 _MAX_SEED = 2**32
 """Seeds of NumPy's `RandomState` lie below it; MONAI takes them modulo this."""
@@ -92,8 +92,8 @@ class _Seeding:
 _seeding = _Seeding()
 
 
-def with_metatensor(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sample whose voxels are MetaTensors with the sample's own affine.
+def with_metatensor(sample: Mapping[str, Any], names: VoxelNames = PLAIN) -> dict[str, Any]:
+    """Return a sample whose voxels are MetaTensors with affines of their own.
 
     After ``monai.data.set_track_meta(False)`` they stay plain, as MONAI's own are then.
     """
@@ -105,14 +105,13 @@ def with_metatensor(sample: Mapping[str, Any]) -> dict[str, Any]:
 
     meta = {"filename_or_obj": sample[OBS_ID], SUBJECT_ID: sample[SUBJECT_ID]}
     wrapped = {
-        key: MetaTensor(sample[key], affine=sample["affine"], meta=dict(meta))
-        for key in VOXEL_FIELDS
-        if key in sample
+        key: MetaTensor(sample[key], affine=sample[names.affine_of(key)], meta=dict(meta))
+        for key in names.within(sample)
     }
     return {**sample, **wrapped}
 
 
-def as_asked(found: Any) -> Any:
+def as_asked(found: Any, names: VoxelNames = PLAIN) -> Any:
     """Return samples as the one who asks for them expects them: MetaTensors if that is MONAI.
 
     MONAI's data sets (`CacheDataset`, `PersistentDataset`, ...) and transforms over ours read the
@@ -120,22 +119,26 @@ def as_asked(found: Any) -> Any:
 
     Parameters
     ----------
-    found : dict, or list of dict
-        A sample, or several.
+    found : dict, or list
+        A sample, or several, or lists of the views of each.
+    names : VoxelNames
+        The arrays of voxels.
     """
     if "monai.data" not in sys.modules or not _monai_asks():
         return found
     if isinstance(found, list):
-        return [_with_metatensor_if_plain(sample) for sample in found]
-    return _with_metatensor_if_plain(found)
+        return [_with_metatensor_if_plain(sample, names) for sample in found]
+    return _with_metatensor_if_plain(found, names)
 
 
-def _with_metatensor_if_plain(sample: Any) -> Any:
+def _with_metatensor_if_plain(sample: Any, names: VoxelNames) -> Any:
+    if isinstance(sample, list):
+        return [_with_metatensor_if_plain(one, names) for one in sample]
     if not isinstance(sample, Mapping) or "affine" not in sample:
         return sample
-    if any(_is_metatensor(sample[key]) for key in VOXEL_FIELDS if key in sample):
+    if any(_is_metatensor(sample[key]) for key in names.within(sample)):
         return sample
-    return with_metatensor(sample)
+    return with_metatensor(sample, names)
 
 
 def _monai_asks() -> bool:
@@ -152,14 +155,19 @@ def _monai_asks() -> bool:
     return False
 
 
-def with_affine_of_image(result: Any) -> Any:
-    """Let a sample's affine follow its image, where a spatial transform has changed that."""
-    if not isinstance(result, dict) or not _is_metatensor(result.get("image")):
-        return result
-    return {**result, "affine": result["image"].affine.clone()}
+def with_affine_of_image(result: Any, names: VoxelNames = PLAIN) -> Any:
+    """Let a sample's affines follow its images, where a spatial transform has changed these."""
+    if isinstance(result, dict):
+        moved = {
+            names.affine_of(name): result[name].affine.clone()
+            for name in names.images
+            if _is_metatensor(result.get(name))
+        }
+        return {**result, **moved} if moved else result
+    return result
 
 
-def batch_metatensor(batch: Mapping[str, Any]) -> dict[str, Any]:
+def batch_metatensor(batch: Mapping[str, Any], names: VoxelNames = PLAIN) -> dict[str, Any]:
     """Return a batch with one MetaTensor per array, as MONAI's collate would have made it.
 
     One MetaTensor around the batch costs a few microseconds; one per sample, collated, costs more
@@ -169,17 +177,13 @@ def batch_metatensor(batch: Mapping[str, Any]) -> dict[str, Any]:
     from monai.data.meta_tensor import MetaTensor
 
     wrapped = {}
-    for key in VOXEL_FIELDS:
-        if key in batch:
-            meta = {
-                "filename_or_obj": list(batch[OBS_ID]),
-                SUBJECT_ID: list(batch[SUBJECT_ID]),
-            }
-            tensor = MetaTensor(batch[key], affine=torch.eye(4), meta=meta)
-            tensor.meta["affine"] = batch["affine"]
-            tensor.applied_operations = [[] for _ in range(len(batch[key]))]
-            tensor.is_batch = True
-            wrapped[key] = tensor
+    for key in names.within(batch):
+        meta = {"filename_or_obj": list(batch[OBS_ID]), SUBJECT_ID: list(batch[SUBJECT_ID])}
+        tensor = MetaTensor(batch[key], affine=torch.eye(4), meta=meta)
+        tensor.meta["affine"] = batch[names.affine_of(key)]
+        tensor.applied_operations = [[] for _ in range(len(batch[key]))]
+        tensor.is_batch = True
+        wrapped[key] = tensor
     return {**batch, **wrapped}
 
 

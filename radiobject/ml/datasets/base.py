@@ -22,16 +22,18 @@ from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets import slices
 from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
-from radiobject.ml.datasets.draws import Draws, SampleIndex
+from radiobject.ml.datasets.draws import Draws, SampleIndex, each_view, numbers
 from radiobject.ml.datasets.fields import Arrays, Field, read_requests
+from radiobject.ml.datasets.labels import Labels
+from radiobject.ml.datasets.names import VoxelNames
 from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan, refuse_negative
+from radiobject.ml.datasets.positions import Positions
+from radiobject.ml.datasets.source import VolumeTable
 from radiobject.ml.datasets.transforms import apply_to_sample, generators_kept, seeds_of
 from radiobject.ml.normalisation import ChannelScales
-from radiobject.sampling.foreground import Uniform, place
 from radiobject.sampling.labels import LabelSummary
-from radiobject.sampling.patches import check_patch_size, padding_of, patch_affines, uniform_starts
-from radiobject.sampling.philox import philox
+from radiobject.sampling.patches import coarse_affines, padding_of, patch_affines
 from radiobject.storage.read.reader import ReadRequest, bring, read_batch
 
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
@@ -55,7 +57,7 @@ class StoredDataset(Dataset):
     fields : sequence of Field
         The first decides shapes, ids and affines.
     config : DatasetConfig
-    labels : tensor or list, length of the volumes, optional
+    labels : tensor or list, length of the volumes, or several by name, optional
     transform : callable on a sample's dict, optional
         Its random numbers are a function of (seed, epoch, index) as well.
     summaries : sequence of LabelSummary, length of the volumes, optional
@@ -69,7 +71,7 @@ class StoredDataset(Dataset):
         fields: Sequence[Field],
         config: DatasetConfig,
         *,
-        labels: torch.Tensor | list | None = None,
+        labels: Labels | dict[str, Labels] | None = None,
         transform: Transform | None = None,
         summaries: Sequence[LabelSummary] | None = None,
         scales: ChannelScales | None = None,
@@ -81,14 +83,12 @@ class StoredDataset(Dataset):
         self.transform = transform
         self._settings = TravellingSettings(by_children_only=True)
         self._labels = labels
-        self._summaries = summaries
         self.scales = scales
         self._table = self.fields[0].channels[0]
-        self._slice_axis: int | None = None
         self.views = slices.views_of(self._table, config)
-        self._shapes, self._affines = slices.seen(self._table, self.views)
-        self._side = self._sample_side()
-        self._first = self._first_samples()
+        self._positions = where = Positions(config, self._table, self.views, summaries)
+        self._shapes, self._affines, self._first = where.shapes, where.affines, where.first
+        self._side, self._slice_axis = where.side, where.slice_axis
         self._draws = Draws(len(self))
         self._followers: WeakSet[Follower] = WeakSet()
 
@@ -97,64 +97,6 @@ class StoredDataset(Dataset):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _followers=WeakSet())
-
-    def _sample_side(self) -> tuple[int, ...] | None:
-        """Return the sides of every box, or None where a box is its whole volume."""
-        config, ndim = self.config, self._shapes.shape[1]
-        if config.loading_mode == LoadingMode.FULL_VOLUME:
-            return None
-        if config.loading_mode == LoadingMode.SLICE_2D:
-            self._slice_axis = slices.axis_of(config.slice_orientation)
-            return self._slice_side(ndim)
-        wanted = config.patch_size or ()
-        given = check_patch_size(wanted, 4 if ndim == 4 and len(wanted) == 4 else 3)
-        side = given + tuple(self._common(axis, "patch_size") for axis in range(len(given), ndim))
-        self._refuse_small(side)
-        return side
-
-    def _slice_side(self, ndim: int) -> tuple[int, ...]:
-        plane = [axis for axis in range(3) if axis != self._slice_axis]
-        side = [1] * ndim
-        if self.config.patch_size is None:
-            for axis in plane:
-                side[axis] = self._common(axis, "a patch_size of two sides")
-        else:
-            for axis, length in zip(
-                plane, check_patch_size(self.config.patch_size, 2), strict=True
-            ):
-                side[axis] = length
-        for axis in range(3, ndim):
-            side[axis] = self._common(axis, "volumes of one length")
-        self._refuse_small(tuple(side))
-        return tuple(side)
-
-    def _common(self, axis: int, instead: str) -> int:
-        sides = np.unique(self._shapes[:, axis])
-        if len(sides) > 1:
-            raise ShapeError(
-                f"collection {self._table.name!r} has heterogeneous shapes: axis {axis} has sides "
-                f"{sides[:5].tolist()}; give {instead}"
-            )
-        return int(sides[0])
-
-    def _refuse_small(self, side: tuple[int, ...]) -> None:
-        small = np.flatnonzero((self._shapes < side).any(axis=1))
-        if small.size and not self.config.pad:
-            row = int(small[0])
-            raise ShapeError(
-                f"{small.size} volumes are smaller than patch_size {side}, first "
-                f"{self._table.obs_ids[row]!r} of shape {tuple(self._shapes[row].tolist())}; "
-                "pass pad=True or a smaller patch_size"
-            )
-
-    def _first_samples(self) -> NDArray[np.int64]:
-        """Return the first sample of each volume, and one past the last of all."""
-        if self.config.loading_mode == LoadingMode.SLICE_2D:
-            per_volume = self._shapes[:, self._slice_axis]
-        else:
-            patches = self.config.loading_mode == LoadingMode.PATCH
-            per_volume = np.full(len(self._table), self.config.patches_per_volume if patches else 1)
-        return np.concatenate(([0], np.cumsum(per_volume, dtype=np.int64)))
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -194,22 +136,38 @@ class StoredDataset(Dataset):
     @lazy_property
     def fingerprint(self) -> str:
         """What identifies the samples: volumes, fields and configuration."""
-        digest = hashlib.sha256(repr(self.config).encode())
+        digest = hashlib.sha256(self.config.told().encode())
         if self.views is not None:
             digest.update(repr(self.views).encode())
         for field in self.fields:
             digest.update(repr((field.name, str(field.dtype), len(field.channels))).encode())
+            digest.update(repr(field.fills).encode() if field.fills else b"")
             for channel in field.channels:
                 digest.update("\x00".join(channel.obs_ids).encode())
                 digest.update(np.ascontiguousarray(channel.shapes).tobytes())
+                digest.update(b"" if channel.missing is None else channel.missing.tobytes())
                 for regrid in channel.regrids or ():
                     digest.update(b"" if regrid is None else regrid.matrix.tobytes())
         digest.update(b"" if self.scales is None else self.scales.numbers.tobytes())
         return digest.hexdigest()
 
+    @property
+    def voxel_names(self) -> VoxelNames:
+        """Names of the arrays of voxels in a sample."""
+        return VoxelNames(
+            tuple(field.name for field in self.fields if not field.labels),
+            tuple(field.name for field in self.fields if field.labels),
+            tuple((f.name, f.coarsen.factor) for f in self.fields if f.coarsen is not None),
+        )
+
+    def have_foreground(self) -> NDArray[np.bool_]:
+        """Return which volumes have voxels that `Foreground` can place a sample around."""
+        return self._positions.have_foreground()
+
     def volumes_of(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the row of the volume that each sample is cut from."""
-        return np.searchsorted(self._first, index, side="right") - 1
+        sample, _, _ = numbers(index, len(self))
+        return np.searchsorted(self._first, sample, side="right") - 1
 
     def sample_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first sample and the number of samples of each volume."""
@@ -250,7 +208,7 @@ class StoredDataset(Dataset):
         epoch = np.array([getattr(i, "epoch", -1) for i in indices], np.int64)
         plain = np.flatnonzero(epoch < 0)
         if plain.size:
-            sample = which[plain] % max(len(self), 1)
+            sample, _, _ = numbers(which[plain], len(self))
             drawn, epoch[plain] = self._draws.take(sample)
             which[plain] += drawn - sample
         return self.plan(which, epoch)
@@ -264,7 +222,8 @@ class StoredDataset(Dataset):
         ----------
         index : sequence of int, shape (n,)
             ``i + k * len(self)`` is sample `i` drawn for the `k`-th extra time in an epoch, as
-            weighted sampling does: the same volume, another patch.
+            weighted sampling does: the same volume, another patch. Several views of a sample are as
+            many rows of the plan, one after the other, and further draws of it.
         epoch : int, or ndarray of int64, shape (n,)
             The epoch that all are drawn for, or each.
 
@@ -275,11 +234,12 @@ class StoredDataset(Dataset):
         """
         which = np.asarray(index, dtype=np.int64)
         refuse_negative(which)
-        sample = which % max(len(self), 1)
+        epochs = np.array(np.broadcast_to(epoch, which.shape), np.int64)
+        which, epochs = each_view(which, epochs, len(self), self.config.views)
+        sample, _, _ = numbers(which, len(self))
         volume = self.volumes_of(sample)
         member = sample - self._first[volume]
-        epochs = np.array(np.broadcast_to(epoch, which.shape), np.int64)
-        starts = self._starts(which, volume, member, epochs)
+        starts = self._positions.starts(which, volume, member, epochs)
         shapes = self._shapes[volume]
         side = shapes if self._side is None else np.array(self._side)
         return SamplePlan(
@@ -291,29 +251,6 @@ class StoredDataset(Dataset):
             padding_of(starts, shapes, side),
             patch_affines(self._affines[volume], starts),
         )
-
-    def _starts(
-        self,
-        index: NDArray[np.int64],
-        volume: NDArray[np.int64],
-        member: NDArray[np.int64],
-        epoch: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        shapes = self._shapes[volume]
-        if self._side is None:
-            return np.zeros_like(shapes)
-        key = (self.config.seed, epoch, index)
-        if self._slice_axis is not None:
-            starts = -((np.array(self._side) - shapes) // 2)
-            starts[:, self._slice_axis] = member
-            return starts
-        starts = uniform_starts(shapes, self._side, philox(*key))
-        rule = self.config.placement
-        if not isinstance(rule, Uniform):
-            chosen = None if self._summaries is None else [self._summaries[v] for v in volume]
-            axes = self.fields[-1].ndim
-            starts[:, :axes] = place(rule, shapes[:, :axes], self._side[:axes], key, chosen)
-        return starts
 
     def side_of(self, plan: SamplePlan) -> tuple[int, ...]:
         """Return the sides of a batch's boxes.
@@ -338,33 +275,35 @@ class StoredDataset(Dataset):
         """Return shape and type of each array of a batch, the samples first."""
         side = self.side_of(plan)
         return {
-            field.name: (
-                (
-                    len(plan),
-                    len(field.channels),
-                    *(n for a, n in enumerate(side[: field.ndim]) if a != self._slice_axis),
-                ),
-                field.dtype,
-            )
+            field.name: ((len(plan), *field.shape(side, self._slice_axis)), field.dtype)
             for field in self.fields
         }
+
+    def field_side(self, field: Field, plan: SamplePlan) -> tuple[int, ...]:
+        """Return the sides of a channel of a field, which follow one another in its array."""
+        return field.side(self.side_of(plan), self._slice_axis)
 
     def largest_batch_bytes(self, batch_size: int) -> int:
         """Return the bytes of the largest batch, without alignment."""
         sides = self._shapes if self._side is None else np.array([self._side])
         return sum(
-            int(np.prod(sides[:, : field.ndim], axis=1).max())
-            * len(field.channels)
-            * field.dtype.itemsize
+            max(int(np.prod(f.shape(tuple(side), self._slice_axis))) for side in sides.tolist())
+            * f.dtype.itemsize
             * batch_size
-            for field in self.fields
+            * self.config.views
+            for f in self.fields
         )
 
     def fill(self, plan: SamplePlan, arrays: Arrays) -> None:
         """Read the voxels of a batch into `arrays`, shaped as `layout` says."""
         read_batch(self.requests(plan, arrays))
+        self.normalise(arrays, plan)
+
+    def normalise(self, arrays: Arrays, plan: SamplePlan) -> None:
+        """Normalise the images of a batch in place, where that was asked for."""
         if self.scales is not None:
-            self.scales.apply(arrays["image"], plan.volume)
+            for name in self.voxel_names.images:
+                self.scales.apply(arrays[name], plan.volume)
 
     def bring(self, plan: SamplePlan) -> bool:
         """Decode what a batch needs into the cache that processes share; see `reader.bring`."""
@@ -388,16 +327,34 @@ class StoredDataset(Dataset):
             about["patch_idx"] = plan.member
             about["patch_start"] = plan.start[:, :axes]
         elif self._slice_axis is not None:
-            about["slice_idx"] = plan.member
+            about["slice_idx"] = plan.start[:, self._slice_axis]
+        if self.config.views > 1:
+            about["view"] = numbers(plan.index, len(self))[1] % self.config.views
         if self._side is not None:
             about["padding"] = plan.padding[:, :3]
         about["affine"] = plan.affine
+        about |= self._of_fields(plan)
         about[OBS_ID] = [self._table.obs_ids[v] for v in rows]
         about[SUBJECT_ID] = [self._table.subject_ids[v] for v in rows]
-        if isinstance(self._labels, torch.Tensor):
-            about["label"] = self._labels[torch.from_numpy(rows)]
+        if isinstance(self._labels, dict):
+            about["label"] = {name: _taken(v, rows) for name, v in self._labels.items()}
         elif self._labels is not None:
-            about["label"] = [self._labels[v] for v in rows]
+            about["label"] = _taken(self._labels, rows)
+        return about
+
+    def _of_fields(self, plan: SamplePlan) -> dict[str, Any]:
+        """Return what is said of single fields: affines of coarse ones, and what is missing."""
+        about: dict[str, Any] = {}
+        for field in self.fields:
+            if field.coarsen is not None and self._side is not None:
+                first, _ = field.boxes(plan.start, self._side, self._slice_axis)
+                about[self.voxel_names.affine_of(field.name)] = coarse_affines(
+                    self._affines[plan.volume], first, field.coarsen.factor
+                )
+            elif field.fills:
+                about[f"{field.name}_present"] = np.stack(
+                    [_present(table, plan.volume) for table in field.channels], axis=1
+                )
         return about
 
     def read(self, plan: SamplePlan) -> dict[str, Any]:
@@ -439,11 +396,12 @@ class StoredDataset(Dataset):
         seed: int,
     ) -> Any:
         try:
-            return apply_to_sample(transform, sample, seed)
+            return apply_to_sample(transform, sample, seed, self.voxel_names)
         except Exception as error:
-            index, epoch = int(plan.index[place]), int(plan.epoch[place])
+            number = int(numbers(plan.index[place : place + 1], len(self))[0][0])
+            epoch = int(plan.epoch[place])
             error.add_note(
-                f"in the transform of sample {index % len(self)} of epoch {epoch}: volume "
+                f"in the transform of sample {number} of epoch {epoch}: volume "
                 f"{sample[OBS_ID]!r}, first voxel {plan.start[place].tolist()}"
             )
             raise
@@ -466,8 +424,9 @@ class StoredDataset(Dataset):
             if not -len(self) <= number < len(self):
                 raise IndexError(f"sample {number} is not in a dataset of {len(self)}")
             number = number % len(self)
-        sample = self.samples(self.asked([index if isinstance(index, SampleIndex) else number]))[0]
-        return monai_compat.as_asked(sample)
+        asked = [index if isinstance(index, SampleIndex) else number]
+        sample = self._each_with_views(self.samples(self.asked(asked)))[0]
+        return monai_compat.as_asked(sample, self.voxel_names)
 
     def __getitems__(self, indices: Any) -> Any:
         """Read several samples into one buffer.
@@ -479,4 +438,24 @@ class StoredDataset(Dataset):
             return indices.execute(self)
         if not self.is_uniform:
             return [self[i] for i in indices]
-        return monai_compat.as_asked(self.samples(self.asked(indices)))
+        samples = self._each_with_views(self.samples(self.asked(indices)))
+        return monai_compat.as_asked(samples, self.voxel_names)
+
+    def _each_with_views(self, samples: SampleList) -> list[Any]:
+        """Return samples; where there are several views of each, their lists."""
+        views = self.config.views
+        if views == 1:
+            return samples
+        return [samples[i : i + views] for i in range(0, len(samples), views)]
+
+
+def _taken(labels: Labels, rows: NDArray[np.int64]) -> Labels:
+    """Return the labels of some volumes."""
+    if isinstance(labels, torch.Tensor):
+        return labels[torch.from_numpy(rows)]
+    return [labels[row] for row in rows]
+
+
+def _present(table: VolumeTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    missing = np.zeros(len(table), bool) if table.missing is None else table.missing
+    return ~missing[rows]

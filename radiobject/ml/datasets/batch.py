@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,15 @@ import torch
 from torch.utils.data import default_collate
 
 from radiobject.ml.compat import monai as monai_compat
-from radiobject.ml.config import VOXEL_FIELDS
 
 _TUPLES = frozenset({"patch_start"})
 """Keys whose collated form is one tensor per axis, as PyTorch collates tuples."""
+
+_MOST_AXES_BESIDE_VOXELS = 3
+"""Of affines and padding."""
+
+_NUMBERS = frozenset({"idx", "patch_idx", "slice_idx", "view"})
+"""Keys whose values in a sample are plain numbers."""
 
 
 class SampleList(list):
@@ -63,12 +68,17 @@ class SampleList(list):
         return {
             key: value
             for key, value in before._batch.items()
-            if key not in VOXEL_FIELDS
+            if not _holds_voxels(value)
             and all(
                 key in sample and sample[key] is made[key]
                 for sample, made in zip(self, before._made, strict=True)
             )
         }
+
+
+def _holds_voxels(value: Any) -> bool:
+    """Return whether an array of a batch has samples, channels and two axes or more of voxels."""
+    return isinstance(value, torch.Tensor) and value.ndim > _MOST_AXES_BESIDE_VOXELS
 
 
 def batch_of(voxels: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +88,7 @@ def batch_of(voxels: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> di
         if key in _TUPLES:
             batch[key] = list(torch.from_numpy(np.ascontiguousarray(value.T)))
         elif isinstance(value, np.ndarray):
-            batch[key] = torch.from_numpy(value)
+            batch[key] = torch.from_numpy(np.ascontiguousarray(value))
         else:
             batch[key] = value
     return batch
@@ -91,8 +101,10 @@ def samples_of(batch: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
         for i, sample in enumerate(samples):
             if key in _TUPLES:
                 sample[key] = tuple(int(axis[i]) for axis in value)
-            elif key in ("idx", "patch_idx", "slice_idx"):
+            elif key in _NUMBERS:
                 sample[key] = int(value[i])
+            elif isinstance(value, dict):
+                sample[key] = {name: some[i] for name, some in value.items()}
             else:
                 sample[key] = value[i]
     return samples
@@ -101,17 +113,29 @@ def samples_of(batch: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Make a batch of samples: the one they are views of, without a copy, where there is one.
 
-    Otherwise samples are stacked; MetaTensors as MONAI's `list_data_collate` does.
+    Otherwise samples are stacked; MetaTensors as MONAI's `list_data_collate` does. The views of a
+    sample, which come as a list, follow one another in the batch.
     """
     if isinstance(samples, SampleList) and samples.batch is not None:
         return samples.batch
+    flat = list(_each(samples))
     known = samples.unchanged() if isinstance(samples, SampleList) else {}
-    left = samples
-    if known:
-        left = [{k: v for k, v in sample.items() if k not in known} for sample in samples]
-    if monai_compat.holds_metatensor(samples):
-        made = monai_compat.collate(left)
+    if known and len(flat) == len(samples):
+        flat = [{k: v for k, v in sample.items() if k not in known} for sample in samples]
     else:
-        made = default_collate(left)
+        known = {}
+    if monai_compat.holds_metatensor(flat):
+        made = monai_compat.collate(flat)
+    else:
+        made = default_collate(flat)
     # In the order of the samples' keys, as if all had been collated.
     return {key: known[key] if key in known else made[key] for key in samples[0]} if known else made
+
+
+def _each(samples: Iterable[Any]) -> Iterator[Any]:
+    """Yield samples, also those in lists: the views of one, or the crops of a MONAI transform."""
+    for sample in samples:
+        if isinstance(sample, list) and any(isinstance(s, Mapping | list) for s in sample):
+            yield from _each(sample)
+        else:
+            yield sample

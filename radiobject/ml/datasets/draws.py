@@ -20,10 +20,57 @@ import numpy as np
 import torch.distributed
 from numpy.typing import NDArray
 
+from radiobject.sampling.foreground import FORCED, FREE
 from radiobject.system.memory import SharedMemory
 
 _HEADER = 4096
 _EPOCH, _CHOSEN, _RANK, _WORLD = range(4)
+
+
+_MARK_BITS = 61
+_NUMBER = (1 << _MARK_BITS) - 1
+
+
+def marked(index: NDArray[np.int64], forced: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the indices of samples that are to lie around a labelled voxel, or anywhere.
+
+    What an index is marked with is part of it, as its draw is: the sample is the same in whatever
+    loader and process.
+    """
+    return index | (np.where(forced, FORCED, FREE).astype(np.int64) << _MARK_BITS)
+
+
+def numbers(
+    index: NDArray[np.int64], samples: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return what indices are made of.
+
+    Returns
+    -------
+    sample : ndarray of int64
+        Number of the sample, below `samples`.
+    draw : ndarray of int64
+        The how-many-th extra draw of it.
+    mark : ndarray of int64
+        `BY_CHANCE`, `FORCED` or `FREE`.
+    """
+    draw, sample = np.divmod(index & _NUMBER, max(samples, 1))
+    return sample, draw, index >> _MARK_BITS
+
+
+def each_view(
+    index: NDArray[np.int64], epoch: NDArray[np.int64], samples: int, views: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return index and epoch of every view of some samples, those of a sample together.
+
+    The views of a draw are draws themselves, so that each has random numbers of its own.
+    """
+    if views == 1:
+        return index, epoch
+    sample, draw, mark = numbers(index, samples)
+    apart = draw[:, None] * views + np.arange(views)
+    every = sample[:, None] + apart * max(samples, 1) | (mark << _MARK_BITS)[:, None]
+    return every.ravel(), np.repeat(epoch, views)
 
 
 class SampleIndex(int):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.geometry.box import Box
+from radiobject.geometry.coarsen import SPATIAL_AXES, Coarsen
 from radiobject.geometry.gather import BFLOAT16
 from radiobject.geometry.padding import Padding
 from radiobject.geometry.ras_view import RasView
@@ -18,6 +19,7 @@ from radiobject.ml.datasets.source import VolumeTable
 from radiobject.storage.read.reader import ReadRequest
 
 Arrays = Mapping[str, NDArray[Any]]
+Sides = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +32,14 @@ class Field:
     pad: Padding | None
     narrow: bool = False
     """Whether it is read as float32 and delivered as bfloat16."""
+    labels: bool = False
+    """Whether it holds label values, which are never mixed."""
+    coarsen: Coarsen | None = None
+    """What makes it coarser than the volumes."""
+    neighbours: int = 0
+    """Slices before and after that are channels, too."""
+    fills: tuple[float, ...] = ()
+    """Value of each channel where there is no volume."""
 
     @property
     def delivered(self) -> str:
@@ -41,11 +51,60 @@ class Field:
         """Axes of the volumes, 3 or 4."""
         return int(self.channels[0].shapes.shape[1])
 
+    @property
+    def can_be_gathered(self) -> bool:
+        """Whether a device can make it of volumes in memory; else it is read and copied."""
+        return self.coarsen is None and self.neighbours == 0
+
+    def side(self, side: Sides, slice_axis: int | None) -> Sides:
+        """Return the sides that are delivered of a box, with all slices."""
+        sides = list(side[: self.ndim])
+        if slice_axis is not None:
+            sides[slice_axis] = 1 + 2 * self.neighbours
+        return tuple(sides)
+
+    def shape(self, side: Sides, slice_axis: int | None) -> Sides:
+        """Return the shape of a sample's array: channels, then sides without that of slices."""
+        kept = (n for axis, n in enumerate(side[: self.ndim]) if axis != slice_axis)
+        return (len(self.channels) * (1 + 2 * self.neighbours), *kept)
+
+    def boxes(
+        self, starts: NDArray[np.int64], side: Sides, slice_axis: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return first voxel and one past the last of what is read for boxes of the plan."""
+        first = starts[:, : self.ndim].copy()
+        sides = np.array(self.side(side, slice_axis))
+        if slice_axis is not None:
+            first[:, slice_axis] -= self.neighbours
+        if self.coarsen is not None:
+            spatial = sides[:SPATIAL_AXES]
+            first[:, :SPATIAL_AXES] -= spatial * (self.coarsen.factor - 1) // 2
+            sides = np.array(self.coarsen.fine_shape(tuple(sides.tolist())))
+        return first, first + sides
+
+    def channel_arrays(self, array: NDArray[Any], slice_axis: int | None) -> NDArray[Any]:
+        """Return an array of the batch, shape (n, channels, *side), with the axis of slices."""
+        if slice_axis is None:
+            return array
+        apart = array.reshape(
+            len(array), len(self.channels), 1 + 2 * self.neighbours, *array.shape[2:]
+        )
+        return np.moveaxis(apart, 2, 2 + slice_axis)
+
+
+def coarser(field: Field, factor: int) -> Field:
+    """Return a field as it is at another resolution, under a name of its own."""
+    if factor == 1:
+        return field
+    return replace(
+        field, name=f"{field.name}_x{factor}", coarsen=Coarsen(factor, nearest=field.labels)
+    )
+
 
 def read_requests(
     fields: Sequence[Field],
     plan: SamplePlan,
-    side: tuple[int, ...],
+    side: Sides,
     arrays: Arrays,
     slice_axis: int | None = None,
     views: Sequence[RasView] | None = None,
@@ -60,25 +119,35 @@ def read_requests(
         Sides of every box.
     arrays : mapping of str to ndarray, shape (samples, channels, ...)
     slice_axis : int, optional
-        The axis of length 1 that the arrays leave out.
+        The axis of slices, which the arrays leave out.
     views : sequence of RasView, length of the volumes, optional
         The views that the plan's boxes are counted in; else they are counted as stored.
     """
-    starts, rows = plan.start.tolist(), plan.volume.tolist()
-    stops = (plan.start + np.array(side)).tolist()
+    rows = plan.volume.tolist()
     requests = []
     for field in fields:
-        given, axes = arrays[field.name], field.ndim
-        if slice_axis is not None:
-            given = np.expand_dims(given, 2 + slice_axis)
+        given = field.channel_arrays(arrays[field.name], slice_axis)
+        first, last = field.boxes(plan.start, side, slice_axis)
+        starts, stops = first.tolist(), last.tolist()
         for i, row in enumerate(rows):
-            box = Box(tuple(starts[i][:axes]), tuple(stops[i][:axes]))
+            box = Box(tuple(starts[i]), tuple(stops[i]))
             for c, table in enumerate(field.channels):
                 where, out = box, given[i, c]
+                if table.is_missing(row):
+                    requests.append(_nothing(table, row, out, field.fills[c]))
+                    continue
                 if views is not None:
                     where = views[row].stored_box(box, table.shapes[row].tolist())
                     out = views[row].as_stored(out)
                 regrid = None if table.regrids is None else table.regrids[row]
                 locator, rescale = table.locators[row], table.rescales[row]
-                requests.append(ReadRequest(locator, where, out, field.pad, rescale, regrid))
+                requests.append(
+                    ReadRequest(locator, where, out, field.pad, rescale, regrid, field.coarsen)
+                )
     return requests
+
+
+def _nothing(table: VolumeTable, row: int, out: NDArray[Any], fill: float) -> ReadRequest:
+    """Return the read of a box that lies beside a volume, where there is nothing but padding."""
+    locator = table.locators[row]
+    return ReadRequest(locator, Box.at(locator.shape, out.shape), out, Padding("constant", fill))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,33 @@ import torch
 from radiobject._types import OBS_ID, SUBJECT_ID, LabelSource
 from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.indexing import shortened
-from radiobject.ml.datasets.source import VolumeSource
 
 _SHOWN = 10
 
 
-def load_labels(source: VolumeSource, labels: LabelSource) -> dict[str, Any] | None:
+class LabelledRows(Protocol):
+    """What labels are looked up in: a `VolumeSource`, or rows of several."""
+
+    @property
+    def obs_ids(self) -> list[str]:
+        """Ids of the volumes, in order."""
+        ...
+
+    @property
+    def subject_ids(self) -> list[str]:
+        """Subject of each volume."""
+        ...
+
+    def to_obs(self) -> pd.DataFrame:
+        """Return the rows of the volumes."""
+        ...
+
+
+Labels = torch.Tensor | list[Any]
+"""One label for each volume."""
+
+
+def load_labels(source: LabelledRows, labels: LabelSource) -> dict[str, Any] | None:
     """Return the label of every volume of a source by obs_id, or None without labels.
 
     Parameters
@@ -57,6 +78,34 @@ def load_labels(source: VolumeSource, labels: LabelSource) -> dict[str, Any] | N
     return found
 
 
+def labels_of(
+    source: LabelledRows, labels: LabelSource | Sequence[str], obs_ids: list[str]
+) -> Labels | dict[str, Labels] | None:
+    """Return the labels in the order of `obs_ids`: of several columns by their names.
+
+    Parameters
+    ----------
+    source : VolumeSource
+    labels
+        As in `load_labels`, or a list of columns.
+    obs_ids : list of str
+
+    Raises
+    ------
+    SchemaError, AlignmentError
+        As in `load_labels`.
+    """
+    if isinstance(labels, str | Mapping | pd.DataFrame) or labels is None or callable(labels):
+        return label_values(load_labels(source, labels), obs_ids)
+    columns = list(labels)
+    if not columns or not all(isinstance(c, str) for c in columns):
+        raise SchemaError(f"several labels are a list of column names, got {labels!r:.80}")
+    if len(set(columns)) < len(columns):
+        raise SchemaError(f"labels {columns} name a column twice")
+    found = {column: label_values(load_labels(source, column), obs_ids) for column in columns}
+    return {column: values for column, values in found.items() if values is not None}
+
+
 def label_values(
     labels: Mapping[str, Any] | None, obs_ids: list[str]
 ) -> torch.Tensor | list | None:
@@ -74,7 +123,7 @@ def label_values(
     return values
 
 
-def _column(source: VolumeSource, name: str) -> Mapping[str, Any]:
+def _column(source: LabelledRows, name: str) -> Mapping[str, Any]:
     obs = source.to_obs()
     if name in obs.columns:
         return dict(zip(obs[OBS_ID].astype(str), obs[name], strict=True))
@@ -87,7 +136,7 @@ def _column(source: VolumeSource, name: str) -> Mapping[str, Any]:
     raise SchemaError(f"Label column {name!r} not found; columns are {known}")
 
 
-def _subject_rows(source: VolumeSource) -> pd.DataFrame | None:
+def _subject_rows(source: LabelledRows) -> pd.DataFrame | None:
     """Return the table of subjects of the data set that a collection belongs to, if to any."""
     rows: pd.DataFrame = (
         source.subject_rows() if hasattr(source, "subject_rows") else pd.DataFrame()

@@ -18,6 +18,7 @@ class SamplePlan:
         The epoch that each sample is drawn for.
     index : ndarray of int64, shape (n,)
         Samples of the dataset; ``i + k * len(dataset)`` is the `k`-th extra draw of sample `i`.
+        It may be marked; see `radiobject.ml.datasets.draws`.
     volume : ndarray of int64, shape (n,)
         Row of each sample's volume.
     member : ndarray of int64, shape (n,)

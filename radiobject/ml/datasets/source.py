@@ -81,6 +81,8 @@ class VolumeTable:
     rescales : list of (Rescale or None), length n
     regrids : list of (Regrid or None), length n, optional
         How each volume is seen in another volume's grid; `shapes` and `affines` are then of that.
+    missing : ndarray of bool, shape (n,), optional
+        Where there is no volume: what is said of it is said of one that stands in its place.
     """
 
     name: str
@@ -91,6 +93,7 @@ class VolumeTable:
     affines: NDArray[np.float64]
     rescales: list[Rescale | None]
     regrids: list[Regrid | None] | None = None
+    missing: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.locators)
@@ -108,7 +111,18 @@ class VolumeTable:
             self.affines[rows],
             [self.rescales[i] for i in rows],
             None if self.regrids is None else [self.regrids[i] for i in rows],
+            None if self.missing is None else self.missing[rows],
         )
+
+    def stored(self) -> list[VolumeLocator]:
+        """Return where the volumes lie that are there."""
+        if self.missing is None:
+            return self.locators
+        return [loc for loc, gone in zip(self.locators, self.missing, strict=True) if not gone]
+
+    def is_missing(self, row: int) -> bool:
+        """Return whether there is no volume in a row."""
+        return self.missing is not None and bool(self.missing[row])
 
 
 def read_table(source: VolumeSource, fallback_name: str) -> VolumeTable:

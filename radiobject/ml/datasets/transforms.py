@@ -12,13 +12,17 @@ import torch
 from numpy.typing import ArrayLike
 
 from radiobject.ml.compat import monai as monai_compat
+from radiobject.ml.datasets.names import PLAIN, VoxelNames
 from radiobject.sampling.philox import philox
 
 _TRANSFORM_STREAM = 0x7F
 
 
 def apply_seeded(
-    transform: Callable[[dict[str, Any]], Any], sample: dict[str, Any], key: tuple[int, int, int]
+    transform: Callable[[dict[str, Any]], Any],
+    sample: dict[str, Any],
+    key: tuple[int, int, int],
+    names: VoxelNames = PLAIN,
 ) -> Any:
     """Apply a transform with random numbers that are a function of (seed, epoch, index).
 
@@ -27,7 +31,7 @@ def apply_seeded(
     changes what a sample looks like.
     """
     with generators_kept():
-        return apply_to_sample(transform, sample, seeds_of(key[0], key[1], [key[2]])[0])
+        return apply_to_sample(transform, sample, seeds_of(key[0], key[1], [key[2]])[0], names)
 
 
 def seeds_of(seed: int, epoch: ArrayLike, index: ArrayLike) -> list[int]:
@@ -37,15 +41,19 @@ def seeds_of(seed: int, epoch: ArrayLike, index: ArrayLike) -> list[int]:
 
 
 def apply_to_sample(
-    transform: Callable[[dict[str, Any]], Any], sample: dict[str, Any], seed: int
+    transform: Callable[[dict[str, Any]], Any],
+    sample: dict[str, Any],
+    seed: int,
+    names: VoxelNames = PLAIN,
 ) -> Any:
     """Apply a transform; within `generators_kept`, for as many samples as there are."""
-    given = monai_compat.with_metatensor(sample) if monai_compat.is_monai(transform) else sample
+    is_monai = monai_compat.is_monai(transform)
+    given = monai_compat.with_metatensor(sample, names) if is_monai else sample
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)
     monai_compat.seed(transform, seed)
-    return monai_compat.with_affine_of_image(transform(given))
+    return monai_compat.with_affine_of_image(transform(given), names)
 
 
 @contextmanager

@@ -29,6 +29,8 @@ class Places:
     pad : Padding, optional
     views : sequence of RasView, length of the volumes, optional
         The views that boxes are counted in; else they are counted as stored.
+    gathers : bool
+        Whether boxes can be gathered at all.
     """
 
     def __init__(
@@ -37,8 +39,11 @@ class Places:
         delivered: str,
         pad: Padding | None,
         views: Sequence[RasView] | None = None,
+        *,
+        gathers: bool = True,
     ) -> None:
         self._table = table
+        self._gathers = gathers
         self._delivered = delivered
         self._pad = pad
         scales = [rescale or Rescale() for rescale in table.rescales]
@@ -76,7 +81,8 @@ class Places:
         for row, locator in enumerate(self._table.locators):
             resampled = self._table.regrids is not None and self._table.regrids[row] is not None
             scaled = bool(self._scaled[row])
-            if resampled or not can_gather(locator.numpy_dtype, self._delivered, scaled=scaled):
+            possible = can_gather(locator.numpy_dtype, self._delivered, scaled=scaled)
+            if resampled or not possible or not self._gathers or self._table.is_missing(row):
                 self._memory[row] = _NEVER
 
     def find(

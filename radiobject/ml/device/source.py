@@ -165,7 +165,14 @@ class DeviceSource:
         self._homes = Homes(Residence(device, cache_bytes), held, staging.take)
         self._places = {
             field.name: [
-                Places(table, field.delivered, field.pad, dataset.views) for table in field.channels
+                Places(
+                    table,
+                    field.delivered,
+                    field.pad,
+                    dataset.views,
+                    gathers=field.can_be_gathered,
+                )
+                for table in field.channels
             ]
             for field in dataset.fields
         }
@@ -210,7 +217,8 @@ class DeviceSource:
             self._stage(plan, layout, missing, voxels)
         with self._lock, self._queue.running():
             if self._dataset.scales is not None:
-                self._dataset.scales.apply_on_device(voxels["image"], plan.volume)
+                for name in self._dataset.voxel_names.images:
+                    self._dataset.scales.apply_on_device(voxels[name], plan.volume)
             batch = self._moved(batch_of(voxels, self._dataset.describe(plan)), _MOVED)
             return batch, self._queue.mark()
 
@@ -244,7 +252,7 @@ class DeviceSource:
             batch, mark = self._made_at_last(made.plan)
         tensors = [
             value
-            for value in batch.values()
+            for value in _values(batch)
             if isinstance(value, torch.Tensor) and value.device == self.device
         ]
         self._queue.hand_over(mark, tensors)
@@ -365,7 +373,7 @@ class DeviceSource:
 
     def _gather_field(self, field: Field, plan: SamplePlan, out: torch.Tensor) -> NDArray[np.int64]:
         """Gather what can be; return the rows, of samples times channels, that are left."""
-        side = self._dataset.side_of(plan)[: field.ndim]
+        side = self._dataset.field_side(field, plan)
         rows = out.view(-1, *side)
         starts = np.ascontiguousarray(plan.start[:, : field.ndim])
         samples = np.arange(len(plan)) * len(field.channels)
@@ -418,7 +426,7 @@ class DeviceSource:
             for field in self._dataset.fields:
                 rows = missing[field.name]
                 if rows.size:
-                    side = self._dataset.side_of(plan)[: field.ndim]
+                    side = self._dataset.field_side(field, plan)
                     _copy_rows(
                         host[field.name].view(-1, *side), voxels[field.name].view(-1, *side), rows
                     )
@@ -432,7 +440,18 @@ class DeviceSource:
             value = batch.get(name)
             if isinstance(value, torch.Tensor):
                 moved[name] = value.to(self.device, non_blocking=True)
+            elif isinstance(value, dict):
+                moved[name] = self._moved(value, value)
         return moved
+
+
+def _values(batch: dict[str, Any]) -> Iterator[Any]:
+    """Yield what a batch holds, and what is held by name in it."""
+    for value in batch.values():
+        if isinstance(value, dict):
+            yield from _values(value)
+        else:
+            yield value
 
 
 def _copy_rows(host: torch.Tensor, out: torch.Tensor, rows: NDArray[np.int64]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Unpack
 
 from radiobject._types import LabelSource
 from radiobject.ml.datasets.base import Transform
-from radiobject.ml.datasets.source import VolumeSource
-from radiobject.ml.datasets.volumes import Collections
+from radiobject.ml.datasets.volumes import Collections, Masks
 from radiobject.ml.loaders.loader import VolumeLoader
 from radiobject.ml.loaders.options import DEFAULT_WORKERS, LoaderOptions, LoaderRequest
 from radiobject.sampling.foreground import Placement
@@ -15,7 +15,7 @@ from radiobject.sampling.foreground import Placement
 
 def create_training_dataloader(
     collections: Collections,
-    labels: LabelSource = None,
+    labels: LabelSource | Sequence[str] = None,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
     num_workers: int = DEFAULT_WORKERS,
@@ -31,8 +31,8 @@ def create_training_dataloader(
     ----------
     collections : VolumeCollection, sequence or mapping of them
         Several are channels of one image.
-    labels : str, DataFrame, mapping or callable, optional
-        See `radiobject.ml.utils.load_labels`.
+    labels : str, list of str, DataFrame, mapping or callable, optional
+        See `radiobject.ml.utils.load_labels`; of several columns ``label`` holds each by its name.
     batch_size : int
     patch_size : tuple of int, optional
         Sides in voxels.
@@ -74,7 +74,7 @@ def create_training_dataloader(
 
 def create_validation_dataloader(
     collections: Collections,
-    labels: LabelSource = None,
+    labels: LabelSource | Sequence[str] = None,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
     num_workers: int = DEFAULT_WORKERS,
@@ -96,6 +96,7 @@ def create_inference_dataloader(
     num_workers: int = DEFAULT_WORKERS,
     pin_memory: bool = True,
     transform: Transform | None = None,
+    labels: LabelSource | Sequence[str] = None,
     **options: Unpack[LoaderOptions],
 ) -> VolumeLoader:
     """Return whole volumes in the order of the collection.
@@ -104,12 +105,12 @@ def create_inference_dataloader(
     `radiobject.ml.inference`.
     """
     asked = LoaderRequest(options, batch_size, num_workers, pin_memory)
-    return asked.in_order(asked.volumes(collections, None, transform))
+    return asked.in_order(asked.volumes(collections, labels, transform))
 
 
 def create_segmentation_dataloader(
     image: Collections,
-    mask: VolumeSource,
+    mask: Masks,
     batch_size: int = 4,
     patch_size: tuple[int, ...] | None = None,
     num_workers: int = DEFAULT_WORKERS,
@@ -118,12 +119,13 @@ def create_segmentation_dataloader(
     transform: Transform | None = None,
     foreground_sampling: bool | float | Placement = False,
     patches_per_volume: int = 1,
-    resample_masks: bool = False,
+    labels: LabelSource | Sequence[str] = None,
     **options: Unpack[LoaderOptions],
 ) -> VolumeLoader:
     """Return shuffled batches of image and mask, cut alike.
 
-    Parameters are those of `create_training_dataloader` and `SegmentationDataset`.
+    Parameters are those of `create_training_dataloader` and `SegmentationDataset`; `mask` may be a
+    mapping of names to collections.
     """
     asked = LoaderRequest(
         options,
@@ -134,6 +136,4 @@ def create_segmentation_dataloader(
         patch_size,
         patches_per_volume,
     )
-    return asked.shuffled(
-        asked.pairs(image, mask, transform, foreground_sampling, resample_masks=resample_masks)
-    )
+    return asked.shuffled(asked.pairs(image, mask, transform, foreground_sampling, labels))

@@ -169,6 +169,7 @@ class VolumeLoader(DataLoader):
         self.workers_at_most = workers_at_most
         self._choice: Choice | None = None
         self._keep_workers = self.persistent_workers or workers_at_most > 0
+        self.receipt.names = dataset.voxel_names
         self._progress = self._progress_of(dataset)
         self._workers: Workers | None = None
         self._slot_bytes = 0
@@ -303,7 +304,8 @@ class VolumeLoader(DataLoader):
                 batch = source.hand_over(made)
             if self.batch_transform is not None:
                 seed = self._dataset.config.seed
-                batch = apply_to_batch(self.batch_transform, batch, plans, seed)
+                names = self._dataset.voxel_names
+                batch = apply_to_batch(self.batch_transform, batch, plans, seed, names)
             yield batch, plans
             del batch, plans  # a device has room for them again before the next is made
 
@@ -429,7 +431,7 @@ class VolumeLoader(DataLoader):
             if self.receipt.kept:
                 self.receipt.add(batch)
             if self.meta_tensor and not monai_compat.holds_metatensor([batch]):
-                batch = monai_compat.batch_metatensor(batch)
+                batch = monai_compat.batch_metatensor(batch, self._dataset.voxel_names)
             self._progress.delivered(run)
             meter.delivered(sum(map(len, plans)), since)
             yield batch

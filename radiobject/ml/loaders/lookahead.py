@@ -305,9 +305,9 @@ def _prepared(
 
 def _normalised(dataset: StoredDataset, parts: list[Part]) -> list[Part]:
     """Normalise what was read, in place."""
-    if dataset.scales is not None:
-        for part in parts:
-            dataset.scales.apply(part.batch["image"].numpy(), part.plan.volume)
+    for part in parts if dataset.scales is not None else ():
+        images = dataset.voxel_names.images
+        dataset.normalise({name: part.batch[name].numpy() for name in images}, part.plan)
     return parts
 
 

@@ -15,8 +15,13 @@ from radiobject.ctx import SliceOrientation
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets.base import StoredDataset, Transform
-from radiobject.ml.datasets.source import VolumeSource
-from radiobject.ml.datasets.volumes import Collections, SegmentationDataset, VolumeCollectionDataset
+from radiobject.ml.datasets.volumes import (
+    Collections,
+    Masks,
+    Missing,
+    SegmentationDataset,
+    VolumeCollectionDataset,
+)
 from radiobject.ml.loaders.loader import VolumeLoader
 from radiobject.ml.loaders.samplers import EpochSampler
 from radiobject.ml.normalisation import Normalizations
@@ -39,8 +44,9 @@ class LoaderOptions(TypedDict, total=False):
     """Options that every factory takes by name.
 
     Of the samples (see `DatasetConfig`): `seed`, `dtype`, `pad`, `pad_mode`, `pad_value`,
-    `mask_pad_value`, and `slice_orientation`, which makes samples 2-D slices. Of the volumes (see
-    `VolumeCollectionDataset`): `check_geometry`, `across_splits`, `normalization`. Of the order
+    `mask_pad_value`, `placement`, `views`, `neighbours`, `resolutions`, and `slice_orientation`,
+    which makes samples 2-D slices. Of the volumes (see `VolumeCollectionDataset`): `masks`,
+    `resample_masks`, `missing`, `check_geometry`, `across_splits`, `normalization`. Of the order
     (see `EpochSampler`): `volumes_per_block`, `volume_weights`. Of the loader (see `VolumeLoader`):
     `drop_last`, `receipt`, `meta_tensor`, `look_ahead`, `device`,
     `device_cache_bytes`, `batch_transform`, `prefetch_factor`, `multiprocessing_context`,
@@ -54,6 +60,13 @@ class LoaderOptions(TypedDict, total=False):
     pad_value: float
     mask_pad_value: float
     slice_orientation: SliceOrientation | str | int
+    placement: Placement
+    views: int
+    neighbours: int
+    resolutions: tuple[int, ...]
+    masks: Masks
+    resample_masks: bool
+    missing: Missing
     check_geometry: bool
     across_splits: bool
     normalization: Normalizations | None
@@ -73,8 +86,27 @@ class LoaderOptions(TypedDict, total=False):
 
 
 _START_METHODS = ("fork", "forkserver", "spawn")
-_SAMPLES = ("seed", "dtype", "pad", "pad_mode", "pad_value", "mask_pad_value", "slice_orientation")
-_VOLUMES = ("check_geometry", "across_splits", "normalization")
+_SAMPLES = (
+    "seed",
+    "dtype",
+    "pad",
+    "pad_mode",
+    "pad_value",
+    "mask_pad_value",
+    "slice_orientation",
+    "placement",
+    "views",
+    "neighbours",
+    "resolutions",
+)
+_VOLUMES = (
+    "masks",
+    "resample_masks",
+    "missing",
+    "check_geometry",
+    "across_splits",
+    "normalization",
+)
 _ORDER = ("volumes_per_block", "volume_weights")
 _WORKERS = ("prefetch_factor", "multiprocessing_context", "timeout", "worker_init_fn")
 _LOADER = (
@@ -142,7 +174,10 @@ class LoaderRequest:
         object.__setattr__(self, "config", config)
 
     def volumes(
-        self, collections: Collections, labels: LabelSource, transform: Transform | None
+        self,
+        collections: Collections,
+        labels: LabelSource | Sequence[str],
+        transform: Transform | None,
     ) -> VolumeCollectionDataset:
         """Return the data set of volumes, patches or slices that was asked for."""
         return VolumeCollectionDataset(
@@ -152,20 +187,23 @@ class LoaderRequest:
     def pairs(
         self,
         image: Collections,
-        mask: VolumeSource,
+        mask: Masks,
         transform: Transform | None,
         foreground_sampling: bool | float | Placement,
-        *,
-        resample_masks: bool,
+        labels: LabelSource | Sequence[str],
     ) -> SegmentationDataset:
         """Return the data set of pairs of image and mask that was asked for."""
+        if "masks" in self.options:
+            raise ConfigurationError(
+                "masks are the second argument here: give it a mapping of names to collections"
+            )
         return SegmentationDataset(
             image,
             mask,
             self.config,
             transform,
             foreground_sampling,
-            resample_masks=resample_masks,
+            labels=labels,
             **self._chosen(_VOLUMES),
         )
 

@@ -123,6 +123,7 @@ class SampleProgress(_Position):
         self._sampler = sampler
         self._batch_size = batch_size
         self._drop_last = drop_last
+        sampler.batch_size = batch_size
 
     @property
     def epoch(self) -> int:
@@ -157,8 +158,9 @@ class SampleProgress(_Position):
         size = self._batch_size
         for first in range(0, len(order), size * _PLANNED_AT_ONCE):
             plan = self._dataset.plan(order[first : first + size * _PLANNED_AT_ONCE], epoch)
-            for begin in range(0, len(plan), size):
-                yield plan.cut(begin, begin + size)
+            rows = size * self._dataset.config.views
+            for begin in range(0, len(plan), rows):
+                yield plan.cut(begin, begin + rows)
 
     def delivered(self, run: Run) -> None:
         """Note one batch on every rank."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.ml.config import VOXEL_FIELDS
+from radiobject.ml.datasets.names import PLAIN, VoxelNames
 
 
 class Receipt:
@@ -24,10 +24,15 @@ class Receipt:
         Digest to go on from.
     kept : bool
         Whether there is one.
+    names : VoxelNames
+        The arrays that it covers, where a batch has them.
     """
 
-    def __init__(self, state: str | None = None, *, kept: bool = True) -> None:
+    def __init__(
+        self, state: str | None = None, *, kept: bool = True, names: VoxelNames = PLAIN
+    ) -> None:
         self.kept = kept
+        self.names = names
         self.restore(state)
 
     def restore(self, state: str | None) -> None:
@@ -36,7 +41,7 @@ class Receipt:
 
     def add(self, batch: Mapping[str, Any]) -> None:
         """Take in the samples of a batch."""
-        arrays = [batch[key] for key in VOXEL_FIELDS if key in batch]
+        arrays = [batch[key] for key in self.names.within(batch)]
         for sample in zip(*arrays, strict=True):
             digest = hashlib.sha256()
             for voxels in sample:

@@ -12,8 +12,16 @@ from torch.utils.data import Sampler
 
 from radiobject.exceptions import ConfigurationError
 from radiobject.ml.datasets.base import StoredDataset
-from radiobject.ml.datasets.draws import SampleIndex
-from radiobject.sampling.epoch import Tail, block_shuffled, shard, shuffled, weighted
+from radiobject.ml.datasets.draws import SampleIndex, marked
+from radiobject.sampling.epoch import (
+    Tail,
+    block_shuffled,
+    in_each_batch,
+    shard,
+    shuffled,
+    weighted,
+)
+from radiobject.sampling.foreground import Foreground
 
 
 class Run:
@@ -59,6 +67,9 @@ class EpochSampler(Sampler[int]):
         Draw volumes with replacement, in proportion to their weights.
     fixed_epoch : bool
         Every iteration visits epoch 0, whatever is asked: for validation on equal patches.
+    batch_size : int, optional
+        Samples per batch and rank, which ``Foreground(per_batch=True)`` has to know; `VolumeLoader`
+        says it.
     """
 
     def __init__(
@@ -72,6 +83,7 @@ class EpochSampler(Sampler[int]):
         volumes_per_block: int | None = None,
         volume_weights: Sequence[float] | NDArray[Any] | None = None,
         fixed_epoch: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         weights = None if volume_weights is None else np.asarray(volume_weights, np.float64)
         _refuse_impossible(rank, world_size, volumes_per_block, weights)
@@ -94,6 +106,7 @@ class EpochSampler(Sampler[int]):
         self.volumes_per_block = volumes_per_block
         self.volume_weights = weights
         self.fixed_epoch = fixed_epoch
+        self.batch_size = batch_size
         self._epoch = 0
         self._runs: WeakSet[Run] = WeakSet()
         dataset.tell(self)
@@ -148,7 +161,17 @@ class EpochSampler(Sampler[int]):
     def indices(self, epoch: int, start: int = 0) -> NDArray[np.int64]:
         """Return this rank's samples of an epoch, after the first `start` of all ranks."""
         whole = self._global_order(epoch)
-        return shard(whole, self.rank, self.world_size, start=start, tail=self.tail)
+        mine = shard(whole, self.rank, self.world_size, start=start, tail=self.tail)
+        rule = self.dataset.config.placement
+        if not isinstance(rule, Foreground) or not rule.per_batch:
+            return mine
+        if self.batch_size is None:
+            raise ConfigurationError(
+                "Foreground(per_batch=True) needs the batch size: give it to EpochSampler, too, or "
+                "use VolumeLoader"
+            )
+        lacks = ~self.dataset.have_foreground()[self.dataset.volumes_of(mine)]
+        return marked(mine, in_each_batch(lacks, self.batch_size, rule.ratio))
 
     def _global_order(self, epoch: int) -> NDArray[np.int64]:
         seed = self.dataset.config.seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import NoReturn
 
@@ -12,6 +12,7 @@ import numpy as np
 from radiobject.addresses import is_remote
 from radiobject.exceptions import BoundsError, ShapeError
 from radiobject.geometry.box import Box
+from radiobject.geometry.coarsen import Coarsen
 from radiobject.geometry.padding import Padding, padded_source
 from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.rescale import Rescale
@@ -46,7 +47,8 @@ class ReadRequest:
     """One box of one volume, and the buffer that receives it; see `read_into`.
 
     With `regrid`, the box is one of another volume's grid, and the voxels are those of labels
-    resampled into it by nearest neighbour.
+    resampled into it by nearest neighbour. With `coarsen`, the box is that of the voxels that
+    become those of `out`.
     """
 
     locator: VolumeLocator
@@ -55,6 +57,7 @@ class ReadRequest:
     pad: Padding | None = None
     rescale: Rescale | None = None
     regrid: Regrid | None = None
+    coarsen: Coarsen | None = None
 
 
 def read_into(
@@ -155,8 +158,9 @@ def _check(request: ReadRequest) -> bool:
     """Return whether the box lies inside the volume; raise if the request cannot be served."""
     box, out, regrid = request.box, request.out, request.regrid
     shape = request.locator.shape if regrid is None else regrid.shape
+    sides = out.shape if request.coarsen is None else request.coarsen.fine_shape(out.shape)
     same, within = len(box.start) == len(shape) == out.ndim, True
-    for start, stop, length, side in zip(box.start, box.stop, shape, out.shape, strict=False):
+    for start, stop, length, side in zip(box.start, box.stop, shape, sides, strict=False):
         same &= stop - start == side
         within &= start >= 0 and stop <= length
     if not same or not out.flags.writeable or out.dtype.kind not in "buif":
@@ -166,7 +170,7 @@ def _check(request: ReadRequest) -> bool:
             f"box {box} leaves volume {request.locator.label} of shape {shape}; "
             "pass pad=Padding(...) or a smaller box"
         )
-    return within and regrid is None
+    return within and regrid is None and request.coarsen is None
 
 
 def _refuse(request: ReadRequest, shape: tuple[int, ...]) -> NoReturn:
@@ -176,8 +180,10 @@ def _refuse(request: ReadRequest, shape: tuple[int, ...]) -> NoReturn:
             f"box {box} has {box.ndim} axes, volume {locator.label} of shape {shape} "
             f"has {len(shape)}"
         )
-    if out.shape != box.shape:
-        raise ShapeError(f"out has shape {out.shape}, expected {box.shape} for box {box}")
+    fine = out.shape if request.coarsen is None else request.coarsen.fine_shape(out.shape)
+    if fine != box.shape:
+        coarse = "" if request.coarsen is None else f", {request.coarsen.factor} voxels each"
+        raise ShapeError(f"out has shape {out.shape}{coarse}, expected {box.shape} for box {box}")
     raise ShapeError(
         f"out must be a writeable array of a numeric type, got {out.dtype}"
         f"{'' if out.flags.writeable else ' (read-only)'}"
@@ -195,7 +201,8 @@ def _begin(request: ReadRequest) -> Iterator[Task]:
     """Read a box; yield what is left to do, so that it can be done beside that of other boxes."""
     locator, box = request.locator, request.box
     volume = volume_tiles(locator)
-    if volume is None or request.regrid is not None or not box.within(locator.shape):
+    special = request.regrid is not None or request.coarsen is not None
+    if volume is None or special or not box.within(locator.shape):
         _read_one(request)
     else:
         yield from volume.begin(box, request.out, request.rescale)
@@ -203,7 +210,9 @@ def _begin(request: ReadRequest) -> Iterator[Task]:
 
 def _read_one(request: ReadRequest) -> None:
     locator, box, out = request.locator, request.box, request.out
-    if request.regrid is not None:
+    if request.coarsen is not None:
+        _read_coarse(request, request.coarsen)
+    elif request.regrid is not None:
         _read_regridded(request, request.regrid)
     elif request.pad is None or box.within(locator.shape):
         _read_inside(locator, box, out, request.rescale)
@@ -221,6 +230,14 @@ def _read_one(request: ReadRequest) -> None:
         scratch = np.empty(source.shape, locator.numpy_dtype)
         _read_inside(locator, source, scratch, None)
         convert(scratch[np.ix_(*positions)], out, request.rescale)
+
+
+def _read_coarse(request: ReadRequest, coarsen: Coarsen) -> None:
+    """Read the voxels of a coarse box as those of any other, and make fewer of them."""
+    for box, planes in coarsen.parts(request.box):
+        fine = np.empty(box.shape, request.out.dtype)
+        _read_one(replace(request, box=box, out=fine, coarsen=None))
+        coarsen.reduce(fine, request.out[planes])
 
 
 def _read_regridded(request: ReadRequest, regrid: Regrid) -> None:

@@ -176,7 +176,5 @@ def test_options_that_would_do_nothing_are_refused(shelf, pair):
         for option in ({"volume_weights": [1.0] * 6}, {"volumes_per_block": 2}):
             with pytest.raises(ConfigurationError, match="would do nothing"):
                 make(shelf, num_workers=0, **option)
-    with pytest.raises(ConfigurationError, match="leave slice_orientation out"):
-        create_segmentation_dataloader(
-            *pair, foreground_sampling=True, slice_orientation="axial", num_workers=0
-        )
+    with pytest.raises(ConfigurationError, match="a sample is a whole volume: give patch_size"):
+        create_segmentation_dataloader(*pair, foreground_sampling=True, num_workers=0)
