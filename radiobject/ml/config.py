@@ -159,24 +159,24 @@ class DatasetConfig:
             if getattr(self, name) is not None:
                 tell_ignored(f"DatasetConfig.{name}", "a filtered view and labels= do its work")
 
-    def told(self) -> str:
+    def described(self) -> str:
         """Return what tells configurations apart.
 
         Options that came later are left out at their defaults, so that states of loaders stay
         valid that were stored before.
         """
-        return _told(self)
+        return _described(self)
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
 
-def _told(value: object) -> str:
+def _described(value: object) -> str:
     added = getattr(type(value), "__dataclass_fields__", None)
     if added is None or not type(value).__dataclass_params__.repr:  # type: ignore[attr-defined]
         return repr(value)
     shown = [
-        f"{name}={_told(getattr(value, name))}"
+        f"{name}={_described(getattr(value, name))}"
         for name, option in added.items()
         if not (option.metadata.get("added") and getattr(value, name) == option.default)
     ]

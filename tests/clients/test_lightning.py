@@ -136,3 +136,44 @@ def test_two_ranks_with_its_defaults(tmp_path, shelf, epochs_of):
     for epoch, whole in enumerate(epochs_of(2)):
         assert not set(ranks[0][epoch]) & set(ranks[1][epoch])
         assert set(ranks[0][epoch]) | set(ranks[1][epoch]) == set(whole.patches)
+
+
+class Stateful(lightning.LightningDataModule):
+    """Keeps the loader's own state with the checkpoint, as Lightning asks for it."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.loader = make()
+
+    def train_dataloader(self):
+        return self.loader
+
+    def state_dict(self):
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state):
+        self.loader.load_state_dict(state)
+
+
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "persistent_workers": True}])
+@pytest.mark.parametrize("stateful", [True, False])
+def test_a_job_resumed_in_mid_epoch(tmp_path, loader_of, epochs_of, seen, workers, stateful):
+    """The loop goes on where it was. Whether the data do depends on the loader's state."""
+
+    def data():
+        loader = Stateful(lambda: loader_of(**workers)) if stateful else loader_of(**workers)
+        return {"datamodule": loader} if stateful else {"train_dataloaders": loader}
+
+    keep = lightning.callbacks.ModelCheckpoint(
+        tmp_path, filename="middle", every_n_train_steps=8, save_top_k=-1
+    )
+    net = Net(seen)
+    trainer(tmp_path, 2, callbacks=[keep], enable_checkpointing=True).fit(net, **data())
+    again = Net(seen)
+    trainer(tmp_path, 2).fit(
+        again, **data(), ckpt_path=tmp_path / "middle.ckpt", weights_only=False
+    )
+    whole = epochs_of(2)
+    assert net.epochs[1] == whole[1]
+    assert list(again.epochs) == [1]
+    assert again.epochs[1].patches == whole[1].patches[8:]

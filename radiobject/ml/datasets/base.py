@@ -136,7 +136,7 @@ class StoredDataset(Dataset):
     @lazy_property
     def fingerprint(self) -> str:
         """What identifies the samples: volumes, fields and configuration."""
-        digest = hashlib.sha256(self.config.told().encode())
+        digest = hashlib.sha256(self.config.described().encode())
         if self.views is not None:
             digest.update(repr(self.views).encode())
         for field in self.fields:

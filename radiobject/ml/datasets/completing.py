@@ -184,10 +184,10 @@ def _refuse_unpaired(tables: Sequence[VolumeTable], found: list[dict[_Scan, int]
     likely that ids do not agree than that nothing was taken together."""
     by_subject: list[dict[str, set[str]]] = []
     for here in found:
-        told: dict[str, set[str]] = defaultdict(set)
+        scans_of: dict[str, set[str]] = defaultdict(set)
         for subject, scan in here:
-            told[subject].add(scan)
-        by_subject.append(told)
+            scans_of[subject].add(scan)
+        by_subject.append(scans_of)
     for number, others in enumerate(by_subject[1:], 1):
         for subject, scans in others.items():
             first = by_subject[0].get(subject)

@@ -346,9 +346,9 @@ def test_what_cannot_be_is_refused(shelf, options, told):
 def test_states_of_before_stay_valid(shelf):
     """Options at their defaults do not change what identifies a data set."""
     config = DatasetConfig("patch", (8, 8, 8))
-    assert "views" not in config.told()
-    assert config.told() == repr(config)[: repr(config).index(", views=")] + ")"
-    assert "views=2" in replace(config, views=2).told()
+    assert "views" not in config.described()
+    assert config.described() == repr(config)[: repr(config).index(", views=")] + ")"
+    assert "views=2" in replace(config, views=2).described()
 
 
 def test_flips_reach_every_mask_and_resolution(world):
