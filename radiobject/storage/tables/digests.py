@@ -215,8 +215,9 @@ def new_files(table_uri: str, recorded: Mapping[str, Any]) -> Files:
     with new_threads("digest", _FETCHES) as threads:
         found = dict(threads.map(measure, paths))
     if layout.base_name(table_uri) not in layout.DERIVED:
+        target = remote.RemoteFiles(table_uri)
         for path, content in packs_for(small).items():
-            write_small(layout.join(table_uri, path), content)
+            target.write(path, content)
             found[path] = (len(content), digest(content))
     return found
 
