@@ -41,9 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], int | None], told: str
+        name: str, run: Callable[[argparse.Namespace], int | None], description: str
     ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=told, description=told)
+        added = commands.add_parser(name, help=description, description=description)
         added.set_defaults(run=run)
         return added
 

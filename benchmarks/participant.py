@@ -152,15 +152,15 @@ class Session:
         for batch in islice(self._batches, count - 1):
             touch(batch)
         seconds = time.perf_counter() - begin
-        told: dict[str, Any] = {
+        answer: dict[str, Any] = {
             "first_batch_ms": first_batch_ms,
             "samples_per_s": count * self._task.batch_size / seconds,
         }
         if before is not None:
             after = traffic()
-            told["requests"] = after.requests - before.requests
-            told["bytes_sent"] = after.bytes_sent - before.bytes_sent
-        return told
+            answer["requests"] = after.requests - before.requests
+            answer["bytes_sent"] = after.bytes_sent - before.bytes_sent
+        return answer
 
     def round(self, batches: int, budget_s: float) -> dict[str, Any]:
         """Time whole cycles until `batches` are delivered or `budget_s` is over."""

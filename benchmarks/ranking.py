@@ -166,11 +166,11 @@ def _best_workers(row: Row, task: Task, preset: Preset, allowed: Sequence[int]) 
         with closing(Participant(row.name, replace(task, num_workers=count))) as one:
             try:
                 one.ask("open")
-                told = one.ask("round", preset.batches, preset.budget_s)
+                answer = one.ask("round", preset.batches, preset.budget_s)
             except BenchmarkError as error:
                 failure = error  # it may still run with another number
                 continue
-            speed[count] = told["samples_per_s"]
+            speed[count] = answer["samples_per_s"]
     if not speed:
         _fail(row, failure)
         return allowed[0]
@@ -220,8 +220,8 @@ def require_equal(rows: list[Row]) -> None:
     """
     given = [row for row in rows if row.given_boxes]
     if len({row.sha256 for row in given}) > 1:
-        told = ", ".join(f"{row.label} {row.sha256[:8]}" for row in given)
-        raise BenchmarkError(f"the same boxes gave different voxels: {told}")
+        named = ", ".join(f"{row.label} {row.sha256[:8]}" for row in given)
+        raise BenchmarkError(f"the same boxes gave different voxels: {named}")
 
 
 def compare_with_best_rival(rows: list[Row]) -> None:

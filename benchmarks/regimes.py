@@ -107,8 +107,8 @@ def measure(
         regime = REGIMES[name]
         print(f"{name}: {regime.title}", flush=True)
         for state, rows in _tables(regime, cohort, size, loaders):
-            told = {"title": regime.title + state, "rows": as_table(rows)}
-            summary["regimes"][name + state.replace(", ", "-").replace(" ", "-")] = told
+            measured = {"title": regime.title + state, "rows": as_table(rows)}
+            summary["regimes"][name + state.replace(", ", "-").replace(" ", "-")] = measured
         save_json(RESULTS, summary)
     return summary
 
@@ -139,31 +139,36 @@ def summary_markdown(summary: dict[str, Any]) -> str:
         "| ours / limit | first batch, ms (rival) | MiB (rival) |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
-    lines += [summary_row(told) for told in summary["regimes"].values()]
+    lines += [summary_row(measured) for measured in summary["regimes"].values()]
     return "\n".join([*lines, "", provenance(summary)])
 
 
 def as_markdown(summary: dict[str, Any]) -> str:
     """Return the page's tables: the summary of all regimes, and each of them."""
     lines = [summary_markdown(summary)]
-    for told in summary["regimes"].values():
-        lines += ["", f"### {told['title'][0].upper()}{told['title'][1:]}", "", *_table(told)]
+    for measured in summary["regimes"].values():
+        lines += [
+            "",
+            f"### {measured['title'][0].upper()}{measured['title'][1:]}",
+            "",
+            *_table(measured),
+        ]
     return "\n".join(lines)
 
 
-def summary_row(told: dict[str, Any]) -> str:
+def summary_row(measured: dict[str, Any]) -> str:
     """Return one regime's line: ours, the fastest rival and the limit."""
-    ok = [row for row in told["rows"] if row["status"] == "ok"]
+    ok = [row for row in measured["rows"] if row["status"] == "ok"]
     ours = _fastest(row for row in ok if row["framework"] == "RadiObject")
     limit = _fastest(row for row in ok if row["storage"] == "memory")
     rival = _fastest(
         row for row in ok if row["framework"] != "RadiObject" and row["storage"] != "memory"
     )
     if ours is None or rival is None:
-        return f"| {told['title']} | not measured | | | | | | |"
+        return f"| {measured['title']} | not measured | | | | | | |"
     over_limit = f"{ours['samples_per_s'] / limit['samples_per_s']:.2f}" if limit else ""
     return (
-        f"| {told['title']} | {ours['samples_per_s']:,.0f} | {rival['label']} "
+        f"| {measured['title']} | {ours['samples_per_s']:,.0f} | {rival['label']} "
         f"| {rival['samples_per_s']:,.0f} | {ours['samples_per_s'] / rival['samples_per_s']:.2f} "
         f"| {over_limit} | {ours['first_batch_ms']:.0f} ({rival['first_batch_ms']:.0f}) "
         f"| {ours['resident_mib']:.0f} ({rival['resident_mib']:.0f}) |"
@@ -174,14 +179,14 @@ def _fastest(rows: Any) -> dict[str, Any] | None:
     return max(rows, key=lambda row: row["samples_per_s"], default=None)
 
 
-def _table(told: dict[str, Any]) -> list[str]:
-    traffic = any(row.get("requests") is not None for row in told["rows"])
+def _table(measured: dict[str, Any]) -> list[str]:
+    traffic = any(row.get("requests") is not None for row in measured["rows"])
     lines = [
         "| loader | samples/s | x best rival | workers | first batch, ms | CPU ms/sample | MiB |"
         + (" requests | MB sent |" if traffic else ""),
         "|---|---:|---:|---:|---:|---:|---:|" + ("---:|---:|" if traffic else ""),
     ]
-    for row in told["rows"]:
+    for row in measured["rows"]:
         if row["status"] != "ok":
             lines.append(f"| {row['label']} | {row['status']}: {row['reason']} |" + " |" * 5)
             continue

@@ -25,15 +25,19 @@ _COLUMNS = (
 
 def summarise(rows: list[Row], task: Task, preset: Preset, command: str) -> dict[str, Any]:
     """Return everything that a stranger needs to repeat or to doubt the figures."""
-    told = {
+    described = {
         name: value
         for name, value in vars(task).items()
         if name not in ("cohort", "home", "num_workers")
     }
     first = task.cohort.subjects[0]
-    told |= {"cohort": task.cohort.name, "volumes": len(task.cohort.subjects)}
-    told |= {"shape": list(first.shape), "dtype": first.dtype}
-    return describe_run(command) | {"preset": preset.name, "task": told, "rows": as_table(rows)}
+    described |= {"cohort": task.cohort.name, "volumes": len(task.cohort.subjects)}
+    described |= {"shape": list(first.shape), "dtype": first.dtype}
+    return describe_run(command) | {
+        "preset": preset.name,
+        "task": described,
+        "rows": as_table(rows),
+    }
 
 
 def save(summary: dict[str, Any], name: str = "ranking") -> dict[str, Path]:

@@ -155,7 +155,7 @@ class Dataframe:
         columns
             Value columns in the order wanted, all by default; names of key columns are ignored.
         value_filter
-            Filter expression (`radiobject.rows.expression`) that the rows must fulfil.
+            Filter expression (`radiobject.rows.expression`) that the rows must satisfy.
         include_index
             Whether the key columns come first.
 

@@ -1,4 +1,4 @@
-"""One owner of what an address names, and doors that agree with it."""
+"""One owner of what an address names, and callers that agree with it."""
 
 import os
 from pathlib import Path

@@ -112,15 +112,3 @@ def test_modules_stay_readable():
         if (lines := len(path.read_text().splitlines())) > 500
     }
     assert long == {}
-
-
-def test_docstrings_say_the_thing():
-    """Not "Do what X says", which sends a reader elsewhere, nor "Tell whether"."""
-    found = [
-        f"{module}: {text.splitlines()[0]}"
-        for module, path in LIBRARY.items()
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        and (text := ast.get_docstring(node) or "").startswith(("Do what", "Tell w"))
-    ]
-    assert found == []

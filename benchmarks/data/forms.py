@@ -69,8 +69,8 @@ def make_store(cohort: Cohort, tiling: str, home: Path | None = None) -> Path:
 
 
 def _place(cohort: Cohort, form: str, settings: Sequence[object], home: Path) -> Path:
-    told = json.dumps([form, CHUNK, ZSTD_LEVEL, *settings])
-    digest = hashlib.sha256(told.encode()).hexdigest()[:12]
+    described = json.dumps([form, CHUNK, ZSTD_LEVEL, *settings])
+    digest = hashlib.sha256(described.encode()).hexdigest()[:12]
     return home / "forms" / cohort.key / f"{form}-{digest}"
 
 

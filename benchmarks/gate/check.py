@@ -191,7 +191,7 @@ def gate_check(slow_tries: int = SLOW_TRIES, equal_tries: int = EQUAL_TRIES) -> 
         tries.append(try_once(commit, kind))
         save_json(RESULTS, summary)
         rest = left[number + 1 :]
-        print(f"{told(tries[-1])}; {len(rest)} to go, {_estimate(tries, rest)}", flush=True)
+        print(f"{described(tries[-1])}; {len(rest)} to go, {_estimate(tries, rest)}", flush=True)
     wrong = sum(not is_right(one) for one in tries)
     print(f"{len(tries) - wrong} of {len(tries)} tries as they must be")
     if not left or not wrong:
@@ -214,9 +214,9 @@ def _begin(path: Path, commit: str) -> dict[str, Any]:
         saved = load_json(path, "make gate-check")
         if all(saved.get(name) == fresh[name] for name in same):
             return saved
-        aside = path.with_name(f"gate-check-{saved.get('commit', 'unknown')[:10]}.json")
-        path.replace(aside)
-        print(f"{path} was made with something else; it is kept as {aside.name}")
+        kept = path.with_name(f"gate-check-{saved.get('commit', 'unknown')[:10]}.json")
+        path.replace(kept)
+        print(f"{path} was made with something else; it is kept as {kept.name}")
     return {**fresh, "tries": []}
 
 
@@ -270,7 +270,7 @@ def is_right(one: dict[str, Any]) -> bool:
 _BITES = ("worse", "broken")
 
 
-def told(one: dict[str, Any]) -> str:
+def described(one: dict[str, Any]) -> str:
     """Return a try in one line."""
     lines = [f for f in one["findings"] if f["word"] not in ("same", "better")]
     worst = ", ".join(f"{f['benchmark']} {f['measure']} {f['word']}" for f in lines[:3])

@@ -55,14 +55,14 @@ _EXACT = ("broken", "unmeasured")
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the gate's table; `told` is what a side said where it broke."""
+    """One line of the gate's table; `message` is what a side said where it broke."""
 
     benchmark: str
     measure: str
     verdict: Verdict
     base: float = float("nan")
     head: float = float("nan")
-    told: str = ""
+    message: str = ""
 
 
 def gate(base: str, *, quick: bool = False) -> int:
@@ -141,8 +141,8 @@ def measure(
         if findings:
             findings += _memory(sides)
     if not findings:
-        told = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
-        raise BenchmarkError(f"the gate measured nothing ({told})")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
+        raise BenchmarkError(f"the gate measured nothing ({reasons})")
     return findings, lacking
 
 
@@ -156,7 +156,7 @@ def _broken(name: str, error: SideError) -> Finding:
     """Return a finding that closes: HEAD fails where BASE works, or BASE fails on what it has."""
     word = "broken" if error.side == "head" else "unmeasured"
     nothing = Verdict(float("nan"), float("nan"), float("nan"), 1, word)
-    return Finding(name, "runs", nothing, told=f"{error.side}: {error.told}")
+    return Finding(name, "runs", nothing, message=f"{error.side}: {error.message}")
 
 
 def _lacks(name: str, sides: dict[str, Worker]) -> str:
@@ -171,7 +171,7 @@ def _lacks(name: str, sides: dict[str, Worker]) -> str:
     lacks = {side: answer["lacks"] for side, answer in ready.items() if "lacks" in answer}
     if "head" in lacks and "base" not in lacks:
         raise SideError("head", f"lacks what base has\n{ready['head']['trace']}")
-    return "; ".join(f"{side}: {told}" for side, told in lacks.items())
+    return "; ".join(f"{side}: {reason}" for side, reason in lacks.items())
 
 
 def _compare_operation(name: str, sides: dict[str, Worker], pairs: int) -> list[Finding]:
@@ -297,8 +297,8 @@ def as_markdown(
     lines += [_line(finding) for finding in findings]
     lines += [f"\nNot compared: {name} ({reason})." for name, reason in lacking.items()]
     for finding in findings:
-        if finding.told:
-            lines += ["", f"{finding.benchmark}:", "", "```", finding.told.strip(), "```"]
+        if finding.message:
+            lines += ["", f"{finding.benchmark}:", "", "```", finding.message.strip(), "```"]
     return "\n".join(lines) + "\n"
 
 

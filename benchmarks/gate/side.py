@@ -19,10 +19,10 @@ from benchmarks.errors import BenchmarkError
 class SideError(Exception):
     """What went wrong on one side, and its traceback where there is one."""
 
-    def __init__(self, side: str, told: str) -> None:
-        super().__init__(f"{side}: {told}")
+    def __init__(self, side: str, message: str) -> None:
+        super().__init__(f"{side}: {message}")
         self.side = side
-        self.told = told
+        self.message = message
 
 
 def export_library(commit: str, folder: Path) -> Path:

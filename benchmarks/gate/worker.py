@@ -37,7 +37,7 @@ class Side:
         self._calls: dict[str, Callable[[], Any]] = {}
 
     def prepare(self, name: str) -> dict[str, Any]:
-        """Make an operation ready and warm; tell whether this commit has it.
+        """Make an operation ready and warm; return whether this commit has it.
 
         What is only counted stays as it is: its first call is part of what is asked.
         """

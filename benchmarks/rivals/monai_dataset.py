@@ -34,7 +34,7 @@ class MonaiDataset(VolumeLoader):
 
         dtype = np.dtype(self.task.cohort.subjects[0].dtype)
         load = LoadImaged(keys=["image"], ensure_channel_first=True, dtype=dtype)
-        return Compose([load, told_crops(self.task.patch_size, self.task.patches_per_volume)])
+        return Compose([load, sized_crops(self.task.patch_size, self.task.patches_per_volume)])
 
     def dataset(self) -> Any:
         """Return the data set that this class is named after."""
@@ -58,11 +58,11 @@ class MonaiDataset(VolumeLoader):
         )
 
 
-def told_crops(size: tuple[int, int, int], count: int) -> Any:
+def sized_crops(size: tuple[int, int, int], count: int) -> Any:
     """Return `RandSpatialCropSamplesd` that tells where it cropped, which no metadata does here."""
     from monai.transforms import RandSpatialCrop, RandSpatialCropSamplesd
 
-    class Told(RandSpatialCrop):
+    class Sized(RandSpatialCrop):
         starts: list[list[int]]
 
         def randomize(self, img_size: Any) -> None:
@@ -71,7 +71,7 @@ def told_crops(size: tuple[int, int, int], count: int) -> Any:
 
     class Crops(RandSpatialCropSamplesd):
         def __reduce__(self) -> Any:
-            return told_crops, (size, count)  # workers make their own: MONAI seeds each
+            return sized_crops, (size, count)  # workers make their own: MONAI seeds each
 
         def __call__(self, data: Any, lazy: bool | None = None) -> list[dict[Any, Any]]:
             self.cropper.cropper.starts = starts = []
@@ -81,5 +81,5 @@ def told_crops(size: tuple[int, int, int], count: int) -> Any:
             return crops
 
     crops = Crops(keys=["image"], roi_size=size, num_samples=count, random_size=False)
-    crops.cropper.cropper = Told(size, random_size=False)
+    crops.cropper.cropper = Sized(size, random_size=False)
     return crops

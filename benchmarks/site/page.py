@@ -144,7 +144,9 @@ def _regimes() -> str:
         return "<p>No regime has been measured yet: <code>python -m benchmarks regimes</code>.</p>"
     summary = json.loads(KEPT.read_text())
     head = "regime|RadiObject|best rival|rival|ours / rival|ours / limit|first batch, ms|MiB"
-    rows = [summary_row(told).strip("| ").split(" | ") for told in summary["regimes"].values()]
+    rows = [
+        summary_row(measured).strip("| ").split(" | ") for measured in summary["regimes"].values()
+    ]
     cells = "".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + _bar(row) + "</tr>"
         for row in rows

@@ -26,7 +26,7 @@ def make_task() -> Task:
     return Task(benchmark_cohort(size), size.patch_size, size.batch_size, home=Path.cwd())
 
 
-class Fixture:
+class BaseCase:
     """Base of the suites: `setup_cache` makes the cohort, which `setup` and methods then get.
 
     The NIfTI files are shared by all commits; RadiObject's stores are written into the folder

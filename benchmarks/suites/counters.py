@@ -1,6 +1,6 @@
 """Exact counts of what a read costs: free of noise, so a change of one is a change."""
 
-from benchmarks.suites.base import LACKS, Fixture, make_task, operation
+from benchmarks.suites.base import LACKS, BaseCase, make_task, operation
 
 # No loader: its threads read ahead, and two of them may decode the same tile, so that equal code
 # counted 795 to 807 tiles in an epoch of a seeded order. That is no exact count.
@@ -11,7 +11,7 @@ COUNTED = (
 )  # fmt: skip
 
 
-class Counters(Fixture):
+class Counters(BaseCase):
     """What an operation, once warm, adds to the library's own counters."""
 
     params = (OPERATIONS, COUNTED)

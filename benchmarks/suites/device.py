@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from benchmarks.data.forms import COLLECTION, make_store
-from benchmarks.suites.base import LACKS, Fixture, skipping
+from benchmarks.suites.base import LACKS, BaseCase, skipping
 
 WAYS = (
     "radiobject",
@@ -117,7 +117,7 @@ def _endless(loader):
         yield from loader
 
 
-class Device(Fixture):
+class Device(BaseCase):
     """Seconds per sample, delivered on a CUDA device; skipped where there is none."""
 
     params = WAYS

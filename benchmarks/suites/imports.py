@@ -25,10 +25,10 @@ class ImportedModules:
     unit = "modules"
 
     def track_modules(self):
-        told = subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-c", "import sys, radiobject; print(len(sys.modules))"],
             capture_output=True,
             text=True,
             check=True,
         )
-        return int(told.stdout)
+        return int(done.stdout)

@@ -2,7 +2,7 @@
 
 from benchmarks.config import use_private_cache
 from benchmarks.ranking import as_table, rank
-from benchmarks.suites.base import Fixture, chosen_size, make_task
+from benchmarks.suites.base import BaseCase, chosen_size, make_task
 
 LOADERS = (
     "radiobject", "monai-dataset", "monai-cache", "torchio-queue", "nnunet-blosc2", "zarrs",
@@ -72,7 +72,7 @@ class Workers(_Ranked):
         return ranked(WITH_WORKERS, 2)
 
 
-class Growth(Fixture):
+class Growth(BaseCase):
     """Bytes gained with each patch over ten thousand of them: a leak shows as a slope."""
 
     unit = "bytes"

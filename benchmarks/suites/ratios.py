@@ -2,10 +2,10 @@
 
 from benchmarks import ratios
 from benchmarks.config import use_private_cache
-from benchmarks.suites.base import LACKS, Fixture, chosen_size, skipping
+from benchmarks.suites.base import LACKS, BaseCase, chosen_size, skipping
 
 
-class Ratios(Fixture):
+class Ratios(BaseCase):
     """Medians over rounds in which both sides were measured in turn."""
 
     params = tuple(ratios.RATIOS)

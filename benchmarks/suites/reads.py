@@ -1,9 +1,9 @@
 """Parts and wholes of volumes, read through the public indexing."""
 
-from benchmarks.suites.base import Fixture, operation
+from benchmarks.suites.base import BaseCase, operation
 
 
-class Boxes(Fixture):
+class Boxes(BaseCase):
     """Sixteen unaligned cubes a call."""
 
     params = (32, 64, 96, 128)
@@ -17,7 +17,7 @@ class Boxes(Fixture):
         self.call()
 
 
-class Planes(Fixture):
+class Planes(BaseCase):
     """Sixteen slices a call, in each plane, from balanced and from axial tiles."""
 
     params = (("axial", "coronal", "sagittal"), ("isotropic", "axial"))
@@ -31,7 +31,7 @@ class Planes(Fixture):
         self.call()
 
 
-class Operations(Fixture):
+class Operations(BaseCase):
     """What else users do: a call each."""
 
     params = ("undecoded:64", "volume", "pairs", "first-batch", "open", "select", "ingest")

@@ -35,32 +35,32 @@ class S3:
         except (BenchmarkError, ImportError) as error:
             return {"reason": str(error)}
 
-    def setup(self, told, loader, state):
-        row = told.get(state, {}).get(loader, {"status": "skipped", **told})
+    def setup(self, measured, loader, state):
+        row = measured.get(state, {}).get(loader, {"status": "skipped", **measured})
         if row["status"] != "ok":
             raise NotImplementedError(row["reason"])
 
-    def track_seconds_per_sample(self, told, loader, state):
-        return {"samples": [1 / rate for rate in told[state][loader]["rounds"]], "number": 1}
+    def track_seconds_per_sample(self, measured, loader, state):
+        return {"samples": [1 / rate for rate in measured[state][loader]["rounds"]], "number": 1}
 
     track_seconds_per_sample.unit = "s"
 
-    def track_first_batch(self, told, loader, state):
-        return told[state][loader]["first_batch_ms"] / 1e3
+    def track_first_batch(self, measured, loader, state):
+        return measured[state][loader]["first_batch_ms"] / 1e3
 
     track_first_batch.unit = "s"
 
-    def track_requests(self, told, loader, state):
-        return told[state][loader]["requests"]
+    def track_requests(self, measured, loader, state):
+        return measured[state][loader]["requests"]
 
     track_requests.unit = "requests"
 
-    def track_bytes(self, told, loader, state):
-        return told[state][loader]["bytes_sent"]
+    def track_bytes(self, measured, loader, state):
+        return measured[state][loader]["bytes_sent"]
 
     track_bytes.unit = "bytes"
 
-    def track_bytes_over_stored(self, told, loader, state):
-        return told[state][loader]["bytes_sent"] / told["stored"]
+    def track_bytes_over_stored(self, measured, loader, state):
+        return measured[state][loader]["bytes_sent"] / measured["stored"]
 
     track_bytes_over_stored.unit = "x"

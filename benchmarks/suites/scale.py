@@ -7,12 +7,12 @@ data set anew, as a process that starts does.
 from pathlib import Path
 
 from benchmarks.data.tables import write_tables
-from benchmarks.suites.base import LACKS, Fixture, skipping
+from benchmarks.suites.base import LACKS, BaseCase, skipping
 
 SIZES = (10, 1_000, 100_000)
 
 
-class Scale(Fixture):
+class Scale(BaseCase):
     """Opening and selecting; the tables are written once per commit and size."""
 
     params = SIZES

@@ -1,1 +1,1 @@
-"""The command line: one module per group of commands, each a thin door to the library."""
+"""The command line: one module per group of commands, each thin over the library."""

@@ -144,10 +144,10 @@ class Normalization:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain numbers, to be kept with a model; ``Normalization(**given)`` again."""
-        told = {name: value for name, value in asdict(self).items() if value is not None}
+        stated = {name: value for name, value in asdict(self).items() if value is not None}
         if self.percentiles is not None:
-            told["percentiles"] = list(self.percentiles)
-        return told
+            stated["percentiles"] = list(self.percentiles)
+        return stated
 
 
 Normalizations = Normalization | Sequence[Normalization | None] | Mapping[str, Normalization | None]

@@ -94,13 +94,13 @@ class Provenance:
         found = {name: row.get(name) or "" for name in wanted}
         other = {name: found[name] for name in wanted if found[name] != wanted[name]}
         if other:
-            told = "; ".join(
+            differences = "; ".join(
                 f"{name.removeprefix(_PREFIX)} was {other[name]!r}, is {wanted[name]!r}"
                 for name in other
             )
             raise StoreExistsError(
                 f"{uri!r} has a prediction {obs_id!r} that was not made from what is given now: "
-                f"{told}. Choose another uri, or delete that collection"
+                f"{differences}. Choose another uri, or delete that collection"
             )
 
 
@@ -172,12 +172,12 @@ def settings_digest(value: Any) -> str:
     Random states do not count: what is drawn for a patch is settled by its place.
     """
     digest = hashlib.sha256()
-    for part in _told(value, set()):
+    for part in _described(value, set()):
         digest.update(part)
     return digest.hexdigest()[:_DIGITS]
 
 
-def _told(value: Any, seen: set[int]) -> Iterator[bytes]:
+def _described(value: Any, seen: set[int]) -> Iterator[bytes]:
     """Yield all that a value consists of, in a settled order."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         yield f"{type(value).__name__} {value!r};".encode()
@@ -194,38 +194,38 @@ def _told(value: Any, seen: set[int]) -> Iterator[bytes]:
         yield value.tobytes()
     elif isinstance(value, CodeType):
         yield value.co_code
-        yield from _told([*value.co_consts, *value.co_names], seen)
+        yield from _described([*value.co_consts, *value.co_names], seen)
     elif isinstance(value, Mapping):
         yield b"{"
         for key, held in sorted(value.items(), key=lambda item: repr(item[0])):
-            yield from _told(key, seen)
-            yield from _told(held, seen)
+            yield from _described(key, seen)
+            yield from _described(held, seen)
     elif isinstance(value, list | tuple):
         yield b"["
         for held in value:
-            yield from _told(held, seen)
+            yield from _described(held, seen)
     elif isinstance(value, set | frozenset):
         yield repr(sorted(map(repr, value))).encode()
     elif isinstance(value, type | ModuleType):
         yield f"{getattr(value, '__module__', '')}.{value.__name__};".encode()
     else:
-        yield from _told_of_object(value, seen)
+        yield from _described_object(value, seen)
 
 
-def _told_of_object(value: Any, seen: set[int]) -> Iterator[bytes]:
+def _described_object(value: Any, seen: set[int]) -> Iterator[bytes]:
     kind = type(value)
     yield f"{kind.__module__}.{kind.__qualname__} {getattr(value, '__qualname__', '')}(".encode()
     if isinstance(value, functools.partial):
-        yield from _told([value.func, value.args, value.keywords], seen)
+        yield from _described([value.func, value.args, value.keywords], seen)
     for name in ("__self__", "__func__", "__code__", "__defaults__", "__kwdefaults__"):
         held = getattr(value, name, None)
         if held is not None and not isinstance(held, ModuleType):
-            yield from _told(held, seen)
+            yield from _described(held, seen)
     for cell in getattr(value, "__closure__", None) or ():
         try:
-            yield from _told(cell.cell_contents, seen)
+            yield from _described(cell.cell_contents, seen)
         except ValueError:  # a name that has no value yet
             continue
     for name in getattr(value, "__slots__", ()):
-        yield from _told(getattr(value, name, None), seen)
-    yield from _told(getattr(value, "__dict__", None), seen)
+        yield from _described(getattr(value, name, None), seen)
+    yield from _described(getattr(value, "__dict__", None), seen)

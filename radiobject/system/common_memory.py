@@ -186,7 +186,7 @@ class _Whole:
     mapping: _mmap.mmap
 
     def allocate(self, offset: int, size: int) -> None:
-        """Do nothing: the system promised the memory when it was mapped, or does not promise."""
+        """Do nothing: the system reserved the memory when it was mapped, or never does."""
 
     def drop(self, offset: int, size: int) -> None:
         """Clear a part; its memory stays for what is stored there next."""

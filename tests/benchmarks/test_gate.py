@@ -106,7 +106,7 @@ def test_a_worker_that_dies_closes_the_gate(libraries: dict[str, Path]) -> None:
     (libraries["head"] / "radiobject" / "__init__.py").write_text("import os; os._exit(7)")
     findings, _ = compare.measure(libraries, compare.QUICK_PAIRS, ("box:32",))
     assert is_closed(findings)
-    assert "process ended (code 7)" in findings[0].told
+    assert "process ended (code 7)" in findings[0].message
 
 
 @pytest.mark.parametrize("word", ["worse", "unknown", "broken", "unmeasured"])

@@ -1,4 +1,4 @@
-"""The report of an ingest, and how light the doors are."""
+"""The report of an ingest, and how light the readers are."""
 
 from __future__ import annotations
 

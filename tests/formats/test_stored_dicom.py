@@ -22,12 +22,12 @@ def series(tmp_path_factory):
 def test_every_door_gives_the_same_voxels_and_affine(series, tmp_path):
     expected = load_folder(series / "s1")
     pairs = [(series / s, s) for s in ("s2", "s1")]
-    doors = {
+    ways = {
         "volume": Volume.from_dicom(str(tmp_path / "v"), series / "s1"),
         "collection": VolumeCollection.from_dicoms(str(tmp_path / "c"), pairs)["s1_c"],
         "data set": RadiObject.from_images(str(tmp_path / "d"), {"CT": pairs}).CT["s1_CT"],
     }
-    for name, volume in doors.items():
+    for name, volume in ways.items():
         np.testing.assert_array_equal(volume.to_numpy(), expected.data, err_msg=name)
         np.testing.assert_allclose(volume.affine, expected.affine, err_msg=name)
         exported = nib.load(volume.to_nifti(tmp_path / name))

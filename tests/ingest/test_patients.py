@@ -146,12 +146,12 @@ def tilted(ds: Dataset, s: int) -> None:
     ds.ImagePositionPatient[1] += 0.8 * s
 
 
-@pytest.mark.parametrize("door", ["from_images", "append", "collection", "plan"])
-def test_every_door_takes_a_gantry_tilt(door: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", ["from_images", "append", "collection", "plan"])
+def test_every_verb_takes_a_gantry_tilt(verb: str, tmp_path: Path) -> None:
     dicom_builder.write_series(tmp_path / "flat/a")
     dicom_builder.write_series(tmp_path / "in/b", edit=tilted)
     pairs = [(tmp_path / "in/b", "b")]
-    doors: dict[str, Callable[..., object]] = {
+    verbs: dict[str, Callable[..., object]] = {
         "from_images": lambda **o: RadiObject.from_images(
             str(tmp_path / "new"), {"CT": pairs}, **o
         ),
@@ -160,11 +160,11 @@ def test_every_door_takes_a_gantry_tilt(door: str, tmp_path: Path) -> None:
         "plan": lambda **o: ingest_plan(str(tmp_path / "new"), plan_dicoms(tmp_path / "in", **o)),
     }
     base = RadiObject.from_images(str(tmp_path / "base"), {"CT": [(tmp_path / "flat/a", "a")]})
-    if door == "append":
+    if verb == "append":
         pairs[0] = (tmp_path / "in/b", "a")
     with pytest.raises(IngestError, match="tilt"):
-        doors[door]()
-    doors[door](allow_tilt=True)
+        verbs[verb]()
+    verbs[verb](allow_tilt=True)
 
 
 def test_what_was_never_a_volume_stops_nothing(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_ingest_transform_and_copies_hand_one_value_to_the_writer(tmp_path):
         VolumeCollection.from_niftis(str(tmp_path / "i"), [(tmp_path / "scan.nii", "a")])
         ct.lazy().map(lambda v, row: v + 1).write(str(tmp_path / "t"))
         copied = ct.write(str(tmp_path / "w"))
-    assert [(door, kind) for door, _, kind in seen] == [
+    assert [(module, kind) for module, _, kind in seen] == [
         ("run", NewVolume), ("jobs", NewVolume), ("jobs", NewVolume)
     ]  # fmt: skip
     assert np.array_equal(copied.iloc[0].to_numpy(), ct.iloc[0].to_numpy())

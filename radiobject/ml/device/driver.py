@@ -21,7 +21,7 @@ class HostMemory(Registrar, Protocol):
     """Memory of the processor, as a device copies from it."""
 
     def fence(self) -> Callable[[], bool]:
-        """Return what tells whether everything that was started until now has ended."""
+        """Return what shows whether everything that was started until now has ended."""
         ...
 
 

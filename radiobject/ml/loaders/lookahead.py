@@ -69,18 +69,18 @@ class LookAhead:
         self._collate = collate
         self._read = read or partial(_read_into, dataset, buffers)
         self._helps = not dataset.is_remote
-        self._board = _ReorderBuffer(plans, depth + (REMOTE_DEPTH if dataset.is_remote else 0))
+        self._buffer = _ReorderBuffer(plans, depth + (REMOTE_DEPTH if dataset.is_remote else 0))
         if dataset.is_remote:
-            work = partial(_read_in_flight, dataset, buffers, self._board)
+            work = partial(_read_in_flight, dataset, buffers, self._buffer)
         else:
-            work = partial(_read_one_by_one, self._read, self._board)
+            work = partial(_read_one_by_one, self._read, self._buffer)
         self._reader = reader = threading.Thread(
             target=work,
             name="radiobject-look-ahead",
             daemon=True,
         )
         # At exit too: a daemon thread must not be copying while the interpreter comes apart.
-        weakref.finalize(self, _stop, reader, self._board, os.getpid())
+        weakref.finalize(self, _stop, reader, self._buffer, os.getpid())
         reader.start()
 
     def __iter__(self) -> LookAhead:
@@ -88,25 +88,25 @@ class LookAhead:
 
     def __next__(self) -> Made:
         while True:
-            found = self._board.take(or_claim=self._helps)
+            found = self._buffer.take(or_claim=self._helps)
             if found is None:
                 raise StopIteration
             if isinstance(found, _Ready):
                 break
-            _deliver(self._read, self._board, found)
+            _read_claimed(self._read, self._buffer, found)
         begun = time.perf_counter()
         batch = self._finished(found.parts)
-        self._board.took(time.perf_counter() - begun)
+        self._buffer.took(time.perf_counter() - begun)
         return batch, [part.plan for part in found.parts]
 
     @property
     def make_seconds(self) -> float:
         """Seconds that making batches took, of all threads together."""
-        return self._board.make_seconds
+        return self._buffer.make_seconds
 
     def stop_reading(self) -> None:
         """Take no plan any more: what is being read is still delivered, and nothing else."""
-        self._board.close()
+        self._buffer.close()
         self._reader.join()
 
     def _finished(self, parts: list[Part]) -> Any:
@@ -184,7 +184,7 @@ class _ReorderBuffer:
                 self._changed.wait()
             return self._next_plan()
 
-    def deliver(self, number: int, ready: _Ready | Exception) -> None:
+    def put(self, number: int, ready: _Ready | Exception) -> None:
         """Store a batch, or the error in its place: then nothing more is claimed."""
         with self._changed:
             self._ready[number] = ready
@@ -234,7 +234,7 @@ class _ReorderBuffer:
             plan = next(self._plans, None)
         except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
             self._claimed += 1
-            self.deliver(number, error)
+            self.put(number, error)
             return None
         if plan is None:
             self.close()
@@ -243,8 +243,8 @@ class _ReorderBuffer:
         return number, plan
 
 
-def _deliver(read: Read, board: _ReorderBuffer, claimed: _Numbered) -> None:
-    """Read a claimed batch and deliver it, or what went wrong."""
+def _read_claimed(read: Read, buffer: _ReorderBuffer, claimed: _Numbered) -> None:
+    """Read a claimed batch and hand it over, or what went wrong."""
     number, plan = claimed
     begun = time.perf_counter()
     made: _Ready | Exception
@@ -252,8 +252,8 @@ def _deliver(read: Read, board: _ReorderBuffer, claimed: _Numbered) -> None:
         made = _Ready(read(plan))
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
         made = error
-    board.took(time.perf_counter() - begun)
-    board.deliver(number, made)
+    buffer.took(time.perf_counter() - begun)
+    buffer.put(number, made)
 
 
 def _read_into(dataset: StoredDataset, buffers: PrivateBuffers, plan: SamplePlan) -> list[Part]:
@@ -264,17 +264,19 @@ def _read_into(dataset: StoredDataset, buffers: PrivateBuffers, plan: SamplePlan
     return _normalised(dataset, parts)
 
 
-def _read_one_by_one(read: Read, board: _ReorderBuffer) -> None:
-    while (claimed := board.claim()) is not None:
-        _deliver(read, board, claimed)
+def _read_one_by_one(read: Read, buffer: _ReorderBuffer) -> None:
+    while (claimed := buffer.claim()) is not None:
+        _read_claimed(read, buffer, claimed)
 
 
-def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _ReorderBuffer) -> None:
+def _read_in_flight(
+    dataset: StoredDataset, buffers: PrivateBuffers, buffer: _ReorderBuffer
+) -> None:
     """Keep as many reads in flight as an object store's latency needs."""
     started: deque[list[Part]] = deque()
 
     def starting() -> Iterator[list[ReadRequest]]:
-        while (claimed := board.claim()) is not None:
+        while (claimed := buffer.claim()) is not None:
             parts, requests = _prepared(dataset, claimed[1], buffers)
             started.append(parts)
             yield requests
@@ -283,10 +285,10 @@ def _read_in_flight(dataset: StoredDataset, buffers: PrivateBuffers, board: _Reo
     try:
         with storage_prefetch.Prefetch(starting(), depth=REMOTE_DEPTH) as ahead:
             for _ in ahead:
-                board.deliver(delivered, _Ready(_normalised(dataset, started.popleft())))
+                buffer.put(delivered, _Ready(_normalised(dataset, started.popleft())))
                 delivered += 1
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
-        board.deliver(delivered, error)
+        buffer.put(delivered, error)
 
 
 def _prepared(
@@ -311,10 +313,10 @@ def _normalised(dataset: StoredDataset, parts: list[Part]) -> list[Part]:
     return parts
 
 
-def _stop(reader: threading.Thread, board: _ReorderBuffer, pid: int) -> None:
+def _stop(reader: threading.Thread, buffer: _ReorderBuffer, pid: int) -> None:
     """End the thread; it finishes the batch that it is reading."""
     if os.getpid() != pid:  # a forked child has no such thread, and its lock may be held for ever
         return
-    board.close()
+    buffer.close()
     if reader is not threading.current_thread():
         reader.join()

@@ -221,21 +221,21 @@ class BatchProgress(_Position):
         self._batch_sampler: Iterable[Any] = batch_sampler
         self._fixed = fixed_epoch
         self._next = 0
-        self._told = self._epoch_of_sampler()
+        self._followed = self._epoch_of_sampler()
         dataset.tell(self)
 
     def _epoch_of_sampler(self) -> int | None:
         inner = getattr(self._batch_sampler, "sampler", self._sampler)
-        told = getattr(inner, "epoch", None)
-        return told if isinstance(told, int) else None
+        given = getattr(inner, "epoch", None)
+        return given if isinstance(given, int) else None
 
     @property
     def epoch(self) -> int:
         """The epoch that the next pass visits."""
-        told = self._epoch_of_sampler()
-        if told is not None and told != self._told:
-            self._told = told
-            self.follow(told)
+        given = self._epoch_of_sampler()
+        if given is not None and given != self._followed:
+            self._followed = given
+            self.follow(given)
         return self._next
 
     def follow(self, epoch: int) -> None:
@@ -251,7 +251,7 @@ class BatchProgress(_Position):
         ):
             if callable(tell := getattr(sampler, "set_epoch", None)):
                 tell(epoch)
-        self._told = self._epoch_of_sampler()
+        self._followed = self._epoch_of_sampler()
         self.follow(epoch)
 
     def batches(self) -> int:

@@ -73,7 +73,7 @@ _PATIENCE = 8
 _MOST_RESIDENT = 2
 """Memory taken, background that shares pages with tiles included, per byte of the budget."""
 _LOOK_AGAIN_S = 1.0
-"""How often a process looks for volumes that nobody uses any more, for another to be let in."""
+"""How often a process looks for volumes that nobody uses any more, for another to be admitted."""
 
 
 def _round_up(size: int) -> int:
@@ -242,7 +242,7 @@ class Arena:
     def admit(self, entry: int, whole: int, budget: int) -> bool:
         """Return whether tiles of a volume may be admitted; the caller holds the lock.
 
-        Volumes are let in while all that they may ever need fits: a budget for a quarter of the
+        Volumes are admitted while all that they may ever need fits: a budget for a quarter of the
         data then serves a quarter of the patches at full speed, and not a quarter of each patch.
         When those that are in ask for no more, what they left of it is open to others.
 
@@ -290,7 +290,7 @@ class Arena:
         """Admit `amount` bytes for a volume if they fit into `budget`; the caller holds the lock.
 
         When they do not, volumes that no living process uses are dropped first. The memory really
-        taken may exceed the charged bytes by background that shares pages with tiles; it is kept
+        taken may exceed the counted bytes by background that shares pages with tiles; it is kept
         below twice the budget.
         """
         if not self._fits(amount, budget):

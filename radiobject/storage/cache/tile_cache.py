@@ -204,7 +204,7 @@ class VolumeImage:
         Parameters
         ----------
         positions : list of tuple of int
-            The tiles' places in the grid; those of one value are not charged.
+            The tiles' places in the grid; those of one value do not count.
         """
         budget = budget_bytes(self._arena)
         with self._arena.locked():

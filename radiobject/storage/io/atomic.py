@@ -1,4 +1,4 @@
-"""Files that TileDB writes in place, written aside and moved into place whole.
+"""Files that TileDB writes in place, written elsewhere first and moved into place whole.
 
 A reader of a group or an array loads every file of its metadata and its schemas. On a disk, one
 that a killed process had begun makes the object unreadable, and a reader that comes while it is

@@ -38,7 +38,7 @@ def acquire(root: str, operation: str, *, break_lock: bool = False) -> StoreLock
     Returns
     -------
     StoreLock
-        Its `abandoned` tells whether the last writer died and must be rolled back.
+        Its `abandoned` says whether the last writer died and must be rolled back.
 
     Raises
     ------

@@ -91,7 +91,7 @@ class VolumeTiles:
             core = self._core(tuple(cover))
             if not image.ready[core].all():
                 return 0
-            self._deliver_core(box, core, image, out, rescale)
+            self._convert_core(box, core, image, out, rescale)
             return tiles
         voxels = image.voxels[tuple(window)]
         if rescale is None and out.dtype == self.dtype:
@@ -182,7 +182,7 @@ class VolumeTiles:
             # Where there is room for its background, too, a box is one copy later on.
             core = cover if image.is_roomy() else self._core(cover)
             if self._complete_cover(core, image):
-                self._deliver_core(box, core, image, out, rescale)
+                self._convert_core(box, core, image, out, rescale)
                 stats.count(tiles_constant=constant.size - self._constant[core].size)
                 return
         yield from self._assemble(box, out, rescale)
@@ -203,7 +203,7 @@ class VolumeTiles:
             core.append(slice(tiles.start + int(varied[0]), tiles.start + int(varied[-1]) + 1))
         return tuple(core)
 
-    def _deliver_core(
+    def _convert_core(
         self,
         box: Box,
         core: tuple[slice, ...],
@@ -213,7 +213,7 @@ class VolumeTiles:
     ) -> None:
         """Deliver a box of which the tiles `core` are in the cache, and the others background."""
         inside, target = self._of_core(box, core)
-        self._deliver_background(out, target, rescale)
+        self._convert_background(out, target, rescale)
         convert(image.voxels[inside.slices], out[target.slices], rescale)
 
     def _of_core(self, box: Box, core: tuple[slice, ...]) -> tuple[Box, Box]:
@@ -225,7 +225,7 @@ class VolumeTiles:
         )
         return inside, inside.shift([-a for a in box.start])
 
-    def _deliver_background(self, out: np.ndarray, target: Box, rescale: Rescale | None) -> None:
+    def _convert_background(self, out: np.ndarray, target: Box, rescale: Rescale | None) -> None:
         """Deliver what lies beyond the box `target` of `out`."""
         for view in outside(out, target):
             convert(self._background, view, rescale)
@@ -265,7 +265,7 @@ class VolumeTiles:
             core = self._core(cover)
             if core != cover:
                 inside, target = self._of_core(box, core)
-                yield partial(self._deliver_background, out, target, rescale)
+                yield partial(self._convert_background, out, target, rescale)
                 beyond = self._constant[cover].size - self._constant[core].size
                 stats.count(tiles_constant=beyond)
                 yield from self._assemble(inside, out[target.slices], rescale)

@@ -60,7 +60,7 @@ def test_a_share_of_the_volumes_is_held_whole(volumes, monkeypatch, held):
 
 
 def test_room_that_a_volume_leaves_is_given_to_others(volumes, monkeypatch):
-    # A corner of each volume is all that is ever read: three of eight are let in at first.
+    # A corner of each volume is all that is ever read: three of eight are admitted at first.
     corner = (32, 32, 64)
     give_room_for(monkeypatch, 3 * volumes[0][0].nbytes)
     monkeypatch.setattr(tile_cache, "_TURN_S", 0.0)

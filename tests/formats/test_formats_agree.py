@@ -1,4 +1,4 @@
-"""The doors agree: one volume through every format has the same voxels in the same places."""
+"""The formats agree: one volume through every format has the same voxels in the same places."""
 
 from __future__ import annotations
 
