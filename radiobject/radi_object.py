@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from radiobject import bids_export
 from radiobject.ctx import ignore_ctx
 from radiobject.dataframe import Dataframe
 from radiobject.edit import changes, check, compose, phi, upgrade
+from radiobject.edit.changes import Changeable
 from radiobject.exceptions import ViewError
 from radiobject.formats.discovery import ImageSource
 from radiobject.indexing import Index, Positions
@@ -27,7 +27,6 @@ from radiobject.lazy import lazy_property
 from radiobject.repr_html import MAX_ROWS, dataset_html, describe_text
 from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.selection import SubjectSelection, VolumeSelection
-from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
@@ -37,7 +36,7 @@ from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
 
 
-class RadiObject:
+class RadiObject(Changeable):
     """Subjects in the order of their ids, with their metadata and their volumes.
 
     A selection reaches everything under it: its collections, rows, volumes and datasets have just
@@ -52,6 +51,8 @@ class RadiObject:
     at : int or datetime, optional
         Open an older state: a commit's timestamp in ms, a time, or -2 for the last but one.
     """
+
+    _kind = "data set"
 
     def __init__(
         self, uri: str, ctx: tiledb.Ctx | None = None, *, at: int | datetime | None = None
@@ -225,28 +226,9 @@ class RadiObject:
 
     # Changes
 
-    def _require_root(self, verb: str) -> None:
-        if self.is_view:
-            raise ViewError(f"{verb} needs the stored data set, {self!r} is a view of it")
-        self._store.refuse_change(verb)
-
     def _reopen(self) -> None:
         for cached in ("_selection", "_opened"):
             self.__dict__.pop(cached, None)
-
-    def _change(self, operation: str, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        self._require_root(operation)
-        try:
-            return verb(self._store, *args, **options)
-        finally:
-            self._reopen()
-
-    @contextmanager
-    def _commit_rows(self, operation: str) -> Iterator[Clock]:
-        self._require_root(operation)
-        with changes.committed_rows(self._store.head, operation) as clock:
-            yield clock
-        self._reopen()
 
     def append(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from radiobject._types import BatchTransformFn, LabelSource, TransformFn
 from radiobject.ctx import ignore_ctx
 from radiobject.dataframe import Dataframe
 from radiobject.edit import changes, check, compose
+from radiobject.edit.changes import Changeable
 from radiobject.exceptions import ViewError
 from radiobject.formats.discovery import ImageFormat
 from radiobject.indexing import Index, Positions
@@ -28,7 +28,6 @@ from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions,
 from radiobject.rows.pandas_io import to_series
 from radiobject.sampling.label_names import LabelNames
 from radiobject.selection import VolumeSelection
-from radiobject.storage.commits.head import Clock
 from radiobject.storage.ids import generate_obs_id as generate_obs_id
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
@@ -44,7 +43,7 @@ else:
     ml = LazyModule("radiobject.ml", "a dataset for PyTorch", "ml")
 
 
-class VolumeCollection:
+class VolumeCollection(Changeable):
     """Volumes of one kind, in the order of (subject id, volume id), or a selection of them.
 
     A selection keeps the order asked and its repeats, and everything reached from it (rows,
@@ -57,6 +56,8 @@ class VolumeCollection:
     ctx : tiledb.Ctx, optional
         Accepted for programs that pass one; settings come from `radiobject.configure`.
     """
+
+    _kind = "collection"
 
     def __init__(self, uri: str, ctx: tiledb.Ctx | None = None) -> None:
         ignore_ctx(ctx)
@@ -345,29 +346,10 @@ class VolumeCollection:
 
     # Changes
 
-    def _require_root(self, verb: str) -> None:
-        if self.is_view:
-            raise ViewError(f"{verb} needs the stored collection, {self!r} is a view of it")
-        self._store.refuse_change(verb)
-
     def _reopen(self) -> None:
         self.__dict__.pop("_selection", None)
         if self._on_change is not None:
             self._on_change()
-
-    def _change(self, operation: str, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        self._require_root(operation)
-        try:
-            return verb(self._store, *args, **options)
-        finally:
-            self._reopen()
-
-    @contextmanager
-    def _commit_rows(self, operation: str) -> Iterator[Clock]:
-        self._require_root(operation)
-        with changes.committed_rows(self._store.root, operation) as clock:
-            yield clock
-        self._reopen()
 
     def append(
         self,

@@ -16,15 +16,13 @@ from radiobject.formats.layouts.folder import FolderIndex
 from radiobject.formats.layouts.table import layout_called, recognised
 from radiobject.formats.nifti_header import is_nifti, read_header
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
+from radiobject.geometry.corners import corner_distance_mm
+from radiobject.geometry.orientation import GEOMETRY_TOLERANCE_MM
 from radiobject.indexing import shortened
 from radiobject.ingest.plan import IngestPlan, PlannedImage, kept_fields, plan_bids
 from radiobject.storage.io import layout as places
 
-_PAIRED_MM = 0.05
-"""Loaders pair a mask whose voxels lie this near to those of its image."""
-
 _SHOWN_NAMES = 6
-_CORNERS = tuple(np.ndindex(2, 2, 2))
 
 
 def plan_folder(
@@ -168,9 +166,9 @@ def _off_the_grid(plan: IngestPlan) -> list[str]:
         if shape != expected:
             said.append(f"{label.place}: shape {shape}, {other.place} has {expected}")
             continue
-        corners = np.array([[*(np.array(at) * (np.array(shape) - 1)), 1] for at in _CORNERS])
-        off = float(np.linalg.norm(corners @ (affine - reference).T, axis=1).max())
-        if off > _PAIRED_MM:
+        sides = np.array([shape], dtype=np.int64)
+        off = float(corner_distance_mm(affine[None], reference[None], sides)[0])
+        if not off <= GEOMETRY_TOLERANCE_MM:
             said.append(f"{label.place}: lies {off:.3g} mm off {other.place}")
     return said
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.exceptions import ConfigurationError, StoreExistsError
 from radiobject.ml.datasets.base import Transform
 from radiobject.ml.datasets.pairing import scan_of
@@ -160,8 +161,8 @@ def _transform(
     sample = {
         "image": patch,
         "affine": torch.from_numpy(affine),
-        "obs_id": table.obs_ids[row],
-        "obs_subject_id": table.subject_ids[row],
+        OBS_ID: table.obs_ids[row],
+        SUBJECT_ID: table.subject_ids[row],
         "patch_start": start,
     }
     place = int(np.ravel_multi_index(np.maximum(start, 0), table.locators[row].shape))

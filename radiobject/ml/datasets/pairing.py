@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError, ShapeError
 from radiobject.geometry.corners import corner_distance_mm
+from radiobject.geometry.orientation import GEOMETRY_TOLERANCE_MM
 from radiobject.geometry.regrid import Regrid
 from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable
-
-GEOMETRY_TOLERANCE_MM = 0.05
-"""How far apart the same corner of two paired volumes may lie."""
 
 _SHOWN = 5
 _ACQUISITION = re.compile(r"_acq-(?P<number>.+)$")

@@ -49,6 +49,11 @@ class DatasetStore:
         self._collections: dict[str, CollectionStore] = {}
 
     @property
+    def root(self) -> Head:
+        """What guards its changes: its own head."""
+        return self.head
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the collections, sorted."""
         return tuple(sorted(self.state.collections))
