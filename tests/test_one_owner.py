@@ -6,6 +6,8 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterator
 
+import pytest
+
 from radiobject import EagerQuery, LazyQuery
 from radiobject._types import OBS_ID, OBS_IDS, SUBJECT_ID
 from radiobject.transform.query import Query
@@ -32,13 +34,13 @@ def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
                     yield target.id.lstrip("_"), ast.unparse(node.value)
 
 
-def test_no_constant_is_defined_twice():
+@pytest.mark.parametrize("package", ["radiobject", "benchmarks"])
+def test_no_constant_is_defined_twice(package):
     found = defaultdict(list)
-    for package in ("radiobject", "benchmarks"):
-        for module, tree in trees(package):
-            for name, value in constants(tree):
-                if len(value) >= SHORTEST and not value.startswith(PER_MODULE):
-                    found[name, value].append(module)
+    for module, tree in trees(package):
+        for name, value in constants(tree):
+            if len(value) >= SHORTEST and not value.startswith(PER_MODULE):
+                found[name, value].append(module)
     assert {key: where for key, where in found.items() if len(where) > 1} == {}
 
 
