@@ -68,6 +68,7 @@ class DatasetConfig:
     Parameters
     ----------
     loading_mode : LoadingMode
+        What one sample is: a whole volume (the default), a random patch or a slice.
     patch_size : tuple of int, optional
         Sides in voxels: three, or four where the volumes have time and a window of it is wanted
         (with three, a patch has all of it). Required in PATCH mode. In SLICE_2D mode, two sides

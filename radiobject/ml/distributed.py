@@ -75,7 +75,11 @@ def create_distributed_segmentation_dataloader(
     labels: LabelSource | Sequence[str] = None,
     **options: Unpack[LoaderOptions],
 ) -> VolumeLoader:
-    """Return the shuffled batches of image and mask of one rank."""
+    """Return the shuffled batches of image and mask of one rank.
+
+    Parameters are those of `create_segmentation_dataloader`, and `rank` and `world_size` those of
+    `create_distributed_dataloader`.
+    """
     asked = LoaderRequest(
         options,
         batch_size,
@@ -126,8 +130,13 @@ def create_distributed_validation_dataloader(
 def set_epoch(loader: DataLoader, epoch: int) -> None:
     """Choose the epoch that the next iteration of `loader` visits; call it alike on every rank.
 
-    Of a loader that is not of this package its `DistributedSampler` is told; one that has none is
-    left alone.
+    Parameters
+    ----------
+    loader : DataLoader
+        Of one that is not of this package its `DistributedSampler` gets the epoch; one that has
+        none is left alone.
+    epoch : int
+        From 0; the order and the patches of an epoch are functions of it and the seed.
     """
     if isinstance(loader, VolumeLoader):
         loader.set_epoch(epoch)

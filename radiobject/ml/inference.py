@@ -49,6 +49,7 @@ def infer_collection(
     uri : str
         Where the new collection goes.
     window : SlidingWindow
+        Sides, overlap and blending of the patches that a volume is predicted by.
     output : {"channels", "argmax"} or callable
         "channels" stores the blended numbers as float32, with the K channels as a fourth axis
         where there are several; "argmax" the number of the largest, as uint8 or uint16; a function

@@ -123,6 +123,7 @@ class Normalization:
         above : float, optional
             Voxels above it are foreground, such as -500 for the body; with `labels` both must hold.
         percentiles : tuple of float
+            (low, high), in percent, of the foreground's values: where they are clipped.
         resample_masks : bool
             Whether masks of another grid are put on that of their volume; refused otherwise.
 
@@ -217,6 +218,7 @@ class ChannelScales:
         Parameters
         ----------
         voxels : ndarray of floats, shape (B, C, ...)
+            The images of a batch, changed in place.
         rows : ndarray of int64, shape (B,)
             The volume that each sample is cut from.
         """
@@ -248,6 +250,7 @@ def channel_scales(
     Parameters
     ----------
     given : Normalization, sequence or mapping of them, optional
+        One for all channels, or one for each, in their order or by the collection's name.
     sources : mapping of str to VolumeSource
         The channels' collections.
     channels : sequence of VolumeTable

@@ -85,6 +85,7 @@ def predicted_slabs(
     predictor : callable
         Takes (B, C, px, py, pz) float32, returns (B, K, px, py, pz), or several of them.
     window : SlidingWindow
+        Sides, overlap and blending of the patches.
     device : torch.device
         Where the predictor is.
     first_plane : int
@@ -229,7 +230,9 @@ class _Blend:
     Parameters
     ----------
     shape : (X, Y, Z)
+        Sides of the volume in voxels.
     window : SlidingWindow
+        Sides, overlap and blending of the patches.
     """
 
     def __init__(self, shape: tuple[int, ...], window: SlidingWindow) -> None:

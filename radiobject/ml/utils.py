@@ -26,7 +26,13 @@ __all__ = [
 def validate_collection_alignment(
     collections: VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource],
 ) -> None:
-    """Refuse collections whose volumes do not pair by subject and scan, with an AlignmentError."""
+    """Refuse collections whose volumes do not pair by subject and scan, with an AlignmentError.
+
+    Parameters
+    ----------
+    collections : VolumeCollection, sequence or mapping of them
+        The first decides the subjects and scans that the others must have.
+    """
     first, *others = [read_table(s, name) for name, s in as_sources(collections).items()]
     for other in others:
         pair_rows(first, other)
@@ -36,6 +42,11 @@ def validate_uniform_shapes(
     collections: VolumeSource | Sequence[VolumeSource] | Mapping[str, VolumeSource],
 ) -> tuple[int, ...]:
     """Return the one shape of all volumes.
+
+    Parameters
+    ----------
+    collections : VolumeCollection, sequence or mapping of them
+        Those whose volumes are compared, all with all.
 
     Raises
     ------
@@ -53,7 +64,13 @@ def validate_uniform_shapes(
 
 
 def collect_volume_shapes(collection: VolumeSource) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each volume by id."""
+    """Return the shape of each volume by id, (X, Y, Z) or (X, Y, Z, T) in voxels.
+
+    Parameters
+    ----------
+    collection : VolumeCollection
+        Or a view of one; no voxel is read.
+    """
     return dict(zip(collection.obs_ids, (loc.shape for loc in collection.locators()), strict=True))
 
 
@@ -61,5 +78,10 @@ def worker_init_fn(worker_id: int) -> None:
     """Seed NumPy in a worker from PyTorch's seed of it, for transforms that use the global state.
 
     The loaders of this package do not need it: they seed every sample's transform.
+
+    Parameters
+    ----------
+    worker_id : int
+        The worker's number, from 0, as PyTorch gives it.
     """
     np.random.seed((torch.initial_seed() + worker_id) % 2**32)  # noqa: NPY002

@@ -61,6 +61,7 @@ class BatchAugmentation:
         Parameters
         ----------
         image : tensor of float32, shape (m, C, ...)
+            The images of the chosen samples, on the batch's device; not changed in place.
         samples : ndarray of int64, shape (m,)
             Their places in the batch.
         random : SampleRandom

@@ -36,6 +36,7 @@ class GaussianNoise(_Drawn):
     variance : (float, float)
         In squared units of the image.
     p : float
+        Share of the samples that get it, in [0, 1].
     """
 
     _name = "variance"
@@ -61,6 +62,7 @@ class GaussianBlur(_Drawn):
     sigma : (float, float)
         Width in voxels.
     p : float
+        Share of the samples that are blurred, in [0, 1].
     """
 
     _name = "sigma"
@@ -100,7 +102,9 @@ class Brightness(_Drawn):
     Parameters
     ----------
     factor : (float, float)
+        Range that each sample's factor is drawn from; 1 leaves it as it is.
     p : float
+        Share of the samples that are changed, in [0, 1].
     """
 
     def __init__(self, factor: Range = (0.75, 1.25), p: float = 0.15) -> None:
@@ -119,7 +123,9 @@ class Contrast(_Drawn):
     Parameters
     ----------
     factor : (float, float)
+        Range that each sample's factor is drawn from; 1 leaves it as it is.
     p : float
+        Share of the samples that are changed, in [0, 1].
     """
 
     def __init__(self, factor: Range = (0.75, 1.25), p: float = 0.15) -> None:
@@ -141,7 +147,9 @@ class Gamma(_Drawn):
     Parameters
     ----------
     gamma : (float, float)
+        Range that each sample's exponent is drawn from; 1 leaves it as it is.
     p : float
+        Share of the samples that are changed, in [0, 1].
     invert : bool
         Of the negative image.
     """
@@ -176,6 +184,7 @@ class LowResolution(_Drawn):
     zoom : (float, float)
         Share of the voxels along each axis, above 0 and at most 1.
     p : float
+        Share of the samples that are made coarse, in [0, 1].
     """
 
     _name = "zoom"

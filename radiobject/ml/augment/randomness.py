@@ -23,7 +23,9 @@ class SampleRandom:
     Parameters
     ----------
     seed : int
+        The data set's seed.
     epoch, index : array_like of int, shape (n,)
+        The epoch that each sample is drawn in, and its index in the data set.
     place : int
         Tells the augmentations of a sequence apart.
     names : VoxelNames

@@ -27,6 +27,7 @@ class Flip(BatchAugmentation):
     axes : tuple of int
         Axes that may be mirrored, of 0, 1 and 2.
     p : float
+        Share of the samples that are flipped along each axis, in [0, 1].
     """
 
     def __init__(self, axes: tuple[int, ...] = (0, 1, 2), p: float = 0.5) -> None:
@@ -53,6 +54,7 @@ class Rotate90(BatchAugmentation):
     Parameters
     ----------
     p : float
+        Share of the samples that are turned, in [0, 1].
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -209,7 +211,9 @@ class Elastic(BatchAugmentation):
     control_points : int
         Along each axis of the patch; between them the field is linear.
     p : float
+        Share of the samples that are deformed, in [0, 1].
     fill, mask_fill : float
+        Value of voxels of images and of masks that come from beyond the patch.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ class PlainCompose:
     Parameters
     ----------
     transforms : sequence of callables
+        Applied one after another, each to what the one before returned.
     """
 
     def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:

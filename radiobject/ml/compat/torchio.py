@@ -41,6 +41,7 @@ class VolumeCollectionSubjectsDataset(Dataset):
     labels : str, DataFrame, mapping or callable, optional
         Kept as ``subject["label"]``.
     transform : callable on a Subject, optional
+        Takes and returns a `torchio.Subject`; none by default.
     masks : sequence of str
         The names of the collections that hold labels. They become `LabelMap`, so that transforms
         interpolate them by nearest neighbour; those of type bool do so by themselves.

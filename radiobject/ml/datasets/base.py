@@ -57,7 +57,9 @@ class StoredDataset(Dataset):
     fields : sequence of Field
         The first decides shapes, ids and affines.
     config : DatasetConfig
+        What a sample is, its type, its padding, and the seed of its patches.
     labels : tensor or list, length of the volumes, or several by name, optional
+        Delivered with each sample, that of its volume: as ``label``, or under their names.
     transform : callable on a sample's dict, optional
         Its random numbers are a function of (seed, epoch, index) as well.
     summaries : sequence of LabelSummary, length of the volumes, optional

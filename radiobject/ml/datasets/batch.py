@@ -113,8 +113,12 @@ def samples_of(batch: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Make a batch of samples: the one they are views of, without a copy, where there is one.
 
-    Otherwise samples are stacked; MetaTensors as MONAI's `list_data_collate` does. The views of a
-    sample, which come as a list, follow one another in the batch.
+    Parameters
+    ----------
+    samples : list of dict
+        Samples with the same keys. Those that are no views of one batch are stacked; MetaTensors
+        as MONAI's `list_data_collate` does. The views of a sample, which come as a list, follow
+        one another in the batch.
     """
     if isinstance(samples, SampleList) and samples.batch is not None:
         return samples.batch

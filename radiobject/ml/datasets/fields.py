@@ -114,10 +114,13 @@ def read_requests(
     Parameters
     ----------
     fields : sequence of Field
+        What a batch has of voxels.
     plan : SamplePlan
+        Which volumes are read, and where.
     side : tuple of int
         Sides of every box.
     arrays : mapping of str to ndarray, shape (samples, channels, ...)
+        Where the voxels of each field go; filled when the requests are carried out.
     slice_axis : int, optional
         The axis of slices, which the arrays leave out.
     views : sequence of RasView, length of the volumes, optional

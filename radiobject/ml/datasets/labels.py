@@ -45,6 +45,7 @@ def load_labels(source: LabelledRows, labels: LabelSource) -> dict[str, Any] | N
     Parameters
     ----------
     source : VolumeSource
+        The collection whose volumes are labelled.
     labels
         A column of ``obs``, or of ``obs_meta`` where the collection knows its data set; a
         DataFrame with `obs_id` or `obs_subject_id` as a column or the index, whose first other

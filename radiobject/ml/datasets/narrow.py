@@ -34,7 +34,9 @@ def with_narrowed(
     Parameters
     ----------
     arrays : dict
+        Tensors of a batch by name; the result has the narrowed ones in their place.
     names : iterable of str
+        Which of them are delivered as bfloat16.
     memory : callable, optional
         Takes an array, returns the bfloat16 tensor of its shape to put it into.
     """

@@ -74,11 +74,17 @@ class VolumeTable:
     Parameters
     ----------
     name : str
+        What errors call the collection.
     locators : list of VolumeLocator, length n
+        Where the voxels of each volume are.
     obs_ids, subject_ids : list of str, length n
+        Whose volume each row is, and which.
     shapes : ndarray of int64, shape (n, 3 or 4)
+        Sides in voxels; the fourth is time.
     affines : ndarray of float64, shape (n, 4, 4)
+        Voxel index to RAS+ mm.
     rescales : list of (Rescale or None), length n
+        From stored values to those of the volume's unit; None where they are the same.
     regrids : list of (Regrid or None), length n, optional
         How each volume is seen in another volume's grid; `shapes` and `affines` are then of that.
     missing : ndarray of bool, shape (n,), optional

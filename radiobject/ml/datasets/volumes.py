@@ -166,6 +166,7 @@ class SegmentationDataset(VolumeCollectionDataset):
     config : DatasetConfig, optional
         Whole volumes by default.
     transform : callable, optional
+        Takes and returns a sample's dict, image and mask together; none by default.
     foreground_sampling : bool, float or placement rule
         True places every sample around a labelled voxel, a number that share of them, the classes
         alike; a rule of `radiobject.sampling` is taken as it is. No mask is read for it: positions

@@ -74,6 +74,7 @@ class CudaGatherer:
     Parameters
     ----------
     device : torch.device
+        The CUDA device that gathers.
     carry_out : callable, optional
         In place of the kernel.
     """

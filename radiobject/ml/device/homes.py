@@ -42,6 +42,7 @@ class Residence:
     Parameters
     ----------
     device : torch.device
+        Where the volumes are kept.
     nbytes : int
         Memory to take, on first use; never more.
     """
@@ -68,6 +69,7 @@ class Residence:
         Parameters
         ----------
         locator : VolumeLocator
+            The volume to bring there.
         staging : callable
             Takes a number of bytes, returns host memory that the copy may read later.
         """
@@ -198,6 +200,7 @@ class Homes:
     Parameters
     ----------
     residence : Residence
+        The volumes that are on the device whole.
     registrations : Registrations, optional
         How the device comes to read the decoded cache; None for a processor, which can.
     staging : callable

@@ -172,12 +172,13 @@ def launch(plan: GatherPlan, packed: torch.Tensor, fill: torch.Tensor, out: torc
     Parameters
     ----------
     plan : GatherPlan
-        Checked.
+        What is taken from where; checked to lie within its memories.
     packed : tensor of int64, shape (n, COLUMNS), on the device
         The plan with the addresses that its memories have on the device.
     fill : tensor of one element, on the device
         What lies outside a volume, as ``plan.fill``.
     out : tensor, shape (rows, *plan.side), on the device, contiguous
+        Where the boxes go; every voxel of it is written.
     """
     if not len(plan):
         return

@@ -24,9 +24,11 @@ class Places:
     Parameters
     ----------
     table : VolumeTable
+        The volumes whose boxes are gathered.
     delivered : str
         Type wanted; see `radiobject.geometry.gather`.
     pad : Padding, optional
+        What lies beyond a volume; without, a box that leaves it is refused.
     views : sequence of RasView, length of the volumes, optional
         The views that boxes are counted in; else they are counted as stored.
     gathers : bool
@@ -111,9 +113,11 @@ class Places:
         volumes : ndarray, shape (n,)
             Rows of volumes that were found.
         starts : ndarray, shape (n, d)
+            First voxel of each box; it may lie beyond the volume.
         rows : ndarray, shape (n,)
             Places in the array of the batch.
         side : tuple of int, length d
+            Sides of the boxes in voxels.
         """
         made = []
         kinds = self._type[volumes]

@@ -74,6 +74,7 @@ class OnDevice:
     batch : dict, optional
         None where the device had no room for it beside others; it is made when its turn comes.
     mark : object
+        What the consumer waits for, on its stream, before it uses the batch.
     plan : SamplePlan, optional
         What it is made from, where it can be made again.
     """
@@ -135,8 +136,11 @@ class DeviceSource:
     Parameters
     ----------
     dataset : StoredDataset
+        What is read; without a transform.
     device : torch.device
+        Where batches are made.
     staging : Staging
+        Host memory that what the device cannot reach goes through.
     cache_bytes : int
         Memory of the device for volumes that are kept there whole.
     host : HostMemory, optional

@@ -61,6 +61,7 @@ def split_views(memory: torch.Tensor, layout: Layout) -> dict[str, torch.Tensor]
     Parameters
     ----------
     memory : tensor of uint8, at least `layout_bytes` long
+        What the arrays are views of.
     """
     tensors, offset = {}, 0
     for name, (shape, dtype) in layout.items():

@@ -34,6 +34,7 @@ def create_training_dataloader(
     labels : str, list of str, DataFrame, mapping or callable, optional
         See `radiobject.ml.utils.load_labels`; of several columns ``label`` holds each by its name.
     batch_size : int
+        Samples per batch; by default 4.
     patch_size : tuple of int, optional
         Sides in voxels.
     num_workers : int
@@ -101,8 +102,8 @@ def create_inference_dataloader(
 ) -> VolumeLoader:
     """Return whole volumes in the order of the collection.
 
-    Volumes of different shapes need ``batch_size=1``. For volumes larger than memory see
-    `radiobject.ml.inference`.
+    Parameters are those of `create_training_dataloader`; `batch_size` is 1 by default, which
+    volumes of different shapes need. For volumes larger than memory see `radiobject.ml.inference`.
     """
     asked = LoaderRequest(options, batch_size, num_workers, pin_memory)
     return asked.in_order(asked.volumes(collections, labels, transform))

@@ -44,7 +44,9 @@ class LookAhead:
     Parameters
     ----------
     dataset : StoredDataset
+        What is read.
     plans : iterator of SamplePlan
+        The batches to come, in order; each is taken when a place is free.
     buffers : PrivateBuffers
         Where batches go.
     depth : int
@@ -156,6 +158,7 @@ class _ReorderBuffer:
     Parameters
     ----------
     plans : iterator of SamplePlan
+        The batches to come, in order.
     depth : int
         Batches that may be claimed and not yet taken.
     """

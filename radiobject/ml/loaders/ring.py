@@ -27,6 +27,7 @@ class SharedRing:
     nbytes : int
         Capacity of one slot.
     slots : int
+        Batches that the ring holds at once.
     """
 
     def __init__(self, nbytes: int, slots: int) -> None:

@@ -28,6 +28,7 @@ class Measured:
     Parameters
     ----------
     batches : int
+        How many were made and used.
     make_s : float
         Seconds that reading and transforming them took, of all threads together.
     wait_s : float
@@ -63,7 +64,9 @@ class Choice:
     Parameters
     ----------
     workers : int
+        Worker processes; 0 leaves the work to threads of the loop's own process.
     why : str
+        What was measured, in words, for the loader's report.
     lasts : bool
         Whether it holds for the passes to come as well; else these are measured anew.
     """
@@ -79,6 +82,7 @@ def choose(measured: Measured, at_most: int, left: int) -> Choice:
     Parameters
     ----------
     measured : Measured
+        What the loop has done until now; at least one batch.
     at_most : int
         Workers there may be.
     left : int

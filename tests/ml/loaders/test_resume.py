@@ -3,6 +3,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.data import SequentialSampler
 
 from radiobject.exceptions import ConfigurationError
 from radiobject.ml import EpochSampler, VolumeLoader, create_training_dataloader
@@ -189,3 +190,17 @@ def test_nothing_is_left_of_an_epoch_that_keeps_its_last_samples(shelf):
         run = VolumeLoader(dataset, EpochSampler(dataset, tail=tail), batch_size=5)
         states = [run.state_dict() for _ in run]
         assert [(s["epoch"], s["consumed"]) for s in states][-2:] == [(0, 20), (1, 0)]
+
+
+def test_after_the_last_batch_of_somebody_elses_sampler_the_next_epoch_comes(shelf):
+    """Also where the loop has not asked for a batch beyond it: else an empty epoch would come."""
+    dataset = loader(shelf).dataset
+    run = VolumeLoader(dataset, sampler=SequentialSampler(dataset), batch_size=5)
+    passing = iter(run)
+    for _ in range(len(run)):
+        next(passing)
+    state = run.state_dict()
+    assert (state["epoch"], state["consumed"]) == (1, 0)
+    again = VolumeLoader(dataset, sampler=SequentialSampler(dataset), batch_size=5)
+    again.load_state_dict(state)
+    assert sum(1 for _ in again) == len(run)
