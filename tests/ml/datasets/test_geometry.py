@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from radiobject.exceptions import AlignmentError
+from radiobject.geometry.corners import corner_distance_mm
+from radiobject.geometry.orientation import GEOMETRY_TOLERANCE_MM
 from radiobject.ml import VolumeCollectionDataset
 from radiobject.ml.datasets.pairing import (
-    GEOMETRY_TOLERANCE_MM,
     check_geometry,
-    corner_distance_mm,
     seen_in_grid_of,
 )
 from radiobject.ml.datasets.source import read_table
