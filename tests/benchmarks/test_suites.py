@@ -15,7 +15,7 @@ from benchmarks.data.boxes import Task
 from benchmarks.data.cohort import Cohort
 from benchmarks.rivals import LOADERS
 from benchmarks.suites import loaders as suite
-from benchmarks.suites.base import Fixture
+from benchmarks.suites.base import BaseCase
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,8 +80,8 @@ def test_asv_finds_the_committed_history_and_no_path_of_a_machine_is_in_it() -> 
 
 
 def test_samples_are_enough_for_asvs_own_comparison() -> None:
-    fewest, most, _ = Fixture.repeat
-    assert 8 <= Fixture.rounds * fewest <= Fixture.rounds * most <= 10
+    fewest, most, _ = BaseCase.repeat
+    assert 8 <= BaseCase.rounds * fewest <= BaseCase.rounds * most <= 10
 
 
 @pytest.mark.parametrize(("samples", "least", "most"), [(6, 0.0, 0.0), (8, 0.9, 1.0)])
