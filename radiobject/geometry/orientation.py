@@ -36,9 +36,6 @@ MAX_QUATERNION_LENGTH = 1.001
 """A quaternion of a qform up to this long was a unit one before it was rounded."""
 
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d")
-GEOMETRY_TOLERANCE_MM = 0.05
-"""Volumes whose corners lie no farther apart lie in the same place."""
-
 WORLD_LETTERS = ("LR", "PA", "IS")
 """The letters of the two directions of each axis of the world, the negative one first."""
 

@@ -16,8 +16,7 @@ from radiobject.formats.layouts.folder import FolderIndex
 from radiobject.formats.layouts.table import layout_called, recognised
 from radiobject.formats.nifti_header import is_nifti, read_header
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
-from radiobject.geometry.corners import corner_distance_mm
-from radiobject.geometry.orientation import GEOMETRY_TOLERANCE_MM
+from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.indexing import shortened
 from radiobject.ingest.plan import IngestPlan, PlannedImage, kept_fields, plan_bids
 from radiobject.storage.io import layout as places
@@ -168,7 +167,7 @@ def _off_the_grid(plan: IngestPlan) -> list[str]:
             continue
         sides = np.array([shape], dtype=np.int64)
         off = float(corner_distance_mm(affine[None], reference[None], sides)[0])
-        if not off <= GEOMETRY_TOLERANCE_MM:
+        if not off <= SAME_PLACE_MM:
             said.append(f"{label.place}: lies {off:.3g} mm off {other.place}")
     return said
 

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError, ShapeError
-from radiobject.geometry.corners import corner_distance_mm
-from radiobject.geometry.orientation import GEOMETRY_TOLERANCE_MM
+from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.geometry.regrid import Regrid
 from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable
@@ -92,13 +91,13 @@ def check_geometry(first: VolumeTable, second: VolumeTable) -> None:
     ShapeError
         If a pair differs in its spatial shape, or in its time points where both have them.
     AlignmentError
-        If a corner of one volume lies more than `GEOMETRY_TOLERANCE_MM` from the other's.
+        If a corner of one volume lies more than `SAME_PLACE_MM` from the other's.
     """
     axes = min(first.shapes.shape[1], second.shapes.shape[1])
     differ = (first.shapes[:, :axes] != second.shapes[:, :axes]).any(axis=1)
     _refuse_shapes(first, second, differ)
     gap = corner_distance_mm(first.affines, second.affines, first.shapes)
-    apart = np.flatnonzero(~(gap <= GEOMETRY_TOLERANCE_MM))
+    apart = np.flatnonzero(~(gap <= SAME_PLACE_MM))
     if apart.size:
         raise AlignmentError(
             f"{first.name!r} and {second.name!r} have another geometry: "
@@ -114,7 +113,7 @@ def check_geometry(first: VolumeTable, second: VolumeTable) -> None:
 def seen_in_grid_of(first: VolumeTable, second: VolumeTable) -> VolumeTable:
     """Return the volumes of `second` as they are seen in the grids of their partners in `first`.
 
-    Pairs that lie on the same voxels within `GEOMETRY_TOLERANCE_MM` are left as they are.
+    Pairs that lie on the same voxels within `SAME_PLACE_MM` are left as they are.
 
     Parameters
     ----------
@@ -131,7 +130,7 @@ def seen_in_grid_of(first: VolumeTable, second: VolumeTable) -> VolumeTable:
     if first.shapes.shape[1] == second.shapes.shape[1] == 4:
         _refuse_shapes(first, second, (first.shapes != second.shapes)[:, 3])
     same = (first.shapes[:, :3] == second.shapes[:, :3]).all(axis=1)
-    same &= corner_distance_mm(first.affines, second.affines, first.shapes) <= GEOMETRY_TOLERANCE_MM
+    same &= corner_distance_mm(first.affines, second.affines, first.shapes) <= SAME_PLACE_MM
     if same.all():
         return second
     regrids = [None if same[i] else _regrid(first, second, i) for i in range(len(first))]

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from radiobject.exceptions import AlignmentError
-from radiobject.geometry.corners import corner_distance_mm
-from radiobject.geometry.orientation import GEOMETRY_TOLERANCE_MM
+from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.ml import VolumeCollectionDataset
 from radiobject.ml.datasets.pairing import (
     check_geometry,
@@ -37,9 +36,9 @@ def test_what_lies_exactly_at_the_tolerance_lies_in_the_same_place(shelf):
     here._affines = np.tile(np.eye(4), (6, 1, 1))
     there = shelf.pick(range(6))
     there._affines = here._affines.copy()
-    there._affines[1, 0, 3] = GEOMETRY_TOLERANCE_MM
+    there._affines[1, 0, 3] = SAME_PLACE_MM
     first, second = read_table(here, "a"), read_table(there, "b")
     apart = corner_distance_mm(first.affines, second.affines, first.shapes)
-    assert apart[1] == GEOMETRY_TOLERANCE_MM
+    assert apart[1] == SAME_PLACE_MM
     check_geometry(first, second)
     assert seen_in_grid_of(first, second) is second
