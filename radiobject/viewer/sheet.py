@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from radiobject._types import OBS_ID
 from radiobject.edit.subject_values import set_values
 from radiobject.exceptions import ConfigurationError, StorageError
 from radiobject.geometry.box import Box
@@ -60,7 +61,7 @@ class Sheet:
             If the subject has no volume there.
         """
         volumes = self._catalog.subject(subject)["volumes"]
-        obs_id = next((v["obs_id"] for v in volumes if v["collection"] == collection), None)
+        obs_id = next((v[OBS_ID] for v in volumes if v["collection"] == collection), None)
         if obs_id is None:
             raise KeyError(f"subject {subject!r} has no volume in {collection!r}")
         volume = self._catalog.volume(collection, obs_id)
@@ -68,7 +69,7 @@ class Sheet:
         overlay = next(iter(volume["overlays"]), None)
         place = None
         if overlay is not None:
-            place = self._catalog.locate(overlay["collection"], overlay["obs_id"])
+            place = self._catalog.locate(overlay["collection"], overlay[OBS_ID])
         planes = _planes(locator, np.array(volume["affine"]), place)
         low, high = window or display_window([plane for _, plane, _ in planes])
         return png(_composed(planes, low, high))
