@@ -31,6 +31,7 @@ def completed(tables: Sequence[VolumeTable], may_lack: Sequence[bool]) -> list[V
     Parameters
     ----------
     tables : sequence of VolumeTable
+        The collections of a data set; the first decides the order.
     may_lack : sequence of bool
         Of which of them volumes may be missing.
 
@@ -74,6 +75,7 @@ def completed_masks(
     scans_of : sequence of VolumeTable
         The images as they were read, whose ids tell scans apart.
     may_lack : bool
+        Whether images may be without a mask.
 
     Raises
     ------
@@ -205,6 +207,7 @@ class Joined:
     Parameters
     ----------
     sources : sequence of VolumeSource
+        Collections that are seen as one, in their order.
     table : VolumeTable
         The completed scans.
     """

@@ -87,9 +87,11 @@ def labels_of(
     Parameters
     ----------
     source : VolumeSource
+        The collection whose volumes are labelled.
     labels
         As in `load_labels`, or a list of columns.
     obs_ids : list of str
+        The volumes that a label is wanted for, in this order.
 
     Raises
     ------

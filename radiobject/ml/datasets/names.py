@@ -16,6 +16,7 @@ class VoxelNames:
     Parameters
     ----------
     images, masks : tuple of str
+        Names under which a batch has images, and masks.
     coarser : tuple of (str, int)
         Of arrays at another resolution, how many voxels became one along each axis.
     """

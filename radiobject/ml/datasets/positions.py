@@ -33,6 +33,7 @@ class Positions:
     Parameters
     ----------
     config : DatasetConfig
+        What a sample is; its seed decides every position.
     table : VolumeTable
         The volumes that decide.
     views : sequence of RasView, length of the volumes, optional
