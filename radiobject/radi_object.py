@@ -32,6 +32,7 @@ from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.legacy import LegacyDatasetStore
 from radiobject.storage.schema.lookup import collections_with
+from radiobject.transform.preprocessing import Preprocessing
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
 
@@ -388,6 +389,14 @@ class RadiObject(Changeable):
         The options are those of `radiobject.bids_export.write_bids`, such as ``name``.
         """
         return bids_export.write_bids(self._selection, folder, exists=exists, **options)
+
+    def resample(self, spacing: Any = None, **options: Any) -> Preprocessing[RadiObject]:
+        """Return the data set resampled, to be written; see `Preprocessing.resample`."""
+        return Preprocessing(self._selection, RadiObject).resample(spacing, **options)
+
+    def crop_foreground(self, collection: str, **options: Any) -> Preprocessing[RadiObject]:
+        """Return the scans cropped, to be written; see `Preprocessing.crop_foreground`."""
+        return Preprocessing(self._selection, RadiObject).crop_foreground(collection, **options)
 
     def upgrade(
         self, uri: str, *, executor: Executor | None = None, progress: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 
@@ -11,6 +12,18 @@ def generate_obs_id(
     """Return the id of a subject's volume in a collection; later scans carry their number."""
     base = f"{obs_subject_id}_{collection_name}"
     return base if acquisition_index is None else f"{base}_acq-{acquisition_index}"
+
+
+_ACQUISITION = re.compile(r"_acq-(?P<number>.+)$")
+
+
+def scan_name(obs_id: str, obs_subject_id: str, collection_name: str) -> str:
+    """Return what tells a subject's scans apart: the id without subject and collection."""
+    prefix = generate_obs_id(obs_subject_id, collection_name)
+    if obs_id.startswith(prefix):
+        return obs_id[len(prefix) :]
+    found = _ACQUISITION.search(obs_id)
+    return found.group(0) if found else obs_id.replace(collection_name, "")
 
 
 class FreeIds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,9 +14,9 @@ from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.geometry.regrid import Regrid
 from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable
+from radiobject.storage.ids import scan_name
 
 _SHOWN = 5
-_ACQUISITION = re.compile(r"_acq-(?P<number>.+)$")
 
 
 def pair_rows(first: VolumeTable, second: VolumeTable) -> NDArray[np.intp]:
@@ -70,12 +69,7 @@ def _pair_scans(
 
 def scan_of(table: VolumeTable, row: int) -> str:
     """Return what tells a subject's scans apart: the id without subject and collection."""
-    obs_id = table.obs_ids[row]
-    prefix = f"{table.subject_ids[row]}_{table.name}"
-    if obs_id.startswith(prefix):
-        return obs_id[len(prefix) :]
-    found = _ACQUISITION.search(obs_id)
-    return found.group(0) if found else obs_id.replace(table.name, "")
+    return scan_name(table.obs_ids[row], table.subject_ids[row], table.name)
 
 
 def check_geometry(first: VolumeTable, second: VolumeTable) -> None:

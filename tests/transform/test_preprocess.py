@@ -1,0 +1,239 @@
+"""Data sets resampled and cropped: image and mask on one grid, streamed, gone on with."""
+
+import json
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from radiobject import RadiObject
+from radiobject.exceptions import (
+    AlignmentError,
+    ConfigurationError,
+    StoreExistsError,
+)
+from radiobject.geometry.box import Box
+from radiobject.geometry.grids import Grid
+from radiobject.storage.io import layout
+from radiobject.transform import preprocess
+from radiobject.transform.resample import resample_image, resample_labels
+from radiobject.writers import RadiObjectWriter
+
+pytest.importorskip("scipy")
+
+SUBJECTS = ("c", "a", "b")
+SHAPE = (16, 15, 10)
+SLOPE = (2.0, -1000.0)
+
+
+def affine(number):
+    turn = np.linalg.qr(np.random.default_rng(number).normal(size=(3, 3)))[0]
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn * [1.0, 1.0, 2.0]
+    matrix[:3, 3] = [number * 7, -4, 11]
+    return matrix
+
+
+def ct(number):
+    rng = np.random.default_rng(number)
+    return rng.integers(0, 1500, SHAPE).astype(np.int16)
+
+
+def seg(number):
+    mask = np.zeros(SHAPE, np.uint8)
+    if number < 2:
+        mask[3 : 8 + number, 4:9, 2:6] = 1 + number
+    return mask
+
+
+def pet(number):
+    return np.random.default_rng(number).gamma(2, 1, (6, 6, 6)).astype(np.float32)
+
+
+def pet_affine(number):
+    """Coarser, and only over the inner part of the CT."""
+    matrix = affine(number)
+    matrix[:3, 3] = (affine(number) @ [3.0, 3, 1.5, 1])[:3]
+    matrix[:3, :3] = affine(number)[:3, :3] * [1.6, 1.6, 1.1]
+    return matrix
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    uri = str(tmp_path_factory.mktemp("prepared") / "source")
+    with RadiObjectWriter(uri) as writer:
+        writer.write_obs_meta(pd.DataFrame({"obs_subject_id": SUBJECTS, "age": [61, 34, None]}))
+        for name in ("CT", "PET", "seg"):
+            target = writer.add_collection(name)
+            for subject in SUBJECTS:
+                n = "abc".index(subject)
+                made = {"CT": ct, "PET": pet, "seg": seg}[name](n)
+                target.write_volume(
+                    made,
+                    f"{subject}_{name}",
+                    subject,
+                    affine=pet_affine(n) if name == "PET" else affine(n),
+                    rescale=SLOPE if name == "CT" else None,
+                    kvp=100 + n,
+                )
+    radi = RadiObject(uri)
+    radi.seg.set_label_names({1: "lesion"})
+    return RadiObject(uri)
+
+
+def test_image_and_mask_lie_on_one_grid(source, tmp_path):
+    radi = source.select_collections(["CT", "seg"])
+    made = radi.resample((1.5, 1.5, 1.5), labels=["seg"]).write(str(tmp_path / "iso"))
+    made.validate(checksums=True)
+    assert made.obs_subject_ids == source.obs_subject_ids
+    pd.testing.assert_frame_equal(
+        made.obs_meta.read(["age"]), source.select_collections(["CT"]).obs_meta.read(["age"])
+    )
+    assert made.CT.obs_ids == source.CT.obs_ids
+    assert dict(made.seg.label_names) == dict(source.seg.label_names)
+    for image, mask in zip(made.CT, made.seg, strict=True):
+        n = "abc".index(image.obs_id[0])
+        grid = Grid.of(SHAPE, affine(n))
+        target = grid.with_spacing(1.5)
+        assert image.shape == mask.shape == target.shape
+        assert np.abs(image.affine - target.affine).max() < 1e-12
+        assert np.array_equal(image.affine, mask.affine)
+        stored = resample_image(ct(n), grid, target, interpolation="linear", outside=None)
+        assert image.to_numpy(raw=True).dtype == np.int16
+        assert np.array_equal(image.to_numpy(raw=True), stored)
+        assert np.allclose(image.to_numpy(), stored * 2.0 - 1000)
+        labels = resample_labels(seg(n), grid, target, rule="nearest", repeat_edges=True)
+        assert np.array_equal(mask.to_numpy(), labels)
+    rows = made.CT.to_obs()
+    assert rows["kvp"].tolist() == [100, 101, 102]
+    assert rows["source_obs_id"].tolist() == source.CT.obs_ids
+    assert json.loads(rows["preprocessing"][0])["spacing_mm"] == [1.5, 1.5, 1.5]
+
+
+def test_all_collections_on_the_grid_of_one(source, tmp_path):
+    made = source.resample(reference="CT", labels=["seg"], fill=-1).write(str(tmp_path / "one"))
+    for image, other, mask in zip(made.CT, made.PET, made.seg, strict=True):
+        n = "abc".index(image.obs_id[0])
+        assert np.array_equal(image.to_numpy(raw=True), ct(n))
+        assert np.array_equal(mask.to_numpy(), seg(n))
+        assert np.abs(other.affine - affine(n)).max() < 1e-12
+        wanted = resample_image(
+            pet(n),
+            Grid.of((6, 6, 6), pet_affine(n)),
+            Grid.of(SHAPE, affine(n)),
+            interpolation="linear",
+            outside=-1,
+        )
+        assert np.array_equal(other.to_numpy(), wanted)
+        assert (wanted == -1).any()
+        assert (wanted > 0).any()
+
+
+def test_scans_are_cropped_to_the_foreground_of_one_collection(source, tmp_path):
+    radi = source.resample(1.0, reference="CT", labels=["seg"], label_interpolation="majority")
+    made = radi.crop_foreground("seg", margin_mm=1.0).write(str(tmp_path / "cut"))
+    for image, other, mask in zip(made.CT, made.PET, made.seg, strict=True):
+        n = "abc".index(image.obs_id[0])
+        whole = Grid.of(SHAPE, affine(n)).with_spacing(1.0)
+        labels = resample_labels(
+            seg(n), Grid.of(SHAPE, affine(n)), whole, rule="majority", repeat_edges=True
+        )
+        if n == 2:  # nothing is labelled
+            box = Box.whole(whole.shape)
+        else:
+            there = np.argwhere(labels)
+            box = Box(tuple(there.min(0) - 1), tuple(there.max(0) + 2)).clip(whole.shape)
+        grid = whole.cropped(box)
+        assert image.shape == mask.shape == other.shape == grid.shape
+        assert np.abs(image.affine - grid.affine).max() < 1e-9
+        assert np.array_equal(mask.to_numpy(), labels[box.slices])
+    air = source.select_collections(["CT"]).crop_foreground("CT", above=1990.0)
+    found = air.write(str(tmp_path / "body"))
+    for image in found.CT:
+        data = image.to_numpy()
+        assert (data > 1990).any(axis=(1, 2))[[0, -1]].all()
+
+
+class InTurn(Executor):
+    """Runs what it is given at once, and breaks off after so many."""
+
+    def __init__(self, limit=10**6):
+        self.limit, self.done = limit, 0
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        if self.done >= self.limit:
+            raise KeyboardInterrupt
+        self.done += 1
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(preprocess, "_SCANS_PER_COMMIT", 2)
+    uri = str(tmp_path / "half")
+    plan = source.resample(2.0, reference="CT", labels=["seg"])
+    with pytest.raises(KeyboardInterrupt):
+        plan.write(uri, executor=InTurn(2))
+    half = RadiObject(uri)
+    half.validate(checksums=True)
+    assert (len(half), len(half.CT)) == (3, 2)
+    rest = InTurn()
+    made = plan.write(uri, executor=rest)
+    assert rest.done == 1
+    made.validate(checksums=True)
+    straight = plan.write(str(tmp_path / "straight"))
+    for name in ("CT", "PET", "seg"):
+        pairs = zip(made.collection(name), straight.collection(name), strict=True)
+        for one, other in pairs:
+            assert (one.obs_id, one.shape) == (other.obs_id, other.shape)
+            assert np.array_equal(one.to_numpy(), other.to_numpy())
+    plan.write(uri, executor=rest)
+    assert rest.done == 1
+    with pytest.raises(StoreExistsError, match="not made from what is given"):
+        source.resample(3.0, reference="CT", labels=["seg"]).write(uri)
+    with pytest.raises(StoreExistsError, match="resume=True"):
+        plan.write(uri, resume=False)
+    RadiObject(uri).validate()
+
+
+@pytest.mark.slow
+def test_other_processes_do_the_same(source, tmp_path):
+    plan = source.resample(2.0, reference="CT", labels=["seg"])
+    with ProcessPoolExecutor(2) as executor:
+        made = plan.write(str(tmp_path / "there"), executor=executor)
+    here = plan.write(str(tmp_path / "here"))
+    for one, other in zip(made.PET, here.PET, strict=True):
+        assert np.array_equal(one.to_numpy(), other.to_numpy())
+
+
+def test_a_selection_is_resampled_and_a_repeat_once(source, tmp_path):
+    view = source.loc[["b", "a", "b"]].select_collections(["CT"])
+    made = view.resample(3.0, labels=[]).write(str(tmp_path / "two"))
+    assert made.CT.obs_ids == ["a_CT", "b_CT"]
+    assert layout.base_name(made.uri) == "two"
+
+
+def test_what_would_go_wrong_in_silence_is_refused(source, tmp_path):
+    uri = str(tmp_path / "no")
+    with pytest.raises(ConfigurationError, match=r"'seg' looks like labels.*labels=\['seg'\]"):
+        source.resample(2.0).write(uri)
+    with pytest.raises(ConfigurationError, match="give spacing"):
+        source.resample()
+    with pytest.raises(ConfigurationError, match="no collection 'MR'"):
+        source.resample(reference="MR", labels=[]).write(uri)
+    with pytest.raises(ConfigurationError, match="interpolation must be"):
+        source.resample(1, interpolation="nearest")
+    with pytest.raises(AlignmentError, match="lie on other grids"):
+        source.crop_foreground("seg").write(uri)
+    two = RadiObject(_without_one_mask(source, tmp_path))
+    with pytest.raises(AlignmentError, match="no partner in 'seg'"):
+        two.crop_foreground("seg").write(uri)
+    assert not (tmp_path / "no").exists()
+
+
+def _without_one_mask(source, tmp_path):
+    radi = source.select_collections(["CT", "seg"]).write(str(tmp_path / "copy"))
+    radi.seg.delete(radi.seg.obs_ids[0])
+    return radi.uri
