@@ -17,6 +17,7 @@ from radiobject.cli import (
     inspecting,
     measuring,
     placing,
+    preprocessing,
     scanning,
     viewing,
 )
@@ -81,6 +82,10 @@ for group in (
     measuring,
     placing,
     configuring,
+    preprocessing,
+    changing,
+    viewing,
+    measuring,
 ):
     group.register(app)
 

@@ -190,6 +190,8 @@ _OPTIONS = {
     "RadiObject.delete or VolumeCollection.delete": "`radiobject delete`",
     "pass pad=Padding(...) or a smaller box": "give a smaller --patch-size",
     " (drop_aborted=True)": "",
+    "say that there are none: labels=[]": "say that there are none: --no-labels",
+    "put all on one with reference=": "put all on one with --reference",
     "pass break_lock=True": "run `radiobject unlock`",
 }
 

@@ -284,7 +284,8 @@ def _refuse_unnamed_labels(collections: Mapping[str, VolumeSelection], steps: St
         if selection.store.label_names or _has_few_values(selection):
             raise ConfigurationError(
                 f"collection {name!r} looks like labels, which interpolation would mix: name the "
-                f"collections of labels, as labels=[{name!r}]; labels=[] says that there are none"
+                f"collections of labels, as labels=[{name!r}], "
+                "or say that there are none: labels=[]"
             )
 
 

@@ -170,7 +170,10 @@ def scans_of(collections: Mapping[str, VolumeSelection], steps: Steps) -> list[S
             f"{len(alone)} volumes have no partner in {steps.anchor!r}, which decides their grid: "
             f"{shortened([one.obs_id for one in alone])}; select the subjects that have one"
         )
-    return [Scan(_crop_second(group, steps), steps) for group in members.values()]
+    scans = [Scan(_crop_second(group, steps), steps) for group in members.values()]
+    if steps.crop is not None:
+        _refuse_undecided(scans, steps.crop)
+    return scans
 
 
 def _joined(
@@ -184,6 +187,16 @@ def _joined(
         return False
     members[anchors[0].obs_id].append(one)
     return True
+
+
+def _refuse_undecided(scans: Sequence[Scan], crop: str) -> None:
+    counted = {s.volumes[0].obs_id: [v.collection for v in s.volumes].count(crop) for s in scans}
+    wrong = [obs_id for obs_id, count in counted.items() if count != 1]
+    if wrong:
+        raise AlignmentError(
+            f"{len(wrong)} scans have not one volume in {crop!r}, which decides what is kept: "
+            f"{shortened(wrong)}; select the subjects that have one"
+        )
 
 
 def _scan_of(one: ScanVolume) -> str:

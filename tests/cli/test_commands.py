@@ -180,6 +180,35 @@ def test_a_bids_folder_is_recognised(tmp_path: Path) -> None:
     }
 
 
+def test_resample_writes_a_data_set_in_other_grids(made: Path, tmp_path: Path) -> None:
+    target = tmp_path / "iso"
+    refused = radiobject("resample", made, target, "--spacing", "3")
+    assert refused.code == 1
+    assert "'mask' looks like labels" in refused.err
+    assert "--no-labels" in refused.err
+    assert radiobject("resample", made, target).code == 2
+    assert radiobject("resample", made, target, "--spacing", "thick").code == 2
+    words = (
+        "resample",
+        made,
+        target,
+        "--spacing",
+        "3,3,3",
+        "--reference",
+        "CT",
+        "--labels",
+        "mask",
+    )
+    done = radiobject(*words, "--crop", "mask", "--margin", "3", "--json")
+    assert (done.code, done.json["volumes"]) == (0, 6)
+    radi = RadiObject(str(target))
+    for image, mask in zip(radi.CT, radi.mask, strict=True):
+        assert image.shape == mask.shape
+        assert np.allclose(np.diag(image.affine), [3, 3, 3, 1])
+        assert set(np.unique(mask.to_numpy())) > {0}
+    assert radiobject(*words).code == 1  # not cropped alike
+
+
 def test_export_gives_the_voxels_back(made: Path, tmp_path: Path) -> None:
     done = radiobject("export", made, tmp_path / "out", "-f", "age < 45", "-c", "CT")
     assert (done.code, done.out) == (0, f"2 volumes of 2 subjects written to {tmp_path / 'out'}\n")

@@ -230,6 +230,8 @@ def test_what_would_go_wrong_in_silence_is_refused(source, tmp_path):
     two = RadiObject(_without_one_mask(source, tmp_path))
     with pytest.raises(AlignmentError, match="no partner in 'seg'"):
         two.crop_foreground("seg").write(uri)
+    with pytest.raises(AlignmentError, match="1 scans have not one volume in 'seg'"):
+        two.resample(reference="CT").crop_foreground("seg").write(uri)
     assert not (tmp_path / "no").exists()
 
 
