@@ -77,15 +77,12 @@ for group in (
     ingesting,
     inspecting,
     exporting,
+    preprocessing,
     changing,
     viewing,
     measuring,
     placing,
     configuring,
-    preprocessing,
-    changing,
-    viewing,
-    measuring,
 ):
     group.register(app)
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.box import Box
 
+GEOMETRY_TOLERANCE_MM = 0.05
+"""How far apart the same corner of two volumes may lie that count as on one grid."""
+
 _NEGLIGIBLE = 1e-6
 """Share of a voxel by which a side may exceed a whole number of voxels and still count as it."""
 

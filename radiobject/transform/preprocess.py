@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from radiobject import parallel
 from radiobject.exceptions import AlignmentError, ConfigurationError, StoreExistsError
 from radiobject.geometry.box import Box
-from radiobject.geometry.grids import Grid
+from radiobject.geometry.grids import GEOMETRY_TOLERANCE_MM, Grid
 from radiobject.rows.pandas_io import frame_rows
 from radiobject.selection import SubjectSelection, VolumeSelection
 from radiobject.storage.commits.head import ROOT
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout
+from radiobject.storage.records import write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.label_names import write_label_names
@@ -33,9 +34,10 @@ from radiobject.storage.tables.groups import object_kind
 from radiobject.transform.jobs import (
     AFFINE_UPDATE,
     Transformed,
+    image_of,
     jobs_of,
+    new_volume,
     own_schema,
-    write_transformed,
 )
 from radiobject.transform.resample import resample_image, resample_labels
 from radiobject.transform.scans import (
@@ -47,8 +49,6 @@ from radiobject.transform.scans import (
     unfinished,
 )
 
-GEOMETRY_TOLERANCE_MM = 0.05
-"""How far apart corners of volumes may lie that are cropped alike, or count as one grid."""
 _SCANS_PER_COMMIT = 16
 _FEW_VALUES = 32
 
@@ -194,7 +194,9 @@ def process_scan(places: Mapping[str, str], timestamp: int, scan: Scan) -> list[
         updates: dict[str, Any] = {AFFINE_UPDATE: grid.affine, **scan.columns(volume)}
         made = Transformed(_in_grid(volume, grid, scan), updates)
         uri, rescale = places[volume.collection], volume.job.locator.rescale
-        records.append(write_transformed(uri, timestamp, volume.obs_id, volume.job, made, rescale))
+        read = partial(image_of, volume.job, made, rescale)
+        stored_as = new_volume(volume.job, volume.obs_id, read)
+        records.append(write_new_volume(uri, timestamp, stored_as))
     return records
 
 

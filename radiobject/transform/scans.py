@@ -83,8 +83,8 @@ class Steps:
 
     def to_json(self) -> str:
         """Return the steps as they are kept with every volume."""
-        told = {name: value for name, value in asdict(self).items() if value not in (None, ())}
-        return json.dumps(told, sort_keys=True)
+        given = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        return json.dumps(given, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -230,10 +230,10 @@ def unfinished(
         for volume, row in zip(scan.volumes, there, strict=True):
             if row is not None and dict(row) != scan.columns(volume):
                 wanted = scan.columns(volume)
-                told = "; ".join(f"{n} was {row.get(n)!r}, is {wanted[n]!r}" for n in PROVENANCE)
+                differ = "; ".join(f"{n} was {row.get(n)!r}, is {wanted[n]!r}" for n in PROVENANCE)
                 raise StoreExistsError(
                     f"the volume {volume.obs_id!r} that is there was not made from what is given "
-                    f"now: {told}. Choose another address, or delete what lies there"
+                    f"now: {differ}. Choose another address, or delete what lies there"
                 )
         if any(row is None for row in there):
             yield scan
