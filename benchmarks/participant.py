@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.config import ROOT, use_private_cache
+from benchmarks.data.augmentations import augmentation
 from benchmarks.data.boxes import Task
 from benchmarks.equality import prove_equal
 from benchmarks.errors import BenchmarkError
@@ -123,12 +124,13 @@ class Session:
         return self._augmented(batches) if self._task.augment else batches
 
     def _augmented(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Yield what training would see: a flip, a scale and a shift, as 32-bit floats."""
+        """Yield what training would see, as 32-bit floats."""
         import torch
 
+        augment = augmentation(self._task.augment)
         for number, batch in enumerate(batches):
-            image = torch.as_tensor(np.asarray(self._loader.voxels(batch))).float()
-            yield {"image": image.flip(1 + number % 3).mul_(1.1).add_(0.05)}
+            images = torch.as_tensor(np.asarray(self._loader.voxels(batch))).float()
+            yield {"image": augment(images, number)}
 
     def open(self) -> dict[str, Any]:
         """Take the first batch and warm up, until a cache holds what it will."""

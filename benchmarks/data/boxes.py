@@ -32,7 +32,8 @@ class Task:
     cache_share
         What share of the decoded volumes a loader may keep in memory; 0 for none.
     augment
-        Whether each batch is augmented before it counts as delivered.
+        How each batch is augmented before it counts as delivered, by one of
+        `benchmarks.data.augmentations.AUGMENTATIONS`; empty where it is not.
     """
 
     cohort: Cohort
@@ -43,7 +44,7 @@ class Task:
     seed: int = 42
     home: Path | None = None
     cache_share: float = 1.0
-    augment: bool = False
+    augment: str = ""
 
     @property
     def decoded_bytes(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import regimes
 from benchmarks.config import PRESETS
 from benchmarks.data.cohort import Cohort
+from benchmarks.environment import describe_run
 from benchmarks.errors import BenchmarkError
 from benchmarks.rivals import LOADERS
 
@@ -37,6 +39,22 @@ def test_the_summary_names_the_faster_of_two_rivals_and_the_limit() -> None:
     )
 
 
+def test_what_augmentation_leaves_needs_all_four_regimes() -> None:
+    def measured(ours: float, theirs: float) -> dict[str, Any]:
+        monai = _row("MONAI", theirs) | {"name": "monai-cache"}
+        return {"title": "", "rows": [_row("RadiObject", ours), monai]}
+
+    rates = {"warm": (600, 100), "usual": (120, 100), "usual-affine": (48, 50)}
+    summary = describe_run("python -m benchmarks regimes")
+    summary["regimes"] = {name: measured(*pair) for name, pair in rates.items()}
+    assert regimes.augmentation_markdown(summary) == regimes.NOTHING
+    summary["regimes"]["usual-batch"] = measured(90, 70)
+    text = regimes.augmentation_markdown(summary)
+    assert "without augmentation: 600 samples/s, 6.00 times" in text
+    assert "affine too: 48 samples/s, 0.96 times" in text
+    assert "radiobject.ml.augment" in text
+
+
 def test_every_regime_is_a_task_of_its_own(cohort: Cohort) -> None:
     tiny = {name: regime for name, regime in regimes.REGIMES.items() if 0 in regime.patch_size}
     shapes = {name: regime.task(cohort).patch_size for name, regime in tiny.items()}
@@ -47,7 +65,9 @@ def test_every_regime_is_a_task_of_its_own(cohort: Cohort) -> None:
 
 
 @pytest.mark.measuring
-@pytest.mark.parametrize("name", ["quarter", "axial", "volume-cold", "augmented"])
+@pytest.mark.parametrize(
+    "name", ["quarter", "axial", "volume-cold", "augmented", "usual-affine", "usual-batch"]
+)
 def test_a_regime_is_measured(
     name: str, cohort: Cohort, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,7 +76,7 @@ def test_a_regime_is_measured(
     monkeypatch.setattr(regimes, "RESULTS", tmp_path / "regimes.json")
     small = regimes.Regime(
         **(vars(regimes.REGIMES[name]) | {"workers": (0,)})
-        | ({"patch_size": (16, 16, 16)} if name in ("quarter", "augmented") else {})
+        | ({"patch_size": (16, 16, 16)} if 0 not in regimes.REGIMES[name].patch_size else {})
     )
     monkeypatch.setitem(regimes.REGIMES, name, small)
     loaders = ("radiobject", "npy", "tensorstore-cache", "memory")
@@ -67,7 +87,10 @@ def test_a_regime_is_measured(
     page = tmp_path / "regimes.md"
     page.write_text("<!-- regimes:begin -->\n<!-- regimes:end -->\n")
     readme = tmp_path / "README.md"
-    readme.write_text("a\n<!-- performance:begin -->\nstale figures\n<!-- performance:end -->\nz\n")
+    readme.write_text(
+        "a\n<!-- performance:begin -->\nstale figures\n<!-- performance:end -->\nz\n"
+        "<!-- augmentation:begin -->\nstale figures\n<!-- augmentation:end -->\n"
+    )
     regimes.keep(page, readme, tmp_path / "kept.json")
     assert "| memory-mapped .npy |" in page.read_text()
     assert summary["regimes"][name]["title"] in readme.read_text()

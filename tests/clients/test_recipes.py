@@ -1,4 +1,4 @@
-"""The recipes of docs/recipes run as they stand: blocks of Python in order, programs by the shell."""
+"""The recipes of docs/recipes run as they stand: Python in order, programs by the shell."""
 
 import os
 import re

@@ -1,0 +1,85 @@
+"""What training does to a batch before it sees it, the same for every loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.errors import BenchmarkError
+
+LIGHT, USUAL, AFFINE, ON_BATCH = "light", "usual", "usual and affine", "on the batch"
+AUGMENTATIONS = (LIGHT, USUAL, AFFINE, ON_BATCH)
+_SEED = 7
+
+Augmentation = Callable[[Any, int], Any]
+"""Takes a batch of images, a float32 tensor (B, C, X, Y, Z), and its number."""
+
+
+def augmentation(name: str) -> Augmentation:
+    """Return an augmentation by its name.
+
+    "light" is a flip, a scale and a shift of the whole batch. "usual" are MONAI's transforms,
+    sample by sample on the processor, as training scripts have them: three flips, a quarter turn,
+    noise and a scale; "usual and affine" turns by any angle and zooms as well. "on the batch" are
+    those of `radiobject.ml.augment` that do the same, once for the batch.
+    """
+    makers = {LIGHT: _light, USUAL: _usual, AFFINE: _usual_and_affine, ON_BATCH: _on_batch}
+    if name not in makers:
+        raise BenchmarkError(f"no augmentation {name!r}; known are {', '.join(AUGMENTATIONS)}")
+    return makers[name]()
+
+
+def _light() -> Augmentation:
+    return lambda images, number: images.flip(1 + number % 3).mul_(1.1).add_(0.05)
+
+
+def _usual(*more: Any) -> Augmentation:
+    import torch
+    from monai.transforms import (
+        Compose,
+        RandFlip,
+        RandGaussianNoise,
+        RandRotate90,
+        RandScaleIntensity,
+    )
+
+    steps = Compose(
+        [
+            *[RandFlip(prob=0.5, spatial_axis=axis) for axis in range(3)],
+            RandRotate90(prob=0.5, spatial_axes=(0, 1)),
+            *more,
+            RandGaussianNoise(prob=0.15, std=0.1),
+            RandScaleIntensity(prob=0.5, factors=0.1),
+        ]
+    )
+    steps.set_random_state(_SEED)
+    return lambda images, _: torch.stack([torch.as_tensor(steps(image)) for image in images])
+
+
+def _usual_and_affine() -> Augmentation:
+    from monai.transforms import RandAffine
+
+    turned = RandAffine(
+        prob=0.5, rotate_range=(0.26,) * 3, scale_range=(0.1,) * 3, padding_mode="zeros"
+    )
+    return _usual(turned)
+
+
+def _on_batch() -> Augmentation:
+    import numpy as np
+    import torch
+
+    from radiobject.ml.augment import Affine, Brightness, Flip, GaussianNoise, Rotate90, Sequence
+    from radiobject.ml.augment.randomness import SampleRandom
+
+    steps = Sequence(
+        Flip(), Rotate90(p=0.5), Affine(p=0.5), GaussianNoise(p=0.15), Brightness(p=0.5)
+    )
+
+    def augmented(images: Any, number: int) -> Any:
+        index = number * len(images) + np.arange(len(images))
+        random = SampleRandom(_SEED, np.zeros(len(images), np.int64), index)
+        affine = np.broadcast_to(np.eye(4), (len(images), 4, 4)).copy()
+        return steps({"image": images, "affine": torch.from_numpy(affine)}, random)["image"]
+
+    return augmented
