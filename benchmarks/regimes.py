@@ -195,7 +195,7 @@ def augmentation_markdown(summary: dict[str, Any]) -> str:
         rows = summary["regimes"].get(name, {"rows": []})["rows"]
         ok = [row for row in rows if row["status"] == "ok"]
         ours = _fastest(row for row in ok if row["framework"] == "RadiObject")
-        monai = _fastest(row for row in ok if row["name"] == "monai-cache")
+        monai = _fastest(row for row in ok if row.get("name") == "monai-cache")
         if ours is None or monai is None:
             return NOTHING
         ratio = ours["samples_per_s"] / monai["samples_per_s"]

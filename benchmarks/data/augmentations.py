@@ -12,7 +12,7 @@ AUGMENTATIONS = (LIGHT, USUAL, AFFINE, ON_BATCH)
 _SEED = 7
 
 Augmentation = Callable[[Any, int], Any]
-"""Takes a batch of images, a float32 tensor (B, C, X, Y, Z), and its number."""
+"""Takes a batch of images, a float32 tensor (B, X, Y, Z), and its number."""
 
 
 def augmentation(name: str) -> Augmentation:
@@ -53,7 +53,9 @@ def _usual(*more: Any) -> Augmentation:
         ]
     )
     steps.set_random_state(_SEED)
-    return lambda images, _: torch.stack([torch.as_tensor(steps(image)) for image in images])
+    return lambda images, _: torch.stack(
+        [torch.as_tensor(steps(image[None]))[0] for image in images]
+    )
 
 
 def _usual_and_affine() -> Augmentation:
@@ -72,14 +74,14 @@ def _on_batch() -> Augmentation:
     from radiobject.ml.augment import Affine, Brightness, Flip, GaussianNoise, Rotate90, Sequence
     from radiobject.ml.augment.randomness import SampleRandom
 
-    steps = Sequence(
-        Flip(), Rotate90(p=0.5), Affine(p=0.5), GaussianNoise(p=0.15), Brightness(p=0.5)
-    )
+    steps = Sequence(Flip(), Rotate90(p=0.5), Affine(), GaussianNoise(p=0.15), Brightness(p=0.5))
 
     def augmented(images: Any, number: int) -> Any:
         index = number * len(images) + np.arange(len(images))
         random = SampleRandom(_SEED, np.zeros(len(images), np.int64), index)
         affine = np.broadcast_to(np.eye(4), (len(images), 4, 4)).copy()
-        return steps({"image": images, "affine": torch.from_numpy(affine)}, random)["image"]
+        return steps({"image": images[:, None], "affine": torch.from_numpy(affine)}, random)[
+            "image"
+        ][:, 0]
 
     return augmented

@@ -6,14 +6,24 @@ import json
 
 from benchmarks.config import ROOT
 from benchmarks.gate import check
-from benchmarks.regimes import KEPT, NOTHING, PAGE, README, as_markdown, summary_markdown
+from benchmarks.regimes import (
+    KEPT,
+    NOTHING,
+    PAGE,
+    README,
+    as_markdown,
+    augmentation_markdown,
+    summary_markdown,
+)
 from benchmarks.sections import read_section
 
 
 def test_no_figure_is_typed_by_hand() -> None:
     summary = json.loads(KEPT.read_text()) if KEPT.exists() else None
-    shown = read_section(README, "performance"), read_section(PAGE, "regimes")
-    made = (summary_markdown(summary), as_markdown(summary)) if summary else (NOTHING, NOTHING)
+    sections = (README, "performance"), (PAGE, "regimes"), (README, "augmentation")
+    shown = tuple(read_section(*section) for section in sections)
+    generators = (summary_markdown, as_markdown, augmentation_markdown)
+    made = tuple(make(summary) if summary else NOTHING for make in generators)
     assert shown == tuple(text.strip() for text in made)
 
 
