@@ -100,6 +100,9 @@ def test_dose_grids(offsets: list[float], flipped: bool, tmp_path: Path) -> None
     expected = truth[:, :, ::-1] if flipped else truth
     np.testing.assert_allclose(loaded.rescaled(), expected, rtol=1e-6)
     assert loaded.columns["units"] == "GY"
+    # The first frame is at ImagePositionPatient, whatever the vector starts with.
+    first = loaded.affine @ [0, 0, 4 if flipped else 0, 1]
+    np.testing.assert_allclose(first[:3], [10, -20, -30])
 
 
 def with_table(ds: Dataset, s: int) -> None:
@@ -147,3 +150,14 @@ def test_headers_of_real_files_equal_pydicom() -> None:
                 assert found[keyword] == tuple(map(float, stated)), path.name
         compared += 1
     assert compared > 60
+
+
+def test_frames_of_nuclear_medicine_lie_where_the_slice_vector_says(tmp_path: Path) -> None:
+    write_nuclear(tmp_path, 3.0)
+    (path,) = tmp_path.iterdir()
+    shuffled = pydicom.dcmread(path)
+    shuffled.SliceVector = [2, 1, 4, 3, 5]
+    shuffled.save_as(path)
+    np.testing.assert_array_equal(
+        load_folder(tmp_path).data, volume(6, 4, 5)[:, :, [1, 0, 3, 2, 4]]
+    )
