@@ -96,7 +96,7 @@ def _stored_rows(target: stored.CollectionStore) -> dict[str, dict[str, Any]]:
     columns = {name: column.to_list() for name, column in target.read(names).items()}
     return {
         obs_id: {name: values[i] for name, values in columns.items()}
-        for i, obs_id in enumerate(columns[layout.OBS_ID])
+        for i, obs_id in enumerate(columns[OBS_ID])
     }
 
 
