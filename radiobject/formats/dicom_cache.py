@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from radiobject.formats.dicom_header import DicomFile, PixelFormat, SeriesIdenti
 from radiobject.formats.dicom_keys import FrameKeys
 from radiobject.formats.dicom_mosaic import Window
 from radiobject.system import files
-from radiobject.system.present import os
+from radiobject.system.processes import is_private
 
 HEADER_CACHE_VARIABLE = "RADIOBJECT_HEADER_CACHE"
 """Environment variable: "off", or the folder to use."""
@@ -136,9 +137,8 @@ def _key_of(folder: Path) -> bytes:
     if not path.exists():
         _write_private(path, secrets.token_bytes(_KEY_BYTES))
     status = path.stat()
-    shared = os.name == "posix" and (status.st_mode & 0o077 or status.st_uid != os.getuid())
     key = path.read_bytes()
-    return b"" if shared or len(key) != _KEY_BYTES else key
+    return key if is_private(status) and len(key) == _KEY_BYTES else b""
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -14,12 +14,13 @@ from radiobject.exceptions import RadiObjectError
 from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.ingest.plan import PlannedImage
 from radiobject.sampling.label_names import LabelNames
+from radiobject.storage.schema.collection import CollectionStore
 
 Planned = tuple[PlannedImage, str]
 
 
 def with_common_values(
-    images: Sequence[Planned], stored: Mapping[str, LabelNames]
+    images: Sequence[Planned], stores: Mapping[str, CollectionStore]
 ) -> tuple[list[Planned], dict[str, LabelNames]]:
     """Return images whose labels have common values, and the names of each collection's values.
 
@@ -27,16 +28,17 @@ def with_common_values(
     ----------
     images : sequence of (PlannedImage, str)
         With their ids.
-    stored : mapping of str to LabelNames
-        What the values of the collections that exist are called.
+    stores : mapping of str to CollectionStore
+        The collections that exist; of those that such labels go to, the names are read.
     """
     own = {at: _names(image.source) for at, (image, _) in enumerate(images)
            if isinstance(image.source, DicomLabels)}  # fmt: skip
     known: dict[str, dict[str, int]] = {}
+    stored: dict[str, LabelNames] = {}
     for name in dict.fromkeys(images[at][0].collection for at in own):
-        before = stored.get(name, LabelNames()).names
+        stored[name] = stores[name].label_names if name in stores else LabelNames()
         objects = [own[at] for at in own if images[at][0].collection == name]
-        known[name] = _values(before, objects)
+        known[name] = _values(stored[name].names, objects)
     given = list(images)
     for at, names in own.items():
         image, obs_id = images[at]
@@ -44,12 +46,11 @@ def with_common_values(
         if any(number != value for number, value in values.items()):
             source = replace(image.source, values=values)  # type: ignore[type-var]
             given[at] = (replace(image, source=source), obs_id)
-    return given, {name: _named(values, stored.get(name)) for name, values in known.items()}
+    return given, {name: _named(values, stored[name]) for name, values in known.items()}
 
 
-def _named(values: Mapping[str, int], before: LabelNames | None) -> LabelNames:
-    regions = before.regions if before is not None else {}
-    return LabelNames.of({value: text for text, value in values.items()}, regions)
+def _named(values: Mapping[str, int], before: LabelNames) -> LabelNames:
+    return LabelNames.of({value: text for text, value in values.items()}, before.regions)
 
 
 def _values(before: Mapping[int, str], objects: Sequence[Mapping[int, str]]) -> dict[str, int]:

@@ -279,8 +279,7 @@ class IngestRun:
         )
         self.report.extend(assigned.lines)
         self._replaced = assigned.replaced
-        before = {name: store.label_names for name, store in self.stores.items()}
-        images, drawn = with_common_values(assigned.images, before)
+        images, drawn = with_common_values(assigned.images, self.stores)
         self._names = new_label_names({**self.plan.label_names, **drawn}, self.stores)
         for name in dict.fromkeys(image.collection for image, _ in images):
             if name not in self.places | self.made:

@@ -21,7 +21,7 @@ _SHUFFLE_STREAM = 0x5_0001
 _BLOCK_STREAM = 0x5_0002
 _WEIGHT_STREAM = 0x5_0003
 
-_EXACT = 1e-9
+_ROUNDING = 1e-9
 """A third of three is one."""
 
 Tail = Literal["drop", "repeat", "uneven"]
@@ -154,7 +154,7 @@ def in_each_batch(last: NDArray[np.bool_], batch_size: int, ratio: float) -> NDA
 
 def _first_of_each(last: NDArray[np.bool_], ratio: float) -> NDArray[np.bool_]:
     """Return the choice of batches of one size, each a row."""
-    number = max(1, math.ceil(last.shape[1] * ratio - _EXACT))
+    number = max(1, math.ceil(last.shape[1] * ratio - _ROUNDING))
     chosen = np.zeros(last.shape, bool)
     places = np.argsort(last, axis=1, kind="stable")[:, :number]
     np.put_along_axis(chosen, places, True, axis=1)

@@ -279,6 +279,17 @@ def sync_folder(folder: str | Path) -> None:
         os.close(fd)
 
 
+def hard_link(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name.
+
+    Raises
+    ------
+    OSError
+        If the file system has no such thing.
+    """
+    os.link(source, target)
+
+
 def open_file_limit() -> int:
     """Return how many files this process may have open."""
     if resource is None:

@@ -26,7 +26,7 @@ ORDERS = {"linear": 1, "cubic": 3}
 LABEL_RULES = ("nearest", "majority")
 
 _EDGE = 1e-4  # Source voxels by which a place may leave a volume and still count as in it.
-_EXACT = 1e-9
+_SAME_GRID = 1e-9
 _PLANE_VOXELS = 1 << 22
 
 
@@ -45,7 +45,7 @@ def resample_image(
         What fills places outside the volume; None repeats its outermost voxels.
     """
     matrix = target.index_to(source)
-    if target.shape == source.shape and np.abs(matrix - np.eye(4)).max() < _EXACT:
+    if target.shape == source.shape and np.abs(matrix - np.eye(4)).max() < _SAME_GRID:
         return voxels
     out = np.empty((*target.shape, *voxels.shape[3:]), voxels.dtype)
     beyond = None if outside is None else _beyond(matrix, source.shape, target.shape)

@@ -135,7 +135,7 @@ def _fill(copy: _Copy, table_uri: str, known: _Copy | None) -> None:
     if known is not None:
         for path in [p for p, entry in wanted.items() if known.recorded.get(p) == entry]:
             with suppress(OSError):
-                os.link(known.folder / path, copy.folder / path)
+                files.hard_link(known.folder / path, copy.folder / path)
                 del wanted[path]
     for path in tuple(wanted):
         content = _written.get((table_uri, path, *wanted[path]))
