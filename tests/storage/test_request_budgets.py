@@ -21,6 +21,8 @@ from stores import check_volume, scanned_again
 
 from radiobject import RadiObject
 from radiobject.ctx import reset_radiobject_config
+from radiobject.storage.cache import tile_cache
+from radiobject.storage.read import reader
 from radiobject.storage.tables.columns import BLOB
 from radiobject.storage.tables.table import Table, create_table
 
@@ -51,9 +53,12 @@ def proxy(s3_server: str) -> Iterator[ProxyProcess]:
 @pytest.fixture
 def requests_of(
     proxy: ProxyProcess, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[], Any]], tuple[Any, list[str]]]:
+) -> Iterator[Callable[[Callable[[], Any]], tuple[Any, list[str]]]]:
     """A function that calls another, and returns its result and the requests that it made."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    # Volumes equal to these may have been read from somewhere else.
+    monkeypatch.setenv("RADIOBJECT_CACHE", f"requests-{uuid.uuid4()}")
+    tile_cache.detach()
     reset_radiobject_config()
 
     def run(verb: Callable[[], Any]) -> tuple[Any, list[str]]:
@@ -61,7 +66,9 @@ def requests_of(
         result = verb()
         return result, proxy.requests[before:]
 
-    return run
+    yield run
+    reader.close_all()
+    tile_cache.detach()
 
 
 def test_reading_verbs_keep_to_their_requests(bucket, requests_of):

@@ -140,9 +140,16 @@ class Workers:
                 yield from run.not_asked()
         except GeneratorExit:
             raise
-        except BaseException:
+        except BaseException as error:
             self._broken = True
+            gone = [process.pid for process in self.processes if not process.is_alive()]
             _end(deliveries if deliveries is not None else self._loader._iterator)
+            if gone and isinstance(error, (ConnectionError, EOFError)):
+                # Killed while it handed a batch over: the same to the user as killed before.
+                ids = ", ".join(map(str, gone))
+                raise RuntimeError(
+                    f"DataLoader worker (pid(s) {ids}) exited unexpectedly"
+                ) from error
             raise
         finally:
             self._busy = False

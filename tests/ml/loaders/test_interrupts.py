@@ -121,6 +121,23 @@ def test_after_a_killed_worker(shelf):
     assert check(loader) == 24
 
 
+def test_a_worker_killed_while_it_hands_a_batch_over(shelf, monkeypatch):
+    loader = loader_of(shelf)
+    assert check(loader) == 24
+    iterator = loader._workers._loader._iterator
+
+    def reset(*_):
+        with contextlib.suppress(RuntimeError):  # PyTorch's own, as the signal arrives
+            iterator._workers[0].kill()
+            iterator._workers[0].join()
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(iterator, "_next_data", reset)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        check(loader)
+    assert check(loader) == 24
+
+
 def test_after_ctrl_c(shelf):
     """The terminal sends it to the workers as well."""
     loader = loader_of(shelf, transform=Fault(lambda: time.sleep(2)))
