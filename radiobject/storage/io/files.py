@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tiledb
@@ -29,8 +30,16 @@ _STAMPED_FOLDERS = (
 )
 
 
-def _vfs() -> tiledb.VFS:
-    return tiledb.VFS(ctx=get_tiledb_ctx())
+@contextmanager
+def _reaching(uri: str) -> Iterator[tiledb.VFS]:
+    """Give libtiledb's file system; what it raises names `uri` and is an error of ours."""
+    try:
+        yield tiledb.VFS(ctx=get_tiledb_ctx())
+    except tiledb.TileDBError as error:
+        reason = str(error).partition("\n")[0][:300]
+        raise StorageError(
+            f"{uri} cannot be reached: {reason}; check address, endpoint and credentials"
+        ) from error
 
 
 def is_link(uri: str) -> bool:
@@ -44,8 +53,8 @@ def list_folder(uri: str) -> list[str]:
         if not os.path.isdir(uri):
             return []
         return [layout.join(uri, name) for name in sorted(os.listdir(uri))]
-    vfs = _vfs()
-    return sorted(entry.rstrip("/") for entry in vfs.ls(uri) if entry.rstrip("/") != uri)
+    with _reaching(uri) as vfs:
+        return sorted(entry.rstrip("/") for entry in vfs.ls(uri) if entry.rstrip("/") != uri)
 
 
 def own_entries(uri: str) -> list[str]:
@@ -62,7 +71,8 @@ def is_something(uri: str) -> bool:
     if list_folder(uri):
         return True
     is_bucket = uri.count("/") <= 2  # which some servers say is an object
-    return not is_bucket and bool(_vfs().is_file(uri))
+    with _reaching(uri) as vfs:
+        return not is_bucket and bool(vfs.is_file(uri))
 
 
 def _remove_stamped(entry: str) -> bool:
@@ -81,9 +91,9 @@ def _remove_stamped(entry: str) -> bool:
 def remove_file(uri: str) -> None:
     """Remove one file; nothing happens if it is not there, and a link or a folder stays."""
     if not layout.is_local(uri):
-        vfs = _vfs()
-        if vfs.is_file(uri):
-            vfs.remove_file(uri)
+        with _reaching(uri) as vfs:
+            if vfs.is_file(uri):
+                vfs.remove_file(uri)
     elif os.path.isfile(uri) and not os.path.islink(uri):
         try:
             os.unlink(uri)
@@ -95,14 +105,14 @@ def remove_file(uri: str) -> None:
 
 def read_text(uri: str) -> str:
     """Return a small file of plain text."""
-    with _vfs().open(uri, "rb") as file:
+    with _reaching(uri) as vfs, vfs.open(uri, "rb") as file:
         return bytes(file.read()).decode("ascii", "replace")
 
 
 def write_small(uri: str, content: bytes) -> None:
     """Write a small file, whole or not at all."""
     if not layout.is_local(uri):
-        with _vfs().open(uri, "wb") as file:
+        with _reaching(uri) as vfs, vfs.open(uri, "wb") as file:
             file.write(content)
         return
     path = Path(uri)
@@ -128,13 +138,13 @@ def copy_file(source: str, target: str) -> None:
         if layout.is_local(source):
             shutil.copyfile(source, target)
             return
-    vfs = _vfs()
-    try:
-        with vfs.open(source, "rb") as reading, vfs.open(target, "wb") as writing:
-            while piece := reading.read(_PIECE_BYTES):
-                writing.write(piece)
-    except tiledb.TileDBError as error:
-        raise StorageError(f"{error}") from error
+    with (
+        _reaching(f"{source} or {target}") as vfs,
+        vfs.open(source, "rb") as reading,
+        vfs.open(target, "wb") as writing,
+    ):
+        while piece := reading.read(_PIECE_BYTES):
+            writing.write(piece)
 
 
 def make_folder(uri: str) -> None:

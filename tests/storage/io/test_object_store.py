@@ -13,7 +13,7 @@ from radiobject.ctx import S3Config, configure
 from radiobject.exceptions import ConfigurationError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.storage.cache import tile_cache
-from radiobject.storage.io import object_store
+from radiobject.storage.io import files, object_store
 from radiobject.storage.read import reader
 from radiobject.storage.tables import writer
 
@@ -141,3 +141,13 @@ def test_an_endpoint_in_the_settings_wins_over_the_environment(volume, s3_endpoi
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     configure(s3=S3Config(endpoint=s3_endpoint))
     np.testing.assert_array_equal(read(locator), data)
+
+
+def test_what_cannot_be_reached_is_named_in_our_words(s3_endpoint):
+    configure(s3=S3Config(endpoint="http://127.0.0.1:9", patience_s=0))
+    uri = "s3://bucket/brains"
+    for ask in (files.list_folder, files.is_something, files.remove_file, files.read_text):
+        with pytest.raises(StorageError, match=rf"{uri} cannot be reached: .*check address"):
+            ask(uri)
+    with pytest.raises(StorageError, match=rf"{uri} cannot be reached"):
+        files.write_small(uri, b"x")
