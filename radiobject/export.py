@@ -24,7 +24,7 @@ from radiobject.bids_export import (
 from radiobject.exceptions import ConfigurationError
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
-from radiobject.system.files import written_whole
+from radiobject.system.files import DEVICE_NAMES, written_whole
 from radiobject.volume import Volume
 
 __all__ = ["EXISTS", "LAYOUTS", "ExportedVolume", "bids_labels", "export_names", "export_niftis",
@@ -34,9 +34,6 @@ LAYOUTS = ("collections", "flat", "bids")
 """One folder per collection; all in one folder; or BIDS-like names in a folder per subject."""
 
 _UNSAFE = re.compile(r"[^\w.+-]|[. ]+$")
-_RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{p}{n}" for p in ("COM", "LPT")
-                                                     for n in range(10))})  # fmt: skip
-"""Names that Windows takes for devices."""
 _MAX_NAME = 150
 
 
@@ -137,7 +134,7 @@ def file_stem(identifier: str) -> str:
     """
     composed = unicodedata.normalize("NFC", identifier)
     safe = _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode()), composed)
-    if safe.startswith(".") or safe.split(".")[0].upper() in _RESERVED:
+    if safe.startswith(".") or safe.split(".")[0].casefold() in DEVICE_NAMES:
         return f"%{ord(safe[0]):02X}" + safe[1:]
     return safe
 

@@ -18,8 +18,8 @@ from radiobject.exceptions import IngestError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.image import LoadedImage
 from radiobject.formats.itk import read_voxels
-from radiobject.formats.links import refuse_placeholder
 from radiobject.formats.placed import beside, checked_affine, placed_image, source_of
+from radiobject.formats.source import read_head
 from radiobject.geometry.orientation import LPS_TO_RAS, axis_codes
 
 _HEAD_BYTES = 1 << 20
@@ -122,12 +122,7 @@ def read_meta_header(path: Path) -> MetaHeader:
     IngestError
         If it is none, or does not place the voxels.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file at {path}")
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD_BYTES)
-    refuse_placeholder(path.name, head)
-    return parse_meta_header(path.name, head)
+    return parse_meta_header(path.name, read_head(path, _HEAD_BYTES))
 
 
 def parse_meta_header(name: str, head: bytes) -> MetaHeader:

@@ -59,6 +59,24 @@ def readable_name(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def read_head(path: Path, count: int) -> bytes:
+    """Return the first `count` bytes of a file, which may be all of it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IngestError
+        If it stands for a file that is elsewhere.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    with path.open("rb") as stream:
+        head = stream.read(count)
+    refuse_placeholder(path.name, head)
+    return head
+
+
 def read_file(path: Path, limits: Limits) -> bytes:
     """Return the bytes of a file.
 

@@ -299,7 +299,7 @@ def open_file_limit() -> int:
 
 
 DEVICE_NAMES = frozenset(
-    ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)))
+    ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
 )
 """File names that Windows keeps for devices, whatever suffix follows them."""
 

@@ -131,6 +131,7 @@ class RemoteTiles:
                 other.done.wait()
                 if other.tiles is not None:
                     found[number] = other.tiles[number]
+            unread.take(self._volume, list(coming))  # what was waited for is not kept as well
         return [found[number] for number in numbers]
 
     def _grouped(self, wanted: Sequence[int]) -> list[range]:

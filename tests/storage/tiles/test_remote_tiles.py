@@ -17,8 +17,9 @@ from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import stats
 from radiobject.storage.read import reader
 from radiobject.storage.tables import writer
-from radiobject.storage.tiles.remote_tiles import RemoteTiles, UnreadTiles, unread
+from radiobject.storage.tiles.remote_tiles import RemoteTiles, UnreadTiles, _Request, unread
 from radiobject.storage.tiles.tile_index import TileIndex
+from radiobject.storage.tiles.tile_source import pool
 
 pytestmark = pytest.mark.s3
 SHAPE = (200, 160, 150)
@@ -132,6 +133,19 @@ def test_a_child_does_not_wait_for_its_parents_requests(volume, voxels, proxy):
     with multiprocessing.get_context("fork").Pool(1) as workers:
         workers.apply_async(_check, (volume, voxels, box)).get(30)
     parent.join()
+
+
+def test_what_a_child_inherits_waits_for_nobody(volume):
+    """A forked child has the open sources, and none of the threads that had asked for tiles."""
+    index = TileIndex.unpack(volume.index)
+    tiles = pool.source(volume.uri, index)
+    number = int(np.flatnonzero(~index.constant)[0])
+    tiles._coming[number] = _Request()
+    pool.renew_in_child()
+    asked = threading.Thread(target=tiles.fetch, args=([number],), daemon=True)
+    asked.start()
+    asked.join(20)
+    assert not asked.is_alive()
 
 
 def test_unread_tiles_stay_within_their_bytes_and_are_given_once():
