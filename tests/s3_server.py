@@ -80,6 +80,8 @@ class Proxy:
         First line of every request seen.
     heads : list of bytes
         All of the head of every request seen.
+    most_at_once : int
+        How many requests waited for their answer at the same time, at most.
     expired : set of str
         Access keys that are refused as S3 refuses an expired token, which it quotes.
     """
@@ -96,6 +98,7 @@ class Proxy:
         self.rewrite: list[tuple[bytes, bytes]] = []
         self.requests: list[str] = []
         self.heads: list[bytes] = []
+        self.most_at_once = self._waiting = 0
         self.expired: set[str] = set()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -115,12 +118,19 @@ class Proxy:
     def _serve(self, client: socket.socket) -> None:
         with client:
             try:
-                self._answer(client)
+                head, body = _read_message(client)
+                with self._lock:
+                    self._waiting += 1
+                    self.most_at_once = max(self.most_at_once, self._waiting)
+                try:
+                    self._answer(client, head, body)
+                finally:
+                    with self._lock:
+                        self._waiting -= 1
             except OSError:
                 return
 
-    def _answer(self, client: socket.socket) -> None:
-        head, body = _read_message(client)
+    def _answer(self, client: socket.socket, head: bytes, body: bytes) -> None:
         lines = head.split(b"\r\n")
         with self._lock:
             self.requests.append(lines[0].decode())

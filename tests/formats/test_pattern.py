@@ -42,9 +42,9 @@ def test_series_descriptions():
 
 @pytest.mark.parametrize("pattern", ["(a*)*b", "(a|a)*b", "(a+)+$", "(.*)*(.*)*(.*)*x"])
 def test_no_pattern_takes_more_than_linear_time(pattern):
-    start = time.perf_counter()
+    start = time.process_time()
     assert not Pattern(pattern).search("a" * 3000 + "!")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

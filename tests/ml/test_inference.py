@@ -1,10 +1,10 @@
 import json
-import threading
-from pathlib import Path
 
+import ml_memory
 import numpy as np
 import pytest
 import torch
+from memory_alone import alone
 from ml_shelf import affine_of, coordinates, make_shelf, store
 
 from radiobject.exceptions import ConfigurationError, ShapeError, StoreExistsError
@@ -104,41 +104,8 @@ def test_a_repeated_volume_is_predicted_once(mixed, model, tmp_path):
     assert sorted(found.obs_ids) == ["sub-00_pred", "sub-01_pred"]
 
 
-def private_bytes():
-    """Memory of this process that is not a mapped file."""
-    (line,) = [t for t in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in t]
-    return int(line.split()[1]) << 10
-
-
 def test_memory_holds_a_slab_and_not_the_volume(tmp_path):
-    """The prediction has 100 MiB; one slab of it, 6."""
-    column = (np.arange(512) % 50).astype(np.int16)[:, None, None]
-    long = store(tmp_path, "long", [np.broadcast_to(column, (512, 160, 160))], ["s"])
-    window = SlidingWindow((32, 32, 32), 0.25)
-    peak, done, threads = [private_bytes()] * 2, threading.Event(), torch.get_num_threads()
-
-    def watch():
-        while not done.wait(0.01):
-            peak[1] = max(peak[1], private_bytes())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    torch.set_num_threads(1)  # the predictor is trivial: threads would only wait for each other
-    try:
-        found = infer_collection(
-            long,
-            lambda x: torch.cat([x, 1 - x], dim=1),
-            str(tmp_path / "pred"),
-            window,
-            spool=tmp_path / "spool",
-        )
-    finally:
-        torch.set_num_threads(threads)
-        done.set()
-        watcher.join()
-    assert peak[1] - peak[0] < 60 << 20
-    assert np.allclose(found.iloc[0][200, 7, 9, :], [0, 1])
-    assert np.allclose(found.iloc[0][511, 159, 159, :], [11, -10])
+    assert alone(ml_memory.prediction, tmp_path) < 60
 
 
 class Interrupted(Exception):

@@ -1,15 +1,15 @@
 """Budgets of the read path, by count and by memory."""
 
-import gc
-import multiprocessing
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import psutil
 import pytest
+import stored_memory
 import tiledb
+from memory_alone import alone
 from stored import coded, write
 
 import radiobject
@@ -67,64 +67,28 @@ def test_a_warm_patch_opens_and_asks_nothing(locator):
     assert set(stats.counters()) == {"patches", "bytes_delivered", "tiles_cached"}
 
 
-def random_patches(locator, count, seed=0):
-    rng = np.random.default_rng(seed)
-    out = np.empty((32, 32, 32), np.int16)
-    for _ in range(count):
-        start = [int(rng.integers(0, n - 32)) for n in SHAPE]
-        reader.read_into(locator, Box.at(start, out.shape), out)
-
-
-def private_bytes():
-    gc.collect()
-    return psutil.Process().memory_full_info().uss
-
-
-def growth(locator, count):
-    random_patches(locator, 500)
-    before = private_bytes()
-    random_patches(locator, count)
-    return private_bytes() - before
-
-
-def _report_growth(locator, count, through):
-    through.put(growth(locator, count))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_memory_is_flat_over_100_000_patches(locator, workers):
+def test_memory_is_flat_over_100_000_patches(tmp_path, workers):
     if not workers:
-        assert growth(locator, 100_000) < 20 << 20
+        assert alone(stored_memory.patches, tmp_path, 100_000) < 20
         return
-    context = multiprocessing.get_context("fork")
-    through = context.Queue()
-    started = [
-        context.Process(target=_report_growth, args=(locator, 50_000, through))
-        for _ in range(workers)
-    ]
-    for process in started:
-        process.start()
-    assert sum(through.get(timeout=280) for _ in started) < 20 << 20
-    for process in started:
-        process.join()
+    with ThreadPoolExecutor(workers) as pool:
+        folders = [tmp_path / str(n) for n in range(workers)]
+        for folder in folders:
+            folder.mkdir()
+        jobs = [stored_memory.patches] * workers
+        assert sum(pool.map(alone, jobs, folders, [50_000] * workers)) < 20
 
 
-def test_memory_is_flat_on_both_slow_ways(tmp_path, locator, monkeypatch):
-    from radiobject.storage.cache import tile_cache
-    from radiobject.storage.read.locator import VolumeLocator
-
-    filters = [tiledb.BitShuffleFilter()]
-    uri = write(str(tmp_path / "v"), coded(SHAPE, "int16"), (32, 32, 32), filters)
-    assert growth(VolumeLocator(uri, SHAPE, "int16"), 1500) < 10 << 20
-    monkeypatch.setenv("RADIOBJECT_CACHE", "off")
-    reader.close_all()
-    tile_cache.detach()
-    try:
-        assert growth(locator, 3000) < 5 << 20
-    finally:
-        reader.close_all()
-        tile_cache.detach()
+def test_memory_is_flat_on_both_slow_ways(tmp_path):
+    for count, limit_mib, job in (
+        (600, 4, stored_memory.patches_through_libtiledb),
+        (1500, 2, stored_memory.patches_without_a_cache),
+    ):
+        folder = tmp_path / job.__name__
+        folder.mkdir()
+        assert alone(job, folder, count) < limit_mib
 
 
 def test_libtiledb_still_has_no_decoded_tile_cache(tmp_path):

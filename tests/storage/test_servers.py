@@ -140,7 +140,7 @@ def test_busy_servers_are_waited_for(bucket, proxy):
     start = time.monotonic()
     with pytest.raises(StorageError, match=r"a0\.tdb"):
         RadiObject(uri).CT.loc["b_CT"].to_numpy()
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 45
 
 
 @pytest.mark.parametrize("failure", ["flip", "cut"])
@@ -171,11 +171,11 @@ def test_a_stalled_request_is_sent_again(bucket, proxy):
     make_dataset(uri)
     volume = RadiObject(uri).CT.loc["a_CT"]
     configure(s3=S3Config(hedge_s=0.3))
-    proxy.only, proxy.failures, proxy.stall_s = "/volumes/", ["stall"], 8.0
+    proxy.only, proxy.failures, proxy.stall_s = "/volumes/", ["stall"], 60.0
     start = time.monotonic()
     with TileDBStats() as stats:
         check_volume(volume, "a")
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 50
     assert stats.counters()["hedged_requests"] == 1
 
 
