@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import leftovers
 import numpy as np
 import pytest
 import tiledb
@@ -147,7 +148,7 @@ def test_nothing_is_left_after_kill(tmp_path, monkeypatch):
     data = (np.arange(np.prod(shape)) % 30011).reshape(shape).astype(np.int16)
     uri = writer.write_volume(str(tmp_path / "v"), data).uri
     monkeypatch.setenv("RADIOBJECT_CACHE", f"kill-{os.getpid()}")
-    before = _left_in("/dev/shm", str(tmp_path))
+    before = {folder: leftovers.names(folder) for folder in ("/dev/shm", tmp_path)}
     child = subprocess.Popen(
         [sys.executable, worker_reads.__file__, uri], stdout=subprocess.PIPE, text=True
     )
@@ -163,7 +164,7 @@ def test_nothing_is_left_after_kill(tmp_path, monkeypatch):
     child.wait()
     child.stdout.close()
     assert arena_discovery.find_shared() is None
-    assert before == _left_in(*before)
+    assert not any(leftovers.stay(folder, names) for folder, names in before.items())
 
 
 def test_killed_while_filling(tmp_path):
@@ -224,11 +225,6 @@ def test_memory_of_a_dead_process_is_reused(tmp_path, monkeypatch):
         reader.close_all()
         tile_cache.detach()
         gc.collect()
-
-
-def _left_in(*folders):
-    # Semaphores of other programs come and go, and nothing here makes one.
-    return {f: {name for name in os.listdir(f) if not name.startswith("sem.")} for f in folders}
 
 
 def test_versions_with_other_tables_share_no_arena():

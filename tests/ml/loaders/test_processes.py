@@ -8,6 +8,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import leftovers
 import pytest
 
 from radiobject.ml import create_training_dataloader
@@ -15,13 +16,12 @@ from radiobject.ml import create_training_dataloader
 OPTIONS = {"batch_size": 2, "patch_size": (16, 16, 16), "patches_per_volume": 6}
 
 
-def shared_memory():
-    return {p.name for p in Path("/dev/shm").iterdir() if p.name.startswith(("torch", "psm"))}
+SHARED = ("/dev/shm", ("torch", "psm"))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_33_runs_under_fork(shelf):
-    before = shared_memory()
+    before = leftovers.names(*SHARED)
     reference = create_training_dataloader(shelf, num_workers=0, receipt=True, **OPTIONS)
     for _ in reference:
         pass
@@ -39,11 +39,11 @@ def test_33_runs_under_fork(shelf):
             pass
         assert loader.receipt() == reference.receipt()
         del loader
-    assert shared_memory() <= before
+    assert not leftovers.stay(SHARED[0], before, SHARED[1])
 
 
 def test_a_killed_worker_ends_the_run_with_an_error(shelf):
-    before = shared_memory()
+    before = leftovers.names(*SHARED)
     loader = create_training_dataloader(
         shelf, num_workers=2, **(OPTIONS | {"patches_per_volume": 200})
     )
@@ -53,7 +53,7 @@ def test_a_killed_worker_ends_the_run_with_an_error(shelf):
     with pytest.raises(RuntimeError, match=r"worker.*(killed|exited unexpectedly)"):
         list(batches)
     del batches, loader
-    assert shared_memory() <= before
+    assert not leftovers.stay(SHARED[0], before, SHARED[1])
 
 
 def test_an_error_in_a_worker_names_the_volume(shelf, tmp_path):
@@ -93,7 +93,7 @@ def test_nothing_is_left_after_a_kill(shelf, tmp_path):
 
     (tmp_path / "run.py").write_text(program)
     (tmp_path / "shelf.pkl").write_bytes(pickle.dumps(shelf))
-    before = shared_memory()
+    before = leftovers.names(*SHARED)
     here = str(Path(__file__).parents[1])
     done = subprocess.run(
         [sys.executable, tmp_path / "run.py", here, tmp_path / "shelf.pkl"],
@@ -107,7 +107,7 @@ def test_nothing_is_left_after_a_kill(shelf, tmp_path):
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{w}").exists() for w in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert shared_memory() <= before
+    assert not leftovers.stay(SHARED[0], before, SHARED[1])
     assert not any(Path(f"/proc/{w}").exists() for w in workers)
 
 

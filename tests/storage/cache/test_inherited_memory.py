@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import leftovers
 import numpy as np
 import pytest
 import worker_reads
@@ -113,9 +114,9 @@ def test_nothing_is_left_behind_after_kill(tmp_path, kind):
         "shared.lock()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    before = set(os.listdir("/dev/shm"))
+    before = leftovers.names("/dev/shm", ("radiobject",))
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, timeout=60, check=False)
     assert ran.returncode == -9
     assert os.listdir(tmp_path) == []
-    assert {n for n in set(os.listdir("/dev/shm")) - before if n.startswith("radiobject")} == set()
+    assert not leftovers.stay("/dev/shm", before, ("radiobject",))
