@@ -74,6 +74,7 @@ _KEYWORDS = (
     "TemporalPositionIndex", "FrameAcquisitionNumber", "FrameAcquisitionDateTime",
     "FrameReferenceDateTime", "NominalCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase",
     "DiffusionDirectionality", "InStackPositionNumber", "InPlanePhaseEncodingDirection",
+    "Manufacturer", "ImageComments",
     # Nuclear medicine (PS3.3 C.8.4).
     "FrameIncrementPointer", "SliceVector", "DetectorInformationSequence",
 )  # fmt: skip

@@ -2,12 +2,15 @@
 
 Siemens and Philips state directions in the patient (LPS+), United Imaging along row, column and
 normal of the image, and GE along its frequency, phase and slice. All are turned as dcm2niix turns
-them, which calls that little validated for sagittal and coronal slices of GE.
+them, which calls that little validated for sagittal and coronal slices of GE. Canon writes them as
+a comment of the image, of which nothing else is read, along phase, frequency and slice, and states
+b-values, as Toshiba did, only where a gradient is on.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,6 +39,8 @@ PRIVATE_ELEMENTS = {
 
 _B_VALUES = ("DiffusionBValue", "SiemensBValue", "PhilipsBValue", "GEBValue", "UIHBValue")
 _DIRECTIONS = ("DiffusionGradientOrientation", "SiemensDirection")
+_COMMENT = re.compile(r"b=(\d{1,5}(?:\.\d{0,6})?)(?:\(([-+.\d]+),([-+.\d]+),([-+.\d]+)\))?")
+"""The whole of Canon's comment: a b-value, and a direction."""
 _GE_B_OFFSET = 1e6
 """GE adds multiples of 10^6 to a b-value (its manual, element 0043,1039)."""
 
@@ -50,8 +55,13 @@ def b_value(view: Mapping[str, Any]) -> float | None:
             value = value[0]
         if isinstance(value, int | float) and math.isfinite(value) and value >= 0:
             return float(value % _GE_B_OFFSET if keyword == "GEBValue" else value)
-    stated = _csa(view, "B_value", 1)
-    return stated[0] if stated is not None and stated[0] >= 0 else None
+    stated = _csa(view, "B_value", 1) or _comment(view)[:1]
+    return stated[0] if stated and stated[0] >= 0 else None
+
+
+def silent_on_zero(view: Mapping[str, Any]) -> bool:
+    """Return whether the maker states b-values only where a gradient is on."""
+    return text_of(view, "Manufacturer").upper().startswith(("CANON", "TOSHIBA"))
 
 
 def direction(view: Mapping[str, Any]) -> Vector | None:
@@ -62,9 +72,12 @@ def direction(view: Mapping[str, Any]) -> Vector | None:
     if found is None and "UIHDirection" in view:
         found = _from_image(view, view["UIHDirection"])
     if found is None and "GEDirectionX" in view:
-        found = _of_ge(view)
+        found = _from_encoding(view, *(number_of(view, f"GEDirection{axis}") for axis in "XYZ"))
     if found is None:
         found = _csa(view, "DiffusionGradientDirection", 3)
+    if found is None and len(_comment(view)) == 4:
+        _, phase, frequency, along = _comment(view)
+        found = _from_encoding(view, frequency, phase, along)
     if not isinstance(found, tuple) or len(found) != 3:
         return None
     if not all(isinstance(part, int | float) for part in found):
@@ -75,9 +88,10 @@ def direction(view: Mapping[str, Any]) -> Vector | None:
     return (found[0] / length, found[1] / length, found[2] / length)
 
 
-def _of_ge(view: Mapping[str, Any]) -> Vector | None:
-    """Return a direction of GE in LPS+; None where the image does not say how it was encoded."""
-    frequency, phase, along = (number_of(view, f"GEDirection{axis}") for axis in "XYZ")
+def _from_encoding(
+    view: Mapping[str, Any], frequency: float | None, phase: float | None, along: float | None
+) -> Vector | None:
+    """Return a vector along frequency, phase and slice in LPS+; None where these are not stated."""
     normal = _normal(view)
     encoding = text_of(view, "InPlanePhaseEncodingDirection")
     if frequency is None or phase is None or along is None or normal is None:
@@ -116,6 +130,17 @@ def _cross(one: Sequence[float], other: Sequence[float]) -> Vector:
         one[2] * other[0] - one[0] * other[2],
         one[0] * other[1] - one[1] * other[0],
     )
+
+
+def _comment(view: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the b-value and the direction of a comment of Canon, as far as it states them."""
+    if not silent_on_zero(view):
+        return ()
+    match = _COMMENT.fullmatch(text_of(view, "ImageComments").strip())
+    try:
+        return tuple(float(text) for text in match.groups() if text) if match else ()
+    except ValueError:
+        return ()
 
 
 def _csa(view: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:

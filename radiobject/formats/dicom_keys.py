@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from radiobject.formats.dicom_gradients import b_value, direction
+from radiobject.formats.dicom_gradients import b_value, direction, silent_on_zero
 from radiobject.formats.dicom_header import number_of, text_of
 
 _COMPONENTS = {
@@ -25,7 +25,8 @@ class FrameKeys:
     """What may differ between two images of one place; None or empty where not stated.
 
     Times are in seconds: `time` and `content_time` since 1900, `trigger` and `frame_time` as
-    their elements have them, in ms. `direction` is a unit vector, LPS+.
+    their elements have them, in ms. `direction` is a unit vector, LPS+. Where `silent_on_zero`, a
+    diffusion image without a b-value has that of no gradient.
     """
 
     component: str = ""
@@ -35,6 +36,7 @@ class FrameKeys:
     b_value: float | None = None
     direction: tuple[float, float, float] | None = None
     directionality: str = ""
+    silent_on_zero: bool = False
     temporal: int | None = None
     trigger: float | None = None
     phase: float | None = None
@@ -90,6 +92,7 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         direction=direction(view),
         directionality=text_of(view, "DiffusionDirectionality")
         or _PHILIPS.get(text_of(view, "PhilipsDirectionality"), ""),
+        silent_on_zero=silent_on_zero(view),
         temporal=_whole(temporal),
         trigger=trigger,
         phase=_number(view, "NominalPercentageOfCardiacPhase"),

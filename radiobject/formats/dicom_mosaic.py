@@ -107,7 +107,10 @@ def tile_windows(count: int, rows: int, columns: int) -> list[Window]:
     """
     side = math.ceil(math.sqrt(count))
     if rows % side or columns % side:
-        raise IngestError(f"a mosaic of {count} slices cannot tile {rows} x {columns} pixels")
+        raise IngestError(
+            f"a mosaic of {count} slices is a grid of {side} x {side} tiles, which cannot tile "
+            f"{rows} x {columns} pixels: the image was cropped or resized; get the original"
+        )
     height, width = rows // side, columns // side
     corners = ((i // side * height, i % side * width) for i in range(count))
     return [Window(top, top + height, left, left + width) for top, left in corners]

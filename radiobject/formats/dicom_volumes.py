@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,7 @@ def separated(frames: list[Frame]) -> Iterator[tuple[list[Frame], str]]:
     Magnitude and phase, echoes, and images with and without a b-value are volumes of their own
     wherever they lie; other kinds where they share positions.
     """
+    frames = _with_b_zero(frames)
     for name, always, key in _PARTING:
         shared = _has_duplicates(frames)
         if not (always or shared):
@@ -74,6 +75,20 @@ def separated(frames: list[Frame]) -> Iterator[tuple[list[Frame], str]]:
                 yield inner, words or WORDS[name]
         return
     yield frames, ""
+
+
+def _with_b_zero(frames: list[Frame]) -> list[Frame]:
+    """Return the frames, with b-value 0 where a maker that is silent on it states others.
+
+    Only images of the same kind are given one: maps that were made of them have none.
+    """
+    weighted = {frame.keys.kind for frame in frames if frame.keys.b_value is not None}
+    return [
+        replace(frame, keys=replace(frame.keys, b_value=0.0))
+        if frame.keys.silent_on_zero and frame.keys.b_value is None and frame.keys.kind in weighted
+        else frame
+        for frame in frames
+    ]
 
 
 def _parts(frames: Sequence[Frame], key: Callable[[Frame], Any]) -> dict[Any, list[Frame]]:

@@ -1,18 +1,21 @@
 """Print what dcm2niix and the readers here make of every real DICOM file that is installed.
 
-Run it as ``python tests/formats/compare_dcm2niix.py``; it is no test. A series is equal when both
-give the same volumes: voxels to float32, affines to 2 micrometres.
+Run it as ``python tests/formats/compare_dcm2niix.py [FOLDER ...]``; it is no test. A series is
+equal when both give the same volumes: voxels to float32, affines to 2 micrometres. Where they
+differ, it says in what. FOLDER: others than those of pydicom, nibabel and pydicom-data.
 """
 
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import io
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel as nib
@@ -27,13 +30,16 @@ PROGRAM = Path(sys.executable).parent / "dcm2niix"
 FOLDERS = (
     Path(pydicom.__file__).parent / "data" / "test_files",
     Path(nib.__file__).parent / "nicom" / "tests" / "data",
+    *map(Path, getattr(importlib.util.find_spec("data_store"), "submodule_search_locations", ())),
 )
 
 
-def real_series() -> dict[tuple[str, str], list[tuple[str, bytes]]]:
+def real_series(
+    folders: Iterable[Path] = FOLDERS,
+) -> dict[tuple[str, str], list[tuple[str, bytes]]]:
     """The installed files, in groups of one folder and SeriesInstanceUID; odd ones alone."""
     found: dict[tuple[str, str], list[tuple[str, bytes]]] = {}
-    for path in sorted(one for folder in FOLDERS for one in folder.rglob("*") if one.is_file()):
+    for path in sorted(one for folder in folders for one in folder.rglob("*") if one.is_file()):
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
@@ -89,10 +95,30 @@ def verdict(mine: list[Volume], other: list[Volume]) -> str:
     return "differ"
 
 
+def difference(mine: list[Volume], other: list[Volume]) -> str:
+    """In what the volumes that are closest differ."""
+    if len(mine) != len(other):
+        return f"{len(mine)} volumes and {len(other)}"
+    words = []
+    for (voxels, affine), (theirs_, placed) in zip(mine, other, strict=True):
+        if voxels.shape != theirs_.shape:
+            words.append(f"shapes {voxels.shape} and {theirs_.shape}")
+            continue
+        if not np.allclose(voxels, theirs_, rtol=1e-5, atol=1e-3):
+            spans = [f"{one.min():g} to {one.max():g}" for one in (voxels, theirs_)]
+            words.append(f"values {spans[0]} and {spans[1]}")
+        if not np.allclose(affine, placed, atol=2e-3):
+            steps = [
+                np.linalg.norm(one[:3, :3], axis=0).round(3).tolist() for one in (affine, placed)
+            ]
+            words.append(f"steps {steps[0]} and {steps[1]} mm")
+    return "; ".join(dict.fromkeys(words))
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
-    for files in real_series().values():
+    for files in real_series(map(Path, sys.argv[1:]) if sys.argv[1:] else FOLDERS).values():
         with tempfile.TemporaryDirectory() as work:
             folder, out = Path(work, "in"), Path(work, "out")
             folder.mkdir()
@@ -103,6 +129,8 @@ def main() -> None:
             other = theirs(folder, out)
             found = verdict(mine, other)
             counts[found] += 1
+            if found == "differ":
+                why = difference(mine, other)
             shapes = [
                 " ".join("x".join(map(str, v.shape)) for v, _ in one) for one in (mine, other)
             ]

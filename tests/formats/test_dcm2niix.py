@@ -158,7 +158,8 @@ def test_four_dimensions_equal_dcm2niix(edit, by_slice: bool, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("maker", "orientation", "encoding"),
     [
-        *(("GE", iop, pe) for iop in (AXIAL, SAGITTAL, CORONAL) for pe in ("COL", "ROW")),
+        *((one, iop, pe) for one in ("GE", "Canon") for iop in (AXIAL, SAGITTAL, CORONAL)
+          for pe in ("COL", "ROW")),
         *((one, iop, "COL") for one in ("Siemens", "Philips", "UIH") for iop in (AXIAL, SAGITTAL)),
     ],
 )  # fmt: skip
@@ -166,6 +167,11 @@ def test_private_gradients_equal_dcm2niix(
     maker: str, orientation: tuple[float, ...], encoding: str, tmp_path: Path
 ) -> None:
     write_diffusion(tmp_path / "source", maker, orientation, encoding)
+    for path in (tmp_path / "source").iterdir() if maker == "Canon" else ():
+        ds = pydicom.dcmread(path)  # dcm2niix reads the comment only beside a public b-value
+        if "ImageComments" in ds:
+            ds.DiffusionBValue = float(ds.ImageComments[2:].split("(")[0])
+            ds.save_as(path)
     converted(sorted((tmp_path / "source").iterdir()), tmp_path)
     axis = scan_dicom(tmp_path / "in")[1][0].axis
     assert axis is not None

@@ -49,11 +49,24 @@ def united(ds: Dataset, t: int) -> None:
     block.add_new(0x37, "FD", list(VECTORS[t]))
 
 
+def canon(ds: Dataset, t: int) -> None:
+    if t:
+        x, y, z = VECTORS[t]
+        ds.ImageComments = f"b={B_VALUES[t]}({x:.3f},{y:.3f},{z:.3f})"
+
+
+def toshiba(ds: Dataset, t: int) -> None:
+    if t:
+        ds.DiffusionBValue, ds.DiffusionGradientOrientation = float(B_VALUES[t]), list(VECTORS[t])
+
+
 MAKERS: dict[str, tuple[str, Callable[[Dataset, int], None]]] = {
     "GE": ("GE MEDICAL SYSTEMS", ge),
     "Siemens": ("SIEMENS", siemens),
     "Philips": ("Philips Medical Systems", philips),
     "UIH": ("UIH", united),
+    "Canon": ("CANON_MEC", canon),
+    "Toshiba": ("TOSHIBA_MEC", toshiba),
 }
 
 
@@ -99,9 +112,45 @@ def test_private_b_values(maker: str, tmp_path: Path) -> None:
     axis = axis_of(tmp_path)
     assert (axis.kind, axis.values) == ("b_value", (0.0, 700.0, 1400.0))
     assert axis.directions[0] is None
-    if maker != "GE":  # along the axes of an axial image, and so in LPS+ of the patient
+    if maker not in (
+        "GE",
+        "Canon",
+    ):  # along the axes of an axial image, and so in LPS+ of the patient
         for found, stated in zip(axis.directions[1:], VECTORS[1:], strict=True):
             assert same_line(found, np.array(stated) * (-1, -1, 1))
+
+
+def test_what_a_comment_of_canon_says_else_is_neither_read_nor_kept(tmp_path: Path) -> None:
+    write_diffusion(tmp_path, "Canon")
+    for path in tmp_path.iterdir():
+        ds = pydicom.dcmread(path)
+        if "ImageComments" not in ds:
+            ds.ImageComments = "Ada Lovelace, b=900 in 1842"
+        ds.save_as(path)
+    (found,) = scan_dicom(tmp_path)[1]
+    assert found.axis is not None
+    assert found.axis.values == (0.0, 700.0, 1400.0)
+    assert "Lovelace" not in repr(found)
+    for path in tmp_path.iterdir():
+        ds = pydicom.dcmread(path)
+        ds.Manufacturer = "Another"
+        ds.save_as(path)
+    (found,) = scan_dicom(tmp_path)[1]
+    assert found.axis is not None
+    assert found.axis.kind != "b_value"
+
+
+def test_maps_behind_a_series_of_toshiba_are_no_b_zero(tmp_path: Path) -> None:
+    write_diffusion(tmp_path, "Toshiba")
+    for path in sorted(tmp_path.iterdir()):
+        ds = pydicom.dcmread(path)
+        if path.name.startswith("1-"):  # a map in place of the second volume
+            ds.ImageType = ["DERIVED", "PRIMARY", "ADC"]
+            del ds.DiffusionBValue, ds.DiffusionGradientOrientation
+            ds.save_as(path)
+    found = scan_dicom(tmp_path)[1]
+    axes = [one.axis.values for one in found if one.axis is not None]
+    assert (len(found), axes) == (2, [(0.0, 1400.0)])
 
 
 # Frequency, phase and slice of GE in the image: what one unit of each is along row, column, normal.
@@ -125,17 +174,22 @@ def test_directions_of_united_imaging_are_in_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("plane", "encoding"), GE_FRAMES)
-def test_directions_of_ge_are_in_the_image(plane: str, encoding: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("maker", ["GE", "Canon"])
+def test_directions_of_ge_and_canon_are_in_the_image(
+    maker: str, plane: str, encoding: str, tmp_path: Path
+) -> None:
     iop = PLANES[plane]
-    write_diffusion(tmp_path, "GE", iop, encoding)
+    write_diffusion(tmp_path, maker, iop, encoding)
     image = np.array([iop[:3], iop[3:], np.cross(iop[:3], iop[3:])])
     for found, stated in zip(axis_of(tmp_path).directions[1:], VECTORS[1:], strict=True):
-        lps = np.array(stated) @ np.array(GE_FRAMES[plane, encoding]) @ image
+        encoded = np.array(stated)[[0, 1, 2] if maker == "GE" else [1, 0, 2]]
+        lps = encoded @ np.array(GE_FRAMES[plane, encoding]) @ image
         assert same_line(found, lps * (-1, -1, 1))
 
 
-def test_directions_of_ge_that_cannot_be_placed_are_not_guessed(tmp_path: Path) -> None:
-    write_diffusion(tmp_path, "GE", encoding="")
+@pytest.mark.parametrize("maker", ["GE", "Canon"])
+def test_directions_that_cannot_be_placed_are_not_guessed(maker: str, tmp_path: Path) -> None:
+    write_diffusion(tmp_path, maker, encoding="")
     axis = axis_of(tmp_path)
     assert axis.b_values == (0.0, 700.0, 1400.0)
     assert axis.directions == (None, None, None)

@@ -66,3 +66,14 @@ def test_csa_header_of_any_bytes() -> None:
             parse_csa(bytes(spoiled))
         except (IngestError, struct.error):
             continue
+
+
+def test_a_mosaic_that_was_cropped_is_said_to_be(tmp_path: Path) -> None:
+    """Two of nibabel's files: 48 slices in 256 by 256 pixels, of 896 by 896 when it was made."""
+    for name in ("0.dcm", "1.dcm"):
+        (tmp_path / name).write_bytes((NIBABEL_FILES / name).read_bytes())
+    report, found = scan_dicom(tmp_path)
+    assert not found
+    (line,) = report.refused
+    assert "48 slices is a grid of 7 x 7 tiles" in line.reasons[0]
+    assert "cropped or resized; get the original" in line.reasons[0]

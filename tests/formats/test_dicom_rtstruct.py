@@ -27,9 +27,14 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 Structures = dict[str, list[np.ndarray]]
 
 
-def ct(folder: Path, orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0)) -> DicomSeries:
+def ct(
+    folder: Path,
+    orientation: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    spacing: tuple[float, float] = (1.0, 0.8),
+    rows: int = 60,
+) -> DicomSeries:
     write_series(
-        folder, rows=60, columns=80, slices=20, spacing=(1.0, 0.8), step_mm=1.5,
+        folder, rows=rows, columns=80, slices=20, spacing=spacing, step_mm=1.5,
         orientation=orientation, dtype="int16", edit=lambda ds, s: identify(ds),
     )  # fmt: skip
     return scan_dicom(folder)[1][0]
@@ -146,6 +151,103 @@ def test_contours_that_are_not_in_a_slice(tmp_path: Path) -> None:
             load_rtstruct(path, reference=series)
     with pytest.raises(IngestError, match="not a structure set"):
         load_rtstruct(series.files[0], reference=series)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> DicomSeries:
+    return ct(tmp_path_factory.mktemp("small"))
+
+
+@pytest.mark.parametrize(
+    ("slope", "lift", "why"),
+    [  # PLANE_TOLERANCE is a tenth of a slice from end to end, SLICE_TOLERANCE a quarter.
+        (0.009, 0.0, ""), (0.011, 0.0, "oblique to the slices"),
+        (0.0, 0.24, ""), (0.0, -0.24, ""),
+        (0.0, 0.26, "lies between slices"), (0.0, -0.26, "lies between slices"),
+    ],
+)  # fmt: skip
+def test_how_far_a_contour_may_lie_from_its_slice(
+    slope: float, lift: float, why: str, small: DicomSeries, tmp_path: Path
+) -> None:
+    points = circle((40, 30), (5, 5), 5)
+    points[:, 2] += slope * (points[:, 0] - 40) + lift
+    path = write_rtstruct(tmp_path / "rs.dcm", small, {"organ": [points]})
+    if why:
+        with pytest.raises(IngestError, match=f"'organ'.*{why}"):
+            load_rtstruct(path, reference=small)
+    else:
+        planes = load_rtstruct(path, reference=small).data.any(axis=(0, 1))
+        assert planes.nonzero()[0].tolist() == [5]
+
+
+@pytest.mark.parametrize(
+    ("corner", "slice_", "inside"),
+    [
+        ((-0.9, 10), 5, True), ((70.8, 10), 5, True), ((30, -0.9), 5, True), ((30, 50.8), 5, True),
+        ((-1.5, 10), 5, False), ((71.5, 10), 5, False), ((30, -1.5), 5, False),
+        ((30, 51.5), 5, False),
+        ((30, 10), 0, True), ((30, 10), 19, True), ((30, 10), -1, False), ((30, 10), 20, False),
+    ],
+)  # fmt: skip
+def test_where_an_image_ends(
+    corner: tuple[float, float], slice_: int, inside: bool, small: DicomSeries, tmp_path: Path
+) -> None:
+    x, y = corner
+    square = np.array([[x, y], [x + 9, y], [x + 9, y + 9], [x, y + 9]])
+    points = np.column_stack([square, np.full(4, slice_)])
+    path = write_rtstruct(tmp_path / "rs.dcm", small, {"organ": [points]})
+    if not inside:
+        with pytest.raises(AlignmentError, match="leaves the image of shape"):
+            load_rtstruct(path, reference=small)
+        return
+    found = load_rtstruct(path, reference=small).data
+    expected = np.zeros((80, 60), dtype=np.uint8)  # half-open: a centre on the far side is outside
+    edges = [max(int(np.ceil(round(v, 3))), 0) for v in (x, x + 9, y, y + 9)]
+    expected[edges[0] : edges[1], edges[2] : edges[3]] = 1
+    np.testing.assert_array_equal(found[:, :, slice_], expected)
+    assert found.sum() == expected.sum()
+
+
+@pytest.mark.parametrize("number", [7, 255, 256, 65535, 0, 65536])
+def test_the_label_is_the_number_of_the_structure(
+    number: int, small: DicomSeries, tmp_path: Path
+) -> None:
+    path = write_rtstruct(tmp_path / "rs.dcm", small, {"organ": [circle((40, 30), (5, 5), 5)]})
+    drawn = pydicom.dcmread(path)
+    drawn.StructureSetROISequence[0].ROINumber = number
+    drawn.ROIContourSequence[0].ReferencedROINumber = number
+    drawn.RTROIObservationsSequence[0].ReferencedROINumber = number
+    drawn.save_as(path)
+    if not 0 < number < 65536:
+        with pytest.raises(IngestError, match=f"ROI number {number} of 'organ' is no label"):
+            load_rtstruct(path, reference=small)
+        return
+    loaded = load_rtstruct(path, reference=small).data
+    assert loaded.dtype == (np.uint8 if number < 256 else np.uint16)
+    assert np.unique(loaded).tolist() == [0, number]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "why"),
+    [
+        ("CLOSED_PLANAR", "1\\2\\3\\4\\5\\6", "no list of at least 3 points"),
+        ("CLOSED_PLANAR", "1\\2\\3\\4\\5\\6\\7\\8\\9\\10", "no list of at least 3 points"),
+        ("POINT", None, "no closed contours; the structures are 'organ'"),
+        ("OPEN_PLANAR", None, "no closed contours; the structures are 'organ'"),
+    ],
+)
+def test_contours_that_enclose_nothing(
+    kind: str, data: str | None, why: str, small: DicomSeries, tmp_path: Path
+) -> None:
+    path = write_rtstruct(tmp_path / "rs.dcm", small, {"organ": [circle((40, 30), (5, 5), 5)]})
+    drawn = pydicom.dcmread(path)
+    contour = drawn.ROIContourSequence[0].ContourSequence[0]
+    contour.ContourGeometricType = kind
+    if data is not None:
+        contour.ContourData = data
+    drawn.save_as(path)
+    with pytest.raises(IngestError, match=why):
+        load_rtstruct(path, reference=small)
 
 
 # ---- segmentations of all types ----

@@ -40,6 +40,32 @@ def test_series_descriptions():
     assert Pattern(r"b ?= ?\d+0$").search("ep2d B = 1000")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text", "found"),
+    [
+        # Case is that of neither the pattern nor the text, in signs, classes and ranges.
+        ("MPR", "mprage", True), ("mpr", "MPRAGE", True), ("[M]PR", "mprage", True),
+        ("T[A-C]", "tb", True), ("t[a-c]", "TB", True), ("t[A-c]", "TB", True),
+        # The ends of a range belong to it, and a range of one sign is one.
+        ("^[b-d]$", "b", True), ("^[b-d]$", "d", True), ("^[b-d]$", "a", False),
+        ("[b-b]", "b", True),
+        # ] at the beginning of a class, - at its end, and escaped signs are themselves.
+        ("^[]a]$", "]", True), ("^[a-]$", "-", True), ("^[a-]$", "b", False),
+        (r"^[\d_]$", "7", True), (r"^[\d_]$", "d", False), (r"^[\]]$", "]", True),
+        (r"a\.b", "a.b", True), (r"a\.b", "axb", False), (r"^\[x\]$", "[x]", True),
+        (r"^\w$", "_", True), (r"^\w$", "ä", True), (r"^\w$", "-", False), (r"^\W$", "_", False),
+        (r"^\s$", "\t", True), (r"^\S$", "\t", False), (r"^\D$", "7", False), ("^.$", "\n", True),
+        ("a|b|c", "c", True), ("^(x|y|z)$", "y", True), ("(a|)b", "b", True), ("", "", True),
+    ],
+)  # fmt: skip
+def test_the_language_of_its_page(pattern, text, found):
+    assert Pattern(pattern).search(text) is found
+
+
+def test_fifty_groups_side_by_side_are_not_nested():
+    assert Pattern("(a)" * 60).search("a" * 60)
+
+
 @pytest.mark.parametrize("pattern", ["(a*)*b", "(a|a)*b", "(a+)+$", "(.*)*(.*)*(.*)*x"])
 def test_no_pattern_takes_more_than_linear_time(pattern):
     start = time.process_time()
@@ -54,6 +80,7 @@ def test_no_pattern_takes_more_than_linear_time(pattern):
         ("a**", "repeat of a repeat"), ("a{2}", "counted repeats"), ("(?:a)", "with ?"),
         (r"\bword", "not part of the language"), ("a" * 501, "at most 500"),
         ("[b-a]", "backwards"), ("(" * 60 + ")" * 60, "nested"), ("\\", "not part"),
+        ("a]", "for the sign ]"), ("}", "for the sign }"),
     ],
 )  # fmt: skip
 def test_what_is_no_pattern_is_said(pattern, why):
