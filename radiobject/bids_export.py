@@ -275,7 +275,7 @@ def _write_labels(selected: SubjectSelection, root: Path, named: Sequence[_Named
         home = root / "derivatives" / pipeline
         home.mkdir(parents=True, exist_ok=True)
         _write_json(home / "dataset_description.json", bids_out.description("", pipeline))
-        names = selected.collection(collection).store.label_names.names
+        names = selected.collection(collection).store.label_names
         if names and placed[0].name.suffix in LABEL_SUFFIXES:
             shared = bids_out.shared_name([place.name for place in placed])
             _write_whole(home / f"{shared}.tsv", bids_out.label_table(names))

@@ -68,7 +68,12 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seg = root / "derivatives/freesurfer"
     build.put(seg / "dataset_description.json", {"Name": "freesurfer", "BIDSVersion": "1.10.0"})
     build.mask(seg / "sub-02/anat/sub-02_desc-aseg_dseg.nii.gz", 1, 2, shape=(3, 4, 5))
-    build.put(seg / "desc-aseg_dseg.tsv", "index\tname\n1\tleft putamen\n2\tright putamen\n")
+    build.put(
+        seg / "desc-aseg_dseg.tsv",
+        'index\tname\tradiobject_regions\n1\tleft putamen\t["putamen", "left"]\n'
+        '2\tright putamen\t["putamen"]\n'
+        '17\tn/a\t["left"]\n',
+    )
     build.mask(seg / "sub-02/anat/sub-02_desc-brain_mask.nii.gz", 1, shape=(3, 4, 5))
     return root
 
@@ -100,6 +105,7 @@ def assert_equal(one: RadiObject, other: RadiObject) -> None:
         a, b = one.collection(name), other.collection(name)
         assert (a.obs_ids, a.subject_ids) == (b.obs_ids, b.subject_ids)
         assert a.label_names == b.label_names
+        assert a.label_regions == b.label_regions
         for v, w in zip(a, b, strict=True):
             np.testing.assert_array_equal(v.to_numpy(), w.to_numpy())
             np.testing.assert_array_equal(v.affine, w.affine)
@@ -128,6 +134,7 @@ def test_what_came_from_bids_goes_back_as_it_was(
 ) -> None:
     radi, out = stored, written
     assert radi.aseg_dseg.label_names == {1: "left putamen", 2: "right putamen"}
+    assert radi.aseg_dseg.label_regions == {"putamen": (1, 2), "left": (1, 17)}
     assert images(out) == images(original)
     read = {path: json.loads((out / path).read_text()) for path in (
         "sub-01/ses-1/anat/sub-01_ses-1_T1w.json", "sub-02/func/sub-02_task-rest_bold.json",

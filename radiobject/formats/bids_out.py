@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from radiobject.formats.bids import METADATA_KEY
 from radiobject.formats.bids_names import DATATYPES, LABEL_SUFFIXES, BidsName
-from radiobject.formats.bids_own import GENERATOR, TABLE
+from radiobject.formats.bids_own import GENERATOR, REGIONS, TABLE
 from radiobject.formats.bids_tables import OUTSIDE
 from radiobject.formats.nifti_gradients import gradient_text
+from radiobject.sampling.label_names import LabelNames
 
 VERSION = "1.10.0"
 PIPELINE = "radiobject"
@@ -205,10 +206,20 @@ def ignored(places: Iterable[BidsPlace]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def label_table(names: Mapping[int, str]) -> str:
-    """Return the ``_dseg.tsv`` of a collection of labels."""
-    plain = {value: " ".join(name.split()) for value, name in names.items()}
-    return "index\tname\n" + "".join(f"{value}\t{name}\n" for value, name in plain.items())
+def label_table(labels: LabelNames) -> str:
+    """Return the ``_dseg.tsv`` of a collection of labels.
+
+    BIDS knows no names of several values: those that a value belongs to are a column of our own.
+    """
+    regions: dict[int, list[str]] = {}
+    for region, values in labels.regions.items():
+        for value in values:
+            regions.setdefault(value, []).append(region)
+    rows = [["index", "name", REGIONS]]
+    for value in sorted({*labels.names, *regions}):
+        name = " ".join(labels.names.get(value, "n/a").split())
+        rows.append([str(value), name, json.dumps(regions.get(value, []), ensure_ascii=False)])
+    return "".join("\t".join(row if regions else row[:2]) + "\n" for row in rows)
 
 
 def shared_name(names: Sequence[BidsName]) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.bids_names import ENTITY_COLUMNS, BidsName
-from radiobject.formats.delimited import read_table
+from radiobject.formats.delimited import MISSING, read_table
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import why_not_followed
 from radiobject.sampling.label_names import LabelNames
@@ -24,6 +26,9 @@ TABLE = "volumes.tsv"
 
 OWN_SUBJECT = "radiobject_subject_id"
 """Column of participants.tsv with the ids that no BIDS label can be."""
+
+REGIONS = "radiobject_regions"
+"""Column of ``_dseg.tsv`` with the names of several values that a value belongs to, as JSON."""
 
 KEYS = ("file", "collection", OBS_ID, SUBJECT_ID)
 
@@ -60,7 +65,9 @@ class LabelTables:
                 if clash:
                     self._fault(path, f"calls label {clash[0]} otherwise than others; left out")
                 elif found:
-                    self.names[key] = LabelNames.of(before.names | found.names)
+                    self.names[key] = LabelNames.of(
+                        before.names | found.names, before.regions | found.regions
+                    )
 
     def of(self, collections: Collection[str]) -> dict[str, LabelNames]:
         """Return the names by collection, which has its pipeline in front where two share one."""
@@ -84,14 +91,30 @@ class LabelTables:
         why = why_not_followed(self.home, path, follow=self.follow)
         if why:
             raise IngestError(why)
-        frame = read_table(path, text={"name"}).frame
+        frame = read_table(path, text={"name", REGIONS}).frame
         if not {"index", "name"} <= set(frame.columns):
             raise IngestError("it has no columns 'index' and 'name'")
-        rows = frame[frame["index"].notna() & (frame["name"] != "")]
-        return LabelNames.of(dict(zip(rows["index"], rows["name"], strict=True)))
+        rows = frame[frame["index"].notna()]
+        named = rows[~rows["name"].isin(MISSING)]
+        return LabelNames.of(dict(zip(named["index"], named["name"], strict=True)), _regions(rows))
 
     def _fault(self, path: Path, said: str) -> None:
         self.faults.setdefault(path.relative_to(self.home).as_posix(), said)
+
+
+def _regions(rows: pd.DataFrame) -> dict[str, list[Any]]:
+    """Return the values of each region; none where the column is another's."""
+    found: dict[str, list[Any]] = {}
+    for value, text in zip(rows["index"], rows.get(REGIONS, [""] * len(rows)), strict=True):
+        try:
+            regions = [] if text in MISSING else json.loads(text)
+        except (ValueError, TypeError):
+            return {}
+        if not isinstance(regions, list) or not all(isinstance(one, str) for one in regions):
+            return {}
+        for region in regions:
+            found.setdefault(region, []).append(value)
+    return found
 
 
 @dataclass(frozen=True)
