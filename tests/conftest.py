@@ -1,6 +1,13 @@
 """Fixtures and settings for every test."""
 
 import os
+
+# Before anything loads OpenMP: the processes of a run share the cores, and threads of each that
+# wait for one another in loops cost nearly as much time again.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    _PROCESSES = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _PROCESSES)))
+
 import shutil
 import uuid
 
