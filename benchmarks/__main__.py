@@ -80,9 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--equal", type=int, default=check.EQUAL_TRIES, help="equal tries")
 
     command("machine", _machine, "print the name of this machine in results")
-    one = command("commits", _commits, "print commits of a range, spread, for asv's HASHFILE:")
-    one.add_argument("range", help="for instance main~100..main")
-    one.add_argument("--count", type=int, default=20)
     command("site", _site, "publish the pages, readable without a connection")
     return parser
 
@@ -159,10 +156,6 @@ def _gate_check(given: argparse.Namespace) -> int:
 
 def _machine(given: argparse.Namespace) -> None:
     print(history.machine_name())
-
-
-def _commits(given: argparse.Namespace) -> None:
-    print("\n".join(history.spread_commits(given.range, given.count)))
 
 
 def _site(given: argparse.Namespace) -> None:

@@ -46,6 +46,10 @@ class Preset:
         Batches timed in a round by a loader that needs under a few milliseconds for each.
     budget_s
         Seconds after which a slow loader's round ends, however few batches it delivered.
+    table_volumes
+        Volumes of the largest tables that are written without their volumes.
+    loaders_with_workers
+        Loaders that asv's suite measures with workers, each of which imports everything anew.
     """
 
     name: str
@@ -56,6 +60,8 @@ class Preset:
     rounds: int = 4
     batches: int = 200
     budget_s: float = 1.5
+    table_volumes: int = 100_000
+    loaders_with_workers: int = 4
 
 
 PRESETS = {
@@ -69,6 +75,8 @@ PRESETS = {
         rounds=2,
         batches=8,
         budget_s=0.1,
+        table_volumes=1000,
+        loaders_with_workers=2,
     ),
     "quick": Preset("quick", n_subjects=6, rounds=3, batches=60, budget_s=0.8),
     "suites": Preset("suites", n_subjects=8, rounds=3, batches=60, budget_s=0.8),

@@ -1,4 +1,4 @@
-"""What asv needs around it: a history, a machine's name, and commits worth a point in a line.
+"""What asv needs around it: a history, and a machine's name.
 
 Everything else is asv's own: `asv run`, `publish`, `compare` and `continuous` work in a clone as
 its manual says, on the results in ``docs/history`` that are committed.
@@ -50,25 +50,3 @@ def require_history(*, clean: bool) -> str:
     if clean:
         require_clean()
     return commit
-
-
-def spread_commits(commits: str, count: int) -> list[str]:
-    """Return up to `count` commits of a range, newest first, evenly spread over it.
-
-    Only commits that changed the library are points in a line.
-
-    Raises
-    ------
-    BenchmarkError
-        If the range names nothing.
-    """
-    if count < 1:
-        raise BenchmarkError(f"{count} commits: choose 1 or more")
-    listing = git("rev-list", "--first-parent", commits, "--", "radiobject")
-    if listing is None:
-        raise BenchmarkError(f"{commits!r} is not a range of commits; try main~10..main")
-    found = listing.split()
-    if not found:
-        raise BenchmarkError(f"{commits!r} holds no commit that changed the library")
-    step = max(1, -(-len(found) // count))
-    return found[::step]

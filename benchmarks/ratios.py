@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,31 @@ from benchmarks.data.boxes import Box, Task, slices
 from benchmarks.data.forms import write_store
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.measure import endless, touch
-from benchmarks.infrastructure.turns import interleaved
 from benchmarks.library import decoded_cache, inner
 from benchmarks.operations import open_collection, segmentation_loader, training_loader
 from benchmarks.rivals.blosc2 import Blosc2
 
 _BOXES, _AT_ONCE, _BATCHES = 24, 4, 50
 _TILE = 32
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Return each call's seconds, one per round; who goes first alternates.
+
+    Each is called once before, outside the clock.
+    """
+    for call in calls.values():
+        call()
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds):
+        order = list(calls.items())
+        for name, call in order if number % 2 else reversed(order):
+            begin = clock()
+            call()
+            taken[name].append(clock() - begin)
+    return taken
 
 
 class Sides:

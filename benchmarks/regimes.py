@@ -160,14 +160,18 @@ def as_markdown(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def leaders(measured: dict[str, Any]) -> tuple[dict[str, Any] | None, ...]:
+    """Return one regime's rows of ours, of the fastest rival, and of the limit; None if missing."""
+    ok = [row for row in measured["rows"] if row["status"] == "ok"]
+    limits = [row for row in ok if row["storage"] == "memory"]
+    ours = [row for row in ok if row["framework"] == "RadiObject"]
+    rivals = [row for row in ok if row not in limits and row not in ours]
+    return _fastest(ours), _fastest(rivals), _fastest(limits)
+
+
 def summary_row(measured: dict[str, Any]) -> str:
     """Return one regime's line: ours, the fastest rival and the limit."""
-    ok = [row for row in measured["rows"] if row["status"] == "ok"]
-    ours = _fastest(row for row in ok if row["framework"] == "RadiObject")
-    limit = _fastest(row for row in ok if row["storage"] == "memory")
-    rival = _fastest(
-        row for row in ok if row["framework"] != "RadiObject" and row["storage"] != "memory"
-    )
+    ours, rival, limit = leaders(measured)
     if ours is None or rival is None:
         return f"| {measured['title']} | not measured | | | | | | |"
     over_limit = f"{ours['samples_per_s'] / limit['samples_per_s']:.2f}" if limit else ""

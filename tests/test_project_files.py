@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import os
+import re
 from pathlib import Path
 
 import yaml
@@ -43,23 +45,35 @@ def test_every_python_that_is_promised_is_tested_on_every_system() -> None:
     assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
 
 
-def test_workflows_run_targets_that_there_are() -> None:
-    targets = {
+def _targets() -> set[str]:
+    """Return the targets of the Makefile."""
+    return {
         line.split(":")[0]
         for line in (ROOT / "Makefile").read_text().splitlines()
         if line and line[0].isalpha() and ":" in line
     }
+
+
+def _commands(workflow: Path) -> list[str]:
+    jobs = yaml.safe_load(workflow.read_text())["jobs"].values()
+    return [step["run"] for job in jobs for step in job["steps"] if "run" in step]
+
+
+def test_workflows_run_targets_and_files_that_there_are() -> None:
     places = [*(ROOT / ".github" / "workflows").glob("*.yml")]
     assert len(places) == 4
-    called = [
-        step["run"].split()[1]
-        for path in places
-        for job in yaml.safe_load(path.read_text())["jobs"].values()
-        for step in job["steps"]
-        if step.get("run", "").startswith("make ")
-    ]
-    assert set(called) <= targets
-    assert {"docs", "dist", "compare"} <= set(called)
+    commands = [command.split() for place in places for command in _commands(place)]
+    called = {words[1] for words in commands if words[0] == "make"}
+    assert called <= _targets()
+    assert {"docs", "dist", "compare"} <= called
+    assert [".ci/run"] in commands
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_whole_check_runs_targets_that_there_are() -> None:
+    called = re.findall(r"^make (\S+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert set(called) <= _targets()
+    assert {"lint", "test", "test-measuring", "asv-check", "dist", "docs"} <= set(called)
 
 
 def test_issue_forms_and_their_friends_are_there() -> None:

@@ -1,10 +1,10 @@
-"""Timing of loaders and of single operations."""
+"""Timing of loaders."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -140,54 +140,3 @@ def touch(batch: Any) -> None:
     array = first_array(batch)
     if array is not None:
         array[(slice(None), *(-1,) * (len(array.shape) - 1))].sum()
-
-
-def benchmark_operation(
-    operation: Callable[[], Any],
-    framework: str,
-    benchmark_name: str,
-    scenario: str = "local",
-    tiling_strategy: str = "",
-    *,
-    n_warmup: int = 1,
-    n_runs: int = 10,
-) -> BenchmarkResult:
-    """Measure one call, `n_runs` times; the first call's time is `cold_start_ms`."""
-    if n_runs < 1:
-        raise BenchmarkError(f"n_runs must be at least 1, got {n_runs}")
-    sampler = CPUSampler()
-    sampler.start()
-    try:
-        begin = time.perf_counter()
-        operation()
-        cold_start_ms = (time.perf_counter() - begin) * 1e3
-        for _ in range(n_warmup - 1):
-            operation()
-        resident = [resident_mib()]
-        times = []
-        cpu_before = cpu_seconds()
-        for _ in range(n_runs):
-            start = time.perf_counter()
-            operation()
-            times.append((time.perf_counter() - start) * 1e3)
-        cpu = cpu_seconds() - cpu_before
-        resident.append(resident_mib())
-    finally:
-        mean_percent, peak_percent = sampler.stop()
-    return BenchmarkResult(
-        framework=framework,
-        benchmark_name=benchmark_name,
-        scenario=scenario,
-        storage_format="radiobject" if tiling_strategy else "",
-        tiling_strategy=tiling_strategy,
-        time_mean_ms=float(np.mean(times)),
-        time_std_ms=float(np.std(times)),
-        cold_start_ms=cold_start_ms,
-        batch_times_ms=times,
-        cpu_percent_mean=mean_percent,
-        cpu_percent_peak=peak_percent,
-        peak_heap_mb=max(resident),
-        throughput_samples_per_sec=n_runs / (sum(times) / 1e3),
-        n_samples=n_runs,
-        cpu_ms_per_sample=cpu * 1e3 / n_runs,
-    )

@@ -1,12 +1,12 @@
 """Figures that a colour-blind reader can read, as PNG.
 
-Colours are Okabe and Ito's (Color Universal Design, 2008); the sequential map is cividis. Every
-bar and cell carries its figure, so no value is told by colour alone.
+Colours are Okabe and Ito's (Color Universal Design, 2008). Every bar carries its figure, so no
+value is told by colour alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,65 +52,6 @@ def plot_bar_comparison(
         ylabel = f"{ylabel} (logarithmic)"
     axes.margins(x=0.15)
     axes.set_xlabel(ylabel)
-    figure.suptitle(title, fontsize=_TITLE_POINTS)
-    return _save(figure, output_path)
-
-
-def plot_heatmap(
-    values: Sequence[Sequence[float]] | np.ndarray,
-    row_labels: Sequence[str],
-    column_labels: Sequence[str],
-    title: str,
-    output_path: str | Path,
-    *,
-    unit: str = "",
-) -> Path:
-    """Write a table of `values`, shape (rows, columns), as coloured cells with their figures."""
-    cells = np.asarray(values, dtype=float)
-    if cells.shape != (len(row_labels), len(column_labels)):
-        raise BenchmarkError(
-            f"{title!r}: values have shape {cells.shape}, labels ask for "
-            f"({len(row_labels)}, {len(column_labels)})"
-        )
-    figure, axes = _figure(2.5 + 1.1 * len(column_labels), 1.5 + 0.5 * len(row_labels))
-    image = axes.imshow(cells, cmap="cividis", aspect="auto")
-    axes.set_xticks(range(len(column_labels)), column_labels)
-    axes.set_yticks(range(len(row_labels)), row_labels)
-    middle = (np.nanmin(cells) + np.nanmax(cells)) / 2
-    for (row, column), value in np.ndenumerate(cells):
-        colour = "white" if value < middle else "black"
-        axes.text(column, row, _short(value), ha="center", va="center", color=colour)
-    figure.colorbar(image, ax=axes, label=unit)
-    figure.suptitle(title, fontsize=_TITLE_POINTS)
-    return _save(figure, output_path)
-
-
-def plot_speedup_ratio(
-    data: Mapping[str, float],
-    baseline: str,
-    title: str,
-    output_path: str | Path,
-) -> Path:
-    """Write how many times the value of `baseline` each name reaches; 1 is drawn as a line."""
-    if baseline not in data or not data[baseline] > 0:
-        raise BenchmarkError(f"{title!r}: the baseline {baseline!r} has no positive value")
-    ratios = sorted(
-        ((name, value / data[baseline]) for name, value in data.items()), key=lambda item: item[1]
-    )
-    figure, axes = _figure(7.5, 1.2 + _INCH_PER_BAR * len(ratios))
-    colours = [OKABE_ITO[0] if ratio >= 1 else OKABE_ITO[1] for _, ratio in ratios]
-    bars = axes.barh(
-        [name for name, _ in ratios],
-        [ratio for _, ratio in ratios],
-        color=colours,
-        edgecolor="black",
-        linewidth=0.4,
-    )
-    axes.bar_label(bars, [f"{_short(ratio)}x" for _, ratio in ratios], padding=3, fontsize=9)
-    axes.axvline(1.0, color="black", linestyle="--", linewidth=1)
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
-    axes.set_xlabel(f"times {baseline} (logarithmic)")
     figure.suptitle(title, fontsize=_TITLE_POINTS)
     return _save(figure, output_path)
 

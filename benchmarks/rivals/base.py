@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchmarks.config import S3_BUCKET
 from benchmarks.data.boxes import Box, Task, box_loader, slices
 from benchmarks.data.cohort import Subject
 from benchmarks.data.forms import make_form
 from benchmarks.folders import tree_bytes
+from benchmarks.s3 import missing_endpoint, upload_folder
 
 
 class Loader:
@@ -178,3 +180,25 @@ class BoxLoader(Loader):
         """Copy the boxes into `out`, shape (B, 1, X, Y, Z)."""
         for target, (volume, start) in zip(out, boxes, strict=True):
             target[0] = self.opened[volume][slices(start, target.shape[1:])]
+
+
+class InBucket(Loader):
+    """A loader whose files lie in a bucket: named before the class that writes and reads them."""
+
+    scenario = "s3"
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return super().missing() or missing_endpoint()
+
+    def prefix(self, path: Path) -> str:
+        """Return where a local file or folder lies in the bucket."""
+        return f"forms/{self.task.cohort.key}/{path.parent.name}/{path.name}"
+
+    def uploaded(self) -> list[Path]:
+        """Return the local folders that the bucket holds."""
+        return self.files()
+
+    def prepare(self) -> None:
+        for path in self.uploaded():
+            upload_folder(path, f"s3://{S3_BUCKET}/{self.prefix(path)}")

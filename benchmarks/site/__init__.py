@@ -1,8 +1,8 @@
 """The published pages: asv's own, made readable without a connection, behind a front page.
 
 asv's page takes its scripts from the public web and its data by requests that a browser refuses
-for files on disk. Here the scripts come from npm and lie beside the page, and the data lie in one
-more script.
+for files on disk. Here the scripts come from npm, which checks them against ``package-lock.json``,
+and lie beside the page; the data lie in one more script.
 """
 
 from __future__ import annotations
@@ -19,16 +19,35 @@ from benchmarks.environment import current_commit
 from benchmarks.errors import BenchmarkError
 from benchmarks.history import require_history
 from benchmarks.site.page import front_page
-from benchmarks.site.vendor import file_name, provide
 
 RESULTS = ROOT / "docs" / "history"
 HTML = ROOT / ".asv" / "html"
-SCRIPTS = ROOT / ".asv" / "scripts"
+PACKAGES = ROOT / ".asv" / "packages"
 
 TAG = re.compile(r'(?P<attribute>src|href)="(?P<url>https://(?!github)[^"]+)"[^>]*')
 
+_CDN = "https://cdnjs.cloudflare.com/ajax/libs"
+_NPM = "https://cdn.jsdelivr.net/npm"
+# What asv's page takes from the public web, and the file of a package of npm that is the same: npm
+# has flot with the readable sources only, and of stupidtable another release.
+PACKAGED = {
+    "https://code.jquery.com/jquery-3.3.1.min.js": "jquery/dist/jquery.min.js",
+    f"{_CDN}/flot/0.8.3/jquery.flot.min.js": "flot/jquery.flot.js",
+    f"{_CDN}/flot/0.8.3/jquery.flot.time.min.js": "flot/jquery.flot.time.js",
+    f"{_CDN}/flot/0.8.3/jquery.flot.selection.min.js": "flot/jquery.flot.selection.js",
+    f"{_CDN}/flot/0.8.3/jquery.flot.categories.min.js": "flot/jquery.flot.categories.js",
+    f"{_NPM}/flot-orderbars@1.0.0/js/jquery.flot.orderBars.js": (
+        "flot-orderbars/js/jquery.flot.orderBars.js"
+    ),
+    f"{_CDN}/stupidtable/1.0.1/stupidtable.min.js": "stupid-table-plugin/stupidtable.min.js",
+    f"{_CDN}/blueimp-md5/2.19.0/js/md5.min.js": "blueimp-md5/js/md5.min.js",
+    f"{_NPM}/bootstrap@3.1.1/dist/js/bootstrap.min.js": "bootstrap/dist/js/bootstrap.min.js",
+    f"{_NPM}/bootstrap@3.1.1/dist/css/bootstrap.min.css": "bootstrap/dist/css/bootstrap.min.css",
+}
+_OURS = ("data", "answer")
+
 # Answers asv's requests from the data script, in jQuery's own terms.
-_ANSWER_FROM_DATA = """
+_ANSWER = """
 (function () {
   var fetch = $.ajax;
   $.ajax = function (request) {
@@ -58,14 +77,13 @@ def publish() -> Path:
     if done.returncode:
         raise BenchmarkError(f"asv could not publish: {(done.stdout + done.stderr).strip()}")
     page = (HTML / "index.html").read_text()
-    offline = vendor_scripts(page, SCRIPTS)
+    offline = vendor_scripts(page, PACKAGES, HTML / "vendor")
     if offline is None:
         print(
             "npm is not there: asv's graphs will need a connection, the front page will not",
             file=sys.stderr,
         )
     else:
-        shutil.copytree(SCRIPTS, HTML / "vendor", dirs_exist_ok=True)
         _write_data(HTML)
         page = offline
     (HTML / "graphs.html").write_text(page)
@@ -73,28 +91,47 @@ def publish() -> Path:
     return HTML / "index.html"
 
 
-def vendor_scripts(page: str, folder: Path) -> str | None:
-    """Return `page` with its scripts taken from ``vendor/``; None where npm is missing.
+def vendor_scripts(page: str, packages: Path, beside: Path) -> str | None:
+    """Return `page` with its scripts taken from its folder `beside`; None where npm is missing.
 
-    The files are kept in `folder`, so npm is asked once.
+    npm is asked once: what it fetched and checked stays in `packages`.
 
     Raises
     ------
     BenchmarkError
-        If npm cannot deliver a package, a file differs from its digest, or asv's page asks for
-        a script that is not known.
+        If npm cannot deliver a package with the digest of ``package-lock.json``, or asv's page
+        asks for a script that is not known.
     """
-    if shutil.which("npm") is None and not folder.is_dir():
-        return None
-    for match in TAG.finditer(page):
-        provide(match["url"], folder)
-    local = TAG.sub(lambda m: f'{m["attribute"]}="vendor/{file_name(m["url"])}"', page)
-    scripts = '<script src="vendor/data.js"></script>\n    <script src="vendor/answer.js"></script>'
+    asked = [match["url"] for match in TAG.finditer(page)]
+    unknown = [url for url in asked if url not in PACKAGED]
+    if unknown:
+        raise BenchmarkError(f"asv's page asks for {unknown[0]}, which PACKAGED lacks")
+    files = {url: packages / "node_modules" / PACKAGED[url] for url in asked}
+    if not all(path.is_file() for path in files.values()):
+        if shutil.which("npm") is None:
+            return None
+        _fetch(packages)
+    beside.mkdir(parents=True, exist_ok=True)
+    for path in files.values():
+        shutil.copy(path, beside)
+    local = TAG.sub(lambda m: f'{m["attribute"]}="{beside.name}/{files[m["url"]].name}"', page)
+    scripts = "".join(f'<script src="{beside.name}/{name}.js"></script>' for name in _OURS)
     return local.replace("</head>", f"  {scripts}\n  </head>").replace(
         "<body>",
         '<body>\n    <!-- the front page -->\n    <a href="index.html" '
         'style="position:fixed;bottom:4px;right:8px;z-index:9999">front page</a>',
     )
+
+
+def _fetch(packages: Path) -> None:
+    packages.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(Path(__file__).with_name(name), packages)
+    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=packages, capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = done.stderr.strip() or "no message"
+        raise BenchmarkError(f"npm could not deliver the scripts of asv's page: {told}")
 
 
 def _write_data(html: Path) -> None:
@@ -103,5 +140,5 @@ def _write_data(html: Path) -> None:
         for path in sorted(html.rglob("*.json"))
     }
     encoded = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-    (html / "vendor" / "data.js").write_text(f"window.ASV_DATA = {encoded};\n")
-    (html / "vendor" / "answer.js").write_text(_ANSWER_FROM_DATA)
+    for name, content in zip(_OURS, (f"window.ASV_DATA = {encoded};\n", _ANSWER), strict=True):
+        (html / "vendor" / f"{name}.js").write_text(content)

@@ -14,22 +14,28 @@ from typing import Any
 from benchmarks.config import ROOT
 from benchmarks.environment import git, provenance
 from benchmarks.infrastructure.plots import OKABE_ITO
-from benchmarks.regimes import KEPT, summary_row
+from benchmarks.regimes import KEPT, leaders
 
 _LOADERS = "suites.loaders.Loaders"
 OURS, LIMIT = "radiobject", "memory"
-_SIZE, _MARGIN = (700, 220), (58, 14, 14, 58)  # width, height; left, top, right, bottom
+# As wide as a telephone shows it: letters keep their size there, and two charts fit side by side
+# on a desk.
+_SIZE, _MARGIN = (380, 200), (46, 10, 10, 46)  # width, height; left, top, right, bottom
+_MOST_NAMES = 12  # commits whose names are written: more would lie over each other
+_COLOURS = (OKABE_ITO[4], OKABE_ITO[0], OKABE_ITO[2])
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 1.5rem auto;
        padding: 0 .8rem; color: #1a1a1a; background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem } h3 { font-size: 1rem }
-.wide { overflow-x: auto } table { border-collapse: collapse }
-td, th { padding: .2rem .6rem; text-align: right; white-space: nowrap }
-td:first-child, th:first-child { text-align: left; white-space: normal }
-svg { width: 100%; height: auto } .note { color: #555; font-size: .9rem }
-.bar { display: block; height: .8rem; min-width: 1px; background: #0072b2 }
-td.bars { width: 30% } code { overflow-wrap: anywhere }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+h3 { font-size: 1rem; margin: 1rem 0 .3rem }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr));
+        gap: .5rem 2rem }
+svg { width: 100%; height: auto; overflow: visible }
+.note { color: #555; font-size: .9rem; margin: .2rem 0 }
+.row { display: grid; grid-template-columns: 8.5rem 1fr 4rem; gap: .5rem; align-items: center;
+       font-size: .9rem } .row b { text-align: right; font-weight: 400 }
+.bar { display: block; height: .8rem; min-width: 1px } code { overflow-wrap: anywhere }
 """
 
 
@@ -41,6 +47,7 @@ class Line:
     versions: str
     commits: list[str] = field(default_factory=list)
     values: list[dict[str, dict[tuple[str, ...], float]]] = field(default_factory=list)
+    releases: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,21 @@ def read_lines(results: Path) -> list[Line]:
             line.values.append(
                 {name: _values(stored, name) for name in stored.get_all_result_keys()}
             )
+        line.releases = releases(line.commits)
         lines.append(line)
     return lines
+
+
+def releases(commits: Sequence[str]) -> list[str]:
+    """Return, for each commit, the tags that it holds and none before it does."""
+    named: list[str] = []
+    seen: set[str] = set()
+    for commit in commits:
+        # What lies before the first commit is no news there.
+        news = "--merged" if named else "--points-at"
+        named.append(" ".join(sorted(set((git("tag", news, commit) or "").split()) - seen)))
+        seen |= set((git("tag", "--merged", commit) or "").split())
+    return named
 
 
 def _values(stored: Any, name: str) -> dict[tuple[str, ...], float]:
@@ -129,7 +149,7 @@ def front_page(results: Path, commit: str | None) -> str:
         body.append("<p>No commit has been measured yet: <code>make range RANGE=a..b</code>.</p>")
     for line in lines:
         body.append(f"<h2>{html.escape(line.machine)}</h2>")
-        body += [drawn for chart in CHARTS if (drawn := draw(chart, line))]
+        body.append(f"<div class=grid>{''.join(draw(chart, line) for chart in CHARTS)}</div>")
         body.append(f"<p class=note>{html.escape(line.versions)}</p>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -143,29 +163,33 @@ def _regimes() -> str:
     if not KEPT.is_file():
         return "<p>No regime has been measured yet: <code>python -m benchmarks regimes</code>.</p>"
     summary = json.loads(KEPT.read_text())
-    head = "regime|RadiObject|best rival|rival|ours / rival|ours / limit|first batch, ms|MiB"
-    rows = [
-        summary_row(measured).strip("| ").split(" | ") for measured in summary["regimes"].values()
-    ]
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + _bar(row) + "</tr>"
-        for row in rows
-    )
+    shown = "".join(map(_regime, summary["regimes"].values()))
     return (
-        "<h2>Regimes</h2><div class=wide><table><tr>"
-        + "".join(f"<th>{name}</th>" for name in head.split("|"))
-        + f"<th>ours / rival</th></tr>{cells}</table></div>"
+        f"<h2>Regimes, samples/s</h2><div class=grid>{shown}</div>"
         f"<p class=note>{html.escape(provenance(summary))}</p>"
     )
 
 
-def _bar(row: Sequence[str]) -> str:
-    """Return a cell whose bar is full at three times the best rival: its middle third is 1 to 2."""
-    try:
-        share = min(1.0, float(row[4]) / 3)
-    except (IndexError, ValueError):
-        return "<td></td>"
-    return f'<td class=bars><span class=bar style="width:{share:.1%}"></span></td>'
+def _regime(measured: Mapping[str, Any]) -> str:
+    """Return one regime's bars, each a share of its longest: none is cut, whoever wins."""
+    ours, rival, limit = leaders(dict(measured))
+    title = f"<div><h3>{html.escape(measured['title'])}</h3>"
+    if ours is None or rival is None:
+        return f"{title}<p class=note>not measured</p></div>"
+    rows = [row for row in (ours, rival, limit) if row]
+    most = max(row["samples_per_s"] for row in rows)
+    bars = "".join(
+        f"<div class=row><span>{html.escape(row['label'])}</span><span><span class=bar "
+        f'style="width:{row["samples_per_s"] / most:.1%};background:{colour}"></span></span>'
+        f"<b>{row['samples_per_s']:,.0f}</b></div>"
+        for row, colour in zip(rows, _COLOURS, strict=False)
+    )
+    ratio = ours["samples_per_s"] / rival["samples_per_s"]
+    return (
+        f"{title}{bars}<p class=note>{ratio:.2f} times the best rival; first batch "
+        f"{ours['first_batch_ms']:.0f} ms ({rival['first_batch_ms']:.0f}), "
+        f"{ours['resident_mib']:.0f} MiB ({rival['resident_mib']:.0f})</p></div>"
+    )
 
 
 def draw(chart: Chart, line: Line) -> str:
@@ -185,10 +209,10 @@ def draw(chart: Chart, line: Line) -> str:
 
     parts = [
         f'<text x="{left - 6}" y="{place(0, value)[1] + 4:.1f}" font-size="11" '
-        f'text-anchor="end">{value:.3g}</text>'
+        f'text-anchor="end">{short(value)}</text>'
         for value in (0.0, most / 2.2, most / 1.1)
     ]
-    for (name, values), colour in zip(series.items(), OKABE_ITO[4:] + OKABE_ITO[:4], strict=False):
+    for (name, values), colour in zip(series.items(), _COLOURS, strict=False):
         points = [(*place(n, v), n, v) for n, v in enumerate(values) if v is not None]
         track = " ".join(f"{x:.1f},{y:.1f}" for x, y, *_ in points)
         parts.append(f'<polyline points="{track}" fill="none" stroke="{colour}" stroke-width="2"/>')
@@ -197,27 +221,39 @@ def draw(chart: Chart, line: Line) -> str:
             f"{line.commits[n][:10]}: {v:.4g} {chart.unit}</title></circle>"
             for x, y, n, v in points
         ]
-    parts += [_mark(commit, place(n, 0)) for n, commit in enumerate(line.commits)]
+    every = -(-len(line.commits) // _MOST_NAMES)
+    parts += [
+        _mark(commit, place(n, 0), release or commit[:7] * (n % every == 0), bool(release))
+        for n, (commit, release) in enumerate(zip(line.commits, line.releases, strict=True))
+    ]
     names = ", ".join(
         f'<span style="color:{colour}">■</span> {html.escape(name)}'
-        for name, colour in zip(series, OKABE_ITO[4:] + OKABE_ITO[:4], strict=False)
+        for name, colour in zip(series, _COLOURS, strict=False)
     )
     return (
-        f"<h3>{chart.title} ({chart.unit})</h3><p class=note>{names}</p>"
+        f"<div><h3>{chart.title} ({chart.unit})</h3><p class=note>{names}</p>"
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{chart.title}">'
-        f"{''.join(parts)}</svg><p class=note><code>{html.escape(chart.command)}</code></p>"
+        f"{''.join(parts)}</svg><p class=note><code>{html.escape(chart.command)}</code></p></div>"
     )
 
 
-def _mark(commit: str, at: tuple[float, float]) -> str:
-    """Return a commit's mark: a release's name in full, linked where there is an address."""
+def short(value: float) -> str:
+    """Return an axis's figure in at most five characters or so: 12.5k, 0.021."""
+    return f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.3g}"
+
+
+def _mark(commit: str, at: tuple[float, float], name: str, is_release: bool) -> str:
+    """Return a commit's mark, linked where there is an address; a release has a line of its own."""
+    if not name:
+        return ""
     x, y = at
-    release = git("describe", "--tags", "--exact-match", commit)
+    size, weight = (11, 700) if is_release else (9, 400)
     text = (
-        f'<text x="{x:.1f}" y="{y + 14:.1f}" font-size="{12 if release else 9}" '
-        f'font-weight="{700 if release else 400}" transform="rotate(40 {x:.1f} {y + 14:.1f})">'
-        f"{html.escape(release or commit[:7])}</text>"
+        f'<text x="{x:.1f}" y="{y + 12:.1f}" font-size="{size}" font-weight="{weight}" '
+        f'text-anchor="end" transform="rotate(-45 {x:.1f} {y + 12:.1f})">{html.escape(name)}</text>'
     )
+    if is_release:
+        text += f'<path d="M{x:.1f} {_MARGIN[1]}V{y:.1f}" stroke="#999" stroke-dasharray="3"/>'
     address = commit_address()
     return f'<a href="{address}{commit}">{text}</a>' if address else text
 

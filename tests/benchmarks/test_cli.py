@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -116,38 +115,6 @@ def test_a_repository_that_asv_cannot_use(
     monkeypatch.setattr("benchmarks.environment.uncommitted", lambda: changed)
     with pytest.raises(BenchmarkError, match=told):
         history.require_history(clean=True)
-
-
-def test_a_range_that_is_none(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(history, "git", lambda *arguments: None)
-    assert "'nonsense' is not a range of commits" in _refused(["commits", "nonsense"], capsys)
-    monkeypatch.setattr(history, "git", lambda *arguments: "")
-    assert "'a..a' holds no commit" in _refused(["commits", "a..a"], capsys)
-
-
-def test_spread_commits_are_those_that_changed_the_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(*arguments: str) -> str:
-        command = ["git", "-c", "user.name=n", "-c", "user.email=e", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    run("init", "--quiet", "--initial-branch", "main")
-    (tmp_path / "radiobject").mkdir()
-    made = []
-    for number in range(7):
-        place = "radiobject/code" if number % 2 == 0 else "README"
-        (tmp_path / place).write_text(str(number))
-        run("add", ".")
-        run("commit", "--quiet", "-m", str(number))
-        made.append(run("rev-parse", "HEAD"))
-    monkeypatch.setattr("benchmarks.environment.ROOT", tmp_path)
-    assert history.spread_commits("main", 9) == [made[6], made[4], made[2], made[0]]
-    assert history.spread_commits("main", 2) == [made[6], made[2]]
-    assert history.spread_commits("main~3..main", 9) == [made[6], made[4]]
-    with pytest.raises(BenchmarkError, match="0 commits"):
-        history.spread_commits("main", 0)
 
 
 def test_a_gate_against_no_commit(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -89,6 +89,7 @@ def test_a_process_that_imported_ours_cannot_measure_the_published_one(
 
     monkeypatch.setattr(published, "FOLDER", tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "radiobject").mkdir()
     assert LOADERS["published"].missing() is None
     with pytest.raises(BenchmarkError, match=str(Path(radiobject.__file__).parent)):
         published.activate()
@@ -99,7 +100,7 @@ def test_without_the_published_package_its_line_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(published, "FOLDER", tmp_path / "none")
     told = LOADERS["published"].missing()
-    assert told == "not installed: `python -m benchmarks.rivals.published` fetches it"
+    assert told == "not installed: `make venv` fetches it"
 
 
 def test_readers_travel_to_workers_without_their_handles(cohort: Cohort, home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,33 @@ def test_a_worker_that_dies_closes_the_gate(libraries: dict[str, Path]) -> None:
     assert "process ended (code 7)" in findings[0].message
 
 
+class _Stated:
+    """A side that needs stated seconds: a process that another one slows down cannot stand in."""
+
+    def __init__(self, wall: float, cpu: float) -> None:
+        self._answer = {"wall": wall, "cpu": cpu}
+
+    def ask(self, what: str, *arguments: object) -> dict[str, float]:
+        return dict(self._answer)
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ((2.0, 1.0), {"CPU s": "same", "wall s": "worse"}),  # decoding that is no longer parallel
+        ((1.0, 1.3), {"CPU s": "worse", "wall s": "same"}),
+        ((1.0, 1.0), {"CPU s": "same", "wall s": "same"}),
+    ],
+)
+def test_wall_seconds_close_as_processor_seconds_do(
+    head: tuple[float, float], words: dict[str, str]
+) -> None:
+    sides = {"base": _Stated(1.0, 1.0), "head": _Stated(*head)}
+    findings = compare._times("volume", sides, compare.QUICK_PAIRS)  # type: ignore[arg-type]
+    assert {finding.measure: finding.verdict.word for finding in findings} == words
+    assert is_closed(findings) == ("worse" in words.values())
+
+
 @pytest.mark.parametrize("word", ["worse", "unknown", "broken", "unmeasured"])
 def test_each_of_these_words_closes(word: str) -> None:
     same = Finding("a", "CPU s", Verdict(1.0, 0.9, 1.1, 20, "same"))
@@ -122,7 +150,9 @@ def test_an_aborted_run_leaves_no_old_verdict(
     monkeypatch.setattr(compare, "RESULTS_DIR", tmp_path)
     compare.report([Finding("a", "CPU s", Verdict(1.0, 0.9, 1.1, 20, "same"))], {}, COMMITS)
     assert json.loads((tmp_path / "gate.json").read_text())["closed"] is False
-    assert "## Gate open: hhhhhhhhhh against bbbbbbbbbb" in (tmp_path / "gate.md").read_text()
+    page = (tmp_path / "gate.md").read_text()
+    assert "## Gate open: hhhhhhhhhh against bbbbbbbbbb" in page
+    assert f"{datetime.now(UTC):%Y-%m-%d} " in page
     monkeypatch.setattr("benchmarks.environment.uncommitted", lambda: ["x"])
     with pytest.raises(BenchmarkError, match="uncommitted"):
         compare.gate("HEAD")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
 import json
 import re
-import tarfile
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from benchmarks import site
 from benchmarks.environment import describe_run
 from benchmarks.errors import BenchmarkError
-from benchmarks.site import page, vendor
+from benchmarks.site import page
 
 SECONDS = "suites.loaders.Loaders.track_seconds_per_sample"
 LOADERS = ["'radiobject'", "'nnunet-blosc2'", "'zarrs'", "'memory'"]
@@ -70,11 +69,37 @@ def test_the_front_page_needs_nothing_else_and_draws_no_empty_box(
     assert "&lt;script&gt;" in made
     assert "RadiObject, bbbbbbbbbb: 30 samples/s" in made
     assert made.count("<svg") == 1  # the other figures have no value: no box for them
-    assert 'style="width:66.7%"' in made  # 2.00 of 3: bars are shares, nothing is clipped
+    # Bars are shares of the longest: none is cut, and unequal values have unequal bars.
+    assert re.findall(r"width:([\d.]+%);", made) == ["100.0%", "50.0%"]
     monkeypatch.setattr(page, "commit_address", lambda: "https://example.org/commit/")
     assert f'href="https://example.org/commit/{"b" * 40}"' in page.front_page(
         tmp_path / "results", None
     )
+
+
+def test_a_release_is_marked_at_the_first_measured_commit_that_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    run("init", "--quiet", "--initial-branch", "main")
+    made = []
+    for number in range(5):
+        run("commit", "--quiet", "--allow-empty", "-m", str(number))
+        made.append(run("rev-parse", "HEAD"))
+        if number in (0, 1, 3):
+            run("tag", f"v{number}")
+    monkeypatch.setattr("benchmarks.environment.ROOT", tmp_path)
+    assert page.releases([made[1], made[2], made[4]]) == ["v1", "", "v3"]
+    _store(tmp_path / "results", made[1], 1000, [1 / 30, 1 / 10, 1 / 20, 1 / 90])
+    _store(tmp_path / "results", made[4], 2000, [1 / 30, 1 / 10, 1 / 20, 1 / 90])
+    monkeypatch.setattr(page, "KEPT", tmp_path / "none")
+    drawn = page.front_page(tmp_path / "results", None)
+    assert 'font-weight="700"' in drawn
+    assert {">v1<", ">v3<"} <= set(re.findall(r">v\d<", drawn))
 
 
 def test_the_front_page_without_results_says_so(
@@ -92,88 +117,53 @@ def _asv_page() -> str:
     return (Path(asv.__file__).parent / "www" / "index.html").read_text()
 
 
-def test_every_script_of_asvs_page_is_known() -> None:
-    assert {match["url"] for match in site.TAG.finditer(_asv_page())} == set(
-        vendor.PINNED["scripts"]
-    )
+def test_every_script_of_asvs_page_is_known_and_its_package_locked_with_a_digest() -> None:
+    asked = {match["url"] for match in site.TAG.finditer(_asv_page())}
+    assert asked == set(site.PACKAGED)
+    folder = Path(site.__file__).parent
+    locked = json.loads((folder / "package-lock.json").read_text())["packages"]
+    wanted = json.loads((folder / "package.json").read_text())["dependencies"]
+    assert {name.partition("/")[0] for name in site.PACKAGED.values()} == set(wanted)
+    for url, member in site.PACKAGED.items():
+        package = locked[f"node_modules/{member.partition('/')[0]}"]
+        algorithm, _, digest = package["integrity"].partition("-")
+        assert (algorithm, len(base64.b64decode(digest))) == ("sha512", 64)
+        # npm lacks the release of one that asv names.
+        assert package["version"] in url or "stupidtable" in url
 
 
-@pytest.fixture
-def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive of a package "toy@1" with one file, which npm is said to deliver."""
-    source = tmp_path / "toy.tgz"
-    with tarfile.open(source, "w:gz") as archive:
-        member = tarfile.TarInfo("package/toy.js")
-        member.size = len(b"toy();")
-        archive.addfile(member, io.BytesIO(b"toy();"))
-    script = {"package": "toy@1", "member": "toy.js", "sha512": _digest(b"toy();")}
-    pinned = {
-        "scripts": {"https://cdn.example/toy.js": script},
-        "packages": {"toy@1": _digest(source.read_bytes())},
-    }
-    monkeypatch.setattr(vendor, "PINNED", pinned)
-    monkeypatch.setattr(vendor, "pack", lambda package, folder: source)
-    return source
-
-
-def _digest(content: bytes) -> str:
-    return base64.b64encode(hashlib.sha512(content).digest()).decode()
-
-
-def test_scripts_are_taken_from_beside_the_page(packed: Path, tmp_path: Path) -> None:
-    tag = '<script src="https://cdn.example/toy.js" integrity="sha256-A=" a>'
-    page = f"<head>{tag}</script></head><body>"
-    offline = site.vendor_scripts(page, tmp_path / "scripts")
+def test_scripts_are_taken_from_beside_the_page(tmp_path: Path) -> None:
+    for member in site.PACKAGED.values():
+        path = tmp_path / "packages" / "node_modules" / member
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(member)
+    offline = site.vendor_scripts(_asv_page(), tmp_path / "packages", tmp_path / "vendor")
     assert offline is not None
-    assert 'src="vendor/toy.js">' in offline
-    assert "https://" not in offline
-    assert (tmp_path / "scripts" / "toy.js").read_bytes() == b"toy();"
-    packed.unlink()
-    assert site.vendor_scripts(page, tmp_path / "scripts") == offline  # npm is asked once
-
-
-def test_a_package_with_other_bytes_is_refused(packed: Path, tmp_path: Path) -> None:
-    packed.write_bytes(packed.read_bytes() + b"more")
-    with pytest.raises(BenchmarkError, match=r"npm's toy@1 has the SHA-512 .*pinned is"):
-        vendor.provide("https://cdn.example/toy.js", tmp_path / "scripts")
-    assert not (tmp_path / "scripts").exists()
-
-
-def test_a_kept_script_that_was_changed_is_refused(packed: Path, tmp_path: Path) -> None:
-    path = vendor.provide("https://cdn.example/toy.js", tmp_path / "scripts")
-    path.write_bytes(b"evil();")
-    with pytest.raises(BenchmarkError, match=r"toy.js of toy@1 has the SHA-512"):
-        vendor.provide("https://cdn.example/toy.js", tmp_path / "scripts")
-    assert not path.exists()
-
-
-def test_every_script_is_pinned_with_its_package() -> None:
-    for url, script in vendor.PINNED["scripts"].items():
-        assert len(base64.b64decode(vendor.PINNED["packages"][script["package"]])) == 64
-        assert len(base64.b64decode(script["sha512"])) == 64
-        version = script["package"].rsplit("@", 1)[1]
-        assert version in url or "stupidtable" in url  # npm lacks the release that asv names
-
-
-def test_bytes_that_asv_states_are_those_that_are_pinned() -> None:
-    stated = dict(
-        re.findall(r'(?:src|href)="(https://[^"]+)"[^>]*integrity="sha512-([^"]+)"', _asv_page())
-    )
-    same = [url for url in stated if stated[url] == vendor.PINNED["scripts"][url]["sha512"]]
-    assert [vendor.file_name(url) for url in same] == ["md5.min.js"]
+    assert 'src="vendor/jquery.min.js"' in offline
+    assert 'src="vendor/data.js"' in offline
+    assert not site.TAG.search(offline)
+    assert (tmp_path / "vendor" / "md5.min.js").read_text() == "blueimp-md5/js/md5.min.js"
 
 
 def test_an_unknown_script_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "scripts").mkdir()
     with pytest.raises(BenchmarkError, match=r"asks for https://cdn\.example/new\.js"):
-        site.vendor_scripts('<script src="https://cdn.example/new.js">', tmp_path / "scripts")
+        site.vendor_scripts('<script src="https://cdn.example/new.js">', tmp_path, tmp_path / "v")
 
 
 def test_without_npm_the_page_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert site.vendor_scripts(_asv_page(), tmp_path / "none") is None
+    assert site.vendor_scripts(_asv_page(), tmp_path / "none", tmp_path / "vendor") is None
+    assert not (tmp_path / "vendor").exists()
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_what_npm_cannot_deliver_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("npm_config_offline", "true")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    with pytest.raises(BenchmarkError, match=r"(?s)npm could not deliver the scripts .*ENOTCACHED"):
+        site.vendor_scripts(_asv_page(), tmp_path / "packages", tmp_path / "vendor")
 
 
 def test_nothing_to_publish_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

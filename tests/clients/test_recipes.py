@@ -14,6 +14,7 @@ RECIPES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 BLOCK = re.compile(r"^```(python|sh)(?: title=\"([\w.]+)\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NEEDS = {
     "accelerate": "accelerate",
+    "dicom": "pydicom",
     "lightning": "pytorch_lightning",
     "monai": "ignite",
     "segmentation": "monai",

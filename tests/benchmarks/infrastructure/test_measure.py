@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.infrastructure import BenchmarkResult, benchmark_dataloader, benchmark_operation
+from benchmarks.infrastructure import BenchmarkResult, benchmark_dataloader
 from benchmarks.infrastructure.measure import count_samples, endless, first_array, measure_batches
 
 
@@ -70,13 +70,6 @@ def test_the_first_array_is_found_at_any_depth() -> None:
     assert first_array([("x", {"y": voxels})]) is voxels
     assert first_array({"path": "a"}) is None
     assert count_samples({"path": "a"}, 7) == 7
-
-
-def test_an_operation_is_called_as_often_as_asked() -> None:
-    calls: list[int] = []
-    result = benchmark_operation(lambda: calls.append(1), "toy", "append", n_warmup=2, n_runs=5)
-    assert len(calls) == 7
-    assert len(result.batch_times_ms) == 5
 
 
 def test_a_result_holds_what_notebooks_give_it() -> None:
