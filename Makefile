@@ -12,7 +12,7 @@
 #   make lint                  ruff, and mypy for Linux, Windows and macOS
 #   make imports               who imports whom: circles, and imports that go up
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
-#   make regimes               the ranking in every regime, for docs/regimes.md; about two hours
+#   make regimes               the ranking in every regime, for docs/regimes.md; some hours
 #   make compare BASE=main     the gate: is this commit slower, larger or hungrier than BASE?
 #   make range RANGE=a..b      asv over the commits of a range (COUNT=20: so many of them); what has
 #                              results is passed over, so a killed run goes on where it was

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(one)
     one.add_argument("names", nargs="*", help=f"default all: {', '.join(regimes.REGIMES)}")
     one.add_argument("--preset", default="default", help="tiny, quick, default or large")
+    one.add_argument("--loaders", help="comma-separated; default all")
     one.add_argument("--keep", action="store_true", help="fill docs/regimes.md with the last run")
 
     one = command("gate", _gate, "compare the commit checked out with another, with verdicts")
@@ -143,7 +144,8 @@ def _regimes(given: argparse.Namespace) -> None:
         return
     size = preset(given.preset)
     cohort = benchmark_cohort(size, given.subjects, given.data, given.cohort)
-    print(regimes.as_markdown(regimes.measure(given.names, cohort, size)))
+    loaders = given.loaders.split(",") if given.loaders else ()
+    print(regimes.as_markdown(regimes.measure(given.names, cohort, size, loaders)))
 
 
 def _gate(given: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ load. The page shows, for each, our figure, the best rival's and the limit's, wh
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -96,25 +97,47 @@ def measure(
 ) -> dict[str, Any]:
     """Measure regimes; return everything that a stranger needs to repeat or to doubt the figures.
 
+    Each is saved when it is done. Those of an earlier run at this commit are kept: without names,
+    the ones that it lacks are measured.
+
     Raises
     ------
     BenchmarkError
-        For an unknown regime, or with uncommitted changes: a table is made from commits only.
+        For an unknown regime or loader, or with uncommitted changes: a table is made from
+        commits only.
     """
     unknown = [name for name in names if name not in REGIMES]
+    unknown += [name for name in loaders if name not in LOADERS]
     if unknown:
-        raise BenchmarkError(f"no regime {unknown[0]!r}; known are {', '.join(REGIMES)}")
+        known = (*REGIMES, *LOADERS)
+        raise BenchmarkError(f"no regime or loader {unknown[0]!r}; known are {', '.join(known)}")
     require_clean()
-    command = "python -m benchmarks regimes " + " ".join(names)
-    summary = describe_run(command.strip()) | {"cohort": cohort.name, "regimes": {}}
-    for name in names or REGIMES:
+    summary = _begin(describe_run(" ".join(["python -m benchmarks", *sys.argv[1:]])), cohort, size)
+    done = summary["regimes"]
+    had = {measured["name"] for measured in done.values()}
+    for name in names or [name for name in REGIMES if name not in had]:
         regime = REGIMES[name]
         print(f"{name}: {regime.title}", flush=True)
         for state, rows in _tables(regime, cohort, size, loaders):
-            measured = {"title": regime.title + state, "rows": as_table(rows)}
-            summary["regimes"][name + state.replace(", ", "-").replace(" ", "-")] = measured
+            measured = {"name": name, "title": regime.title + state, "rows": as_table(rows)}
+            done[name + state.replace(", ", "-").replace(" ", "-")] = measured
         save_json(RESULTS, summary)
     return summary
+
+
+def _begin(fresh: dict[str, Any], cohort: Cohort, size: Preset) -> dict[str, Any]:
+    """Return the last run's summary where it is of the same kind, to go on with, else an empty one.
+
+    What differs in commit, machine, versions, volumes or size is another measurement.
+    """
+    fresh |= {"cohort": cohort.name, "preset": size.name, "regimes": {}}
+    if RESULTS.exists():
+        saved = load_json(RESULTS, "python -m benchmarks regimes")
+        same = ("commit", "machine", "versions", "cohort", "preset")
+        if all(saved.get(name) == fresh[name] for name in same):
+            commands = dict.fromkeys([*saved["command"].split("; "), fresh["command"]])
+            return saved | {"command": "; ".join(commands)}
+    return fresh
 
 
 def _tables(

@@ -97,6 +97,45 @@ def test_a_regime_is_measured(
     assert "stale figures" not in readme.read_text()
 
 
+def test_a_killed_run_goes_on_with_what_it_lacks(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("warm", "warm-32", "s3")
+    monkeypatch.setattr(regimes, "REGIMES", {name: regimes.REGIMES[name] for name in names})
+    monkeypatch.setattr(regimes, "require_clean", lambda: None)
+    monkeypatch.setattr(regimes, "RESULTS", tmp_path / "regimes.json")
+    monkeypatch.setattr(regimes.sys, "argv", ["x", "regimes"])
+    asked: list[str] = []
+
+    def tables(regime: regimes.Regime, *_: object) -> list[tuple[str, list]]:
+        asked.append(regime.title)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return [("", [])] if not regime.s3 else [(", first epoch", []), (", later epochs", [])]
+
+    monkeypatch.setattr(regimes, "_tables", tables)
+    tiny = PRESETS["tiny"]
+    with pytest.raises(KeyboardInterrupt):
+        regimes.measure(["warm-32", "s3"], cohort, tiny)
+    summary = regimes.measure([], cohort, tiny)
+    assert list(summary["regimes"]) == ["warm-32", "warm", "s3-first-epoch", "s3-later-epochs"]
+    assert len(asked) == 4  # "warm-32" is not measured again, nor taken for "warm"
+    regimes.measure([], cohort, tiny)
+    assert len(asked) == 4
+    regimes.measure(["warm"], cohort, tiny)
+    assert len(asked) == 5
+    # Of another size, everything is measured anew.
+    assert list(regimes.measure(["warm"], cohort, PRESETS["quick"])["regimes"]) == ["warm"]
+
+
+def test_unknown_names_are_refused(cohort: Cohort) -> None:
+    for names, loaders in ((["wrm"], ()), ([], ("npi",))):
+        with pytest.raises(
+            BenchmarkError, match=r"no regime or loader '(wrm|npi)'; known are warm"
+        ):
+            regimes.measure(names, cohort, PRESETS["tiny"], loaders)
+
+
 def test_tables_are_made_from_a_clean_tree_only(
     cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
