@@ -7,7 +7,10 @@ from benchmarks.rivals.monai_dataset import MonaiDataset
 
 
 class MonaiPersistentDataset(MonaiDataset):
-    """`PersistentDataset` in a folder of this machine, warm after its first epoch."""
+    """`PersistentDataset` in a folder of this machine, warm after its first epoch.
+
+    Second look: it keeps what comes before the first random transform, here the loaded volume.
+    """
 
     name = "monai-persistent"
     label = "MONAI PersistentDataset"

@@ -4,7 +4,10 @@ from benchmarks.rivals.tensorstore import Tensorstore
 
 
 class TensorstoreCached(Tensorstore):
-    """The citation's cache pool, as large as the task allows: by default all chunks fit."""
+    """The citation's cache pool, as large as the task allows: by default all chunks fit.
+
+    Second look: left alone the pool keeps nothing, as its limit is 0 bytes.
+    """
 
     name = "tensorstore-cache"
     label = "tensorstore (cache)"

@@ -11,7 +11,10 @@ from benchmarks.rivals.base import Loader
 
 
 class TorchioDataset(Loader):
-    """`SubjectsDataset`, as its documentation trains on whole subjects, and one patch of each."""
+    """`SubjectsDataset`, as its documentation trains on whole subjects, and one patch of each.
+
+    Second look: for patches its documentation has the queue, which is measured, too.
+    """
 
     name = "torchio-dataset"
     label = "TorchIO SubjectsDataset"

@@ -4,7 +4,10 @@ from benchmarks.rivals.zarr import ZarrPython
 
 
 class Zarrs(ZarrPython):
-    """The same arrays; one line of configuration, as the citation says."""
+    """The same arrays; one line of configuration, as the citation says.
+
+    Second look: by default it decodes with as many threads as there are cores.
+    """
 
     name = "zarrs"
     label = "zarr-python (zarrs)"
