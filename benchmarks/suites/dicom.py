@@ -4,6 +4,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.suites.base import LACKS, skipping
+
 FRAMES = 1000
 
 
@@ -53,15 +55,18 @@ class DicomScan:
     version = "1"
 
     def setup(self):
-        from radiobject.formats.dicom import scan_dicom
-
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "IM"
-        enhanced_object(self.path, FRAMES)
-        self.scan = scan_dicom
-        report, found = scan_dicom(self.path)
+        try:
+            from radiobject.formats.dicom import scan_dicom
+
+            enhanced_object(self.path, FRAMES)
+            report, found = scan_dicom(self.path)
+        except LACKS as error:
+            raise skipping(error) from error
         if [series.shape for series in found] != [(8, 8, 20, FRAMES // 20)]:
-            raise RuntimeError(report.to_table())
+            raise NotImplementedError(f"this version reads it otherwise: {report.to_table()}")
+        self.scan = scan_dicom
 
     def teardown(self):
         self.folder.cleanup()

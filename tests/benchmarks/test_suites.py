@@ -62,12 +62,16 @@ def _settings() -> dict:
 
 
 def test_versions_are_written_out_and_those_of_the_constraints() -> None:
+    from asv.util import ParsedPipDeclaration
+
     wanted = _settings()["matrix"]["req"]
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M))
     assert next(iter(wanted)) == "torch"
     for name, versions in wanted.items():
-        bare = name.removeprefix("pip+").partition("[")[0]
+        bare = name.removeprefix("pip+")
         assert versions == [pinned[bare]], bare
+        asked = ParsedPipDeclaration(f"{bare} {versions[0]}")  # as asv does it: it knows no extras
+        assert (asked.pkgname, asked.specification) == (bare, f"=={pinned[bare]}")
 
 
 def test_asv_finds_the_committed_history_and_no_path_of_a_machine_is_in_it() -> None:
