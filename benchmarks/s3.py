@@ -129,10 +129,7 @@ def running_server(latency_ms: float = 0.0) -> Iterator[dict[str, str]]:
 
     The environment is set for this process, and so for its children, until the block ends.
     """
-    # asv's environments hold what is measured, not moto: there the server runs on the Python that
-    # started asv.
-    python = os.environ.get("RADIOBJECT_BENCH_PYTHON", sys.executable)
-    command = [python, "-m", "benchmarks", "s3", "--port", "0"]
+    command = [sys.executable, "-m", "benchmarks", "s3", "--port", "0"]
     command += ["--latency-ms", str(latency_ms), "--parent", str(os.getpid())]
     server = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
