@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +28,7 @@ from radiobject.cli.sources import Source, parse_source, plan_of, read_key, read
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.report import IngestReport, Verdict
 from radiobject.ingest.entry import IngestOptions
+from radiobject.ingest.intensities import Statistics
 from radiobject.ingest.plan import IngestPlan, join_plans
 from radiobject.ingest.plan_dicom import plan_table
 from radiobject.ingest.run import NothingStoredError
@@ -111,6 +112,15 @@ Format = Annotated[Kind, typer.Option("--format", help="What the sources hold.")
 Labels = Annotated[
     list[str] | None,
     typer.Option("--labels", metavar="NAME", help="A collection of label masks; repeatable."),
+]
+CountedOf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--statistics",
+        metavar="NAME[=WHERE]",
+        help="Count a collection's intensities for normalisation: of all voxels, of those above "
+        "WHERE, or of those that the collection WHERE labels; repeatable.",
+    ),
 ]
 KeepField = Annotated[
     list[str] | None,
@@ -210,6 +220,7 @@ class _Arguments:
     labels_from: list[LabelKind]
     label_name: str | None
     follow_links: bool = False
+    statistics: Statistics = ()
 
     @property
     def dicom(self) -> DicomOptions:
@@ -288,11 +299,28 @@ class _Arguments:
             exists=exists,
             on_error=self.on_error.value,
             labels=tuple(self.labels),
+            statistics=self.statistics,
             patch_size=parse_patch_size(self.patch_size),
             follow_links=self.follow_links,
             progress=show_progress(),
             executor=executor,
         )
+
+
+def parse_statistics(texts: Sequence[str]) -> dict[str, list[float | str | None]]:
+    """Return "CT", "CT=-500" and "CT=seg" as what is counted of each collection."""
+    asked: dict[str, list[float | str | None]] = {}
+    for text in texts:
+        name, stated, where = text.partition("=")
+        if not name or (stated and not where):
+            raise typer.BadParameter(
+                f"{text!r} is not NAME or NAME=WHERE", param_hint="--statistics"
+            )
+        try:
+            asked.setdefault(name, []).append(float(where) if stated else None)
+        except ValueError:
+            asked[name].append(where)
+    return asked
 
 
 def parse_patch_size(text: str | None) -> tuple[int, ...] | None:
@@ -348,6 +376,7 @@ def ingest(
     labels_from: LabelsFrom = None,
     label_name: LabelName = None,
     follow_links: FollowLinks = False,
+    statistics: CountedOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a data set from NIfTI, DICOM or BIDS."""
@@ -359,6 +388,7 @@ def ingest(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
         clip_padding, suv, labels_from or [], label_name, follow_links,
+        parse_statistics(statistics or ()),
     )  # fmt: skip
     if dry_run:
         show_plan(arguments.plan(sources or [], plan))
@@ -394,6 +424,7 @@ def append(
     labels_from: LabelsFrom = None,
     label_name: LabelName = None,
     follow_links: FollowLinks = False,
+    statistics: CountedOf = None,
     as_json: AsJson = False,
 ) -> None:
     """Add volumes and subjects to a data set; a subject's further scans are numbered."""
@@ -401,6 +432,7 @@ def append(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
         clip_padding, suv, labels_from or [], label_name, follow_links,
+        parse_statistics(statistics or ()),
     )  # fmt: skip
     if dry_run:
         show_plan(arguments.plan(sources or [], plan))

@@ -24,10 +24,12 @@ from radiobject.formats.readers import load_image
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.ingest.ids import identified
+from radiobject.ingest.intensities import AskedStatistics, LabelledStatistics, Statistics
 from radiobject.ingest.label_names import new_label_names
 from radiobject.ingest.label_values import with_common_values
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.rows.pandas_io import frame_rows
+from radiobject.sampling.intensities import IntensitySummary
 from radiobject.sampling.label_names import LabelNames
 from radiobject.sampling.labels import LabelSummary, delivered_labels, labels_as_integers
 from radiobject.storage.commits.transaction import Transaction
@@ -36,6 +38,7 @@ from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset, volume_rows
 from radiobject.storage.schema.collection import CollectionStore
+from radiobject.storage.schema.intensity_index import write_intensities
 from radiobject.storage.schema.label_index import build_label_index, fingerprint, write_label_rows
 from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.schema.subjects import Subjects
@@ -63,6 +66,10 @@ class IngestOptions:
         Whether one file that cannot be read undoes everything, or is reported and left out.
     labels : sequence of str
         Collections that hold label masks, to be indexed for foreground sampling as they are read.
+    statistics : sequence of str, or mapping of str to float, str, None or several of them
+        Collections whose intensities are counted for `radiobject.ml.Normalization`, which would
+        read every volume for it on its first use. By collection: None for all voxels, a number for
+        those above it in the volumes' units, a name for those that this collection labels.
     patch_size : sequence of int, optional
         Patch that training will read; tiles are fitted to it.
     keep_fields : sequence of str
@@ -87,6 +94,7 @@ class IngestOptions:
     exists: str = "raise"
     on_error: str = "raise"
     labels: Sequence[str] = ()
+    statistics: Statistics = ()
     patch_size: Sequence[int] | None = None
     keep_fields: Sequence[str] = ()
     follow_links: bool = False
@@ -103,8 +111,13 @@ class IngestOptions:
         """How DICOM is read."""
         return DicomOptions(self.allow_tilt, self.drop_aborted, self.suv, self.clip_padding)
 
+    @property
+    def asked_statistics(self) -> AskedStatistics:
+        """Which intensities are counted."""
+        return AskedStatistics.of(self.statistics)
+
     def __post_init__(self) -> None:
-        _ = self.dicom
+        _ = self.dicom, self.asked_statistics
         for name, known in (
             ("exists", ("raise", "resume", "replace", "update")),
             ("on_error", ("raise", "report")),
@@ -142,6 +155,7 @@ class IngestedVolume:
     image: PlannedImage
     record: VolumeRecord | None = None
     summary: LabelSummary | None = None
+    intensities: tuple[IntensitySummary, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
 
@@ -170,6 +184,9 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
         record = write_new_volume(
             task.uri, timestamp, volume, config=task.config, patch_size=options.patch_size
         )
+        intensities = options.asked_statistics.of_voxels(
+            image.collection, volume.voxels, record.locator
+        )
     except Exception as error:
         # Whatever a reader stumbles over in one file is that file's: the others go in.
         if options.on_error == "report":
@@ -177,7 +194,7 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
         if isinstance(error, RadiObjectError | OSError | TypeError):
             raise
         raise IngestError(f"{image.file_name}: {type(error).__name__}: {error}") from error
-    return IngestedVolume(image, record, summary, volume.warnings)
+    return IngestedVolume(image, record, summary, intensities, volume.warnings)
 
 
 def _with_whole_labels(mask: NewVolume) -> NewVolume:
@@ -239,6 +256,9 @@ class IngestRun:
         self.report.join(self.plan.report)
         self._shapes = dict(_expected_shapes(self.plan, self.stores))
         self._known = set(self.subjects or ())
+        self._asked = self.options.asked_statistics
+        self._asked.refuse_unknown({*self.plan.collections, *self.stores})
+        self._labelled = LabelledStatistics(self._asked, self.stores)
 
     def execute(self) -> IngestReport:
         """Store what the plan says, and return a line for every input."""
@@ -269,6 +289,8 @@ class IngestRun:
                 owned.remove(uri, owned.COLLECTION)
         if self.pending:
             self._publish(0)
+        uris = {name: self._uri(name) for name in self.places}
+        self.report.notes += self._labelled.store(uris, self.options.executor)
         refused = {task.image.obs_subject_id for task in tasks} - self._with_volumes
         self.report.without_volumes = [subject for subject in given if subject in refused]
         return self.report
@@ -358,6 +380,14 @@ class IngestRun:
                 if done.summary is not None
             }
             write_label_rows(uri, labels, self.tx.clock.tick())
+            counted = [
+                row
+                for done, record in group
+                for row in self._asked.rows(name, record.locator, done.intensities)
+            ]
+            write_intensities(uri, counted, self.tx.clock.tick())
+            for record in records:
+                self._labelled.add(name, record)
             if name in self._names:
                 write_label_names(uri, self._names.pop(name), self.tx.clock.tick())
             if name in self.made:

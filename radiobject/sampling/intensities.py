@@ -137,7 +137,7 @@ def _merged(first: _Moments, second: _Moments) -> _Moments:
     count = first[0] + second[0]
     apart = second[1] - first[1]
     mean = first[1] + apart * second[0] / count
-    return count, mean, first[2] + second[2] + apart**2 * first[0] * second[0] / count
+    return count, mean, first[2] + second[2] + apart * apart * first[0] * second[0] / count
 
 
 class _Gathered:

@@ -20,6 +20,8 @@ from cli.cli_runner import AFFINE, radiobject, volume, write_cohort
 from storage import legacy_store
 
 from radiobject import RadiObject
+from radiobject.storage.schema.derived import read_derived
+from radiobject.storage.schema.intensity_index import intensity_index_uri
 
 KEY = "a key of more than sixteen bytes\n"
 
@@ -38,6 +40,7 @@ def made(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = radiobject(
         "ingest", store, f"CT={cohort / 'image'}", f"mask={cohort / 'mask'}", "--labels", "mask",
         "--obs-meta", cohort / "subjects.csv", "--patch-size", "8",
+        "--statistics", "CT=mask", "--statistics", "CT=-2.5", "--statistics", "CT",
     )  # fmt: skip
     assert (done.code, done.err) == (0, "")
     assert "6 accepted, 0 warned, 0 refused" in done.out
@@ -48,6 +51,16 @@ def made(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(made: Path, tmp_path: Path) -> Path:
     """A copy to change."""
     return Path(shutil.copytree(made, tmp_path / "store"))
+
+
+def test_intensities_are_counted_where_asked(made: Path) -> None:
+    table = read_derived(intensity_index_uri(RadiObject(str(made)).CT.uri), ())
+    assert table is not None
+    assert set(table["region"].values) == {"all", "above -2.5", " labelled"}
+    for wrong in ("CT=", "=3"):
+        done = radiobject("ingest", made / "no", f"CT={made}", "--statistics", wrong)
+        assert done.code == 2
+        assert "is not NAME or NAME=WHERE" in done.err
 
 
 def test_what_was_ingested_is_what_was_in_the_files(made: Path) -> None:

@@ -82,8 +82,10 @@ def test_ct_is_nnunets_scheme_over_the_foreground_of_the_selection(shelves):
 
 def test_statistics_are_read_once_and_again_when_the_mask_changed(shelves, monkeypatch):
     made = []
-    plain = intensity_index._summary
-    monkeypatch.setattr(intensity_index, "_summary", lambda *given: made.append(1) or plain(*given))
+    plain = intensity_index.summary_of
+    monkeypatch.setattr(
+        intensity_index, "summary_of", lambda *given: made.append(1) or plain(*given)
+    )
     image, masks = shelves["CT"], shelves["seg"]
     intensity_statistics(image, masks, above=3)
     first = len(made)

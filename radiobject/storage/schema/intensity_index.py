@@ -73,6 +73,32 @@ def intensity_index_uri(collection_uri: str) -> str:
     return layout.join(collection_uri, layout.INTENSITY_INDEX)
 
 
+def summary_of(volume: VolumeLocator, region: Region) -> IntensitySummary:
+    """Return the summary of a stored volume's region, which is read a few planes at a time."""
+    return summarise(_slabs(volume, region), volume.rescale)
+
+
+def summary_of_voxels(
+    voxels: NDArray[Any], volume: VolumeLocator, region: Region
+) -> IntensitySummary:
+    """Return what `summary_of` would return, of voxels that are still in memory.
+
+    Parameters
+    ----------
+    voxels : ndarray, shape of the volume
+        What `volume` was written from.
+    volume : VolumeLocator
+        Where it was written, and in which type and units.
+    region : Region
+        Without labels.
+    """
+    slabs = (
+        np.asarray(voxels[box.start[0] : box.stop[0]], volume.numpy_dtype)
+        for box in _slab_boxes(volume.shape)
+    )
+    return summarise((_chosen(slab, volume, region) for slab in slabs), volume.rescale)
+
+
 def ensure_intensities(
     collection_uri: str | None,
     volumes: Sequence[VolumeLocator],
@@ -100,40 +126,100 @@ def ensure_intensities(
     missing = [key for key in wanted if key not in known]
     if missing:
         with process.new_threads("intensities", get_radiobject_config().read.max_workers) as pool:
-            made = pool.map(lambda key: _summary(*wanted[key]), missing)
+            made = pool.map(lambda key: summary_of(*wanted[key]), missing)
             built = dict(zip(missing, made, strict=True))
         if collection_uri:
-            _store(collection_uri, wanted, built)
+            try:
+                write_intensities(collection_uri, [(*wanted[key], s) for key, s in built.items()])
+            except StorageError as error:
+                _log.warning("intensities are worked out anew by each process: %s", error)
         known |= built
     keys = ((str(v.obs_id), region.key) for v, region in zip(volumes, regions, strict=True))
     return [known[key] for key in keys]
+
+
+def without_intensities(
+    collection_uri: str, pairs: Sequence[tuple[VolumeLocator, Region]]
+) -> list[tuple[VolumeLocator, Region]]:
+    """Return the volumes and regions of which no summary is stored that still holds."""
+    wanted = {(str(volume.obs_id), region.key): (volume, region) for volume, region in pairs}
+    known = _read(collection_uri, wanted)
+    return [pair for key, pair in wanted.items() if key not in known]
+
+
+def write_intensities(
+    collection_uri: str,
+    made: Sequence[tuple[VolumeLocator, Region, IntensitySummary]],
+    timestamp: int | None = None,
+) -> None:
+    """Store summaries with a collection, replacing those of the same volumes and regions.
+
+    Parameters
+    ----------
+    collection_uri : str
+    made : sequence of (VolumeLocator, Region, IntensitySummary)
+        Each volume with its obs_id.
+    timestamp : int, optional
+        Milliseconds since the epoch; now by default.
+
+    Raises
+    ------
+    StorageError
+        If the table cannot be written, as in a read-only store.
+    """
+    if not made:
+        return
+    rows: dict[str, Sequence[object]] = {
+        layout.OBS_ID: [str(volume.obs_id) for volume, _, _ in made],
+        _REGION: [region.key for _, region, _ in made],
+        FINGERPRINT: [region.made_from(volume) for volume, region, _ in made],
+    }
+    packed = [[a.astype("<f8").tobytes() for a in as_arrays(s)] for _, _, s in made]
+    for number, name in enumerate(_COLUMNS):
+        rows[name] = [row[number] for row in packed]
+    uri = intensity_index_uri(collection_uri)
+    write_derived(uri, rows, (layout.OBS_ID, _REGION), timestamp)
 
 
 _Key = tuple[str, str]
 _Wanted = Mapping[_Key, tuple[VolumeLocator, Region]]
 
 
-def _summary(volume: VolumeLocator, region: Region) -> IntensitySummary:
-    return summarise(_slabs(volume, region), volume.rescale)
+def _slab_boxes(side: tuple[int, ...]) -> Iterator[Box]:
+    """Yield the boxes, a few planes each, that a volume is read in: sums depend on them."""
+    planes = max(1, _SLAB_VOXELS // int(np.prod(side[1:])))
+    for first in range(0, side[0], planes):
+        last = min(first + planes, side[0])
+        yield Box((first, *(0,) * (len(side) - 1)), (last, *side[1:]))
 
 
 def _slabs(volume: VolumeLocator, region: Region) -> Iterator[NDArray[Any]]:
     """Yield the stored values of the region, a few planes at a time."""
-    side = volume.shape
-    planes = max(1, _SLAB_VOXELS // int(np.prod(side[1:])))
-    for first in range(0, side[0], planes):
-        last = min(first + planes, side[0])
-        box = Box((first, *(0,) * (len(side) - 1)), (last, *side[1:]))
+    for box in _slab_boxes(volume.shape):
         slab = np.empty(box.shape, volume.numpy_dtype)
         read_batch([ReadRequest(volume, box, slab)])
-        chosen = np.ones(slab.shape, bool)
-        if region.above is not None:
-            slope, intercept = volume.rescale or (1.0, 0.0)
-            chosen &= slab * np.float64(slope) + intercept > region.above
-        if region.labels is not None:
-            inside = _labelled(region, box)
-            chosen &= inside if inside.ndim == slab.ndim else inside[..., None]
-        yield slab[chosen]
+        inside = None if region.labels is None else _labelled(region, box)
+        yield _chosen(slab, volume, region, inside)
+
+
+def _chosen(
+    slab: NDArray[Any],
+    volume: VolumeLocator,
+    region: Region,
+    inside: NDArray[np.bool_] | None = None,
+) -> NDArray[Any]:
+    """Return the stored values that count of some planes, `inside` those that a mask labels."""
+    chosen = None
+    if region.above is not None:
+        slope, intercept = volume.rescale or (1.0, 0.0)
+        chosen = slab * np.float64(slope) + intercept > region.above
+    if inside is not None:
+        inside = np.broadcast_to(
+            inside if inside.ndim == slab.ndim else inside[..., None], slab.shape
+        )
+        chosen = inside if chosen is None else chosen & inside
+    found: NDArray[Any] = slab if chosen is None else slab[chosen]
+    return found
 
 
 def _labelled(region: Region, box: Box) -> NDArray[np.bool_]:
@@ -166,18 +252,3 @@ def _read(collection_uri: str, wanted: _Wanted) -> dict[_Key, IntensitySummary]:
                     "made again on use"
                 ) from error
     return known
-
-
-def _store(collection_uri: str, wanted: _Wanted, built: Mapping[_Key, IntensitySummary]) -> None:
-    rows: dict[str, Sequence[object]] = {
-        layout.OBS_ID: [obs_id for obs_id, _ in built],
-        _REGION: [region for _, region in built],
-        FINGERPRINT: [wanted[key][1].made_from(wanted[key][0]) for key in built],
-    }
-    packed = [[a.astype("<f8").tobytes() for a in as_arrays(s)] for s in built.values()]
-    for number, name in enumerate(_COLUMNS):
-        rows[name] = [row[number] for row in packed]
-    try:
-        write_derived(intensity_index_uri(collection_uri), rows, (layout.OBS_ID, _REGION))
-    except StorageError as error:
-        _log.warning("intensities are worked out anew by each process: %s", error)
