@@ -17,7 +17,14 @@ from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import stats
 from radiobject.storage.read import reader
 from radiobject.storage.tables import writer
-from radiobject.storage.tiles.remote_tiles import RemoteTiles, UnreadTiles, _Request, unread
+from radiobject.storage.tiles.remote_tiles import (
+    RemoteTiles,
+    SpareBytes,
+    UnreadTiles,
+    _Request,
+    spare,
+    unread,
+)
 from radiobject.storage.tiles.tile_index import TileIndex
 from radiobject.storage.tiles.tile_source import pool
 
@@ -37,6 +44,7 @@ def voxels():
 def volume(voxels, s3_bucket, monkeypatch):
     monkeypatch.setenv("RADIOBJECT_CACHE", f"remote-tiles-{uuid.uuid4()}")
     tile_cache.detach()
+    monkeypatch.setattr(spare, "nbytes", 0)  # what other tests' volumes did not use
     locator = writer.write_volume(f"s3://{s3_bucket}/v", voxels)
     yield locator
     reader.close_all()
@@ -76,6 +84,45 @@ def test_an_epoch_fetches_what_is_stored_and_little_more(volume, voxels):
     fetched = stats.totals().bytes_fetched - before.bytes_fetched
     assert fetched <= 1.15 * _stored(volume)
     assert stats.totals().requests - before.requests < 60
+
+
+def _asked(tiles, numbers):
+    before = stats.totals().requests
+    tiles.fetch(numbers)
+    return stats.totals().requests - before
+
+
+def test_a_gap_of_known_bytes_is_bridged_as_long_as_there_are_bytes_to_spare(volume):
+    tiles = RemoteTiles(volume.uri, TileIndex.unpack(volume.index))
+    assert spare.nbytes == int(0.11 * _stored(volume))
+    assert _asked(tiles, range(100, 104)) == 1
+    assert _asked(tiles, [98, 105]) == 1
+    assert spare.nbytes == int(0.11 * _stored(volume)) - tiles._known_bytes(range(100, 104))
+    spare.nbytes = 0
+    assert _asked(tiles, range(120, 124)) == 1
+    assert _asked(tiles, [118, 125]) == 2
+
+
+def test_a_later_pass_saves_requests_as_nothing_keeps_what_it_wants(volume):
+    tiles = RemoteTiles(volume.uri, TileIndex.unpack(volume.index))
+    wanted = [100, 101, 103, 104, 106, 107]
+    assert _asked(tiles, range(100, 110)) == 1
+    spare.nbytes = 0
+    assert _asked(tiles, wanted) == 3
+    tiles.fetch(range(len(tiles._fetched)))
+    spare.nbytes = 0
+    assert _asked(tiles, wanted) == 1
+
+
+def test_spare_bytes_are_spent_once():
+    bytes_left = SpareBytes()
+    bytes_left.add(100_000)
+    assert bytes_left.spend(60_000)
+    assert not bytes_left.spend(60_000)
+    assert bytes_left.spend(16 << 10)
+    assert bytes_left.nbytes == 40_000 - (16 << 10)
+    assert all(bytes_left.spend(16 << 10) for _ in range(3))
+    assert bytes_left.nbytes == 0
 
 
 def test_what_threads_want_at_once_is_asked_for_once(volume, voxels, proxy):
@@ -146,6 +193,17 @@ def test_what_a_child_inherits_waits_for_nobody(volume):
     asked.start()
     asked.join(20)
     assert not asked.is_alive()
+
+
+def test_what_another_thread_still_decodes_is_not_fetched_again(volume):
+    tiles = RemoteTiles(volume.uri, TileIndex.unpack(volume.index))
+    first = tiles.fetch([100, 102])
+    between = tiles.fetch([101])
+    before = stats.totals().requests
+    assert [tiles.fetch([n])[0] == tile for n, tile in ((100, first[0]), (101, between[0]))]
+    assert stats.totals().requests == before
+    del first, between
+    assert _asked(tiles, [100]) == 1
 
 
 def test_unread_tiles_stay_within_their_bytes_and_are_given_once():
