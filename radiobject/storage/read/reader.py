@@ -103,7 +103,7 @@ def read_batch(requests: Sequence[ReadRequest]) -> None:
     Every request is checked before the first is read. Boxes whose tiles have to come over a
     network are read side by side; what the main thread has to decode is shared among threads.
     """
-    inside = [_check(request) for request in requests]
+    inside = list(map(_check, requests))
     slow: list[ReadRequest] = []
     delivered = tiles = 0
     for request, within in zip(requests, inside, strict=True):
