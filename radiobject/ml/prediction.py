@@ -27,14 +27,13 @@ from radiobject.ml.normalisation import ChannelScales, Normalizations, channel_s
 from radiobject.ml.provenance import Provenance, source_digest
 from radiobject.ml.sliding import Predictor, SlidingWindow, predicted_slabs
 from radiobject.sampling.patches import patch_affines
-from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
-from radiobject.storage.records import NewVolume, write_new_volume
+from radiobject.storage.records import NewVolume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
 from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.groups import object_kind
-from radiobject.storage.writers import VolumeCollectionWriter
+from radiobject.storage.writers import commit_volume
 from radiobject.system.files import written_whole
 from radiobject.system.processes import user_code
 
@@ -85,7 +84,7 @@ def predict_collection(
             done[obs_id] = dict(made_of.columns())
     for job in jobs:
         voxels = job.run(predictor, device)
-        _store(uri, called, voxels, job)
+        commit_volume(uri, called, _predicted(voxels, job), "infer")
         job.remove()
     return uri
 
@@ -100,20 +99,11 @@ def _stored_rows(target: stored.CollectionStore) -> dict[str, dict[str, Any]]:
     }
 
 
-def _store(uri: str, name: str, voxels: NDArray[Any], job: _Job) -> None:
-    """Commit one volume to the collection, which the first one makes."""
-    table, row, obs_id = job.tables[0], job.row, job.obs_id
-    subject, affine = table.subject_ids[row], table.affines[row]
-    columns: dict[str, Any] = {"source_obs_id": table.obs_ids[row], **job.made_of.columns()}
-    if object_kind(uri) is None:
-        with VolumeCollectionWriter(uri, name=name) as writer:
-            writer.write_volume(voxels, obs_id, subject, affine=affine, **columns)
-        return
-    with transaction(dataset.owner_of(uri), "infer") as tx:
-        volume = NewVolume(voxels, subject, obs_id, affine, columns=columns)
-        record = write_new_volume(uri, tx.clock.tick(), volume)
-        stored.append_records(uri, [record], tx.clock)
-        dataset.publish(tx, volumes=1)
+def _predicted(voxels: NDArray[Any], job: _Job) -> NewVolume:
+    """Return what one volume's prediction becomes."""
+    table, row = job.tables[0], job.row
+    columns = {"source_obs_id": table.obs_ids[row], **job.made_of.columns()}
+    return NewVolume(voxels, table.subject_ids[row], job.obs_id, table.affines[row], columns)
 
 
 def _spool_folder(given: str | Path | None, uri: str) -> Path:

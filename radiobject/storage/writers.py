@@ -17,7 +17,7 @@ from radiobject.exceptions import AlignmentError, SchemaError, ShapeError, Stora
 from radiobject.indexing import shortened
 from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.commits.head import COLLECTION, ROOT
-from radiobject.storage.commits.transaction import Transaction, creation
+from radiobject.storage.commits.transaction import Transaction, creation, transaction
 from radiobject.storage.io import layout
 from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
@@ -25,6 +25,7 @@ from radiobject.storage.schema import dataset
 from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS, VolumeRecord
 from radiobject.storage.tables.columns import storable_dtype
+from radiobject.storage.tables.groups import object_kind
 
 _ROWS_PER_WRITE = 1024
 
@@ -163,17 +164,24 @@ class VolumeCollectionWriter:
         AlignmentError
             If the id was written already.
         """
-        tx = self._open_transaction()
-        self._check(np.shape(data), attrs)
-        self._claim(obs_id)
-        try:
-            volume = NewVolume(
+        self._open_transaction()
+        self.write(
+            NewVolume(
                 np.asarray(data), obs_subject_id, obs_id, affine, attrs, metadata or {}, rescale
             )
+        )
+
+    def write(self, volume: NewVolume) -> None:
+        """Write one volume, as `write_volume` does with its parts."""
+        tx = self._open_transaction()
+        volume = volume.read()
+        self._check(volume.voxels.shape, volume.columns)
+        self._claim(volume.obs_id)
+        try:
             record = write_new_volume(self.uri, tx.timestamp, volume)
         except BaseException:
             with self._guard:
-                self._ids.discard(obs_id)
+                self._ids.discard(volume.obs_id)
             raise
         self.add_records([record])
 
@@ -235,6 +243,18 @@ class VolumeCollectionWriter:
                 self.uri, self._records, self._tx.clock, mixed=False, fixed=declared
             )
         self._records = []
+
+
+def commit_volume(uri: str, name: str, volume: NewVolume, operation: str) -> None:
+    """Commit one volume to the collection at `uri`, which the first one makes, called `name`."""
+    if object_kind(uri) is None:
+        with VolumeCollectionWriter(uri, name=name) as writer:
+            writer.write(volume)
+        return
+    with transaction(dataset.owner_of(uri), operation) as tx:
+        record = write_new_volume(uri, tx.clock.tick(), volume)
+        stored.append_records(uri, [record], tx.clock)
+        dataset.publish(tx, volumes=1)
 
 
 class DatasetWriter:
