@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 
 from radiobject import EagerQuery, LazyQuery
 from radiobject._types import OBS_ID, OBS_IDS, SUBJECT_ID
+from radiobject.storage.io import tiledb_names
 from radiobject.transform.query import Query
 from tests.imports import modules
 
@@ -64,6 +66,25 @@ def test_the_columns_of_ids_are_named_once():
             if isinstance(node, ast.Constant) and node.value in (OBS_ID, OBS_IDS, SUBJECT_ID):
                 owners.add(module)
     assert owners == {"radiobject._types"}
+
+
+def test_the_names_that_tiledb_gives_are_written_once():
+    given = [value for name, value in vars(tiledb_names).items() if name.isupper()]
+    names = [value for value in given if isinstance(value, str) and value.startswith("__")]
+    assert len(names) > 10
+    owners = set()
+    for module, tree in trees("radiobject"):
+        said = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                spelt = re.search(r"__[a-z_]+(?=\W|$)|__\\d", node.value)
+                if (
+                    id(node) not in said
+                    and spelt
+                    and any(n in node.value for n in (*names, "__\\d"))
+                ):
+                    owners.add(module)
+    assert owners == {"radiobject.storage.io.tiledb_names"}
 
 
 def test_items_that_are_not_shown_are_counted_in_one_place():

@@ -7,21 +7,19 @@ up again. No lock is taken; if a vacuum removes what is being copied, that is an
 
 from __future__ import annotations
 
-import re
-
 from radiobject.addresses import is_remote
 from radiobject.edit.check import Extent, validate_dataset
 from radiobject.exceptions import StorageError, StoreExistsError
 from radiobject.process import new_threads
 from radiobject.storage.commits.head import Head, read_head
 from radiobject.storage.io import files, layout, owned
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.array_files import open_files
 from radiobject.storage.schema.dataset import open_dataset
 from radiobject.storage.tables import groups
 
 _AT_ONCE = 16
-_STAMPED = re.compile(r"(?:^|/)__\d+_(\d+)_[0-9a-f]{32}")
-_LAST = ("__meta/", "__group/", "__tiledb_group.tdb")
+_LAST = (f"{tdb.METADATA}/", f"{tdb.GROUP}/", tdb.GROUP_MARK)
 """Of the data set itself: what makes its folder one, and at the very end what its head says."""
 
 
@@ -73,12 +71,13 @@ def copy_dataset(source: str, target: str, *, checksums: bool = False) -> dict[s
 
 
 def _order_of_last(name: str) -> tuple[bool, bool, str]:
-    return name.startswith("__meta/"), name.startswith("__group/"), name
+    return tdb.is_in(name, tdb.METADATA), tdb.is_in(name, tdb.GROUP), name
 
 
 def _refuse_other(target: str, there: dict[str, int]) -> None:
     """Raise unless `target` is free, or holds only what an interrupted copy left there."""
-    if any(name.startswith("__meta/") for name in there) or groups.object_kind(target) == "array":
+    begun = any(tdb.is_in(name, tdb.METADATA) for name in there)
+    if begun or groups.object_kind(target) == "array":
         raise StoreExistsError(f"{target} already exists; choose another address for the copy")
     strange = sorted(name for name in there if not owned.DATASET.fullmatch(name))
     if strange:
@@ -95,21 +94,22 @@ def _files_of(source: str, head: Head) -> dict[str, int]:
         if files.is_link(layout.join(source, volumes)):
             below = open_files(layout.join(source, volumes)).sizes()
             found |= {f"{volumes}/{name}": size for name, size in below.items()}
-    unknown = tuple(f"{layout.OWN_FOLDER}/{name}" for name in ("lock", "lease", "aside/"))
+    unknown = (layout.LOCK, f"{layout.OWN_FOLDER}/lease")
     return {
         name: size
         for name, size in found.items()
         if owned.DATASET.fullmatch(name)
         and not name.startswith(unknown)
-        and f"/{layout.OWN_FOLDER}/aside/" not in f"/{name}"
+        and not name.endswith(owned.UNFINISHED)
+        and f"/{layout.STAND_INS}/" not in f"/{name}"
         and _written(name) <= head.timestamp
     }
 
 
 def _written(name: str) -> int:
     """Return the time that a path carries, of a volume or of what TileDB names by it."""
-    times = [int(stamp) for stamp in _STAMPED.findall(name)]
     parts = name.split("/")
+    times = [span[1] for part in parts if (span := tdb.span(part)) is not None]
     if layout.VOLUMES in parts[:-1]:
         array = parts[parts.index(layout.VOLUMES) + 1]
         return layout.array_timestamp(array) or 0

@@ -16,6 +16,7 @@ import tiledb
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import files, layout
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.atomic import atomic
 from radiobject.storage.tables.digests import Files, Manifest, new_files, seal, unseal
 from radiobject.storage.tables.table import Table
@@ -87,7 +88,7 @@ def _compact_table(tx: Merging, table: Table, force: bool) -> None:
         if tx.manifest is not None and place in tx.manifest.tables:
             recorded = tx.manifest.tables[place].items()
             gone = {path for path, _ in recorded if merged & set(_parts(path))}
-            gone |= {f"__commits/{note}" for note in notes}
+            gone |= {f"{tdb.COMMITS}/{note}" for note in notes}
             tx.record_merge({place: {p: entry for p, entry in recorded if p not in gone}})
         unseal(table.uri, merged)
         tiledb.vacuum(table.uri, ctx=get_tiledb_ctx())
@@ -111,7 +112,7 @@ def _parts(path: str) -> list[str]:
 
 
 def _compact_metadata(uri: str, force: bool) -> None:
-    folder = layout.join(uri, "__meta")
+    folder = layout.join(uri, tdb.METADATA)
     limit = 1 if force else _MAX_METADATA_FILES
     if len(files.list_folder(folder)) <= limit:
         return
@@ -120,9 +121,9 @@ def _compact_metadata(uri: str, force: bool) -> None:
         return
     with atomic(uri, metadata=True) as place:
         tiledb.Group.consolidate_metadata(place, ctx=get_tiledb_ctx())
-        for entry in files.list_folder(layout.join(place, "__meta")):
+        for entry in files.list_folder(layout.join(place, tdb.METADATA)):
             # It lists what was merged by where it was; the names tell it as well.
-            if entry.endswith(".vac"):
+            if entry.endswith(tdb.REPLACED):
                 files.remove_file(entry)
     if force:
         files.remove_merged(folder)

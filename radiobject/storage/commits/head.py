@@ -18,6 +18,7 @@ from typing import Any
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.storage.commits import recovery
 from radiobject.storage.io import files, layout
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.tables import digests, groups
 from radiobject.storage.tables.digests import Files, Manifest
 
@@ -160,7 +161,8 @@ def _committed(uri: str, metadata: Mapping[str, Any]) -> list[Commit]:
         commits = [Commit(**fields) for fields in stored]
     except (ValueError, TypeError) as error:
         raise StorageError(
-            f"the history of {uri} is damaged ({error}); restore the folder __meta from a backup"
+            f"the history of {uri} is damaged ({error}); restore the folder "
+            f"{tdb.METADATA} from a backup"
         ) from error
     commits.sort(key=lambda commit: commit.timestamp)
     return [commit for commit in commits if commit.timestamp <= head]

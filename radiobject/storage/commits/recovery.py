@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from radiobject.storage.io import files, layout, owned
-from radiobject.storage.io.atomic import FOLDER as ASIDE
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.digests import Manifest
 
@@ -12,7 +12,7 @@ STANDALONE = "standalone"
 
 PARTS = (
     layout.OBS_META, layout.OBS, layout.TILE_INDEX, *layout.DERIVED, layout.VOLUMES,
-    "__tiledb_group.tdb", "__group", "__meta",
+    tdb.GROUP_MARK, tdb.GROUP, tdb.METADATA,
 )  # fmt: skip
 """What a data set's folder holds beside its collections and its lock."""
 
@@ -45,7 +45,7 @@ def roll_back(
 def roll_back_collection(uri: str, timestamp: int) -> None:
     """Bring a group's metadata, tables and volumes back to their state at `timestamp`."""
     files.remove_after(uri, timestamp)
-    owned.remove(uri, owned.ARRAY, folder=ASIDE)
+    owned.remove(uri, owned.ARRAY, folder=layout.STAND_INS)
     _roll_back_tables(uri, timestamp)
     for volume in files.own_entries(layout.join(uri, layout.VOLUMES)):
         written = layout.array_timestamp(layout.base_name(volume))
@@ -78,9 +78,11 @@ def _roll_back_tables(uri: str, timestamp: int) -> None:
         if files.is_link(table):
             continue
         files.remove_after(table, timestamp)
-        owned.remove(table, owned.ARRAY, folder=ASIDE)
+        owned.remove(table, owned.ARRAY, folder=layout.STAND_INS)
         files.remove_uncommitted(table)
-        if not files.own_entries(layout.join(table, "__schema")):
+        if name not in layout.DERIVED:  # readers write to these without the lock
+            owned.remove(table, owned.PARTIAL, folder=layout.DIGESTS)
+        if not files.own_entries(layout.join(table, tdb.SCHEMA)):
             # A table that the dead writer began; what is left of it is no array.
             owned.remove(table, owned.ARRAY)
 

@@ -16,13 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from radiobject.exceptions import StorageError, StoreExistsError
-from radiobject.storage.io import layout
+from radiobject.storage.io import layout, owned
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.system import files
 
-FOLDER = f"{layout.OWN_FOLDER}/aside"
-_GROUP_MARK = "__tiledb_group.tdb"
-_KINDS = ("__group", "__meta", "__schema")
-_LOADED = ("__group", "__schema")
+_KINDS = (tdb.GROUP, tdb.METADATA, tdb.SCHEMA)
+_LOADED = (tdb.GROUP, tdb.SCHEMA)
 """What TileDB reads of an object that it is going to write to."""
 
 
@@ -36,7 +35,7 @@ def atomic(uri: str, *, metadata: bool = False) -> Iterator[str]:
     if not layout.is_local(uri):
         yield uri
         return
-    place = Path(uri, FOLDER, uuid.uuid4().hex)
+    place = Path(uri, layout.STAND_INS, uuid.uuid4().hex)
     try:
         known = _stand_in(Path(uri), place, _KINDS if metadata else _LOADED)
         yield str(place)
@@ -72,7 +71,7 @@ def create_atomically(uri: str, *, folder: str | None = None) -> Iterator[str]:
         return
     target = Path(uri)
     if folder is None:
-        place = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.partial")
+        place = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}{owned.UNFINISHED}")
     else:
         place = Path(folder, uuid.uuid4().hex)
     if os.path.lexists(target):
@@ -98,8 +97,8 @@ def _stand_in(original: Path, place: Path, copied: tuple[str, ...]) -> set[Path]
     for kind in _KINDS:
         if (original / kind).is_dir():
             (place / kind).mkdir()
-    if (original / _GROUP_MARK).exists():
-        (place / _GROUP_MARK).touch()
+    if (original / tdb.GROUP_MARK).exists():
+        (place / tdb.GROUP_MARK).touch()
     for kind in copied:
         for path in _files(original / kind):
             shutil.copyfile(path, place / kind / path.name)

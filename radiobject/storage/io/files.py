@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Container, Iterator
@@ -15,18 +14,18 @@ import tiledb
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout, owned
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.system.files import replace
 
-SPAN = re.compile(r"__(\d+)_(\d+)_")
 _PIECE_BYTES = 16 << 20
 _STAMPED_FOLDERS = (
-    "__commits",
-    "__schema",
-    "__meta",
-    "__fragment_meta",
-    "__fragments",
-    "__group",
-    f"{layout.OWN_FOLDER}/digests",
+    tdb.COMMITS,
+    tdb.SCHEMA,
+    tdb.METADATA,
+    tdb.FRAGMENT_METADATA_FOLDER,
+    tdb.FRAGMENTS,
+    tdb.GROUP,
+    layout.DIGESTS,
 )
 
 
@@ -78,11 +77,11 @@ def is_something(uri: str) -> bool:
 def _remove_stamped(entry: str) -> bool:
     """Remove what has exactly a name that TileDB gives by time, a file or a fragment's folder."""
     name = layout.base_name(entry)
-    if owned.STAMPED.fullmatch(name) is None or is_link(entry):
+    if tdb.STAMPED.fullmatch(name) is None or is_link(entry):
         return False
     folder = layout.parent(entry)
-    if layout.base_name(folder) == "__fragments":
-        owned.remove(layout.parent(folder), owned.ARRAY, folder=f"__fragments/{name}")
+    if layout.base_name(folder) == tdb.FRAGMENTS:
+        owned.remove(layout.parent(folder), owned.ARRAY, folder=f"{tdb.FRAGMENTS}/{name}")
     else:
         remove_file(entry)
     return True
@@ -117,7 +116,7 @@ def write_small(uri: str, content: bytes) -> None:
         return
     path = Path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.partial")
+    part = path.with_name(f".{uuid.uuid4().hex}{owned.UNFINISHED}")
     try:
         part.write_bytes(content)
         replace(part, path)
@@ -171,9 +170,9 @@ def remove_folder_if_empty(uri: str) -> None:
 
 def remove_uncommitted(uri: str) -> None:
     """Remove fragments of the array at `uri` that have no commit marker: no reader sees them."""
-    markers = own_entries(layout.join(uri, "__commits"))
-    fragments = own_entries(layout.join(uri, "__fragments"))
-    if any(marker.endswith(".con") for marker in markers):
+    markers = own_entries(layout.join(uri, tdb.COMMITS))
+    fragments = own_entries(layout.join(uri, tdb.FRAGMENTS))
+    if any(marker.endswith(tdb.CONSOLIDATED) for marker in markers):
         return
     committed = {layout.base_name(marker).rpartition(".")[0] for marker in markers}
     for entry in fragments:
@@ -183,7 +182,8 @@ def remove_uncommitted(uri: str) -> None:
 
 def remove_merged(folder: str) -> None:
     """Remove the files in `folder` whose span of time a merged file there covers."""
-    spans = {entry: span for entry in own_entries(folder) if (span := _span(entry)) is not None}
+    names = {entry: layout.base_name(entry) for entry in own_entries(folder)}
+    spans = {e: span for e, name in names.items() if (span := tdb.span(name)) is not None}
     merged = {span for span in spans.values() if span[0] < span[1]}
     covered = [
         entry
@@ -202,7 +202,7 @@ def remove_after(uri: str, timestamp: int) -> None:
     """
     for folder in _STAMPED_FOLDERS:
         for entry in own_entries(layout.join(uri, folder)):
-            span = _span(entry)
+            span = tdb.span(layout.base_name(entry))
             if span is not None and span[0] > timestamp:
                 _remove_stamped(entry)
 
@@ -211,24 +211,15 @@ def remove_unrecorded(uri: str, recorded: Container[str]) -> None:
     """Remove fragments of the array at `uri`, with their markers and packs, not `recorded`."""
     unseen = [
         entry
-        for entry in own_entries(layout.join(uri, "__commits"))
-        if f"__commits/{layout.base_name(entry)}" not in recorded
+        for entry in own_entries(layout.join(uri, tdb.COMMITS))
+        if f"{tdb.COMMITS}/{layout.base_name(entry)}" not in recorded
     ]
-    for entry in own_entries(layout.join(uri, "__fragments")):
-        if f"__fragments/{layout.base_name(entry)}/__fragment_metadata.tdb" not in recorded:
+    for entry in own_entries(layout.join(uri, tdb.FRAGMENTS)):
+        if f"{tdb.FRAGMENTS}/{layout.base_name(entry)}/{tdb.FRAGMENT_METADATA}" not in recorded:
             unseen.append(entry)
-    packs = f"{layout.OWN_FOLDER}/digests"
-    for entry in own_entries(layout.join(uri, packs)):
-        if entry.endswith(".pack") and f"{packs}/{layout.base_name(entry)}" not in recorded:
+    for entry in own_entries(layout.join(uri, layout.DIGESTS)):
+        path = f"{layout.DIGESTS}/{layout.base_name(entry)}"
+        if entry.endswith(".pack") and path not in recorded:
             unseen.append(entry)
     for entry in unseen:
         _remove_stamped(entry)
-
-
-def _span(entry: str) -> tuple[int, int] | None:
-    """Return the first and the last time of what TileDB named by them, None for other names."""
-    name = layout.base_name(entry)
-    stamp = SPAN.match(name)
-    if stamp is None or owned.STAMPED.fullmatch(name) is None:
-        return None
-    return int(stamp.group(1)), int(stamp.group(2))

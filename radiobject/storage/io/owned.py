@@ -15,18 +15,26 @@ import tiledb
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout
+from radiobject.storage.io import tiledb_names as tdb
 
-_STAMP = r"__\d+_\d+_[0-9a-f]{32}(?:_\d+)?"
-_IN_STAMPED = rf"(?:__commits|__schema|__meta|__fragment_meta|__group|__labels)/{_STAMP}(?:\.\w+)?"
-_IN_FRAGMENT = rf"__fragments/{_STAMP}/\w+\.tdb"
+_STAMP = tdb.STAMP
+_FOLDERS = "|".join((
+    tdb.COMMITS, tdb.SCHEMA, tdb.METADATA, tdb.FRAGMENT_METADATA_FOLDER, tdb.GROUP,
+    tdb.LABELS,
+))  # fmt: skip
+_ALONE = "|".join(map(re.escape, (tdb.GROUP_MARK, tdb.OLDEST_SCHEMA, tdb.OLDEST_LOCK)))
 _OBJECT = (
-    rf"(?:{_IN_STAMPED}|{_IN_FRAGMENT}|__schema/__enumerations/\w+|__tiledb_group\.tdb"
-    r"|__array_schema\.tdb|__lock\.tdb)"
+    rf"(?:(?:{_FOLDERS})/{_STAMP}(?:\.\w+)?|{tdb.FRAGMENTS}/{_STAMP}/\w+\.tdb"
+    rf"|{tdb.SCHEMA}/{tdb.ENUMERATIONS}/\w+|{_ALONE})"
 )
 _HEX = r"[0-9a-f]{32}"
+UNFINISHED = ".partial"
+"""Ending of a small file that a process writes, and then gives its name."""
+_PARTIAL = rf"{re.escape(layout.DIGESTS)}/\.{_HEX}{re.escape(UNFINISHED)}"
 _OWN = (
-    rf"{re.escape(layout.OWN_FOLDER)}/(?:lock|lease|digests/{_STAMP}\.(?:json|pack)"
-    rf"|aside/{_HEX}/(?:{_OBJECT}))"
+    rf"(?:{re.escape(layout.OWN_FOLDER)}/(?:lock|lease)"
+    rf"|{re.escape(layout.DIGESTS)}/{_STAMP}\.(?:json|pack)|{_PARTIAL}"
+    rf"|{re.escape(layout.STAND_INS)}/{_HEX}/(?:{_OBJECT}))"
 )
 _ARRAY = rf"(?:{_OBJECT}|{_OWN})"
 _TABLES = "|".join((layout.OBS_META, layout.OBS, layout.TILE_INDEX, *layout.DERIVED))
@@ -39,10 +47,9 @@ DATASET = re.compile(_DATASET)
 PARTS = re.compile(rf"(?!{re.escape(layout.OWN_FOLDER)}/|{layout.COLLECTIONS}/)(?:{_COLLECTION})")
 """A data set's own parts, without its collections and its lock."""
 OWN_FOLDER = re.compile(_OWN)
-STAMPED = re.compile(rf"({_STAMP})(?:\.\w+)?")
-"""What lies in the folders of an array or a group that name their entries by time."""
+PARTIAL = re.compile(_PARTIAL)
 
-_MARKS = ("__meta/", "__group/", "__tiledb_group.tdb", "__schema/")
+_MARKS = (tdb.METADATA, tdb.GROUP, tdb.SCHEMA)
 """What says that an object is one comes last, so that an interrupted removal is taken up again."""
 
 
@@ -86,7 +93,7 @@ def _kept(path: str, keep: frozenset[str]) -> bool:
 
 
 def _last(path: str) -> tuple[bool, str]:
-    return path.startswith(_MARKS), path
+    return tdb.is_in(path, *_MARKS) or path == tdb.GROUP_MARK, path
 
 
 def _remove_local(uri: str, form: re.Pattern[str], within: str, keep: frozenset[str]) -> list[str]:
@@ -169,7 +176,7 @@ def _remove_remote(uri: str, form: re.Pattern[str], within: str, keep: frozenset
 def _remove_empty_folders(vfs: tiledb.VFS, uri: str) -> None:
     """Remove folders in which nothing is left; most object stores have none to remove.
 
-    Some keep them, and TileDB takes an empty ``__group`` for a group.
+    Some keep them, and TileDB takes an empty folder of members for a group.
     """
     entries = [entry.rstrip("/") for entry in vfs.ls(uri)]
     if not entries or vfs.ls_recursive(f"{uri}/"):

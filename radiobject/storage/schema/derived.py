@@ -13,7 +13,7 @@ import tiledb
 
 from radiobject.exceptions import StorageError, StoreExistsError
 from radiobject.storage.io import layout
-from radiobject.storage.io.atomic import FOLDER, create_atomically
+from radiobject.storage.io.atomic import create_atomically
 from radiobject.storage.tables.columns import BLOB, TEXT, Column
 from radiobject.storage.tables.digests import seal
 from radiobject.storage.tables.groups import object_kind
@@ -79,7 +79,9 @@ def _create(uri: str, keys: Sequence[str], columns: Sequence[str]) -> None:
         return
     typed = {FINGERPRINT: TEXT} | dict.fromkeys(columns, BLOB)
     try:
-        with create_atomically(uri, folder=layout.join(layout.parent(uri), FOLDER)) as place:
+        with create_atomically(
+            uri, folder=layout.join(layout.parent(uri), layout.STAND_INS)
+        ) as place:
             create_table(place, keys, typed, tile_rows=_TILE_ROWS)
     except StoreExistsError:
         return  # by another process, with the same columns

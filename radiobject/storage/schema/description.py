@@ -18,6 +18,7 @@ from radiobject.ctx import SliceOrientation, get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.storage.io import layout, remote
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.atomic import atomic
 from radiobject.storage.io.libtiledb import FOREVER
 from radiobject.storage.read.locator import VolumeLocator
@@ -95,8 +96,8 @@ def _fetched(uri: str) -> Iterator[str | None]:
     Opening it where it lies takes libtiledb some twenty requests; this takes three.
     """
     source = remote.RemoteFiles(uri)
-    names = [n for n in source.names() if n.startswith(("__schema/", "__meta/"))]
-    if not any(name.startswith("__schema/") for name in names):
+    names = [n for n in source.names() if tdb.is_in(n, tdb.SCHEMA, tdb.METADATA)]
+    if not any(tdb.is_in(name, tdb.SCHEMA) for name in names):
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="radiobject-volume-") as folder:

@@ -25,12 +25,13 @@ from radiobject.addresses import is_remote
 from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.process import new_threads
 from radiobject.storage.io import layout, owned, remote
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.array_files import open_files
 from radiobject.storage.io.checksum import digest
-from radiobject.storage.io.files import SPAN, remove_file, write_small
+from radiobject.storage.io.files import remove_file, write_small
 from radiobject.storage.io.libtiledb import FOREVER
-from radiobject.storage.tables import groups, packs
-from radiobject.storage.tables.packs import MAX_BYTES, is_pack, name_of, packs_for
+from radiobject.storage.tables import groups
+from radiobject.storage.tables.packs import Packing, is_pack, name_of
 from radiobject.storage.tables.staging import Files, altered, keep_content, staged
 
 FIRST_VERSION = 3
@@ -41,12 +42,11 @@ HEAD = "head"
 VERSION = "radiobject.format_version"
 OWNER = "owner"
 
-_FOLDERS = ("__schema", "__commits", "__fragments")
+_FOLDERS = (tdb.SCHEMA, tdb.COMMITS, tdb.FRAGMENTS)
 _MAX_FILE_BYTES = 1 << 40
 _STAGED_BYTES = 64 << 20
 """Tables of an object store up to this size are fetched whole and compared before they are opened;
 of larger ones libtiledb fetches what it needs, and each row's own checksum is what protects it."""
-_SEALS = packs.FOLDER
 _MAX_SEAL_BYTES = 16 << 20
 _RETRIES_S = (0.0, 0.05, 0.2, 0.5)
 _FETCHES = 16
@@ -94,7 +94,7 @@ class Manifest:
         except (ValueError, TypeError, AttributeError, zlib.error, RecursionError) as error:
             raise IntegrityError(
                 f"the record of the table files of {uri} is damaged ({error}); restore its folder "
-                "__meta from a copy"
+                f"{tdb.METADATA} from a copy"
             ) from error
         return manifest
 
@@ -153,23 +153,26 @@ def touch(table_uri: str) -> None:
 
 def seal(table_uri: str, fragment: str) -> None:
     """Record the files of a fragment that was written to a table without a commit."""
-    own = (f"__fragments/{fragment}/", f"__commits/{fragment}.", "__schema/")
+    own = (f"{tdb.FRAGMENTS}/{fragment}/", f"{tdb.COMMITS}/{fragment}.", f"{tdb.SCHEMA}/")
     files = {p: entry for p, entry in new_files(table_uri, {}).items() if p.startswith(own)}
-    write_small(layout.join(table_uri, _SEALS, f"{fragment}.json"), json.dumps(files).encode())
+    write_small(
+        layout.join(table_uri, layout.DIGESTS, f"{fragment}.json"), json.dumps(files).encode()
+    )
 
 
 def unseal(table_uri: str, fragments: Iterable[str]) -> None:
     """Remove what this library keeps of fragments that are about to be removed."""
     for name in fragments:
-        remove_file(layout.join(table_uri, _SEALS, f"{name}.json"))
-        if is_remote(table_uri):
-            remove_file(layout.join(table_uri, name_of(name)))
+        remove_file(layout.join(table_uri, layout.DIGESTS, f"{name}.json"))
+        remove_file(layout.join(table_uri, name_of(name)))
 
 
 def _sealed(table_uri: str) -> Files | None:
     """Return the files that the seals of a table record; None if it has none."""
     source = open_files(table_uri)
-    seals = [n for n in source.names() if n.startswith(f"{_SEALS}/") and n.endswith(".json")]
+    seals = [
+        n for n in source.names() if n.startswith(f"{layout.DIGESTS}/") and n.endswith(".json")
+    ]
     recorded: Files = {}
     for name in sorted(seals):
         try:
@@ -199,31 +202,37 @@ def new_files(table_uri: str, recorded: Mapping[str, Any]) -> Files:
     files = open_files(table_uri)
     paths = [path for path in files.names() if path not in recorded and _belongs(path)]
 
-    small: dict[str, bytes] = {}
+    packing = Packing()
 
     def measure(path: str) -> tuple[str, tuple[int, str]]:
         content = files.read(path, _MAX_FILE_BYTES)
         entry = len(content), digest(content)
         if is_remote(table_uri):
             keep_content(table_uri, path, entry, content)
-            if len(content) <= MAX_BYTES:
-                small[path] = content
+        packing.add(path, content)
         return path, entry
 
-    if not is_remote(table_uri):
-        return dict(map(measure, paths))
-    with new_threads("digest", _FETCHES) as threads:
-        found = dict(threads.map(measure, paths))
+    if is_remote(table_uri):
+        with new_threads("digest", _FETCHES) as threads:
+            found = dict(threads.map(measure, paths))
+    else:
+        found = dict(map(measure, paths))
     if layout.base_name(table_uri) not in layout.DERIVED:
-        target = remote.RemoteFiles(table_uri)
-        for path, content in packs_for(small).items():
-            target.write(path, content)
+        for path, content in packing.packs().items():
+            _write_pack(table_uri, path, content)
             found[path] = (len(content), digest(content))
     return found
 
 
+def _write_pack(table_uri: str, path: str, content: bytes) -> None:
+    if is_remote(table_uri):
+        remote.RemoteFiles(table_uri).write(path, content)
+    else:
+        write_small(layout.join(table_uri, path), content)
+
+
 def _belongs(path: str) -> bool:
-    return path.startswith(tuple(f"{f}/" for f in _FOLDERS)) and bool(owned.ARRAY.fullmatch(path))
+    return tdb.is_in(path, *_FOLDERS) and bool(owned.ARRAY.fullmatch(path))
 
 
 def _lookup(table_uri: str) -> tuple[str, str] | None:
@@ -365,9 +374,9 @@ def _strangers(table_uri: str, manifest: Manifest, place: str) -> list[str]:
     """Return committed fragments and schemas that are not recorded."""
     recorded = manifest.tables[place]
     found = []
-    for folder in ("__schema", "__commits"):
+    for folder in (tdb.SCHEMA, tdb.COMMITS):
         for name in os.listdir(f"{table_uri}/{folder}"):
-            span = SPAN.match(name)
+            span = tdb.SPAN.match(name)
             if span and int(span.group(1)) <= manifest.head and f"{folder}/{name}" not in recorded:
                 found.append(f"{folder}/{name}")
     return found

@@ -2,19 +2,21 @@
 
 TileDB keeps two or three files a column, some 60 for a table of volumes, most of them of a few
 bytes: over a network the number of requests is what a read costs. Beside the files themselves,
-which any TileDB client reads, a commit leaves one object that holds them all. It is never the only
-copy: where it is missing or altered the files are fetched one by one.
+which any TileDB client reads, a commit leaves one object that holds them all; on a disk, too,
+which no local reader looks at, because any program may copy a data set into a bucket. It is never
+the only copy: where it is missing or altered the files are fetched one by one.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Mapping
 
 from radiobject.storage.io import layout
+from radiobject.storage.io import tiledb_names as tdb
 
-FOLDER = f"{layout.OWN_FOLDER}/digests"
 _SUFFIX = ".pack"
 _MAGIC = b"RadiObject files 1\n"
 _LENGTH = struct.Struct("<I")
@@ -25,38 +27,49 @@ MAX_BYTES = 16 << 20
 
 def name_of(fragment: str) -> str:
     """Return the path below its table of what holds the files of a fragment."""
-    return f"{FOLDER}/{fragment}{_SUFFIX}"
+    return f"{layout.DIGESTS}/{fragment}{_SUFFIX}"
 
 
 def is_pack(path: str) -> bool:
     """Return whether a recorded path is that of a pack."""
-    return path.startswith(f"{FOLDER}/") and path.endswith(_SUFFIX)
+    return path.startswith(f"{layout.DIGESTS}/") and path.endswith(_SUFFIX)
 
 
-def packs_for(contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return packs, by their path, for new files of a table.
+class Packing:
+    """New files of a table as they are measured, kept as long as their fragment is small.
 
-    Each holds a fragment; the first also what belongs to none, as schemas and marks of commits.
+    Each pack holds a fragment; the first also what belongs to none: schemas, marks of commits.
     """
-    fragments: dict[str, list[str]] = {}
-    others: list[str] = []
-    for path in sorted(contents):
+
+    def __init__(self) -> None:
+        self._fragments: dict[str, dict[str, bytes]] = {}
+        self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, path: str, content: bytes) -> None:
+        """Take a file; what a fragment has gathered goes once it is too large for a pack."""
         folder, _, rest = path.partition("/")
-        if folder == "__fragments":
-            fragments.setdefault(rest.partition("/")[0], []).append(path)
-        else:
-            others.append(path)
-    packs = {}
-    for fragment, paths in fragments.items():
-        if sum(len(contents[path]) for path in paths) <= MAX_BYTES:
-            held, others = [*others, *paths], []
-            if len(held) >= _FEWEST_FILES:
-                packs[name_of(fragment)] = _packed(held, contents)
-    return packs
+        fragment = rest.partition("/")[0] if folder == tdb.FRAGMENTS else ""
+        with self._lock:
+            size = self._sizes[fragment] = self._sizes.get(fragment, 0) + len(content)
+            if size <= MAX_BYTES:
+                self._fragments.setdefault(fragment, {})[path] = content
+            else:
+                self._fragments.pop(fragment, None)
+
+    def packs(self) -> dict[str, bytes]:
+        """Return what is to be written, by its path below the table."""
+        others = self._fragments.pop("", {})
+        packs = {}
+        for fragment, held in sorted(self._fragments.items()):
+            if len(held) + len(others) >= _FEWEST_FILES:
+                packs[name_of(fragment)] = _packed({**others, **held})
+                others = {}
+        return packs
 
 
-def _packed(paths: Iterable[str], contents: Mapping[str, bytes]) -> bytes:
-    sizes = {path: len(contents[path]) for path in paths}
+def _packed(contents: Mapping[str, bytes]) -> bytes:
+    sizes = {path: len(contents[path]) for path in sorted(contents)}
     header = json.dumps(sizes, separators=(",", ":")).encode()
     pieces = [_MAGIC, _LENGTH.pack(len(header)), header, *(contents[path] for path in sizes)]
     return b"".join(pieces)

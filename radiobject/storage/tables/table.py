@@ -15,6 +15,7 @@ from radiobject.addresses import is_remote
 from radiobject.ctx import get_tiledb_config, get_tiledb_ctx
 from radiobject.exceptions import SchemaError
 from radiobject.storage.io import files, layout
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.atomic import atomic
 from radiobject.storage.io.libtiledb import FOREVER, reading, rows_ctx, writing_ctx
 from radiobject.storage.tables import digests
@@ -38,7 +39,7 @@ _MERGE_BYTES = 256 << 20
 """What merging may take: libtiledb fills its buffers whatever the table's size, by default with
 1.7 GB, which also takes it 20 times longer than merging a small table does."""
 _ESCAPE = "\x7f"
-_FRAGMENT = re.compile(r"__\d+_\d+_[0-9a-f]{32}_\d+")
+_FRAGMENT = re.compile(tdb.STAMP)
 
 
 @contextmanager
@@ -301,7 +302,7 @@ class Table:
 
     def fragments(self) -> list[str]:
         """Return the names of the fragments, committed or not."""
-        listed = files.list_folder(layout.join(self.uri, "__fragments"))
+        listed = files.list_folder(layout.join(self.uri, tdb.FRAGMENTS))
         return [layout.base_name(entry) for entry in listed]
 
     def merged_before(self) -> tuple[set[str], set[str]]:
@@ -312,8 +313,8 @@ class Table:
         """
         names: set[str] = set()
         notes: set[str] = set()
-        for note in files.list_folder(layout.join(self.uri, "__commits")):
-            if note.endswith(".vac"):
+        for note in files.list_folder(layout.join(self.uri, tdb.COMMITS)):
+            if note.endswith(tdb.REPLACED):
                 names |= set(_FRAGMENT.findall(files.read_text(note)))
                 notes.add(layout.base_name(note))
         return names, notes

@@ -84,7 +84,7 @@ def parse(metadata: bytes, *, ndim: int, dtype: np.dtype) -> FragmentTiles:
     Parameters
     ----------
     metadata : bytes
-        The whole ``__fragment_metadata.tdb``.
+        The whole file of that name.
     ndim : int
         Axes of the array; each has int32 coordinates.
     dtype : numpy.dtype

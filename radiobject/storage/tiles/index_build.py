@@ -14,6 +14,7 @@ from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundErr
 from radiobject.geometry.box import Box
 from radiobject.geometry.tiling import Tiling, tiles_covering
 from radiobject.storage.io import libtiledb, stats
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.array_files import ArrayFiles, open_files
 from radiobject.storage.io.checksum import crc32
 from radiobject.storage.io.layout import VOLUMES, base_name
@@ -69,25 +70,25 @@ def build_tile_index(uri: str) -> TileIndex:
         raise UnsupportedArrayError("tiles are decoded only on little-endian machines")
     files = open_files(uri)
     names = files.names()
-    if not any(name.startswith("__schema/") for name in names):
+    if not any(tdb.is_in(name, tdb.SCHEMA) for name in names):
         raise StoreNotFoundError(f"no volume lies at {uri!r}")
     fragment = _only_fragment(uri, names)
     layout = _understand(uri, _schema(uri))
-    metadata = files.read(f"{fragment}/__fragment_metadata.tdb", MAX_METADATA_BYTES)
+    metadata = files.read(f"{fragment}/{tdb.FRAGMENT_METADATA}", MAX_METADATA_BYTES)
     tiles = parse(metadata, ndim=len(layout.tiling.shape), dtype=layout.dtype)
-    if f"__schema/{tiles.schema_name}" not in names:
+    if f"{tdb.SCHEMA}/{tiles.schema_name}" not in names:
         raise UnsupportedArrayError(f"the fragment of {uri!r} was written with another schema")
-    index = _assemble(uri, f"{fragment}/a0.tdb", layout, tiles)
+    index = _assemble(uri, f"{fragment}/{tdb.FIRST_ATTRIBUTE}", layout, tiles)
     stats.count(index_builds=1)
     return _verified(uri, index, files) if not is_remote(uri) else index
 
 
 def _only_fragment(uri: str, names: set[str]) -> str:
     """Return the folder of the one fragment that is committed, and that nothing amends."""
-    commits = {n for n in names if n.startswith("__commits/")}
-    folders = {"/".join(n.split("/")[:2]) for n in names if n.startswith("__fragments/")}
-    schemas = {n for n in names if n.startswith("__schema/") and n.count("/") == 1}
-    others = {n for n in names if n.startswith(("__labels/", "__fragment_meta/"))}
+    commits = {n for n in names if tdb.is_in(n, tdb.COMMITS)}
+    folders = {"/".join(n.split("/")[:2]) for n in names if tdb.is_in(n, tdb.FRAGMENTS)}
+    schemas = {n for n in names if tdb.is_in(n, tdb.SCHEMA) and n.count("/") == 1}
+    others = {n for n in names if tdb.is_in(n, tdb.LABELS, tdb.FRAGMENT_METADATA_FOLDER)}
     if not (folders and commits) and base_name(parent_of(uri)) == VOLUMES:
         raise IntegrityError(
             f"volume at {uri!r} has lost its voxels: its array is there and holds no fragment; "
@@ -99,7 +100,7 @@ def _only_fragment(uri: str, names: set[str]) -> str:
             "schemas, expected one each"
         )
     folder = folders.pop()
-    if commits.pop() != f"__commits/{folder.partition('/')[2]}.wrt":
+    if commits.pop() != f"{tdb.COMMITS}/{folder.partition('/')[2]}{tdb.WRITTEN}":
         raise UnsupportedArrayError(f"the fragment of {uri!r} is not committed by itself")
     first, last = folder.partition("/__")[2].split("_")[:2]
     if first != last:

@@ -13,6 +13,7 @@ import zstandard
 
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.tiling import Tiling
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.tiles.decode import COMPRESSIONS, MAX_TILE_BYTES, TileDecoder
 
 PACKED_VERSION = 1
@@ -243,7 +244,7 @@ def _tiling(header: dict[str, object]) -> Tiling:
 
 def _check_path(path: object) -> None:
     parts = path.split("/") if isinstance(path, str) else []
-    if len(parts) != 3 or parts[0] != "__fragments" or {"", ".", ".."} & set(parts):
+    if len(parts) != 3 or parts[0] != tdb.FRAGMENTS or {"", ".", ".."} & set(parts):
         raise ValueError(f"tile file {path!r} is not one of the array's")
 
 
