@@ -62,7 +62,7 @@ def test_the_wheel_gives_the_library_and_its_command(built: Path, tmp_path: Path
     _run(python, "-m", "pip", "install", "--quiet", next(built.glob("*.whl")), cwd=tmp_path)
     found = _run(python, "-c", "import radiobject; print(radiobject.__file__)", cwd=tmp_path)
     assert str(place) in found
-    told = _run(place / "bin" / "radiobject", "--help", cwd=tmp_path)
+    said = _run(place / "bin" / "radiobject", "--help", cwd=tmp_path)
     for command in ("view", "validate"):
-        assert command in told
+        assert command in said
     _run(place / "bin" / "radiobject", "view", "--help", cwd=tmp_path)

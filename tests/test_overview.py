@@ -9,8 +9,8 @@ PAGE = (ROOT / "docs" / "design" / "overview.md").read_text()
 
 def test_the_table_of_rooms_is_the_one_that_imports_are_held_to():
     rows = re.findall(r"^\| ([\w. ]+) \| ((?:`[\w.]+` ?)+)\|", PAGE, flags=re.MULTILINE)
-    told = tuple((floor, tuple(re.findall(r"`([\w.]+)`", rooms))) for floor, rooms in rows)
-    assert told == FLOORS
+    said = tuple((floor, tuple(re.findall(r"`([\w.]+)`", rooms))) for floor, rooms in rows)
+    assert said == FLOORS
 
 
 def test_every_module_that_the_two_lives_name_exists():

@@ -32,16 +32,16 @@ def test_the_command_needs_no_extra() -> None:
         assert f"\n{name}>=" in needed
 
 
-def test_every_python_that_is_promised_is_tested_on_every_system() -> None:
+def test_every_python_that_is_declared_is_tested_on_every_system() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())
     matrix = workflow["jobs"]["tests"]["strategy"]["matrix"]
-    promised = [
+    declared = [
         line.rpartition(" ")[2]
         for line in _setup()["metadata"]["classifiers"].splitlines()
         if "Python :: 3." in line
     ]
-    assert promised == matrix["python"][: len(promised)]  # what is newer is tried, not promised
-    assert promised[0] == _setup()["options"]["python_requires"].removeprefix(">=")
+    assert declared == matrix["python"][: len(declared)]  # what is newer is tried, not promised
+    assert declared[0] == _setup()["options"]["python_requires"].removeprefix(">=")
     assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
 
 

@@ -209,7 +209,7 @@ def test_history_and_older_states(radi):
         len(RadiObject(radi.uri, at=5))
 
 
-def test_vacuum_forgets_only_what_it_is_told(radi):
+def test_vacuum_forgets_only_what_it_is_asked_to(radi):
     radi.delete("a")
     radi.CT.delete("b_CT")
     assert radi.vacuum(keep=2) == {"states": 1, "collections": 0, "volumes": 2}
@@ -358,7 +358,7 @@ def test_a_failed_change_leaves_the_state_as_it_was(radi):
     radi.validate()
 
 
-def test_notebook_pictures_and_reprs(radi):
+def test_notebook_html_and_reprs(radi):
     assert repr(radi) == "RadiObject(4 subjects, 2 collections: [CT, seg])"
     assert repr(radi.CT) == "VolumeCollection('CT', 4 volumes, shape=6x5x4)"
     assert repr(radi.CT[0]) == "Volume(shape=6x5x4, dtype=int32, obs_id='a_CT')"

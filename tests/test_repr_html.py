@@ -39,7 +39,7 @@ def body() -> np.ndarray:
 
 
 @pytest.mark.parametrize("target", ["RAS", "PSR", "LIA"])
-def test_pictures_are_of_the_body(tmp_path, body, target):
+def test_images_are_of_the_body(tmp_path, body, target):
     ornt = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(target))
     affine = np.diag([*SPACING, 1.0]) @ inv_ornt_aff(ornt, SIDE)
     volume = Volume.from_numpy(str(tmp_path / "v"), apply_orientation(body, ornt), affine=affine)

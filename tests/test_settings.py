@@ -91,9 +91,9 @@ def test_what_we_choose_is_shown_as_none() -> None:
 def test_what_does_nothing_warns_once(tmp_path) -> None:
     voxels = np.zeros((2, 2, 2))
     other = ctx.RadiObjectConfig().to_tiledb_ctx()
-    with pytest.warns(UserWarning, match="ctx= is accepted .* radiobject.configure") as told:
+    with pytest.warns(UserWarning, match="ctx= is accepted .* radiobject.configure") as said:
         Volume.from_numpy(str(tmp_path / "a"), voxels, other)
-    assert told[0].filename == __file__
+    assert said[0].filename == __file__
     VolumeCollection(str(tmp_path / "c"), other)
     Volume(str(tmp_path / "a"), ctx=get_tiledb_ctx())
     for name in ("auto_detect", "store_original_affine"):

@@ -1,10 +1,11 @@
-"""The field's words: what identifiers, docstrings, help and pages call things."""
+"""The field's words: what identifiers, docstrings, help and pages call things, tests included."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,12 +65,19 @@ TREES = {
     for package in PLACES
     for module, path in modules(package).items()
 }
+TESTS = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+    for path in (ROOT / "tests").rglob("*.py")
+    if path != Path(__file__)
+}
+"""All but this one, which has to name the words that it refuses."""
+EVERYTHING = TREES | TESTS
 
 
 def test_identifiers_are_made_of_the_fields_words():
     found = {
         f"{module}.{name}": better
-        for module, tree in TREES.items()
+        for module, tree in EVERYTHING.items()
         for name in identifiers(tree)
         for word, better in NAMES.items()
         if f"_{word}_" in words_of(name)
@@ -79,13 +87,16 @@ def test_identifiers_are_made_of_the_fields_words():
 
 def test_modules_are_named_by_the_fields_words():
     named = {part for module in TREES for part in module.split(".")}
+    named |= {
+        part.removeprefix("test_") for path in TESTS for part in Path(path).with_suffix("").parts
+    }
     assert named & {*NAMES, *FILES} == set()
 
 
 def test_docstrings_say_the_thing():
     """Not "Do what X says", which sends a reader elsewhere, nor "Tell whether"."""
     found = []
-    for module, tree in TREES.items():
+    for module, tree in EVERYTHING.items():
         for text in documented(tree):
             said = " ".join(text.lower().split())
             found += [f"{module}: {phrase}" for phrase in PHRASES if f" {phrase}" in f" {said}"]

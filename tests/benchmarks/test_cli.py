@@ -34,8 +34,8 @@ def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("command", [["prepare"], ["rank"]])
 def test_a_missing_data_folder(command: list[str], tmp_path: Path, capsys) -> None:
-    told = _refused([*command, "--data", str(tmp_path / "absent")], capsys)
-    assert f"{tmp_path / 'absent'}: no such folder" in told
+    said = _refused([*command, "--data", str(tmp_path / "absent")], capsys)
+    assert f"{tmp_path / 'absent'}: no such folder" in said
     assert not (tmp_path / "data").exists()
 
 
@@ -48,13 +48,13 @@ def test_an_empty_data_folder(tmp_path: Path, capsys) -> None:
 
 def test_a_patch_larger_than_the_volumes(cohort, capsys) -> None:
     folder = cohort.root / "image"
-    told = _refused(["rank", "--data", str(folder), "--loaders", "memory"], capsys)
-    assert "patch 64x64x64 is larger than sub-000 (48x40x31)" in told
+    said = _refused(["rank", "--data", str(folder), "--loaders", "memory"], capsys)
+    assert "patch 64x64x64 is larger than sub-000 (48x40x31)" in said
 
 
 def test_an_unknown_loader(capsys, cohort) -> None:
-    told = _refused(["rank", "--loaders", "memori", "--data", str(cohort.root / "image")], capsys)
-    assert "no loader 'memori'; known are radiobject," in told
+    said = _refused(["rank", "--loaders", "memori", "--data", str(cohort.root / "image")], capsys)
+    assert "no loader 'memori'; known are radiobject," in said
 
 
 def test_a_port_in_use(capsys) -> None:
@@ -62,9 +62,9 @@ def test_a_port_in_use(capsys) -> None:
         taken.bind((s3.HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        told = _refused(["s3", "--port", str(port)], capsys)
-    assert f"port {port} on {s3.HOST} cannot be used" in told
-    assert "choose another with --port" in told
+        said = _refused(["s3", "--port", str(port)], capsys)
+    assert f"port {port} on {s3.HOST} cannot be used" in said
+    assert "choose another with --port" in said
 
 
 def test_a_bucket_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def _answers(answers: dict[str, str | None]):
 
 
 @pytest.mark.parametrize(
-    ("commit", "answers", "changed", "told"),
+    ("commit", "answers", "changed", "said"),
     [
         (None, {}, [], "has no git history"),
         ("c", {"rev-parse --is-shallow-repository": "true"}, [], "git fetch --unshallow"),
@@ -108,12 +108,12 @@ def _answers(answers: dict[str, str | None]):
     ],
 )
 def test_a_repository_that_asv_cannot_use(
-    monkeypatch: pytest.MonkeyPatch, commit, answers, changed, told: str
+    monkeypatch: pytest.MonkeyPatch, commit, answers, changed, said: str
 ) -> None:
     monkeypatch.setattr(history, "current_commit", lambda: commit)
     monkeypatch.setattr(history, "git", _answers(answers))
     monkeypatch.setattr("benchmarks.environment.uncommitted", lambda: changed)
-    with pytest.raises(BenchmarkError, match=told):
+    with pytest.raises(BenchmarkError, match=said):
         history.require_history(clean=True)
 
 

@@ -74,8 +74,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 def test_compare_calls_the_slower_one_worse(measured: tuple[Path, list[str]]) -> None:
     folder, commits = measured
-    told = _asv(folder, "compare", "--machine", "box", commits[4], commits[8]).splitlines()
-    marks = {line.split("(")[1].split(")")[0]: line.split("|")[1].strip() for line in told
+    said = _asv(folder, "compare", "--machine", "box", commits[4], commits[8]).splitlines()
+    marks = {line.split("(")[1].split(")")[0]: line.split("|")[1].strip() for line in said
              if SECONDS in line}  # fmt: skip
     assert marks == {"'radiobject'": "+", "'zarrs'": "-"}
 

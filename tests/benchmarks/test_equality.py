@@ -57,10 +57,10 @@ def test_every_rival_delivers_equal_voxels(cohort: Cohort, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    told = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("EQUAL")]
-    assert [row[0] for row in told] == RIVALS
-    assert all(int(row[1]) >= 8 for row in told)
-    digests = {row[3] for row in told if row[2] == "True"}
+    said = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("EQUAL")]
+    assert [row[0] for row in said] == RIVALS
+    assert all(int(row[1]) >= 8 for row in said)
+    digests = {row[3] for row in said if row[2] == "True"}
     assert len(digests) == 1
 
 
@@ -99,11 +99,11 @@ def test_without_the_published_package_its_line_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "FOLDER", tmp_path / "none")
-    told = LOADERS["published"].missing()
-    assert told == "not installed: `make venv` fetches it"
+    said = LOADERS["published"].missing()
+    assert said == "not installed: `make venv` fetches it"
 
 
-def test_readers_travel_to_workers_without_their_handles(cohort: Cohort, home: Path) -> None:
+def test_readers_travel_to_workers_without_what_they_opened(cohort: Cohort, home: Path) -> None:
     loader = NpyMemmap(Task(cohort, (16, 12, 20), batch_size=2))
     loader.prepare()
     prove_equal(loader, 1)
@@ -129,21 +129,21 @@ class _WrongOrder(RamCopy):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "said"),
     [
         (_OneVoxelOff, "is not the one in its NIfTI file"),
         (_WrongType, "delivered float32"),
         (_WrongOrder, "did not deliver the boxes in the order asked"),
     ],
 )
-def test_a_wrong_delivery_is_seen(cohort: Cohort, kind: type[RamCopy], told: str) -> None:
-    with pytest.raises(BenchmarkError, match=told):
+def test_a_wrong_delivery_is_seen(cohort: Cohort, kind: type[RamCopy], said: str) -> None:
+    with pytest.raises(BenchmarkError, match=said):
         prove_equal(kind(Task(cohort, (16, 12, 20), batch_size=2)))
 
 
 def test_a_patch_larger_than_a_volume_is_refused(cohort: Cohort) -> None:
-    told = r"patch 64x64x64 is larger than sub-000 \(48x40x31\); .*--patch-size"
-    with pytest.raises(BenchmarkError, match=told):
+    said = r"patch 64x64x64 is larger than sub-000 \(48x40x31\); .*--patch-size"
+    with pytest.raises(BenchmarkError, match=said):
         NpyMemmap(Task(cohort))
 
 

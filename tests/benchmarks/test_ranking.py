@@ -108,11 +108,11 @@ def test_another_process_of_the_same_user_changes_no_figure(task: Task) -> None:
 
     other = touch("shared")
     decoded = int(other.stdout.readline())
-    told = {}
+    said = {}
     for kind in ("shared", "private"):
         with touch(kind) as process:
-            told[kind] = int(process.stdout.readline())
+            said[kind] = int(process.stdout.readline())
             process.stdin.close()
     other.communicate("")
     assert decoded > 0
-    assert told == {"shared": 0, "private": decoded}
+    assert said == {"shared": 0, "private": decoded}

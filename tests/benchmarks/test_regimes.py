@@ -25,7 +25,7 @@ def _row(label: str, rate: float, **more: object) -> dict:
 
 
 def test_the_summary_names_the_faster_of_two_rivals_and_the_limit() -> None:
-    told = {
+    said = {
         "title": "warm",
         "rows": [
             _row("RadiObject", 60.0),
@@ -34,7 +34,7 @@ def test_the_summary_names_the_faster_of_two_rivals_and_the_limit() -> None:
             _row("limit", 100.0, storage="memory"),
         ],
     }
-    assert regimes.summary_row(told) == (
+    assert regimes.summary_row(said) == (
         "| warm | 60 | fast rival | 80 | 0.75 | 0.60 | 60 (80) | 120 (160) |"
     )
 

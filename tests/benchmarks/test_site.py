@@ -59,8 +59,8 @@ def test_the_front_page_needs_nothing_else_and_draws_no_empty_box(
     }  # fmt: skip
     ours = row | {"label": "RadiObject", "framework": "RadiObject", "samples_per_s": 100.0}
     kept = tmp_path / "regimes.json"
-    told = {"warm": {"title": "warm", "rows": [row, ours]}}
-    kept.write_text(json.dumps(describe_run("x") | {"regimes": told}))
+    said = {"warm": {"title": "warm", "rows": [row, ours]}}
+    kept.write_text(json.dumps(describe_run("x") | {"regimes": said}))
     monkeypatch.setattr(page, "KEPT", kept)
     _store(tmp_path / "results", "b" * 40, 2000, [1 / 30, 1 / 10, 1 / 20, 1 / 90])
     made = page.front_page(tmp_path / "results", "d" * 40)

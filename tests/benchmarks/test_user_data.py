@@ -110,7 +110,7 @@ def _listed_but_absent(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "said"),
     [
         (_missing, "data: no such folder; set RADIOBJECT_BENCH_DATA"),
         (_empty, "data: holds no .nii.gz or .nii file"),
@@ -122,11 +122,11 @@ def _listed_but_absent(folder: Path) -> None:
         (_listed_but_absent, "x.nii.gz, which does not exist"),
     ],
 )
-def test_bad_input_is_named_and_leaves_nothing(tmp_path: Path, spoil, told: str) -> None:
+def test_bad_input_is_named_and_leaves_nothing(tmp_path: Path, spoil, said: str) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     spoil(folder)
-    with pytest.raises(BenchmarkError, match=told):
+    with pytest.raises(BenchmarkError, match=said):
         user_cohort(folder, 5, tmp_path)
     assert not list(tmp_path.glob("cohorts/*"))
     assert not list(tmp_path.glob("cohorts/.*"))

@@ -122,9 +122,9 @@ def test_the_plan_of_a_folder_is_printed_and_nothing_is_stored(tmp_path: Path, n
     lines = squeezed(ran.out)
     last = len(lines) - lines[::-1].index("")
     assert [lines[0], *lines[last + 1 :]] == expected
-    told = squeezed(ran.err)
-    assert set(said) <= set(told)
-    assert told[-1].startswith("would store ")
+    reported = squeezed(ran.err)
+    assert set(said) <= set(reported)
+    assert reported[-1].startswith("would store ")
     assert not (tmp_path / "store").exists()
 
 

@@ -44,7 +44,7 @@ def test_no_command_shows_a_traceback(tmp_path: Path, monkeypatch) -> None:
     assert "Traceback" in radiobject("info", tmp_path / "s", "--debug").err
 
 
-def test_an_existing_store_is_told_in_options(tmp_path: Path) -> None:
+def test_an_existing_store_is_reported_in_options(tmp_path: Path) -> None:
     write_cohort(tmp_path, 1)
     source = f"CT={tmp_path / 'image'}"
     radiobject("ingest", tmp_path / "s", source)
@@ -79,7 +79,7 @@ def test_an_option_that_does_not_apply_is_an_error(tmp_path: Path, words, said) 
     assert not (tmp_path / "s").exists()
 
 
-def test_a_changed_file_is_told_and_update_replaces_it(tmp_path: Path) -> None:
+def test_a_changed_file_is_reported_and_update_replaces_it(tmp_path: Path) -> None:
     write_cohort(tmp_path, 2)
     source = f"CT={tmp_path / 'image'}"
     radiobject("ingest", tmp_path / "s", source)

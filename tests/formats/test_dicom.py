@@ -208,11 +208,11 @@ def test_gantry_tilt_is_refused_or_sheared_as_asked(tmp_path: Path) -> None:
 
 
 def test_a_slice_beside_the_others_is_refused(tmp_path: Path) -> None:
-    def aside(ds: Dataset, s: int) -> None:
+    def hidden(ds: Dataset, s: int) -> None:
         if s == 2:
             ds.ImagePositionPatient[0] += 1.0
 
-    write_series(tmp_path, edit=aside)
+    write_series(tmp_path, edit=hidden)
     assert "slice 3 of 5 is 1.00 mm beside the line" in refused(tmp_path)
 
 

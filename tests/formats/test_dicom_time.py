@@ -275,10 +275,10 @@ def test_a_field_map_is_four_volumes_with_names(tmp_path: Path) -> None:
     truth = write_enhanced(tmp_path / "IM", times=4, edit_frame=frame)
     _, found = scan_dicom(tmp_path)
     loaded = [load_series(series) for series in found]
-    told = [(one.columns["complex_component"], one.columns["echo_time"]) for one in loaded]
-    assert sorted(told) == sorted((name[0], echo) for name, echo in kinds)
+    said = [(one.columns["complex_component"], one.columns["echo_time"]) for one in loaded]
+    assert sorted(said) == sorted((name[0], echo) for name, echo in kinds)
     assert {one.columns["repetition_time"] for one in loaded} == {488.0}
-    for one, pair in zip(loaded, told, strict=True):
+    for one, pair in zip(loaded, said, strict=True):
         t = [(name[0], echo) for name, echo in kinds].index(pair)
         np.testing.assert_array_equal(one.data, truth[..., t])
 

@@ -115,7 +115,7 @@ def test_analyze_is_refused_with_its_reason(tmp_path: Path) -> None:
         load_nifti(tmp_path / "a.hdr")
 
 
-def test_compression_is_told_by_bytes_not_by_name(tmp_path: Path) -> None:
+def test_compression_is_known_by_bytes_not_by_name(tmp_path: Path) -> None:
     data = coordinates((3, 4, 5))
     write(tmp_path / "a.nii", data)
     (tmp_path / "b.nii.gz").write_bytes((tmp_path / "a.nii").read_bytes())

@@ -466,7 +466,7 @@ def test_nifti_zarr_is_read_as_its_nifti(tmp_path: Path, version: int) -> None:
     assert loaded.metadata["orientation_source"] == "nifti_sform"
 
 
-def test_they_go_through_every_door_that_takes_files(tmp_path: Path) -> None:
+def test_they_go_through_every_verb_that_takes_files(tmp_path: Path) -> None:
     folder = tmp_path / "scans"
     folder.mkdir()
     nrrd(folder / "a.nhdr", *PLACED, "data file: a.raw")

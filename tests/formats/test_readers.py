@@ -62,7 +62,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("target", ["GRID", "several"])
-def test_a_package_brings_its_format_to_every_door(
+def test_a_package_brings_its_format_to_every_verb(
     package: Path, tmp_path: Path, target: str
 ) -> None:
     package.write_text(f"[radiobject.formats]\ngrid = gridfiles_reader:{target}\n")

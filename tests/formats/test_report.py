@@ -44,7 +44,7 @@ def test_table() -> None:
     assert IngestReport().to_table().endswith("0 files skipped")
 
 
-def test_doors_are_light_until_they_are_used() -> None:
+def test_readers_are_light_until_they_are_used() -> None:
     program = (
         "import sys\n"
         "import radiobject.formats.discovery, radiobject.formats.report\n"

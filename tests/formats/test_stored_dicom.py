@@ -19,7 +19,7 @@ def series(tmp_path_factory):
     return folder
 
 
-def test_every_door_gives_the_same_voxels_and_affine(series, tmp_path):
+def test_every_reader_gives_the_same_voxels_and_affine(series, tmp_path):
     expected = load_folder(series / "s1")
     pairs = [(series / s, s) for s in ("s2", "s1")]
     ways = {
@@ -35,7 +35,7 @@ def test_every_door_gives_the_same_voxels_and_affine(series, tmp_path):
         np.testing.assert_allclose(exported.affine, expected.affine, atol=1e-4)
 
 
-def test_a_dicom_collection_has_one_shape_unless_told(series, tmp_path):
+def test_a_dicom_collection_has_one_shape_unless_asked(series, tmp_path):
     uneven = [(series / "s1", "s1"), (series / "long", "long")]
     with pytest.raises(ShapeError, match="Dimension mismatch"):
         RadiObject.from_images(str(tmp_path / "d"), {"CT": uneven})

@@ -103,7 +103,9 @@ def test_what_only_stands_for_an_image_is_called_by_its_name(
     assert said in line.reasons[0]
 
 
-def test_equal_files_are_left_out_and_changed_ones_are_told_and_replaced(tmp_path: Path) -> None:
+def test_equal_files_are_left_out_and_changed_ones_are_reported_and_replaced(
+    tmp_path: Path,
+) -> None:
     store = str(tmp_path / "s")
     folder = tmp_path / "in"
     for n, name in enumerate("ab"):

@@ -101,7 +101,7 @@ def test_nnunet_1_and_a_folder_that_dataset_json_says_little_of(
     assert plan.subjects["fold_0"].tolist() == ["train", "val"]
 
 
-def test_channels_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_channels_of_one_name_are_distinguished(tmp_path: Path) -> None:
     folder = build.nnunet(tmp_path)
     build.put(folder / "dataset.json", {"channel_names": {"0": "CT", "1": "CT"}, "labels": {}})
     assert plan_folder(folder).collections == ("CT_0000", "CT_0001", "label")

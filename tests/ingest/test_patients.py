@@ -126,7 +126,7 @@ def test_expressions_choose_collections_in_one_pass(tmp_path: Path) -> None:
         plan_dicoms(tmp_path / "in", select={"T1w": "slice > 100"})
 
 
-def test_sessions_are_told_apart_in_the_order_of_their_dates(tmp_path: Path) -> None:
+def test_sessions_are_distinguished_in_the_order_of_their_dates(tmp_path: Path) -> None:
     for uid, date in (("1.9", "20240101"), ("1.1", "20250101"), ("1.5", "20240601")):
         write(tmp_path / "in/p", "P0", StudyInstanceUID=uid, StudyDate=date, SeriesNumber=uid[-1])
     plan = plan_dicoms(tmp_path / "in")

@@ -81,7 +81,7 @@ def test_append_that_is_resumed_goes_by_the_same_rule(tmp_path: Path) -> None:
     radi.validate()
 
 
-def test_a_dicom_folder_is_known_by_its_content_through_every_door(tmp_path: Path) -> None:
+def test_a_dicom_folder_is_known_by_its_content_through_every_verb(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     first, second = (series(tmp_path / "in/s" / name, f"scan {name}") for name in "ba")
     RadiObject.from_images(store, {"CT": [(first, "s")]})
@@ -213,7 +213,7 @@ def test_dicom_of_one_collection_has_one_shape(tmp_path: Path) -> None:
 def test_a_field_to_keep_is_asked_of_the_format_that_has_it(tmp_path: Path) -> None:
     dicom_builder.write_series(tmp_path / "dicom/a")
     image = nib.Nifti1Image(voxels(1), np.eye(4))
-    image.header["descrip"] = b"told"
+    image.header["descrip"] = b"said"
     (tmp_path / "nifti").mkdir()
     nib.save(image, tmp_path / "nifti/a.nii")
     keep = ["PatientAge", "descrip"]
@@ -225,7 +225,7 @@ def test_a_field_to_keep_is_asked_of_the_format_that_has_it(tmp_path: Path) -> N
     ]
     planned = ingest_plan(str(tmp_path / "two"), join_plans(plans)).radi
     for radi in (made, planned):
-        assert radi.MR.to_obs()["descrip"].tolist() == ["told"]
+        assert radi.MR.to_obs()["descrip"].tolist() == ["said"]
         assert "patient_age" in radi.CT.to_obs()
         assert "patient_id" not in radi.CT.to_obs()
     with pytest.raises(ConfigurationError, match="descrp"):

@@ -237,7 +237,7 @@ def test_what_no_transform_touched_is_not_collated_anew(shelf):
     assert collate(samples)["obs_id"][1] == "another"
 
 
-def test_samples_stay_plain_where_monai_is_told_to_track_no_meta(shelf):
+def test_samples_stay_plain_where_monai_is_asked_to_track_no_meta(shelf):
     monai.data.set_track_meta(False)
     try:
         dataset = VolumeCollectionDataset(

@@ -104,7 +104,7 @@ def test_statistics_are_read_once_and_again_when_the_mask_changed(shelves, monke
 
 
 @pytest.mark.parametrize("more", [{}, {"num_workers": 1}, {"device": "cpu"}])
-def test_loaders_deliver_what_numpy_says(shelves, more):
+def test_loaders_give_what_numpy_says(shelves, more):
     """Look-ahead thread, worker process, and the device's path: the same bits."""
     options = {"num_workers": 0, "batch_size": 2, "patch_size": (8, 8, 8)} | more
     rule = Normalization.ct(shelves["CT"], above=-500)

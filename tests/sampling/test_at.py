@@ -97,7 +97,7 @@ def test_jitter_is_in_the_units_of_the_space():
     assert [max(abs(m)) for m in moved.T] == [12, 3, 2]
 
 
-def test_positions_are_taken_in_turn_and_elsewhere_by_ratio():
+def test_positions_are_taken_one_after_the_other_and_elsewhere_by_ratio():
     points = [(5, 5, 5), (20, 15, 10), (30, 20, 12)]
     found = starts(At({"v": points}), (3, 3, 3), n=7)
     assert found.tolist() == [[a - 1 for a in points[i % 3]] for i in range(7)]
@@ -107,7 +107,7 @@ def test_positions_are_taken_in_turn_and_elsewhere_by_ratio():
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "said"),
     [
         (lambda: At({}), "needs positions by volume id"),
         (lambda: At([(1, 2, 3)]), "needs positions by volume id"),
@@ -123,8 +123,8 @@ def test_positions_are_taken_in_turn_and_elsewhere_by_ratio():
         (lambda: check_ids(At({"w": [(1, 2, 3)]}), ["v"]), "keys are volume ids, got 'w'"),
     ],
 )
-def test_what_is_no_position_is_refused(make, told):
-    with pytest.raises(ConfigurationError, match=told):
+def test_what_is_no_position_is_refused(make, said):
+    with pytest.raises(ConfigurationError, match=said):
         make()
 
 

@@ -184,7 +184,7 @@ def test_killed_while_filling(tmp_path):
         assert wrong == 0
 
 
-def test_locators_pickle_and_handles_do_not(locator):
+def test_locators_pickle_and_what_is_open_does_not(locator):
     import pickle
 
     assert pickle.loads(pickle.dumps(locator)) == locator

@@ -155,7 +155,7 @@ def test_scans_are_cropped_to_the_foreground_of_one_collection(source, tmp_path)
         assert (data > 1990).any(axis=(1, 2))[[0, -1]].all()
 
 
-class InTurn(Executor):
+class OneByOne(Executor):
     """Runs what it is given at once, and breaks off after so many."""
 
     def __init__(self, limit=10**6):
@@ -175,11 +175,11 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
     uri = str(tmp_path / "half")
     plan = source.resample(2.0, reference="CT", labels=["seg"])
     with pytest.raises(KeyboardInterrupt):
-        plan.write(uri, executor=InTurn(2))
+        plan.write(uri, executor=OneByOne(2))
     half = RadiObject(uri)
     half.validate(checksums=True)
     assert (len(half), len(half.CT)) == (3, 2)
-    rest = InTurn()
+    rest = OneByOne()
     made = plan.write(uri, executor=rest)
     assert rest.done == 1
     made.validate(checksums=True)

@@ -128,7 +128,7 @@ def test_a_wrong_question_is_an_answer(
 
 
 @pytest.mark.parametrize("path", ["/", "/api/overview", "/wrong/", "/wrong/api/overview", "/%00/"])
-def test_without_the_token_nothing_is_told(
+def test_without_the_token_nothing_is_given(
     outside: httpx.Client, server: Server, path: str
 ) -> None:
     answer = outside.get(path)

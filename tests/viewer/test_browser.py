@@ -226,7 +226,7 @@ def test_tiles_of_a_patch_are_shown(page: webdriver.Chrome) -> None:
     assert page.find_element(By.ID, "tiles").text == ""
 
 
-def test_a_filter_narrows_the_list_and_a_bad_one_is_told(page: webdriver.Chrome) -> None:
+def test_a_filter_narrows_the_list_and_a_bad_one_is_reported(page: webdriver.Chrome) -> None:
     field = page.find_element(By.ID, "filter")
     field.send_keys("age > 45")
     wait(page, "return document.querySelectorAll('#list li').length === 1")

@@ -23,7 +23,7 @@ def test_every_server_has_a_secret_of_its_own(shown: RadiObject) -> None:
         assert all(server.url.startswith("http://127.0.0.1:") for server in (one, other))
 
 
-def test_a_taken_port_is_told(shown: RadiObject) -> None:
+def test_a_taken_port_is_reported(shown: RadiObject) -> None:
     with Server(shown) as first:
         first.serve_in_background()
         port = int(first.url.split(":")[2].split("/")[0])

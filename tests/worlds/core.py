@@ -71,7 +71,7 @@ def test_what_is_mapped_is_deleted(tmp_path):
     assert not os.path.exists(uri)
 
 
-def test_one_writer_at_a_time_and_the_other_is_told_who(store):
+def test_one_writer_at_a_time_and_the_other_learns_who(store):
     held = lock.acquire(str(store), "a test")
     try:
         with pytest.raises(LockError, match="by this process already"):

@@ -160,8 +160,8 @@ def test_the_named_set_is_the_one_that_is_named():
     assert (affine.rotation, affine.scale, affine.isotropic) == (30.0, (0.7, 1.4), True)
     assert affine.probabilities == (0.2, 0.2, 0.5, 0.5)
     assert (affine.shear, affine.translation) == (0.0, 0.0)
-    told = [(type(step), getattr(step, "between", None), step.p) for step in others]
-    assert told == [
+    said = [(type(step), getattr(step, "between", None), step.p) for step in others]
+    assert said == [
         (GaussianNoise, (0.0, 0.1), 0.1),
         (GaussianBlur, (0.5, 1.0), 0.2),
         (Brightness, (0.75, 1.25), 0.15),

@@ -69,7 +69,7 @@ def test_a_missing_modality_is_an_error_unless_asked_for(clinic):
 
 
 @pytest.mark.parametrize("options", [{}, {"device": "cpu"}, {"num_workers": 1}])
-def test_what_is_missing_is_filled_and_told(clinic, options):
+def test_what_is_missing_is_filled_and_marked(clinic, options):
     loader = create_validation_dataloader(
         channels(clinic),
         masks={"tumour": clinic["tumour"]},

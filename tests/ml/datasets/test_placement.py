@@ -47,7 +47,7 @@ def test_each_position_once_in_an_epoch(shelf):
                zip(found[3][1], (10, 10, 10), (14, 13, 12), strict=True))  # fmt: skip
 
 
-def test_positions_in_turn_from_epoch_to_epoch(shelf):
+def test_positions_one_after_the_other_from_epoch_to_epoch(shelf):
     options = {"batch_size": 2, "patch_size": (6, 6, 6), "placement": At(LESIONS)}
     loader = create_training_dataloader(shelf, num_workers=0, **options)
     seen = [dict(s for batch in loader for s in starts(batch)) for _ in range(3)]

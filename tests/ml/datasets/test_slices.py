@@ -96,7 +96,7 @@ def test_an_array_axis_can_be_asked_for(bodies):
             DatasetConfig("slice_2d", slice_orientation=wrong)
 
 
-def test_what_no_plane_of_the_body_describes_is_told(tmp_path):
+def test_what_no_plane_of_the_body_describes_is_reported(tmp_path):
     turn = np.array([[2, -1, 2], [2, 2, -1], [-1, 2, 2]]) / 3
     oblique = np.eye(4)
     oblique[:3, :3] = turn

@@ -27,7 +27,7 @@ def radi(tmp_path_factory):
     return RadiObject(str(folder / "data"))
 
 
-def test_a_loader_keeps_to_one_part_unless_told_otherwise(radi):
+def test_a_loader_keeps_to_one_part_unless_asked_otherwise(radi):
     for make in (
         lambda **more: create_training_dataloader(radi.CT, **OPTIONS, **more),
         lambda **more: create_segmentation_dataloader(radi.CT, radi.seg, **OPTIONS, **more),

@@ -327,7 +327,7 @@ def test_resumed_in_the_middle(shelf):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "said"),
     [
         ({"views": 0}, "views must be >= 1"),
         ({"neighbours": 1}, "neighbours are those of slices"),
@@ -338,8 +338,8 @@ def test_resumed_in_the_middle(shelf):
         ({"resolutions": (1, 1.5), "patch_size": (4, 4, 4)}, "whole numbers"),
     ],
 )
-def test_what_cannot_be_is_refused(shelf, options, told):
-    with pytest.raises(ConfigurationError, match=told):
+def test_what_cannot_be_is_refused(shelf, options, said):
+    with pytest.raises(ConfigurationError, match=said):
         create_training_dataloader(shelf, num_workers=0, **options)
 
 

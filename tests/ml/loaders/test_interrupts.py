@@ -250,6 +250,6 @@ def test_a_failing_transform_says_where(shelf):
         loader.set_epoch(3)
         with pytest.raises(ValueError, match="once") as caught:
             list(loader)
-        told = "".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-        assert "of epoch 3: volume 'sub-0" in told
-        assert "in the transform of sample" in told
+        said = "".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+        assert "of epoch 3: volume 'sub-0" in said
+        assert "in the transform of sample" in said

@@ -119,10 +119,10 @@ def test_a_plan_that_fails_while_the_consumer_claims_it_is_raised_and_not_waited
         raise ShapeError("no such plan")
         yield
 
-    board = _ReorderBuffer(plans(), depth=2)
+    look = _ReorderBuffer(plans(), depth=2)
     with pytest.raises(ShapeError, match="no such plan"):
-        board.take(or_claim=True)
-    assert board.take(or_claim=True) is None
+        look.take(or_claim=True)
+    assert look.take(or_claim=True) is None
 
 
 def test_a_run_that_is_left_early_leaves_no_thread(shelf):

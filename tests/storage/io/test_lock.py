@@ -48,7 +48,7 @@ def holder(uri):
     return process, let_go
 
 
-def test_a_second_writer_is_told_who_holds_it(local):
+def test_a_second_writer_learns_who_holds_it(local):
     process, let_go = holder(local.uri)
     try:
         with pytest.raises(LockError) as caught:
@@ -153,7 +153,7 @@ def test_a_dead_holder_on_this_machine_is_taken_over_on_s3(remote):
 
 
 @pytest.mark.s3
-def test_another_machines_lock_is_broken_only_when_told(remote):
+def test_another_machines_lock_is_broken_only_when_asked(remote):
     put(remote.uri, record(host="elsewhere", acquired=time.time() - 3600))
     with pytest.raises(LockError, match=r"'elsewhere', an ingest, for 36\d\d s"):
         remote.delete("i")

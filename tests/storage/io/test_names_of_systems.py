@@ -30,7 +30,7 @@ def test_names_that_differ_by_case_get_folders_that_do_not():
     assert len({folder.casefold() for folder in taken}) == 5
 
 
-def test_such_collections_live_side_by_side(tmp_path):
+def test_such_collections_live_beside_each_other(tmp_path):
     with RadiObjectWriter(str(tmp_path / "s")) as writer:
         for name in ("CT", "ct", "aux"):
             with writer.add_collection(name) as collection:

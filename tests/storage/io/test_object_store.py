@@ -71,7 +71,7 @@ def read(locator):
     return out
 
 
-def told(error):
+def said(error):
     return "".join(traceback.format_exception(error))
 
 
@@ -88,8 +88,8 @@ def test_credentials_that_are_refused_are_an_error_without_the_secret(volume, pr
     proxy.expired.add("FIRST")
     with pytest.raises(StorageError, match=rf"{locator.uri}/.*valid and not expired") as caught:
         read(locator)
-    assert SECRET not in told(caught.value)
-    assert TOKEN not in told(caught.value)
+    assert SECRET not in said(caught.value)
+    assert TOKEN not in said(caught.value)
 
 
 def test_credentials_that_cannot_be_refreshed_are_an_error_without_the_secret(
@@ -101,7 +101,7 @@ def test_credentials_that_cannot_be_refreshed_are_an_error_without_the_secret(
     proxy.expired.add("FIRST")
     with pytest.raises(StorageError, match=rf"{locator.uri}/.*could not be refreshed") as caught:
         read(locator)
-    assert SECRET not in told(caught.value)
+    assert SECRET not in said(caught.value)
 
 
 def test_a_profile_that_was_written_anew_is_read_again(volume, proxy, tmp_path, monkeypatch):

@@ -73,7 +73,7 @@ def test_one_request_a_patch(volume, proxy):
         assert stats.s3_stats().total_bytes_read > 0
 
 
-def test_far_tiles_are_asked_for_side_by_side(volume, proxy, monkeypatch):
+def test_far_tiles_are_asked_for_in_parallel(volume, proxy, monkeypatch):
     from radiobject.storage.tiles import remote_tiles
 
     monkeypatch.setattr(remote_tiles, "REMOTE_GAP_BYTES", 0)
@@ -205,7 +205,7 @@ def test_mirror_is_checked_and_bounded(
         read(locator, BOX)
 
 
-def test_batch_is_read_side_by_side(volume, proxy, monkeypatch):
+def test_batch_is_read_in_parallel(volume, proxy, monkeypatch):
     from radiobject.storage.tiles import remote_tiles
 
     monkeypatch.setattr(remote_tiles, "REMOTE_GAP_BYTES", 0)
