@@ -100,7 +100,7 @@ def _files_of(source: str, head: Head) -> dict[str, int]:
         for name, size in found.items()
         if owned.DATASET.fullmatch(name)
         and not name.startswith(unknown)
-        and not name.endswith(owned.UNFINISHED)
+        and not owned.PARTIAL.search(name)
         and f"/{layout.STAND_INS}/" not in f"/{name}"
         and _written(name) <= head.timestamp
     }

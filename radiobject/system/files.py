@@ -35,7 +35,9 @@ _LOCK_PAUSE_S = 0.002
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _OPEN_FILES = 512
 """What every system allows a process without asking."""
-_UNFINISHED = re.compile(r"\..*\.(\d+)-[0-9a-f]{8}\.part")
+UNFINISHED = r"\.(\d+)-[0-9a-f]{8}\.part"
+"""Ending of a file that `written_whole` has begun, with the process that did."""
+_UNFINISHED = re.compile(rf"\..*{UNFINISHED}")
 
 
 def open_private(path: str | Path, *, create: bool = True) -> int:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from radiobject.exceptions import StorageError, StoreExistsError
-from radiobject.storage.io import layout, owned
+from radiobject.storage.io import layout
 from radiobject.storage.io import tiledb_names as tdb
 from radiobject.system import files
 
@@ -71,7 +71,7 @@ def create_atomically(uri: str, *, folder: str | None = None) -> Iterator[str]:
         return
     target = Path(uri)
     if folder is None:
-        place = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}{owned.UNFINISHED}")
+        place = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.partial")
     else:
         place = Path(folder, uuid.uuid4().hex)
     if os.path.lexists(target):

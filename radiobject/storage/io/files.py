@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout, owned
 from radiobject.storage.io import tiledb_names as tdb
-from radiobject.system.files import replace
+from radiobject.system.files import written_whole
 
 _PIECE_BYTES = 16 << 20
 _STAMPED_FOLDERS = (
@@ -116,12 +115,8 @@ def write_small(uri: str, content: bytes) -> None:
         return
     path = Path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}{owned.UNFINISHED}")
-    try:
+    with written_whole(path, durable=False) as part:
         part.write_bytes(content)
-        replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def copy_file(source: str, target: str) -> None:

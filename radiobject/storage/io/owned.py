@@ -16,6 +16,7 @@ from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout
 from radiobject.storage.io import tiledb_names as tdb
+from radiobject.system.files import UNFINISHED
 
 _STAMP = tdb.STAMP
 _FOLDERS = "|".join((
@@ -28,12 +29,11 @@ _OBJECT = (
     rf"|{tdb.SCHEMA}/{tdb.ENUMERATIONS}/\w+|{_ALONE})"
 )
 _HEX = r"[0-9a-f]{32}"
-UNFINISHED = ".partial"
-"""Ending of a small file that a process writes, and then gives its name."""
-_PARTIAL = rf"{re.escape(layout.DIGESTS)}/\.{_HEX}{re.escape(UNFINISHED)}"
+_RECORD = rf"{_STAMP}\.(?:json|pack)"
+_PARTIAL = rf"{re.escape(layout.DIGESTS)}/\.{_RECORD}{UNFINISHED}"
 _OWN = (
     rf"(?:{re.escape(layout.OWN_FOLDER)}/(?:lock|lease)"
-    rf"|{re.escape(layout.DIGESTS)}/{_STAMP}\.(?:json|pack)|{_PARTIAL}"
+    rf"|{re.escape(layout.DIGESTS)}/{_RECORD}|{_PARTIAL}"
     rf"|{re.escape(layout.STAND_INS)}/{_HEX}/(?:{_OBJECT}))"
 )
 _ARRAY = rf"(?:{_OBJECT}|{_OWN})"
@@ -48,6 +48,7 @@ PARTS = re.compile(rf"(?!{re.escape(layout.OWN_FOLDER)}/|{layout.COLLECTIONS}/)(
 """A data set's own parts, without its collections and its lock."""
 OWN_FOLDER = re.compile(_OWN)
 PARTIAL = re.compile(_PARTIAL)
+"""A seal or a pack of a table that a process was writing when it ended."""
 
 _MARKS = (tdb.METADATA, tdb.GROUP, tdb.SCHEMA)
 """What says that an object is one comes last, so that an interrupted removal is taken up again."""
