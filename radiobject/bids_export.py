@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import pandas as pd
 
 from radiobject import parallel
 from radiobject.exceptions import ConfigurationError, StoreExistsError
+from radiobject.executors import ExecutorLike
 from radiobject.formats import bids_out
 from radiobject.formats.bids_names import LABEL_SUFFIXES
 from radiobject.formats.bids_out import BidsPlace, Described, alphanumeric
@@ -69,7 +69,7 @@ def write_bids(
     name: str = "Export from RadiObject",
     exists: str = "raise",
     compression: bool = True,
-    executor: Executor | None = None,
+    executor: ExecutorLike | None = None,
     progress: bool = False,
 ) -> list[ExportedVolume]:
     """Write the selected volumes as a BIDS data set that reads back equal.
@@ -90,8 +90,8 @@ def write_bids(
         What to do with files that are there.
     compression : bool
         Write ``.nii.gz`` rather than ``.nii``.
-    executor : concurrent.futures.Executor, optional
-        Where volumes are read and written; threads by default.
+    executor : str, Client or concurrent.futures.Executor, optional
+        Where volumes are read and written; threads by default, see `executors.run`.
     progress : bool
         Show a progress bar on a terminal.
 
@@ -104,7 +104,7 @@ def write_bids(
     """
     if exists not in EXISTS:
         raise ConfigurationError(f"exists must be one of {EXISTS}, got {exists!r}")
-    root, ending = Path(folder), ".nii.gz" if compression else ".nii"
+    root, ending = Path(folder).absolute(), ".nii.gz" if compression else ".nii"
     labels = bids_labels(selected.subject_ids)
     named = _named(selected, labels, executor)
     refuse_written([root / f"{one.place.stem}{ending}" for one in named], exists)
@@ -112,7 +112,7 @@ def write_bids(
     _write_tables(selected, root, name, labels, named, ending)
     jobs = [(one.volume, one.described.collection, one.place) for one in named]
     work = partial(_write_one, root, ending, exists == "skip")
-    results = parallel.run(work, jobs, executor=executor)
+    results = parallel.run(work, jobs, executor=executor, places=[root, selected.store.uri])
     return list(parallel.progress_bar(results, len(jobs), "exporting", show=progress))
 
 
@@ -147,7 +147,7 @@ def bids_names(selected: SubjectSelection) -> dict[str, list[str]]:
 
 
 def _named(
-    selected: SubjectSelection, labels: Mapping[str, str], executor: Executor | None
+    selected: SubjectSelection, labels: Mapping[str, str], executor: ExecutorLike | None
 ) -> list[_Named]:
     """Return every volume with its place; further scans are numbered in the order of ids."""
     volumes: list[Volume] = []
@@ -159,7 +159,7 @@ def _named(
         rows += [{str(k): v for k, v in row.items()} for row in table.to_dict(orient="records")]
         volumes += map(Volume.of_locator, chosen.locators(), chosen.affines())
         owners += [(name, _holds_labels(chosen.store, name))] * len(table)
-    found = list(parallel.run(_metadata, volumes, executor=executor))
+    found = list(parallel.run(_metadata, volumes, executor=executor, places=[selected.store.uri]))
     described = [
         Described(
             name, str(row[layout.SUBJECT_ID]), volume.shape, volume.affine, metadata,

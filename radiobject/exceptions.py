@@ -29,6 +29,10 @@ class LockError(StorageError):
     """Another writer holds the store."""
 
 
+class ClusterError(RadiObjectError, RuntimeError):
+    """The workers of a cluster are not there, or cannot do the jobs they are given."""
+
+
 class ConfigurationError(RadiObjectError, ValueError):
     """A setting has a value that cannot work."""
 

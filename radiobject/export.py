@@ -6,7 +6,6 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from radiobject.bids_export import (
     refuse_written,
 )
 from radiobject.exceptions import ConfigurationError
+from radiobject.executors import ExecutorLike
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
 from radiobject.system.files import DEVICE_NAMES, written_whole
@@ -44,7 +44,7 @@ def export_niftis(
     structure: str = "collections",
     exists: str = "raise",
     compression: bool = True,
-    executor: Executor | None = None,
+    executor: ExecutorLike | None = None,
     progress: bool = False,
 ) -> list[ExportedVolume]:
     """Write every selected volume as a NIfTI file, with tables of subjects and volumes.
@@ -65,8 +65,8 @@ def export_niftis(
         What to do with a file that is there.
     compression : bool
         Write ``.nii.gz`` rather than ``.nii``.
-    executor : concurrent.futures.Executor, optional
-        Where volumes are read and written; threads by default.
+    executor : str, Client or concurrent.futures.Executor, optional
+        Where volumes are read and written; threads by default, see `executors.run`.
     progress : bool
         Show a progress bar on a terminal.
 
@@ -85,7 +85,7 @@ def export_niftis(
     for name, value, known in (("structure", structure, LAYOUTS), ("exists", exists, EXISTS)):
         if value not in known:
             raise ConfigurationError(f"{name} must be one of {known}, got {value!r}")
-    root = Path(folder)
+    root = Path(folder).absolute()
     ending = ".nii.gz" if compression else ".nii"
     if structure == "bids":
         return radi.to_bids(
@@ -100,7 +100,9 @@ def export_niftis(
     refuse_written([path for _, _, path in jobs], exists)
     root.mkdir(parents=True, exist_ok=True)
     _write_tables(radi, root, names, ending)
-    results = parallel.run(partial(_export_one, exists == "skip"), jobs, executor=executor)
+    work = partial(_export_one, exists == "skip")
+    places = [str(root), *(str(radi.collection(name).uri) for name in names)]
+    results = parallel.run(work, jobs, executor=executor, places=places)
     return list(parallel.progress_bar(results, len(jobs), "exporting", show=progress))
 
 

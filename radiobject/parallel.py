@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import tiledb
 
-from radiobject import process
-from radiobject.ctx import TravellingSettings, get_radiobject_config, get_tiledb_ctx
+from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
+from radiobject.executors import ExecutorLike as ExecutorLike
+from radiobject.executors import run as run
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-_IN_FLIGHT_PER_WORKER = 2
-_DEFAULT_IN_FLIGHT = 16
 
 
 @dataclass(frozen=True)
@@ -57,81 +52,6 @@ def map_on_threads(
     listed = list(items)
     results = run(fn, listed, max_workers=max_workers)
     return list(progress_bar(results, len(listed), desc or "working", show=progress))
-
-
-def run(
-    fn: Callable[[T], R],
-    items: Sequence[T],
-    *,
-    executor: Executor | None = None,
-    max_workers: int | None = None,
-) -> Iterator[R]:
-    """Yield ``fn(item)`` for every item, in order.
-
-    At most a few jobs per worker are under way or waiting to be consumed, so memory is bounded by
-    the workers and not by the items. When a job fails, those not yet started are cancelled and
-    its error is raised after the running ones ended.
-
-    Parameters
-    ----------
-    fn, items
-        Picklable when `executor` runs other processes.
-    executor : concurrent.futures.Executor, optional
-        Where jobs run: threads by default; a process pool or Dask's ``client.get_executor()``
-        works as well. It is left open. The process's settings travel with every job.
-    max_workers : int, optional
-        Number of threads when there is no `executor`; `ReadConfig.max_workers` by default.
-    """
-    if executor is not None:
-        workers = getattr(executor, "_max_workers", None)
-        in_flight = _IN_FLIGHT_PER_WORKER * workers if workers else _DEFAULT_IN_FLIGHT
-        yield from _windowed(executor, _Job(fn, TravellingSettings()), items, in_flight)
-        return
-    workers = max_workers or get_radiobject_config().read.max_workers
-    in_flight = _IN_FLIGHT_PER_WORKER * workers
-    if hasattr(_this_thread, "works_for_a_run"):
-        # A run that a job starts must not wait for threads that wait for it.
-        with process.new_threads("job", workers, _mark) as threads:
-            yield from _windowed(threads, fn, items, in_flight)
-        return
-    yield from _windowed(process.lasting_threads("job", workers, _mark), fn, items, in_flight)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A function together with the settings under which it was called for."""
-
-    fn: Callable[[Any], Any]
-    settings: TravellingSettings
-
-    def __call__(self, item: Any) -> Any:
-        return self.fn(item)
-
-
-_this_thread = threading.local()
-
-
-def _mark() -> None:
-    _this_thread.works_for_a_run = True
-
-
-def _windowed(
-    executor: Executor, fn: Callable[[T], R], items: Iterable[T], in_flight: int
-) -> Iterator[R]:
-    pending: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            pending.append(executor.submit(fn, item))
-            if len(pending) >= in_flight:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-        for future in pending:
-            if not future.cancelled():
-                future.exception()
 
 
 def progress_bar(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from radiobject.dataframe import Dataframe
 from radiobject.edit import changes, check, compose, phi, upgrade
 from radiobject.edit.changes import Changeable
 from radiobject.exceptions import ViewError
+from radiobject.executors import ExecutorLike
 from radiobject.formats.discovery import ImageSource
 from radiobject.indexing import Index, Positions
 from radiobject.ingest import entry
@@ -346,15 +346,17 @@ class RadiObject(Changeable):
         ]
         return pd.DataFrame(rows)
 
-    def vacuum(self, keep: int = 1) -> dict[str, int]:
+    def vacuum(self, keep: int = 1, *, executor: ExecutorLike | None = None) -> dict[str, int]:
         """Forget all but the last `keep` states, and remove what only the forgotten ones had.
+
+        Files are removed by threads, or where `executor` runs.
 
         Returns
         -------
         dict
             How many states, volumes and collections were removed.
         """
-        return self._change("vacuum", changes.vacuum, keep)
+        return self._change("vacuum", changes.vacuum, keep, executor=executor)
 
     def repair(self, *, break_lock: bool = False) -> None:
         """Roll back what a dead writer left.
@@ -373,7 +375,7 @@ class RadiObject(Changeable):
         uri: str,
         ctx: tiledb.Ctx | None = None,
         *,
-        executor: Executor | None = None,
+        executor: ExecutorLike | None = None,
         progress: bool = False,
     ) -> RadiObject:
         """Copy what is selected to a new data set."""
@@ -399,7 +401,7 @@ class RadiObject(Changeable):
         return Preprocessing(self._selection, RadiObject).crop_foreground(collection, **options)
 
     def upgrade(
-        self, uri: str, *, executor: Executor | None = None, progress: bool = False
+        self, uri: str, *, executor: ExecutorLike | None = None, progress: bool = False
     ) -> RadiObject:
         """Write a data set of 0.1.x anew at `uri`, with its ids, and leave it as it is.
 

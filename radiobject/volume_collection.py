@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from radiobject.dataframe import Dataframe
 from radiobject.edit import changes, check, compose
 from radiobject.edit.changes import Changeable
 from radiobject.exceptions import ViewError
+from radiobject.executors import ExecutorLike
 from radiobject.formats.discovery import ImageFormat
 from radiobject.indexing import Index, Positions
 from radiobject.ingest import entry
@@ -289,7 +289,7 @@ class VolumeCollection(Changeable):
         return LazyQuery(self)
 
     def map(
-        self, fn: TransformFn, *, executor: Executor | None = None, progress: bool = False
+        self, fn: TransformFn, *, executor: ExecutorLike | None = None, progress: bool = False
     ) -> EagerQuery[VolumeCollection]:
         """Apply `fn(volume, obs_row)` to every volume and hold the results."""
         work: Callable[[Any], Any] = partial(transform_job, (fn,))
@@ -300,7 +300,7 @@ class VolumeCollection(Changeable):
         fn: BatchTransformFn,
         batch_size: int = 8,
         *,
-        executor: Executor | None = None,
+        executor: ExecutorLike | None = None,
         progress: bool = False,
     ) -> EagerQuery[VolumeCollection]:
         """Apply `fn` to lists of (volume, obs_row) and hold the results."""
@@ -314,7 +314,7 @@ class VolumeCollection(Changeable):
         name: str | None = None,
         ctx: tiledb.Ctx | None = None,
         *,
-        executor: Executor | None = None,
+        executor: ExecutorLike | None = None,
         progress: bool = False,
     ) -> VolumeCollection:
         """Copy what is selected to a new collection; see `LazyQuery.write`.
@@ -358,7 +358,7 @@ class VolumeCollection(Changeable):
         reorient: bool | None = None,
         progress: bool = False,
         *,
-        executor: Executor | None = None,
+        executor: ExecutorLike | None = None,
         **options: Any,
     ) -> None:
         """Add volumes from files, all of them or none.

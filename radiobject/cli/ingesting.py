@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +24,7 @@ from radiobject.cli.reporting import (
 )
 from radiobject.cli.scanning import counting, parse_selection, read_plan, show_plan
 from radiobject.cli.sources import Source, parse_source, plan_of, read_key, read_subjects
+from radiobject.executors import ExecutorLike
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.report import IngestReport, Verdict
 from radiobject.ingest.entry import IngestOptions
@@ -291,7 +291,7 @@ class _Arguments:
             if given and not applies:
                 raise typer.BadParameter(f"{option} does not apply: the sources are {found}")
 
-    def options(self, exists: str, executor: Executor | None) -> IngestOptions:
+    def options(self, exists: str, executor: ExecutorLike | None) -> IngestOptions:
         """Return the library's options."""
 
         return IngestOptions(
@@ -335,7 +335,7 @@ def parse_patch_size(text: str | None) -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def threads(workers: int | None) -> Iterator[Executor | None]:
+def threads(workers: int | None) -> Iterator[ExecutorLike | None]:
     """Open the threads that were asked for; None leaves the choice to the library."""
     if workers is None:
         yield None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from radiobject.exceptions import SchemaError, ViewError
+from radiobject.executors import ExecutorLike
 from radiobject.rows.indexers import positions_of_ids
 from radiobject.rows.pandas_io import plain_rows
 from radiobject.sampling import split as plan
@@ -182,7 +183,9 @@ def split_dataset(
     return parts
 
 
-def vacuum(data: DatasetStore, keep: int = 1) -> dict[str, int]:
+def vacuum(
+    data: DatasetStore, keep: int = 1, *, executor: ExecutorLike | None = None
+) -> dict[str, int]:
     """Forget old states of a data set, and remove what only they had.
 
     Returns
@@ -191,7 +194,7 @@ def vacuum(data: DatasetStore, keep: int = 1) -> dict[str, int]:
         How many states, volumes and collections were removed.
     """
     with dataset.changing(data, "vacuum") as (tx, _):
-        return maintenance.vacuum(tx, keep)
+        return maintenance.vacuum(tx, keep, executor)
 
 
 def repair(data: DatasetStore, *, break_lock: bool = False) -> None:

@@ -7,13 +7,15 @@ import math
 import threading
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from radiobject.addresses import is_remote
 from radiobject.exceptions import AlignmentError, ConfigurationError
+from radiobject.executors import ExecutorLike, run
 from radiobject.indexing import shortened
 from radiobject.storage.io import files, layout
 from radiobject.storage.read import reader
@@ -45,6 +47,8 @@ class Extent:
     seed : int, optional
     resume : str or Path, optional
         A file that notes the volumes that were found sound; these are not looked at again.
+    executor : str, Client or concurrent.futures.Executor, optional
+        Where volumes are looked at; threads by default, see `executors.run`.
 
     Raises
     ------
@@ -56,6 +60,7 @@ class Extent:
     sample: float | None = None
     seed: int | None = None
     resume: str | Path | None = None
+    executor: ExecutorLike | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.sample is not None and not 0 < self.sample <= 1:
@@ -135,14 +140,22 @@ def _validate_collection(store: CollectionStore, extent: Extent, sound: _Sound) 
         raise AlignmentError(f"{store.uri} has rows without a volume: {shortened(missing)}")
     chosen = [row for row in extent.chosen(len(rows)) if rows.locator(row).uri not in sound]
 
+    look = partial(_validate_volume, extent.checksums)
+
     def look_at(locator: VolumeLocator) -> None:
-        _validate_volume(locator, extent.checksums)
+        look(locator)
         sound.note(locator.uri)
 
     at_once = _REMOTE_AT_ONCE if is_remote(store.uri) else _LOCAL_AT_ONCE
     for first in range(0, len(chosen), _TOGETHER):
         some = np.asarray(chosen[first : first + _TOGETHER], dtype=np.intp)
-        run_on_threads(look_at, store.locators(some), at_once)
+        volumes = store.locators(some)
+        if extent.executor is None:
+            run_on_threads(look_at, volumes, at_once)
+            continue
+        looked = run(look, volumes, executor=extent.executor, places=[store.uri])
+        for locator, _ in zip(volumes, looked, strict=True):
+            sound.note(locator.uri)
 
 
 def _validate_geometry(uri: str, rows: VolumeRows) -> None:
@@ -163,7 +176,7 @@ def _validate_geometry(uri: str, rows: VolumeRows) -> None:
             )
 
 
-def _validate_volume(locator: VolumeLocator, checksums: bool) -> None:
+def _validate_volume(checksums: bool, locator: VolumeLocator) -> None:
     found = describe_volume(locator.uri)
     expected = (locator.obs_id, locator.shape, locator.numpy_dtype)
     if (found.obs_id, found.shape, found.dtype) != expected:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from radiobject.exceptions import AlignmentError
+from radiobject.executors import ExecutorLike
 from radiobject.indexing import shortened
 from radiobject.rows.pandas_io import frame_rows, frame_schema
 from radiobject.selection import SubjectSelection, VolumeSelection
@@ -56,7 +56,7 @@ def write_selection(
     selected: SubjectSelection,
     uri: str,
     *,
-    executor: Executor | None = None,
+    executor: ExecutorLike | None = None,
     progress: bool = False,
 ) -> str:
     """Copy the selected subjects and collections to a new data set; return its address.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from concurrent.futures import Executor
 
 from radiobject.exceptions import StorageError
+from radiobject.executors import ExecutorLike
 from radiobject.rows.pandas_io import frame_rows
 from radiobject.selection import SubjectSelection
 from radiobject.storage.ids import FreeIds
@@ -17,7 +17,7 @@ from radiobject.transform.jobs import jobs_of, own_schema, stream_into
 
 
 def upgrade_dataset(
-    old: SubjectSelection, uri: str, *, executor: Executor | None = None, progress: bool = False
+    old: SubjectSelection, uri: str, *, executor: ExecutorLike | None = None, progress: bool = False
 ) -> str:
     """Write a data set of 0.1.x anew at `uri`, with its ids; return the address.
 

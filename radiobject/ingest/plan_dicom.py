@@ -58,7 +58,8 @@ def scanned(
     progress: Callable[[int], None] | None = None,
 ) -> tuple[DicomScan, list[ScannedSeries]]:
     """Scan what `plan_dicoms` takes, and say whose each series is."""
-    roots = list(_roots(root))
+    # Other processes, which may read the series, have other working folders.
+    roots = [replace(one, path=one.path.absolute()) for one in _roots(root)]
     scan = scan_files([one.path for one in roots], keep=keep, options=options, progress=progress)
     places = {one.path: one for one in roots}
     found = []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import pandas as pd
 from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import IngestError, RadiObjectError, ShapeError
+from radiobject.executors import ExecutorLike
 from radiobject.formats.dicom import load_folder, load_series
 from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.formats.dicom_options import DicomOptions
@@ -78,8 +79,8 @@ class IngestOptions:
         Read files behind links that lead out of the folder that is searched.
     progress : bool
         Show a progress bar on a terminal.
-    executor : concurrent.futures.Executor, optional
-        Where files are read and written; threads by default.
+    executor : str, Client or concurrent.futures.Executor, optional
+        Where files are read and written; threads by default, see `executors.run`.
     subject_from : {"folder", "PatientID"}, optional
         The subject of a DICOM series that comes without one; see `plan_dicoms`.
     allow_tilt, drop_aborted : bool
@@ -99,7 +100,7 @@ class IngestOptions:
     keep_fields: Sequence[str] = ()
     follow_links: bool = False
     progress: bool = False
-    executor: Executor | None = field(default=None, compare=False)
+    executor: ExecutorLike | None = field(default=None, compare=False)
     subject_from: str | None = None
     allow_tilt: bool = False
     drop_aborted: bool = False
@@ -158,6 +159,13 @@ class IngestedVolume:
     intensities: tuple[IntensitySummary, ...] = ()
     warnings: tuple[str, ...] = ()
     error: str | None = None
+
+
+def _absolute(image: PlannedImage) -> PlannedImage:
+    """Return the image as another process finds it, which has another working folder."""
+    if isinstance(image.source, Path):
+        return replace(image, source=image.source.absolute())
+    return image
 
 
 def _load(image: PlannedImage, reorient: str | None, asked: DicomOptions) -> LoadedImage:
@@ -315,7 +323,7 @@ class IngestRun:
         tasks = []
         for image, obs_id in images:
             volume = NewVolume(
-                partial(_load, image, target, self.options.dicom),
+                partial(_load, _absolute(image), target, self.options.dicom),
                 image.obs_subject_id,
                 obs_id,
                 columns={**image.columns, **hidden},
@@ -341,7 +349,8 @@ class IngestRun:
     def _batch(self, tasks: Sequence[IngestTask]) -> Iterator[IngestedVolume]:
         work = partial(ingest_one, self.tx.clock.tick())
         finished: list[tuple[IngestedVolume, VolumeRecord]] = []
-        for done in parallel.run(work, tasks, executor=self.options.executor):
+        executor, places = self.options.executor, self._places_of(tasks)
+        for done in parallel.run(work, tasks, executor=executor, places=places):
             self.report.extend([_line(done)])
             if done.record is not None:
                 self._check_shape(done.image, done.record)
@@ -351,6 +360,13 @@ class IngestRun:
         if finished:
             self._append(finished)
             self._publish(sum(record.obs_id not in self._replaced for _, record in finished))
+
+    def _places_of(self, tasks: Sequence[IngestTask]) -> list[str]:
+        """Return the folders that workers have to see: the store's, and that of all the files."""
+        sources = {s.parent.absolute() for t in tasks if isinstance(s := t.image.source, Path)}
+        roots = {source.anchor for source in sources}
+        shared = [os.path.commonpath(sources)] if len(roots) == 1 else []
+        return [self.tx.uri, *shared]
 
     def _check_shape(self, image: PlannedImage, record: VolumeRecord) -> None:
         name, shape = image.collection, record.locator.shape

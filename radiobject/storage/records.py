@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from radiobject.ctx import WriteConfig
-from radiobject.exceptions import ShapeError, StorageError
+from radiobject.exceptions import ShapeError, StorageError, StoreExistsError
 from radiobject.formats.image import LoadedImage
 from radiobject.geometry.orientation import affine_to_list
 from radiobject.geometry.rescale import RESCALE_KEYS
@@ -123,19 +124,29 @@ def write_new_volume(
     volume = volume.read()
     matrix = checked_affine(volume.affine, repr(volume.obs_id))
     layout.checked_id(volume.obs_subject_id, layout.SUBJECT_ID)
-    array = layout.array_name(layout.checked_id(volume.obs_id, layout.OBS_ID), timestamp)
-    written = write_volume(
-        layout.join(uri, layout.VOLUMES, array),
-        volume.voxels,
-        metadata={
-            layout.OBS_ID: volume.obs_id,
-            **volume.metadata,
-            **geometry_metadata(matrix, volume.rescale),
-        },
-        config=config,
-        patch_size=patch_size,
-        timestamp=timestamp,
-    )
+    layout.checked_id(volume.obs_id, layout.OBS_ID)
+
+    def write(attempt: str = "") -> VolumeLocator:
+        return write_volume(
+            layout.join(uri, layout.VOLUMES, layout.array_name(volume.obs_id, timestamp, attempt)),
+            volume.voxels,
+            metadata={
+                layout.OBS_ID: volume.obs_id,
+                **volume.metadata,
+                **geometry_metadata(matrix, volume.rescale),
+            },
+            config=config,
+            patch_size=patch_size,
+            timestamp=timestamp,
+        )
+
+    try:
+        written = write()
+    except StoreExistsError:
+        # A worker that was lost had begun this volume, and may be at it yet: nobody else writes an
+        # id at this tick of the clock. What it leaves belongs to no row, and `vacuum` removes it.
+        written = write(uuid.uuid4().hex)
+    array = layout.base_name(written.uri)
     located = VolumeLocator(
         written.uri, written.shape, written.dtype, written.index, volume.obs_id, volume.rescale
     )

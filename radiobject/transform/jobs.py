@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +14,9 @@ import pandas as pd
 
 from radiobject import parallel
 from radiobject._types import AttrValue, normalize_transform_result
+from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import ShapeError
+from radiobject.executors import ExecutorLike
 from radiobject.formats.image import LoadedImage
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.selection import VolumeSelection
@@ -176,7 +177,7 @@ def stream_into(
     fns: Sequence[Callable[..., Any]],
     *,
     obs_ids: Sequence[str] | None = None,
-    executor: Executor | None = None,
+    executor: ExecutorLike | None = None,
     progress: bool = False,
 ) -> None:
     """Transform and write volumes where they are read, holding one per worker.
@@ -188,8 +189,12 @@ def stream_into(
         new_volume(job, obs_id, partial(_read, tuple(fns), job))
         for job, obs_id in zip(jobs, names, strict=True)
     ]
-    work = partial(write_new_volume, writer.uri, writer.timestamp)
-    records = parallel.run(work, volumes, executor=executor)
+    # A worker may do jobs of two programs that have other settings, in threads side by side.
+    config = get_radiobject_config().write
+    work = partial(write_new_volume, writer.uri, writer.timestamp, config=config)
+    sources = [layout.parent(layout.parent(job.locator.uri)) for job in jobs]
+    places = [writer.uri, *dict.fromkeys(sources)]
+    records = parallel.run(work, volumes, executor=executor, places=places)
     for record in parallel.progress_bar(records, len(jobs), "writing", show=progress):
         writer.add_records([record])
 
@@ -204,10 +209,11 @@ def run_jobs(
     work: Callable[[Any], Any],
     items: Sequence[Any],
     *,
-    executor: Executor | None,
+    executor: ExecutorLike | None,
     progress: bool,
     description: str,
+    places: Iterable[str] = (),
 ) -> Iterable[Any]:
-    """Run jobs in order with a progress bar."""
-    results: Iterator[Any] = parallel.run(work, items, executor=executor)
+    """Run jobs in order with a progress bar; `places` are the folders that they read."""
+    results: Iterator[Any] = parallel.run(work, items, executor=executor, places=places)
     return parallel.progress_bar(results, len(items), description, show=progress)

@@ -8,7 +8,6 @@ missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject import parallel
+from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import AlignmentError, ConfigurationError, StoreExistsError
+from radiobject.executors import ExecutorLike
 from radiobject.geometry.box import Box
 from radiobject.geometry.grids import GEOMETRY_TOLERANCE_MM, Grid
 from radiobject.rows.pandas_io import frame_rows
@@ -58,7 +59,7 @@ def preprocess_dataset(
     uri: str,
     steps: Steps,
     *,
-    executor: Executor | None = None,
+    executor: ExecutorLike | None = None,
     progress: bool = False,
     resume: bool = True,
 ) -> str:
@@ -73,8 +74,8 @@ def preprocess_dataset(
     uri : str
         Where the data set goes; what an interrupted run left there is gone on with.
     steps : Steps
-    executor : concurrent.futures.Executor, optional
-        Where scans are read, changed and written; threads by default.
+    executor : str, Client or concurrent.futures.Executor, optional
+        Where scans are read, changed and written; threads by default, see `executors.run`.
     progress : bool
         Show a progress bar on a terminal.
     resume : bool
@@ -160,14 +161,18 @@ def _in_batches(
     tx: Transaction,
     scans: Sequence[Scan],
     places: Mapping[str, str],
-    executor: Executor | None,
+    executor: ExecutorLike | None,
 ) -> Iterator[Scan]:
     """Make scans, commit some at a time, and yield each when it is written."""
     for first in range(0, len(scans), _SCANS_PER_COMMIT):
         batch = scans[first : first + _SCANS_PER_COMMIT]
         records: dict[str, list[VolumeRecord]] = {}
-        work = partial(process_scan, places, tx.clock.tick())
-        for scan, made in zip(batch, parallel.run(work, batch, executor=executor), strict=True):
+        config = get_radiobject_config().write
+        work = partial(process_scan, places, tx.clock.tick(), config)
+        arrays = [volume.job.locator.uri for scan in batch for volume in scan.volumes]
+        folders = [tx.uri, *dict.fromkeys(layout.parent(layout.parent(uri)) for uri in arrays)]
+        results = parallel.run(work, batch, executor=executor, places=folders)
+        for scan, made in zip(batch, results, strict=True):
             for volume, record in zip(scan.volumes, made, strict=True):
                 records.setdefault(places[volume.collection], []).append(record)
             yield scan
@@ -178,7 +183,9 @@ def _in_batches(
         dataset.publish(tx, volumes=len(pairs))
 
 
-def process_scan(places: Mapping[str, str], timestamp: int, scan: Scan) -> list[VolumeRecord]:
+def process_scan(
+    places: Mapping[str, str], timestamp: int, config: WriteConfig, scan: Scan
+) -> list[VolumeRecord]:
     """Resample and crop the volumes of a scan, and write them; called where the executor runs.
 
     `places` are the new collections.
@@ -196,7 +203,7 @@ def process_scan(places: Mapping[str, str], timestamp: int, scan: Scan) -> list[
         uri, rescale = places[volume.collection], volume.job.locator.rescale
         read = partial(image_of, volume.job, made, rescale)
         stored_as = new_volume(volume.job, volume.obs_id, read)
-        records.append(write_new_volume(uri, timestamp, stored_as))
+        records.append(write_new_volume(uri, timestamp, stored_as, config=config))
     return records
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Generic, TypeVar
 
 from radiobject.exceptions import ConfigurationError
+from radiobject.executors import ExecutorLike
 from radiobject.geometry.grids import spacing_of
 from radiobject.selection import SubjectSelection
 from radiobject.transform.preprocess import preprocess_dataset
@@ -115,7 +115,7 @@ class Preprocessing(Generic[D]):
         self,
         uri: str,
         *,
-        executor: Executor | None = None,
+        executor: ExecutorLike | None = None,
         progress: bool = False,
         resume: bool = True,
     ) -> D:

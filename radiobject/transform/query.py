@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -14,6 +13,7 @@ import tiledb
 
 from radiobject._types import BatchTransformFn, TransformFn
 from radiobject.ctx import ignore_ctx
+from radiobject.executors import ExecutorLike
 from radiobject.selection import VolumeSelection
 from radiobject.storage.io import layout
 from radiobject.storage.records import write_new_volume
@@ -153,7 +153,7 @@ class EagerQuery(Query[C]):
         source: C,
         work: Callable[[Any], Any],
         items: Sequence[Any],
-        executor: Executor | None = None,
+        executor: ExecutorLike | None = None,
         progress: bool = False,
     ) -> EagerQuery[C]:
         """Run `work` on the jobs of `source`, in its order; each gives one result or a list.
@@ -162,7 +162,12 @@ class EagerQuery(Query[C]):
         """
         source = source.copy()
         results = run_jobs(
-            work, items, executor=executor, progress=progress, description="transforming"
+            work,
+            items,
+            executor=executor,
+            progress=progress,
+            description="transforming",
+            places=[source._selection.store.uri],
         )
         done: list[Transformed] = []
         for result in results:
@@ -327,7 +332,7 @@ class LazyQuery(Query[C]):
             yield self._source.loc[obs_id]
 
     def results(
-        self, *, executor: Executor | None = None, progress: bool = False
+        self, *, executor: ExecutorLike | None = None, progress: bool = False
     ) -> Iterator[Transformed]:
         """Yield transformed volumes in order, a few at a time."""
         work: Callable[[Any], Transformed] = partial(transform_job, self._fns)
@@ -337,6 +342,7 @@ class LazyQuery(Query[C]):
             executor=executor,
             progress=progress,
             description="transforming",
+            places=[self._source._selection.store.uri],
         )
 
     def to_numpy_stack(self) -> np.ndarray:
@@ -357,7 +363,7 @@ class LazyQuery(Query[C]):
         name: str | None = None,
         ctx: tiledb.Ctx | None = None,
         *,
-        executor: Executor | None = None,
+        executor: ExecutorLike | None = None,
         progress: bool = False,
     ) -> C:
         """Write the transformed volumes as a new collection.
@@ -368,8 +374,9 @@ class LazyQuery(Query[C]):
             Where to; by default beside the source, named after the last transform.
         name : str, optional
             The collection's name; the last part of `uri` by default.
-        executor : concurrent.futures.Executor, optional
-            Where volumes are read, transformed and written; threads by default.
+        executor : str, Client or concurrent.futures.Executor, optional
+            Where volumes are read, transformed and written; threads by default, see
+            `executors.run`.
         """
         ignore_ctx(ctx)
         if uri is None:
@@ -381,7 +388,7 @@ class LazyQuery(Query[C]):
 
     def _write_into(
         self,
-        executor: Executor | None,
+        executor: ExecutorLike | None,
         progress: bool,
         writer: VolumeCollectionWriter,
         jobs: list[VolumeJob],

@@ -187,24 +187,25 @@ def checked_id(value: object, what: str) -> str:
     return value
 
 
-def safe_name(identifier: str) -> str:
+def safe_name(identifier: str, attempt: str = "") -> str:
     """Return a file name for any identifier: readable, bounded, and different for different ones.
 
     The digest keeps apart what the readable part cannot: slashes, other scripts, long tails, and
     names that differ only by case on a file system that ignores it.
     """
     readable = _UNSAFE.sub("_", identifier).strip(".")[:_READABLE_LENGTH]
-    digest = hashlib.sha256(identifier.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{identifier}{attempt}".encode()).hexdigest()[:12]
     return f"{readable}-{digest}" if readable else digest
 
 
-def array_name(obs_id: str, timestamp: int) -> str:
+def array_name(obs_id: str, timestamp: int, attempt: str = "") -> str:
     """Return the name of the array that holds volume `obs_id` written by commit `timestamp`.
 
     The commit is part of the name, so a volume that was deleted and added again never overwrites
     the one that older heads still read, and what an unfinished commit left is known by its name.
+    Another `attempt` at the same write has a name of its own: who made the first may be alive yet.
     """
-    return f"{safe_name(obs_id)}.{timestamp:x}"
+    return f"{safe_name(obs_id, attempt)}.{timestamp:x}"
 
 
 def is_array_name(name: str) -> bool:

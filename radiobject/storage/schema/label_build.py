@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from radiobject import process
-from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import SchemaError, StorageError
+from radiobject.executors import ExecutorLike, run
 from radiobject.geometry.box import Box
 from radiobject.sampling.labels import LabelSummary, build_label_index, delivered_labels
 from radiobject.storage.read.locator import VolumeLocator
@@ -53,6 +52,7 @@ def ensure_label_rows(
     locators: Iterable[VolumeLocator],
     *,
     timestamp: int | None = None,
+    executor: ExecutorLike | None = None,
 ) -> dict[str, LabelSummary]:
     """Return the label summary of every volume by obs_id, building and storing those not there.
 
@@ -67,6 +67,8 @@ def ensure_label_rows(
         The volumes, each with its obs_id.
     timestamp : int, optional
         Milliseconds since the epoch at which new rows appear; now by default.
+    executor : str, Client or concurrent.futures.Executor, optional
+        Where volumes are looked through; threads by default, see `executors.run`.
 
     Raises
     ------
@@ -78,8 +80,9 @@ def ensure_label_rows(
     missing = [obs_id for obs_id in volumes if obs_id not in known]
     if not missing:
         return known
-    with process.new_threads("labels", get_radiobject_config().read.max_workers) as pool:
-        built = dict(zip(missing, pool.map(_build, map(volumes.get, missing)), strict=True))
+    unread = [volumes[obs_id] for obs_id in missing]
+    places = [collection_uri] if collection_uri else []
+    built = dict(zip(missing, run(_build, unread, executor=executor, places=places), strict=True))
     if collection_uri:
         rows = {i: (fingerprint(volumes[i]), summary) for i, summary in built.items()}
         try:

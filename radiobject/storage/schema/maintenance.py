@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from radiobject.executors import ExecutorLike, run
 from radiobject.storage.commits import compaction
 from radiobject.storage.commits.head import Commit
 from radiobject.storage.commits.transaction import Transaction
@@ -14,11 +15,12 @@ from radiobject.storage.read import reader
 from radiobject.storage.schema.collection import CollectionStore
 
 
-def vacuum(tx: Transaction, keep: int) -> dict[str, int]:
+def vacuum(tx: Transaction, keep: int, executor: ExecutorLike | None = None) -> dict[str, int]:
     """Keep the last `keep` states of a data set and remove what no kept state reads.
 
     The history is shortened first, by a commit of its own: a crash later leaves files that nothing
-    refers to, which the next vacuum removes, and never a state without its files.
+    refers to, which the next vacuum removes, and never a state without its files. What goes is
+    chosen here; its files are removed where `executor` runs.
 
     Returns
     -------
@@ -51,20 +53,24 @@ def vacuum(tx: Transaction, keep: int) -> dict[str, int]:
     for place in sorted(places):
         users = tuple(state for state in kept if place in state.collections.values())
         former = tuple(state for state in gone if place in state.collections.values())
-        removed["volumes"] += _vacuum_collection(layout.located(tx.uri, place), users, former)
+        gone_here = _unneeded(layout.located(tx.uri, place), users, former)
+        for volume in gone_here:
+            reader.forget(volume)
+        for _ in run(_remove_volume, gone_here, executor=executor, places=[tx.uri]):
+            removed["volumes"] += 1
     compaction.compact(tx, last.collections, force=True)
     return removed
 
 
-def _vacuum_collection(uri: str, kept: Sequence[Commit], gone: Sequence[Commit]) -> int:
+def _unneeded(uri: str, kept: Sequence[Commit], gone: Sequence[Commit]) -> list[str]:
+    """Return the volumes that no row of a kept state needs."""
     needed = _arrays(uri, kept)
-    removed = 0
-    for volume in _removable(uri, gone):
-        if layout.base_name(volume) not in needed:
-            reader.forget(volume)
-            owned.remove(volume, owned.ARRAY)
-            removed += 1
-    return removed
+    return [v for v in _removable(uri, gone) if layout.base_name(v) not in needed]
+
+
+def _remove_volume(volume: str) -> None:
+    reader.forget(volume)
+    owned.remove(volume, owned.ARRAY)
 
 
 def _arrays(uri: str, states: Sequence[Commit]) -> set[str]:

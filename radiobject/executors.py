@@ -1,0 +1,459 @@
+"""Where jobs run: threads, any executor of `concurrent.futures`, a Dask cluster or Ray.
+
+What a job needs travels with it: the settings of the process that asked, the version of this
+package, and how the store's folders look from there. A worker that has another version, or another
+folder at the same path, refuses before it reads or writes anything. A job may be done twice, when
+the machine that did it was lost: jobs write under names that no other attempt uses.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from radiobject import process
+from radiobject._version import __version__
+from radiobject.addresses import is_local
+from radiobject.ctx import TravellingSettings, get_radiobject_config
+from radiobject.exceptions import ClusterError, ConfigurationError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ExecutorLike = Executor | str | Any
+"""``"dask"``, ``"ray"``, the address of a scheduler, a Dask client, or an `Executor`."""
+
+_IN_FLIGHT_PER_WORKER = 2
+_DEFAULT_IN_FLIGHT = 16
+_DASK_SCHEMES = ("tcp://", "tls://", "ws://", "wss://", "ucx://")
+_WITNESSES = ("__meta", "__group", "__schema")
+"""Folders of a TileDB group or array; the names in them hold a random number."""
+
+
+class Engine(Protocol):
+    """What runs the jobs of one call."""
+
+    def submit(self, item: Any) -> Future[Any]:
+        """Hand the job over that does `item`."""
+
+    def in_flight(self) -> int:
+        """Return how many jobs may be under way, or wait to be consumed, now."""
+
+    def explained(self, error: Exception) -> Exception:
+        """Return what is raised for what a job raised."""
+
+    def abandon(self, pending: Iterable[Future[Any]]) -> None:
+        """Return when none of these jobs runs any more; those not begun need not be done."""
+
+
+def run(
+    fn: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    executor: ExecutorLike | None = None,
+    max_workers: int | None = None,
+    places: Iterable[str | os.PathLike[str]] = (),
+) -> Iterator[R]:
+    """Yield ``fn(item)`` for every item, in order.
+
+    At most a few jobs per worker are under way or waiting to be consumed, so memory is bounded by
+    the workers and not by the items; a cluster that grows gets more. When a job fails, those not
+    yet started are cancelled and its error is raised after the running ones ended.
+
+    Parameters
+    ----------
+    fn, items
+        Picklable when `executor` runs other processes.
+    executor : str, Client or concurrent.futures.Executor, optional
+        Where jobs run: threads by default. ``"dask"`` is the cluster of the current Dask client, or
+        the one that ``DASK_SCHEDULER_ADDRESS`` names; ``"ray"`` the Ray that this process is
+        connected to, or that ``RAY_ADDRESS`` names; ``"tcp://host:8786"`` and
+        ``"ray://host:10001"`` are connected to. A Dask client, its ``get_executor()`` and any other
+        executor are used as they are and left open. The process's settings travel with every job.
+    max_workers : int, optional
+        Number of threads when there is no `executor`; `ReadConfig.max_workers` by default.
+    places : iterable of str or path
+        Folders that the jobs read and write; workers on which they are not the same refuse.
+
+    Raises
+    ------
+    ConfigurationError
+        If `executor` is unknown, or its package is not installed.
+    ClusterError
+        If there is no such cluster, or its workers cannot do the jobs.
+    """
+    if executor is not None:
+        with _engine(executor, _Job(fn, TravellingSettings(), _witnesses(places))) as engine:
+            yield from _windowed(engine, items)
+        return
+    workers = max_workers or get_radiobject_config().read.max_workers
+    if hasattr(_this_thread, "works_for_a_run"):
+        # A run that a job starts must not wait for threads that wait for it.
+        with process.new_threads("job", workers, _mark) as threads:
+            yield from _windowed(_Plain(threads, fn, workers), items)
+        return
+    yield from _windowed(_Plain(process.lasting_threads("job", workers, _mark), fn, workers), items)
+
+
+_this_thread = threading.local()
+
+
+def _mark() -> None:
+    _this_thread.works_for_a_run = True
+
+
+def _windowed(engine: Engine, items: Iterable[Any]) -> Iterator[Any]:
+    pending: deque[Future[Any]] = deque()
+    most = engine.in_flight()
+    left = most
+    try:
+        for item in items:
+            pending.append(engine.submit(item))
+            if len(pending) >= most:
+                yield _result(engine, pending.popleft())
+                left -= 1
+            if left <= 0:
+                # Once a round: the cluster may have grown, or shrunk.
+                left = most = engine.in_flight()
+            while len(pending) >= most:
+                yield _result(engine, pending.popleft())
+        while pending:
+            yield _result(engine, pending.popleft())
+    finally:
+        engine.abandon(pending)
+
+
+def _result(engine: Engine, future: Future[Any]) -> Any:
+    try:
+        return future.result()
+    except Exception as error:
+        explained = engine.explained(error)
+        if explained is error:
+            raise
+        raise explained from error
+
+
+# What travels
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A function, with all that a worker has to have for it."""
+
+    fn: Callable[[Any], Any]
+    settings: TravellingSettings
+    places: Mapping[str, frozenset[str]]
+
+    def __call__(self, item: Any) -> Any:
+        return self.fn(item)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In this order: with another version, the function might not even be found.
+        return _arrived, (_Version(), _Places(self.places), self.settings, self.fn)
+
+
+def _arrived(
+    version: None, places: None, settings: TravellingSettings, fn: Callable[[Any], Any]
+) -> _Job:
+    return _Job(fn, settings, {})
+
+
+class _Version:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _check_version, (__version__,)
+
+
+@dataclass(frozen=True)
+class _Places:
+    places: Mapping[str, frozenset[str]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _check_places, (dict(self.places),)
+
+
+def _check_version(version: str) -> None:
+    if version != __version__:
+        raise ClusterError(_other_version(version, __version__, socket.gethostname()))
+
+
+def _other_version(wanted: str, found: str | None, host: str) -> str:
+    what = f"has RadiObject {found}" if found else "has no RadiObject"
+    return (
+        f"a worker on {host} {what}, this process has {wanted}; install the same on every worker: "
+        f"pip install radiobject=={wanted}"
+    )
+
+
+_checked: set[tuple[str, frozenset[str]]] = set()
+
+
+def _check_places(places: Mapping[str, frozenset[str]]) -> None:
+    """Refuse to work where a folder is missing, or is another one than where the jobs come from."""
+    for place, known in places.items():
+        if (place, known) in _checked:
+            continue
+        there = os.path.isdir(place)
+        if not there or (known and not known & _entries(place)):
+            what = "has another folder at" if there else "does not see"
+            raise ClusterError(
+                f"a worker on {socket.gethostname()} (process {os.getpid()}) {what} {place}; "
+                "mount the same folder there at the same path, or use a store that every worker "
+                "reaches, such as s3://bucket/name"
+            )
+        _checked.add((place, known))
+
+
+def _witnesses(places: Iterable[str | os.PathLike[str]]) -> dict[str, frozenset[str]]:
+    """Return the local ones of some folders, each with names that no other folder has."""
+    local = dict.fromkeys(os.fspath(place) for place in places)
+    return {place: _entries(place) for place in local if is_local(place) and os.path.isdir(place)}
+
+
+def _entries(place: str) -> frozenset[str]:
+    found: set[str] = set()
+    for folder in _WITNESSES:
+        try:
+            found |= set(os.listdir(os.path.join(place, folder)))
+        except OSError:
+            continue
+    return frozenset(found)
+
+
+# The engines
+
+
+class _Plain:
+    """An executor whose workers have what this process has."""
+
+    def __init__(
+        self, executor: Executor, fn: Callable[[Any], Any], workers: int | None = None
+    ) -> None:
+        self._executor, self._fn = executor, fn
+        workers = workers or getattr(executor, "_max_workers", None)
+        self._in_flight = _IN_FLIGHT_PER_WORKER * workers if workers else _DEFAULT_IN_FLIGHT
+
+    def submit(self, item: Any) -> Future[Any]:
+        return self._executor.submit(self._fn, item)
+
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    def explained(self, error: Exception) -> Exception:
+        return error
+
+    def abandon(self, pending: Iterable[Future[Any]]) -> None:
+        wait([future for future in pending if not future.cancel()])
+
+
+class _Cluster:
+    """What Dask and Ray have in common: jobs are bytes that only the worker unpacks.
+
+    A scheduler need not have this package then, and a worker that keeps functions unpacks the
+    settings of every job all the same.
+    """
+
+    def __init__(self, job: _Job, dumps: Callable[[Any], bytes]) -> None:
+        self._job, self._dumps = dumps(job), dumps
+
+    def packed(self, item: Any) -> tuple[str, bytes, bytes]:
+        """Return the arguments of the carrier."""
+        return __version__, self._job, self._dumps(item)
+
+    def in_flight(self) -> int:
+        return _IN_FLIGHT_PER_WORKER * self.cores() or _DEFAULT_IN_FLIGHT
+
+    def cores(self) -> int:
+        """Return how many jobs the cluster does at once, 0 while it has no workers."""
+        raise NotImplementedError
+
+    def abandon(self, pending: Iterable[Future[Any]]) -> None:
+        # Whether a job was begun is known on its worker only; one that writes must have ended
+        # before what it wrote is taken back.
+        wait(list(pending))
+
+
+def _carrier() -> Callable[[str, bytes, bytes], tuple[str, Any]]:
+    """Return the function that workers call; being local, it is sent by its code."""
+
+    def radiobject_job(version: str, job: bytes, item: bytes) -> tuple[str, Any]:
+        import socket
+
+        try:
+            from radiobject import __version__ as found
+        except ImportError:
+            found = ""
+        if found != version:
+            return "version", (found, socket.gethostname())
+        return "done", pickle.loads(job)(pickle.loads(item))
+
+    return radiobject_job
+
+
+def _opened(outcome: tuple[str, Any]) -> Any:
+    kind, value = outcome
+    if kind == "version":
+        raise ClusterError(_other_version(__version__, *value))
+    return value
+
+
+class _Opened(Future[Any]):
+    """The result of a job on a cluster, from what the carrier returned."""
+
+    @classmethod
+    def of(cls, carried: Future[Any]) -> _Opened:
+        """Return a future that follows `carried`."""
+        opened = cls()
+        opened.set_running_or_notify_cancel()
+        carried.add_done_callback(opened._follow)
+        return opened
+
+    def _follow(self, carried: Future[Any]) -> None:
+        try:
+            self.set_result(_opened(carried.result()))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            self.set_exception(error)
+
+
+class _Dask(_Cluster):
+    def __init__(self, executor: Any, job: _Job) -> None:
+        from distributed.protocol.pickle import dumps
+
+        super().__init__(job, dumps)
+        self._executor, self._client = executor, executor._client
+        self._carrier = _carrier()
+        if self._client.asynchronous:
+            raise ConfigurationError(
+                "executor is an asynchronous Dask client; make one with asynchronous=False"
+            )
+
+    def submit(self, item: Any) -> Future[Any]:
+        return _Opened.of(self._executor.submit(self._carrier, *self.packed(item), pure=False))
+
+    def cores(self) -> int:
+        return sum(self._client.ncores().values())
+
+    def explained(self, error: Exception) -> Exception:
+        from distributed import KilledWorker
+
+        return _too_often_lost(error) if isinstance(error, KilledWorker) else error
+
+
+class _Ray(_Cluster):
+    def __init__(self, ray: Any, job: _Job) -> None:
+        super().__init__(job, ray.cloudpickle.dumps)
+        self._ray = ray
+        self._carrier = ray.remote(_carrier()).options(num_cpus=1, max_retries=3)
+
+    def submit(self, item: Any) -> Future[Any]:
+        return _Opened.of(self._carrier.remote(*self.packed(item)).future())
+
+    def cores(self) -> int:
+        return int(self._ray.cluster_resources().get("CPU", 0))
+
+    def explained(self, error: Exception) -> Exception:
+        exceptions = self._ray.exceptions
+        if isinstance(error, exceptions.RayTaskError):
+            return error.cause if isinstance(error.cause, Exception) else error
+        lost = (exceptions.WorkerCrashedError, exceptions.OutOfMemoryError)
+        return _too_often_lost(error) if isinstance(error, lost) else error
+
+
+def _too_often_lost(error: Exception) -> ClusterError:
+    return ClusterError(
+        f"a job was given up: every worker that began it was lost ({error}); most often the "
+        "memory of a worker is too small for its volumes: give workers more, or fewer threads each"
+    )
+
+
+@contextmanager
+def _engine(executor: ExecutorLike, job: _Job) -> Iterator[Engine]:
+    """Open what `executor` names; what is the caller's own stays open after."""
+    if isinstance(executor, str):
+        if executor == "dask" or executor.startswith(_DASK_SCHEMES):
+            with _dask_client(None if executor == "dask" else executor) as client:
+                yield _Dask(client.get_executor(), job)
+            return
+        if executor == "ray" or executor.startswith("ray://"):
+            with _connected_ray(None if executor == "ray" else executor) as ray:
+                yield _Ray(ray, job)
+            return
+        raise ConfigurationError(
+            f"there is no executor {executor!r}; give 'dask', 'ray', a scheduler's address such as "
+            "'tcp://host:8786' or 'ray://host:10001', or a concurrent.futures.Executor"
+        )
+    if type(executor).__module__.startswith("distributed."):
+        found = executor.get_executor() if hasattr(executor, "get_executor") else executor
+        yield _Dask(found, job)
+    elif hasattr(executor, "submit"):
+        yield _Plain(executor, job)
+    else:
+        raise ConfigurationError(
+            f"executor takes a concurrent.futures.Executor, a Dask client, 'dask' or 'ray', got "
+            f"{type(executor).__name__} {executor!r}"
+        )
+
+
+@contextmanager
+def _dask_client(address: str | None) -> Iterator[Any]:
+    try:
+        import dask
+        from distributed import Client, default_client
+    except ImportError as error:
+        raise _not_installed("dask", "dask[distributed]") from error
+    if address is None:
+        try:
+            current = default_client()
+        except ValueError:
+            address = dask.config.get("scheduler-address", None)
+        else:
+            yield current
+            return
+    if address is None:
+        raise ClusterError(
+            "executor='dask' found no cluster: make a distributed.Client first, set "
+            "DASK_SCHEDULER_ADDRESS, or give the scheduler's address, 'tcp://host:8786'"
+        )
+    try:
+        client = Client(address, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
+    with client:
+        yield client
+
+
+@contextmanager
+def _connected_ray(address: str | None) -> Iterator[Any]:
+    try:
+        import ray
+        import ray.cloudpickle
+    except ImportError as error:
+        raise _not_installed("ray", "ray") from error
+    if address is None and ray.is_initialized():
+        yield ray
+        return
+    try:
+        ray.init(address or "auto", log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"executor={address or 'ray'!r} found no cluster: {error}; start one with "
+            "'ray start --head', call ray.init() first, or give its address, 'ray://host:10001'"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _not_installed(name: str, package: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"executor={name!r} needs a package that is not installed: pip install '{package}'"
+    )
