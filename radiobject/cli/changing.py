@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from radiobject.cli.options import AsJson, Subjects, Uri, Yes, opened
+from radiobject.cli.options import AsJson, OnExecutor, Subjects, Uri, Yes, opened
 from radiobject.cli.reporting import ExitCode, emit, note, reported
 from radiobject.cli.sources import read_subjects
 from radiobject.edit.subject_values import ValuesSet, set_values
@@ -82,6 +82,7 @@ def _delete_volumes(uri: str, ids: list[str], yes: bool) -> None:
 def vacuum(
     uri: Uri,
     keep: Annotated[int, typer.Option(min=1, help="States to keep; the last is one.")] = 1,
+    executor: OnExecutor = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -90,7 +91,7 @@ def vacuum(
     gone = max(0, len(radi.history()) - keep)
     if gone:
         _confirm(f"Forget {gone} old states of {uri}? It cannot be undone.", yes)
-    removed = radi.vacuum(keep)
+    removed = radi.vacuum(keep, executor=executor)
     if as_json:
         emit({"uri": uri, "removed": removed})
     else:
@@ -101,6 +102,7 @@ def vacuum(
 def index_labels(
     uri: Uri,
     collection: Annotated[list[str], typer.Argument(help="Collections of label masks.")],
+    executor: OnExecutor = None,
     as_json: AsJson = False,
 ) -> None:
     """Index label masks for foreground sampling, where that is not done yet."""
@@ -109,7 +111,7 @@ def index_labels(
     rows: list[dict[str, Any]] = []
     for name in collection:
         masks = radi.collection(name)
-        summaries = ensure_label_rows(masks.uri, masks.locators())
+        summaries = ensure_label_rows(masks.uri, masks.locators(), executor=executor)
         voxels: dict[int, int] = {}
         for summary in summaries.values():
             for value, count in zip(summary.values.tolist(), summary.counts.tolist(), strict=True):

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from radiobject.cli.ingesting import threads
-from radiobject.cli.options import AsJson, At, Collections, Filter, Subjects, Uri, Workers, selected
+from radiobject.cli.options import (
+    AsJson,
+    At,
+    Collections,
+    Filter,
+    OnExecutor,
+    Subjects,
+    Uri,
+    Workers,
+    selected,
+)
 from radiobject.cli.reporting import emit, reported, show_progress
 from radiobject.export import export_niftis
 
@@ -47,13 +57,14 @@ def export(
         bool, typer.Option("--compress/--no-compress", help="Write .nii.gz or .nii.")
     ] = True,
     workers: Workers = None,
+    where: OnExecutor = None,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
     """Write volumes as NIfTI, with tables of subjects and volumes beside them."""
 
     radi = selected(uri, at=at, filter_by=filter_by, subjects=subject, collections=collection)
-    with threads(workers) as executor:
+    with threads(workers, where) as executor:
         done = export_niftis(
             radi,
             folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from radiobject import process
-from radiobject.cli.options import AsJson, Uri, Workers
+from radiobject.cli.options import AsJson, OnExecutor, Uri, Workers
 from radiobject.cli.reporting import (
     ExitCode,
     emit,
@@ -335,13 +336,15 @@ def parse_patch_size(text: str | None) -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def threads(workers: int | None) -> Iterator[ExecutorLike | None]:
+def threads(workers: int | None, executor: str | None = None) -> Iterator[ExecutorLike | None]:
     """Open the threads that were asked for; None leaves the choice to the library."""
+    if workers is not None and executor is not None:
+        raise typer.BadParameter("--workers are threads here, --executor is a cluster: give one")
     if workers is None:
-        yield None
-        return
-    with process.new_threads("ingest", workers) as executor:
         yield executor
+        return
+    with process.new_threads("ingest", workers) as pool:
+        yield pool
 
 
 @reported
@@ -366,6 +369,7 @@ def ingest(
     on_error: Errors = OnError.REPORT,
     report: Report = None,
     workers: Workers = None,
+    executor: OnExecutor = None,
     select: Select = None,
     plan: PlanTable = None,
     dry_run: DryRun = False,
@@ -394,8 +398,9 @@ def ingest(
         show_plan(arguments.plan(sources or [], plan))
         return
     _carry_out(
-        uri, arguments.plan(sources or [], plan), arguments, chosen, report, workers, append=False
-    )
+        uri, arguments.plan(sources or [], plan), arguments, chosen, report,
+        threads(workers, executor), append=False,
+    )  # fmt: skip
 
 
 @reported
@@ -414,6 +419,7 @@ def append(
     on_error: Errors = OnError.REPORT,
     report: Report = None,
     workers: Workers = None,
+    executor: OnExecutor = None,
     select: Select = None,
     plan: PlanTable = None,
     dry_run: DryRun = False,
@@ -438,8 +444,8 @@ def append(
         show_plan(arguments.plan(sources or [], plan))
         return
     _carry_out(
-        uri, arguments.plan(sources or [], plan), arguments, Exists.FAIL, report, workers,
-        append=True,
+        uri, arguments.plan(sources or [], plan), arguments, Exists.FAIL, report,
+        threads(workers, executor), append=True,
     )  # fmt: skip
 
 
@@ -449,12 +455,11 @@ def _carry_out(
     arguments: _Arguments,
     exists: Exists,
     report_file: Path | None,
-    workers: int | None,
+    threads: AbstractContextManager[ExecutorLike | None],
     *,
     append: bool,
 ) -> None:
-
-    with threads(workers) as executor:
+    with threads as executor:
         options = arguments.options(exists.value, executor)
         try:
             outcome = ingest_plan(uri, plan, options, append=append)

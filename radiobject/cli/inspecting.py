@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from radiobject._types import OBS_ID, SUBJECT_ID
-from radiobject.cli.options import AsJson, At, Filter, Subjects, Uri, opened, selected
+from radiobject.cli.options import AsJson, At, Filter, OnExecutor, Subjects, Uri, opened, selected
 from radiobject.cli.reporting import (
     ExitCode,
     emit,
@@ -203,6 +203,7 @@ def validate(
         Path | None,
         typer.Option("--resume", help="A file that notes what was sound, to go on from there."),
     ] = None,
+    executor: OnExecutor = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that rows, ids and stored volumes agree; exit code 5 if they do not.
@@ -213,7 +214,7 @@ def validate(
     radi = opened(uri)
     problem: str | None = None
     try:
-        radi.validate(checksums=checksums, sample=_share(sample), resume=resume)
+        radi.validate(checksums=checksums, sample=_share(sample), resume=resume, executor=executor)
     except (AlignmentError, IntegrityError) as error:
         problem = str(error)
     volumes = sum(len(radi.collection(name)) for name in radi.collection_names)

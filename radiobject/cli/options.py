@@ -32,6 +32,15 @@ Workers = Annotated[
     int | None, typer.Option(min=1, max=256, help="Threads that read and write; 4 by default.")
 ]
 
+OnExecutor = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="Where the work is done: dask, ray, or a scheduler's address, tcp://host:8786.",
+    ),
+]
+
 
 def opened(uri: str, at: int | None = None) -> RadiObject:
     """Return the data set at `uri`, opened now so that an error comes first."""

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from radiobject.cli.ingesting import threads
-from radiobject.cli.options import AsJson, At, Collections, Filter, Subjects, Uri, Workers, selected
+from radiobject.cli.options import (
+    AsJson,
+    At,
+    Collections,
+    Filter,
+    OnExecutor,
+    Subjects,
+    Uri,
+    Workers,
+    selected,
+)
 from radiobject.cli.reporting import emit, reported, show_progress
 from radiobject.radi_object import RadiObject
 from radiobject.transform.preprocessing import Preprocessing
@@ -66,6 +76,7 @@ def resample(
     subject: Subjects = None,
     collection: Collections = None,
     workers: Workers = None,
+    where: OnExecutor = None,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
@@ -87,7 +98,7 @@ def resample(
         )
     if crop is not None:
         plan = plan.crop_foreground(crop, above=above, margin_mm=margin)
-    with threads(workers) as executor:
+    with threads(workers, where) as executor:
         made = plan.write(target, executor=executor, progress=show_progress(), resume=resume)
     if as_json:
         emit({"uri": uri, "target": made.uri, "volumes": len(made.all_obs_ids)})
