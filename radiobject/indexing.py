@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from radiobject.texts import Lookup, Texts
+
 Positions = npt.NDArray[np.intp]
 
 
@@ -206,17 +208,21 @@ class Groups:
     """
 
     def __init__(self, labels: Sequence[str] | np.ndarray) -> None:
-        codes, known = pd.factorize(np.asarray(labels, dtype=object))
-        self._order = np.argsort(codes, kind="stable")
-        self._bounds = np.searchsorted(codes[self._order], np.arange(len(known) + 1))
-        self._known = pd.Index(known)
+        listed = labels.to_array() if isinstance(labels, Texts) else labels
+        codes, known = pd.factorize(np.asarray(listed, dtype=object))
+        order = np.argsort(codes, kind="stable")
+        bounds = np.searchsorted(codes[order], np.arange(len(known) + 1))
+        # A table has far fewer rows than 2**31.
+        self._order: npt.NDArray[np.int32] = order.astype(np.int32)
+        self._bounds: npt.NDArray[np.int32] = bounds.astype(np.int32)
+        self._known = Lookup(Texts(known))
 
     def positions(self, wanted: Sequence[str]) -> Positions:
         """Return all rows of the first label, then all of the next; unknown labels have none."""
-        groups = self._known.get_indexer(pd.Index(np.asarray(wanted, dtype=object)))
+        groups = self._known.rows(wanted)
         groups = groups[groups >= 0]
         counts = self._bounds[groups + 1] - self._bounds[groups]
-        first = np.repeat(self._bounds[groups] - np.cumsum(counts) + counts, counts)
+        first = np.repeat(self._bounds[groups] - np.cumsum(counts) + counts, counts).astype(np.intp)
         return self._order[first + np.arange(counts.sum())].astype(np.intp)
 
 

@@ -54,18 +54,18 @@ class VolumeSelection:
     @property
     def obs_ids(self) -> list[str]:
         """Ids of the volumes."""
-        return self.store.rows.obs_ids[self.positions].tolist()
+        return self.store.rows.ids.take(self.positions).tolist()
 
     @property
     def subject_ids(self) -> list[str]:
         """Subject of each volume."""
-        return self.store.rows.subject_ids[self.positions].tolist()
+        return self.store.rows.subjects.take(self.positions).tolist()
 
     @property
     def shape(self) -> tuple[int, ...] | None:
         """The shape that all volumes have; None if they differ or there are none."""
         known, rows = self.store.rows, self.positions
-        if not len(rows) or not (known.shapes[rows] == known.shapes[rows[0]]).all():
+        if not len(rows) or not (known.sides[rows] == known.sides[rows[0]]).all():
             return None
         return known.shape(int(rows[0]))
 
@@ -87,13 +87,13 @@ class VolumeSelection:
         """Return the volumes that a filter expression selects."""
         return VolumeSelection(self.store, self.obs().matching(expression))
 
-    def locators(self) -> list[VolumeLocator]:
-        """Return where the voxels of each volume are."""
+    def locators(self) -> Sequence[VolumeLocator]:
+        """Return where the voxels of each volume are: a list, or what makes each when asked."""
         return self.store.locators(self.positions)
 
     def affines(self) -> npt.NDArray[np.float64]:
         """Return the affine of each volume, voxel index to RAS+ mm, shape (n, 4, 4)."""
-        return self.store.rows.affines[self.positions]
+        return self.store.rows.affines_of(self.positions)
 
     def obs(self, writer: Writer | None = None) -> Dataframe:
         """Return the volumes' rows of metadata; `writer` lets the whole table be changed."""
@@ -134,7 +134,7 @@ class SubjectSelection:
         """The rows of the table of subjects that are selected."""
         if self.rows is not None:
             return self.rows
-        return np.arange(len(self.store.subject_ids), dtype=np.intp)
+        return np.arange(len(self.store.subject_texts), dtype=np.intp)
 
     @property
     def collection_names(self) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ class SubjectSelection:
     @property
     def subject_ids(self) -> list[str]:
         """Ids of the subjects."""
-        return self.store.subject_ids[self.positions].tolist()
+        return self.store.subject_texts.take(self.positions).tolist()
 
     @lazy_property
     def position(self) -> Mapping[str, int]:

@@ -105,7 +105,7 @@ class VolumeCollection(Changeable):
     @property
     def shapes(self) -> npt.NDArray[np.int64]:
         """Shape of each volume, (n, 4); T is 0 for volumes without a time axis."""
-        return self._store.rows.shapes[self._selection.positions]
+        return self._store.rows.sides[self._selection.positions].astype(np.int64)
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -142,7 +142,7 @@ class VolumeCollection(Changeable):
         """Index of the subjects in the order of their first volume."""
         return Index.build(dict.fromkeys(self.subject_ids), layout.SUBJECT_ID)
 
-    def locators(self) -> list[VolumeLocator]:
+    def locators(self) -> Sequence[VolumeLocator]:
         """Return where the voxels of each volume are; what worker processes are given."""
         return self._selection.locators()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -80,7 +81,7 @@ def bench_read(
 
 
 def measure(
-    locators: list[VolumeLocator],
+    locators: Sequence[VolumeLocator],
     size: tuple[int, ...],
     batch_size: int,
     samples: int,
@@ -117,7 +118,7 @@ def measure(
 
 
 def _random_request(
-    rng: np.random.Generator, locators: list[VolumeLocator], out: np.ndarray
+    rng: np.random.Generator, locators: Sequence[VolumeLocator], out: np.ndarray
 ) -> ReadRequest:
     """Return the request for a patch of the shape of `out`, anywhere in any volume."""
 

@@ -71,12 +71,12 @@ def _of_pair(
     second = np.array([there[subject] for subject in both], np.intp)
     if not both:
         return
-    shapes = images.rows.shapes[first, :3]
-    ids = masks.rows.obs_ids[second]
-    other = (shapes != masks.rows.shapes[second, :3]).any(axis=1)
+    shapes = images.rows.sides[first, :3].astype(np.int64)
+    ids = masks.rows.ids.take(second)
+    other = (shapes != masks.rows.sides[second, :3]).any(axis=1)
     yield from _listed(mask, f"of another grid than {image}", ids[other])
     apart: NDArray[np.float64] = corner_distance_mm(
-        images.rows.affines[first], masks.rows.affines[second], shapes
+        images.rows.affines_of(first), masks.rows.affines_of(second), shapes
     )
     off = ~other & (apart > SAME_PLACE_MM)
     if off.any():

@@ -76,7 +76,7 @@ class VolumeCollectionSubjectsDataset(Dataset):
         self._masks = frozenset(masks)
         self._first: VolumeTable = tables[0]
         found = load_labels(next(iter(sources.values())), labels)
-        self._labels = label_values(found, self._first.obs_ids)
+        self._labels = label_values(found, list(self._first.obs_ids))
         self._transform = transform
 
     def __len__(self) -> int:

@@ -111,12 +111,12 @@ class StoredDataset(Dataset):
     @property
     def obs_ids(self) -> list[str]:
         """Ids of the volumes, in the dataset's order."""
-        return self._table.obs_ids
+        return list(self._table.obs_ids)
 
     @property
     def subject_ids(self) -> list[str]:
         """Subject of each volume."""
-        return self._table.subject_ids
+        return list(self._table.subject_ids)
 
     @property
     def is_remote(self) -> bool:

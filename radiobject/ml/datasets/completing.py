@@ -95,7 +95,7 @@ def completed_masks(
         )
     rows = np.array([found.get(scan, -1) for scan in scans], np.intp)
     if (rows < 0).any() and not may_lack:
-        lacking = [images.obs_ids[row] for row in np.flatnonzero(rows < 0)]
+        lacking = [images.obs_ids[row] for row in np.flatnonzero(rows < 0).tolist()]
         raise AlignmentError(
             f"collection {table.name!r} has no mask of {shortened(lacking, _SHOWN)}; leave these "
             f"out, or name it in missing"
@@ -221,7 +221,7 @@ class Joined:
         """Return the row of every volume that decides."""
         every = pd.concat([s.to_obs() for s in self._sources], ignore_index=True)
         every = every.drop_duplicates(OBS_ID).set_index(OBS_ID, drop=False)
-        return every.loc[self.obs_ids].reset_index(drop=True)
+        return every.loc[list(self.obs_ids)].reset_index(drop=True)
 
     def subject_rows(self) -> pd.DataFrame:
         """Return the table of subjects of the first that knows one."""

@@ -91,8 +91,8 @@ def check_geometry(first: VolumeTable, second: VolumeTable) -> None:
     differ = (first.shapes[:, :axes] != second.shapes[:, :axes]).any(axis=1)
     _refuse_shapes(first, second, differ)
     gap = corner_distance_mm(first.affines, second.affines, first.shapes)
-    apart = np.flatnonzero(~(gap <= SAME_PLACE_MM))
-    if apart.size:
+    apart = np.flatnonzero(~(gap <= SAME_PLACE_MM)).tolist()
+    if apart:
         raise AlignmentError(
             f"{first.name!r} and {second.name!r} have another geometry: "
             + _listed(
@@ -150,7 +150,7 @@ def _refuse_shapes(first: VolumeTable, second: VolumeTable, differ: NDArray[np.b
             + _listed(
                 f"{first.obs_ids[i]!r} {tuple(first.shapes[i].tolist())} and "
                 f"{second.obs_ids[i]!r} {tuple(second.shapes[i].tolist())}"
-                for i in np.flatnonzero(differ)
+                for i in np.flatnonzero(differ).tolist()
             )
             + "; masks of another grid are resampled with resample_masks=True"
         )

@@ -15,6 +15,8 @@ from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.rescale import Rescale
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.schema.volume_rows import Locators
+from radiobject.texts import Texts
 
 
 @runtime_checkable
@@ -54,7 +56,7 @@ class VolumeSource(Protocol):
         """Return the number of volumes."""
         ...
 
-    def locators(self) -> list[VolumeLocator]:
+    def locators(self) -> Sequence[VolumeLocator]:
         """Return where each volume lies."""
         ...
 
@@ -75,9 +77,9 @@ class VolumeTable:
     ----------
     name : str
         What errors call the collection.
-    locators : list of VolumeLocator, length n
+    locators : sequence of VolumeLocator, length n
         Where the voxels of each volume are.
-    obs_ids, subject_ids : list of str, length n
+    obs_ids, subject_ids : sequence of str, length n
         Whose volume each row is, and which.
     shapes : ndarray of int64, shape (n, 3 or 4)
         Sides in voxels; the fourth is time.
@@ -92,9 +94,9 @@ class VolumeTable:
     """
 
     name: str
-    locators: list[VolumeLocator]
-    obs_ids: list[str]
-    subject_ids: list[str]
+    locators: Sequence[VolumeLocator]
+    obs_ids: Sequence[str]
+    subject_ids: Sequence[str]
     shapes: NDArray[np.int64]
     affines: NDArray[np.float64]
     rescales: list[Rescale | None]
@@ -110,9 +112,9 @@ class VolumeTable:
             return self
         return VolumeTable(
             self.name,
-            [self.locators[i] for i in rows],
-            [self.obs_ids[i] for i in rows],
-            [self.subject_ids[i] for i in rows],
+            _taken(self.locators, rows),
+            Texts([self.obs_ids[i] for i in rows]),
+            Texts([self.subject_ids[i] for i in rows]),
             self.shapes[rows],
             self.affines[rows],
             [self.rescales[i] for i in rows],
@@ -120,7 +122,7 @@ class VolumeTable:
             None if self.missing is None else self.missing[rows],
         )
 
-    def stored(self) -> list[VolumeLocator]:
+    def stored(self) -> Sequence[VolumeLocator]:
         """Return where the volumes lie that are there."""
         if self.missing is None:
             return self.locators
@@ -129,6 +131,12 @@ class VolumeTable:
     def is_missing(self, row: int) -> bool:
         """Return whether there is no volume in a row."""
         return self.missing is not None and bool(self.missing[row])
+
+
+def _taken(locators: Sequence[VolumeLocator], rows: NDArray[np.intp]) -> Sequence[VolumeLocator]:
+    if isinstance(locators, Locators):
+        return locators.take(rows)
+    return [locators[i] for i in rows]
 
 
 def read_table(source: VolumeSource, fallback_name: str) -> VolumeTable:
@@ -145,19 +153,40 @@ def read_table(source: VolumeSource, fallback_name: str) -> VolumeTable:
     name = source.name or fallback_name
     if not locators:
         raise ConfigurationError(f"collection {name!r} has no volumes; is the filter too narrow?")
-    if len({len(loc.shape) for loc in locators}) > 1:
+    shapes, rescales = _shapes_and_rescales(locators)
+    if shapes is None:
         raise ShapeError(
             f"collection {name!r} mixes volumes with and without time; select one kind"
         )
     return VolumeTable(
         name,
         locators,
-        list(source.obs_ids),
-        list(source.subject_ids),
-        np.array([loc.shape for loc in locators], np.int64),
+        Texts(source.obs_ids),
+        Texts(source.subject_ids),
+        shapes,
         np.asarray(source.affines(), np.float64),
-        [_rescale(loc) for loc in locators],
+        rescales,
     )
+
+
+def _shapes_and_rescales(
+    locators: Sequence[VolumeLocator],
+) -> tuple[NDArray[np.int64] | None, list[Rescale | None]]:
+    """Return shape and rescale of each volume; no shapes where they mix ones with time."""
+    if isinstance(locators, Locators):
+        shapes = locators.shapes
+        timed = shapes[:, 3] > 0
+        scaled = np.flatnonzero(~np.isnan(locators.rescales[:, 0]))
+        rescales: list[Rescale | None] = [None] * len(locators)
+        for row in scaled.tolist():
+            rescales[row] = _rescale(locators[row])
+        if timed.any() and not timed.all():
+            return None, rescales
+        return shapes if timed.all() else shapes[:, :3].copy(), rescales
+    rescales = [_rescale(loc) for loc in locators]
+    if len({len(loc.shape) for loc in locators}) > 1:
+        return None, rescales
+    return np.array([loc.shape for loc in locators], np.int64), rescales
 
 
 def _rescale(locator: VolumeLocator) -> Rescale | None:

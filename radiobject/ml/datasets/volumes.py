@@ -142,7 +142,7 @@ class VolumeCollectionDataset(StoredDataset):
         super().__init__(
             [coarser(field, factor) for factor in config.resolutions for field in fields],
             replace(config, placement=placement),
-            labels=labels_of(_rows_of(sources, channels[0]), labels, channels[0].obs_ids),
+            labels=labels_of(_rows_of(sources, channels[0]), labels, list(channels[0].obs_ids)),
             transform=transform,
             summaries=summaries,
             scales=None if scales is None else scales.repeated(1 + 2 * config.neighbours),

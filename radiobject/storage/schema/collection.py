@@ -27,11 +27,17 @@ from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import volume_rows
 from radiobject.storage.schema.label_names import read_label_names
 from radiobject.storage.schema.subjects import Subjects
-from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord, VolumeRows
+from radiobject.storage.schema.volume_rows import (
+    SYSTEM_COLUMNS,
+    Locators,
+    VolumeRecord,
+    VolumeRows,
+)
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.columns import BLOB, TEXT, Column, storable_dtype
 from radiobject.storage.tables.table import Table, check_column_name, create_table
 from radiobject.storage.tables.widening import common_dtype, converted, widened
+from radiobject.texts import Lookup
 
 OBS_KEYS = (layout.SUBJECT_ID, layout.OBS_ID)
 INDEX_KEY = "array_name"
@@ -39,11 +45,15 @@ INDEX_COLUMN = "tile_index"
 Schema = tuple[tuple[str, ...], dict[str, np.dtype]]
 """Key columns of a table, and its value columns with their types."""
 _INDEX_TILE_ROWS = 64
-_WHOLE_INDEX_ROWS = 4096
+_WHOLE_INDEX_ROWS = 65_536
 """Selections up to this size carry their tile indexes along, about 3 KB a volume; of larger ones
 each worker reads a volume's index from its array on first touch."""
+_FEW_INDEX_ROWS = 4096
+"""In collections up to this size, the first access fetches every tile index."""
 _INDEX_BLOCK = 64
-"""In a larger collection, one access fetches the tile indexes of so many neighbours."""
+"""In a larger one it fetches those of so many neighbours, and each further access twice as many as
+the one before: a read takes some 20 ms, however little it fetches."""
+_LARGEST_INDEX_BLOCK = 4096
 _INDEX_BYTES = 256 << 20
 """So much of them is kept; from there on they are fetched anew."""
 
@@ -87,6 +97,7 @@ class CollectionStore:
         self._newest = newest
         self._packed: dict[str, bytes | None] = {}
         self._packed_bytes = 0
+        self._index_block = _INDEX_BLOCK
         if root is not None:
             self.__dict__["root"] = root
         if subjects_of_owner is not None:
@@ -109,14 +120,14 @@ class CollectionStore:
         return VolumeRows.from_columns(layout.join(self.uri, layout.VOLUMES), table)
 
     @lazy_property
-    def position(self) -> dict[str, int]:
+    def position(self) -> Mapping[str, int]:
         """Row of each volume id."""
-        return {obs_id: row for row, obs_id in enumerate(self.rows.obs_ids)}
+        return Lookup(self.rows.ids)
 
     @lazy_property
     def subjects(self) -> Groups:
         """The volumes of each subject."""
-        return Groups(self.rows.subject_ids)
+        return Groups(self.rows.subjects)
 
     @lazy_property
     def columns(self) -> dict[str, np.dtype]:
@@ -159,50 +170,50 @@ class CollectionStore:
         """Return the key columns, and those of `columns` that the table has; one read."""
         return self.obs.read(columns, if_there=True)
 
-    def locators(self, rows: npt.NDArray[np.intp]) -> list[VolumeLocator]:
+    def locators(self, rows: npt.NDArray[np.intp]) -> Sequence[VolumeLocator]:
         """Return where the voxels of `rows` are, with tile indexes unless they are very many."""
         if len(rows) <= _WHOLE_INDEX_ROWS:
             self._fetch_indexes(rows)
-        arrays, packed = self.rows.arrays, self._packed
-        return [self.rows.locator(row, packed.get(arrays[row])) for row in rows.tolist()]
+            names, packed = self.rows.names, self._packed
+            return [self.rows.locator(row, packed.get(names[row])) for row in rows.tolist()]
+        return Locators(self.rows, rows)
 
     def _fetch_indexes(self, rows: npt.NDArray[np.intp]) -> None:
         """Have the tile indexes of `rows` at hand, by at most one read of their table."""
-        arrays = self.rows.arrays
-        if all(array in self._packed for array in arrays[rows]):
+        missing = [row for row in rows.tolist() if self.rows.names[row] not in self._packed]
+        if not missing:
             return
-        wanted: list[str] | None = None
-        if len(arrays) > _WHOLE_INDEX_ROWS:
-            wanted = self._pages_of(rows)
+        every = len(self.rows) <= max(_FEW_INDEX_ROWS, 2 * len(missing))
+        wanted = None if every else self._blocks_of(missing)
         table = Table(layout.join(self.uri, layout.TILE_INDEX), self.timestamp)
         found = table.read([INDEX_COLUMN], keys=wanted)
         stored = dict(zip(found[INDEX_KEY].values, found[INDEX_COLUMN].values, strict=True))
-        fetched = {array: stored.get(array) for array in (arrays if wanted is None else wanted)}
-        if wanted is not None:
-            size = sum(len(index) for index in fetched.values() if index is not None)
-            self._packed_bytes += size
-            if self._packed_bytes > _INDEX_BYTES:
-                self._packed, self._packed_bytes = {}, size
+        fetched = {array: stored.get(array) for array in wanted or self.rows.names}
+        size = sum(len(index) for index in fetched.values() if index is not None)
+        self._packed_bytes += size
+        if self._packed_bytes > _INDEX_BYTES:
+            self._packed, self._packed_bytes = {}, size
         self._packed.update(fetched)
 
-    def _pages_of(self, rows: npt.NDArray[np.intp]) -> list[str]:
-        """Return the arrays on the pages of the table that hold the indexes of `rows`.
+    def _blocks_of(self, rows: Sequence[int]) -> list[str]:
+        """Return the arrays whose indexes are fetched together with those of `rows`.
 
-        A page is what lies together in the order of the arrays' names, as the table does.
+        A block is what lies together in the order of the arrays' names, as the table has it.
         """
-        names, place = self._index_order
-        missing = [row for row in rows.tolist() if self.rows.arrays[row] not in self._packed]
-        pages = np.unique(place[missing] // _INDEX_BLOCK).tolist()
-        of_pages = (names[n * _INDEX_BLOCK : (n + 1) * _INDEX_BLOCK] for n in pages)
-        return [str(name) for page in of_pages for name in page]
+        order, place = self._index_order
+        size = self._index_block
+        self._index_block = min(2 * size, _LARGEST_INDEX_BLOCK)
+        blocks = np.unique(place[list(rows)] // size).tolist()
+        names = self.rows.names
+        return [names[row] for n in blocks for row in order[n * size : (n + 1) * size].tolist()]
 
     @lazy_property
-    def _index_order(self) -> tuple[np.ndarray, npt.NDArray[np.intp]]:
-        """The names of the arrays in their order, and the place of each row in it."""
-        order = np.argsort(self.rows.arrays.astype(bytes), kind="stable")
-        place = np.empty(len(order), np.intp)
-        place[order] = np.arange(len(order))
-        return self.rows.arrays[order], place
+    def _index_order(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """The rows in the order of their arrays' names, and the place of each row in it."""
+        order = np.argsort(self.rows.arrays.astype(bytes), kind="stable").astype(np.int32)
+        place = np.empty(len(order), np.int32)
+        place[order] = np.arange(len(order), dtype=np.int32)
+        return order, place
 
 
 def create_collection(

@@ -21,6 +21,7 @@ from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.table import Table, create_table
+from radiobject.texts import Lookup, Texts
 
 META_KEYS = (layout.SUBJECT_ID,)
 
@@ -68,15 +69,20 @@ class DatasetStore:
         """The table of subjects at this state."""
         return self.subjects.table
 
-    @lazy_property
-    def subject_ids(self) -> np.ndarray:
+    @property
+    def subject_texts(self) -> Texts:
         """Subject ids in the order of their rows; one table read, on first use."""
+        return self.subjects.texts
+
+    @property
+    def subject_ids(self) -> np.ndarray:
+        """Subject ids in the order of their rows, an array of objects made anew."""
         return self.subjects.ids
 
     @lazy_property
-    def position(self) -> dict[str, int]:
+    def position(self) -> Mapping[str, int]:
         """Row of each subject id."""
-        return {subject: row for row, subject in enumerate(self.subject_ids)}
+        return Lookup(self.subject_texts)
 
     @property
     def splits(self) -> dict[str, str]:

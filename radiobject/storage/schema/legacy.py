@@ -27,6 +27,7 @@ from radiobject.storage.schema.volume_rows import VolumeRows
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.columns import BLOB, TEXT, Column
 from radiobject.storage.tables.table import Table
+from radiobject.texts import Lookup, Texts
 
 WRITTEN_BY = "0.1"
 _ABSENT = "absent"
@@ -158,18 +159,18 @@ class LegacyCollectionStore(CollectionStore):
         eye = np.eye(4)
         return VolumeRows(
             folder=layout.join(self.uri, layout.VOLUMES),
-            subject_ids=table[layout.SUBJECT_ID].values,
-            obs_ids=ids,
-            arrays=_objects([_ABSENT if a is None else layout.base_name(a.uri) for a in found]),
+            subjects=Texts(table[layout.SUBJECT_ID].values),
+            ids=Texts(ids),
+            names=Texts([_ABSENT if a is None else layout.base_name(a.uri) for a in found]),
             dtypes=_objects(["uint8" if a is None else a.dtype.name for a in found]),
-            shapes=np.asarray([_sides(array) for array in found], np.int64).reshape(-1, 4),
-            affines=np.asarray(
+            sides=np.asarray([_sides(array) for array in found], np.int32).reshape(-1, 4),
+            grids=np.asarray(
                 [eye if a is None or a.affine is None else a.affine for a in found]
-            ).reshape(-1, 4, 4),
+            ).reshape(-1, 4, 4)[:, :3],
             rescales=np.full((len(found), 2), np.nan),
         )
 
-    def locators(self, rows: npt.NDArray[np.intp]) -> list[VolumeLocator]:
+    def locators(self, rows: npt.NDArray[np.intp]) -> Sequence[VolumeLocator]:
         """Return where the voxels of `rows` are.
 
         Raises
@@ -177,7 +178,7 @@ class LegacyCollectionStore(CollectionStore):
         StoreNotFoundError
             If one of them has no array.
         """
-        absent = self.rows.obs_ids[rows][self.rows.arrays[rows] == _ABSENT]
+        absent = self.rows.ids.take(rows)[self.rows.names.take(rows) == _ABSENT]
         if len(absent):
             raise StoreNotFoundError(f"{self.uri} has no volume for its row {absent[0]!r}")
         return super().locators(rows)
@@ -235,9 +236,14 @@ class LegacyDatasetStore:
         return self.obs_meta.read()[layout.SUBJECT_ID].values
 
     @lazy_property
-    def position(self) -> dict[str, int]:
+    def subject_texts(self) -> Texts:
+        """The same, compact."""
+        return Texts(self.subject_ids)
+
+    @lazy_property
+    def position(self) -> Mapping[str, int]:
         """Row of each subject id."""
-        return {subject: row for row, subject in enumerate(self.subject_ids)}
+        return Lookup(self.subject_texts)
 
     def collection(self, name: str) -> LegacyCollectionStore:
         """Return the collection called `name`; KeyError if there is none."""

@@ -9,6 +9,7 @@ from radiobject.storage.io import layout
 from radiobject.storage.schema.splits import subject_splits
 from radiobject.storage.tables.columns import Column
 from radiobject.storage.tables.table import Table
+from radiobject.texts import Texts
 
 
 class Subjects:
@@ -29,10 +30,15 @@ class Subjects:
         return self.table.read(None)
 
     @lazy_property
-    def ids(self) -> np.ndarray:
+    def texts(self) -> Texts:
         """Subject ids in the order of their rows."""
         rows = self.__dict__.get("rows")
-        return (self.table.read() if rows is None else rows)[layout.SUBJECT_ID].values
+        return Texts((self.table.read() if rows is None else rows)[layout.SUBJECT_ID].values)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Subject ids in the order of their rows, an array of objects made anew."""
+        return self.texts.to_array()
 
     @lazy_property
     def splits(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables.columns import TEXT, Column
+from radiobject.texts import Texts
 
 ARRAY = "_array"
 DTYPE = "_dtype"
@@ -100,25 +101,27 @@ class VolumeRows:
     ----------
     folder : str
         What array names are relative to.
-    subject_ids, obs_ids : ndarray of object, shape (n,)
+    subjects, ids : Texts, length n
         Whose volume it is, and which.
-    arrays, dtypes : ndarray of object, shape (n,)
-        Names of the arrays and of the stored types.
-    shapes : ndarray of int64, shape (n, 4)
+    names : Texts, length n
+        Names of the arrays.
+    dtypes : ndarray of object, shape (n,)
+        Names of the stored types; few strings, shared by all rows.
+    sides : ndarray of int32, shape (n, 4)
         (X, Y, Z, T) in voxels, T = 0 for a volume without a time axis.
-    affines : ndarray of float64, shape (n, 4, 4)
-        Voxel index to RAS+ mm.
+    grids : ndarray of float64, shape (n, 3, 4)
+        Voxel index to RAS+ mm, without the last row, which is (0, 0, 0, 1).
     rescales : ndarray of float64, shape (n, 2)
         (slope, intercept), NaN where there is none.
     """
 
     folder: str
-    subject_ids: np.ndarray
-    obs_ids: np.ndarray
-    arrays: np.ndarray
+    subjects: Texts
+    ids: Texts
+    names: Texts
     dtypes: np.ndarray
-    shapes: npt.NDArray[np.int64]
-    affines: npt.NDArray[np.float64]
+    sides: npt.NDArray[np.int32]
+    grids: npt.NDArray[np.float64]
     rescales: npt.NDArray[np.float64]
 
     @classmethod
@@ -126,20 +129,49 @@ class VolumeRows:
         """Return the rows that a read of `PLAN_COLUMNS` gave."""
         count = len(table[layout.OBS_ID].values)
         _check_names(folder, table)
-        affines = np.zeros((count, 4, 4))
-        affines[:, 3, 3] = 1.0
-        affines[:, :3] = np.stack([table[n].values for n in AFFINE], axis=1).reshape(count, 3, 4)
+        grids = np.stack([table[n].values for n in AFFINE], axis=1).reshape(count, 3, 4)
         rescales = [table[name].filled(np.nan) for name in (SLOPE, INTERCEPT)]
         return cls(
             folder=folder,
-            subject_ids=table[layout.SUBJECT_ID].values,
-            obs_ids=table[layout.OBS_ID].values,
-            arrays=table[ARRAY].values,
-            dtypes=table[DTYPE].values,
-            shapes=np.stack([table[name].values for name in SIDES], axis=1).astype(np.int64),
-            affines=affines,
+            subjects=Texts(table[layout.SUBJECT_ID].values),
+            ids=Texts(table[layout.OBS_ID].values),
+            names=Texts(table[ARRAY].values),
+            dtypes=shared(table[DTYPE].values),
+            sides=np.stack([table[name].values for name in SIDES], axis=1).astype(np.int32),
+            grids=grids,
             rescales=np.stack(rescales, axis=1),
         )
+
+    @property
+    def subject_ids(self) -> np.ndarray:
+        """Subject of each volume, an array of objects made anew; of one row, see `subjects`."""
+        return self.subjects.to_array()
+
+    @property
+    def obs_ids(self) -> np.ndarray:
+        """Id of each volume, an array of objects made anew; of one row, see `ids`."""
+        return self.ids.to_array()
+
+    @property
+    def arrays(self) -> np.ndarray:
+        """Name of each array, an array of objects made anew; of one row, see `names`."""
+        return self.names.to_array()
+
+    @property
+    def shapes(self) -> npt.NDArray[np.int64]:
+        """Sides of each volume as int64, shape (n, 4), made anew."""
+        return self.sides.astype(np.int64)
+
+    @property
+    def affines(self) -> npt.NDArray[np.float64]:
+        """Affine of each volume, shape (n, 4, 4), made anew; of some, see `affines_of`."""
+        return self.affines_of(np.arange(len(self), dtype=np.intp))
+
+    def affines_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Return the affines of some volumes, voxel index to RAS+ mm, shape (n, 4, 4)."""
+        affines = np.zeros((len(rows), 4, 4))
+        affines[:, :3], affines[:, 3, 3] = self.grids[rows], 1.0
+        return affines
 
     @property
     def keys(self) -> dict[str, np.ndarray]:
@@ -147,24 +179,74 @@ class VolumeRows:
         return {layout.SUBJECT_ID: self.subject_ids, layout.OBS_ID: self.obs_ids}
 
     def __len__(self) -> int:
-        return len(self.obs_ids)
+        return len(self.ids)
 
     def shape(self, row: int) -> tuple[int, ...]:
         """Return (X, Y, Z) or (X, Y, Z, T) of the volume in `row`."""
-        sides = tuple(int(side) for side in self.shapes[row])
+        sides = tuple(self.sides[row].tolist())
         return sides[:3] if sides[3] == 0 else sides
 
     def locator(self, row: int, index: bytes | None = None) -> VolumeLocator:
         """Return where the voxels of `row` are."""
         slope, intercept = self.rescales[row]
         return VolumeLocator(
-            uri=layout.join(self.folder, str(self.arrays[row])),
+            uri=layout.join(self.folder, self.names[row]),
             shape=self.shape(row),
             dtype=str(self.dtypes[row]),
             index=index,
-            obs_id=str(self.obs_ids[row]),
+            obs_id=self.ids[row],
             rescale=None if np.isnan(slope) else (float(slope), float(intercept)),
         )
+
+
+class Locators(Sequence[VolumeLocator]):
+    """Where the voxels of very many rows are, each told when it is asked for.
+
+    Parameters
+    ----------
+    rows : VolumeRows
+    chosen : ndarray of intp
+        The rows meant, in order.
+    """
+
+    def __init__(self, rows: VolumeRows, chosen: npt.NDArray[np.intp]) -> None:
+        self._rows, self._chosen = rows, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, place: int) -> VolumeLocator: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Locators: ...
+
+    def __getitem__(self, place: int | slice) -> VolumeLocator | Locators:
+        if isinstance(place, slice):
+            return Locators(self._rows, self._chosen[place])
+        return self._rows.locator(int(self._chosen[place]))
+
+    @property
+    def shapes(self) -> npt.NDArray[np.int64]:
+        """Sides of each volume, shape (n, 4); T is 0 where there is no time axis."""
+        return self._rows.sides[self._chosen].astype(np.int64)
+
+    @property
+    def rescales(self) -> npt.NDArray[np.float64]:
+        """(slope, intercept) of each volume, shape (n, 2), NaN where there is none."""
+        return self._rows.rescales[self._chosen]
+
+    def take(self, places: npt.NDArray[np.intp]) -> Locators:
+        """Return the ones at some places, in that order."""
+        return Locators(self._rows, self._chosen[places])
+
+
+def shared(values: np.ndarray) -> np.ndarray:
+    """Return an array of few different strings in which equal ones are one object."""
+    known: dict[str, str] = {}
+    array = np.empty(len(values), dtype=object)
+    array[:] = [known.setdefault(value, value) for value in values]
+    return array
 
 
 def _check_names(folder: str, table: Mapping[str, Column]) -> None:
