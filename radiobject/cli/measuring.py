@@ -122,7 +122,7 @@ def _random_request(
 ) -> ReadRequest:
     """Return the request for a patch of the shape of `out`, anywhere in any volume."""
 
-    locator = locators[rng.integers(len(locators))]
+    locator = locators[int(rng.integers(len(locators)))]
     sides = (*out.shape, 1)[: len(locator.shape)]
     corner = [int(rng.integers(n - side + 1)) for n, side in zip(locator.shape, sides, strict=True)]
     return ReadRequest(locator, Box.at(corner, sides), out.reshape(sides))

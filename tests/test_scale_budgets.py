@@ -1,0 +1,154 @@
+"""What a data set of very many rows may cost: bytes a row, reads of tile indexes, terms of filters."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from memory_alone import alone
+
+from benchmarks.data.tables import write_tables
+from radiobject import RadiObject
+from radiobject.storage.schema import collection
+from radiobject.storage.tables.table import Table
+
+ROWS = 20_000
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    place = str(tmp_path_factory.mktemp("rows") / "store")
+    write_tables(place, ROWS, index_bytes=60)
+    return place
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The reads of tables of tile indexes, as the numbers of rows asked for; None for all."""
+    seen, read = [], Table.read
+
+    def counted(table, *args, keys=None, **kwargs):
+        if table.uri.endswith("tile_index"):
+            seen.append(None if keys is None else len(keys))
+        return read(table, *args, keys=keys, **kwargs)
+
+    monkeypatch.setattr(Table, "read", counted)
+    return seen
+
+
+def test_indexes_of_volumes_taken_one_by_one_are_read_in_growing_blocks(uri, reads):
+    """Each was a read of 20 ms before: 200 volumes of 20,000 took 150."""
+    radi = RadiObject(uri)
+    chosen = np.random.default_rng(3).permutation(ROWS)[:200]
+    for row in chosen:
+        volume = radi.get_volume(f"sub-{row:06d}_CT")
+        assert volume.locator.index == b"x" * 60
+    assert len(reads) <= 30
+    assert reads[:4] == [64, 128, 256, 512]
+    asked = len(reads)
+    for row in chosen:
+        radi.get_volume(f"sub-{row:06d}_CT")
+    assert len(reads) == asked
+
+
+def test_a_loaders_workers_are_given_every_index(uri, reads):
+    """Above 4,096 volumes each worker made each volume's index from its array, before."""
+    locators = pickle.loads(pickle.dumps(RadiObject(uri).CT.locators()))
+    assert len(locators) == ROWS
+    assert {locator.index for locator in locators} == {b"x" * 60}
+    assert reads == [None]
+
+
+def test_what_very_many_volumes_are_given_is_made_when_asked_for(uri, reads, monkeypatch):
+    monkeypatch.setattr(collection, "_WHOLE_INDEX_ROWS", ROWS - 1)
+    radi = RadiObject(uri)
+    lazily, listed = radi.CT.locators(), radi.CT.head(50).locators()
+    assert not isinstance(lazily, list)
+    assert isinstance(listed, list)
+    assert (len(lazily), lazily[7].uri, lazily[-1].obs_id) == (
+        ROWS, listed[7].uri, f"sub-{ROWS - 1:06d}_CT",
+    )  # fmt: skip
+    assert [one.obs_id for one in lazily[3:5]] == ["sub-000003_CT", "sub-000004_CT"]
+
+
+def bytes_a_row(uri):
+    """Return what a program keeps in memory of each row, when it has opened and chosen; and more.
+
+    Returns
+    -------
+    tuple of float
+        Of the tables, a volume and a filter; and with a loader.
+    """
+    from radiobject.ml import create_training_dataloader
+
+    # Everything is imported, and everything that is made once is made, before it is counted.
+    warm = RadiObject(uri)
+    len(warm.filter("age > 88").CT)
+    create_training_dataloader(warm.head(3).CT, patch_size=(8, 8, 8), num_workers=0)
+    del warm
+    gc.collect()
+    tracemalloc.start()
+    radi = RadiObject(uri)
+    assert len(radi) == len(radi.CT) == ROWS
+    radi.get_volume("sub-000005_CT")
+    assert len(radi.filter("age > 40").CT)
+    gc.collect()
+    opened = tracemalloc.get_traced_memory()[0]
+    # Of so many volumes tile indexes come along, 3 KB each; of more they do not.
+    collection._WHOLE_INDEX_ROWS = ROWS - 1
+    loader = create_training_dataloader(radi.CT, patch_size=(64, 64, 64), num_workers=0)
+    gc.collect()
+    both = tracemalloc.get_traced_memory()[0]
+    assert len(loader.dataset) == ROWS
+    return opened / ROWS, both / ROWS
+
+
+def test_a_row_takes_half_a_kilobyte(uri):
+    opened, with_loader = alone(bytes_a_row, uri)
+    assert opened <= 340
+    assert with_loader <= 512
+
+
+@pytest.mark.parametrize(
+    ("terms", "condition"),
+    [
+        ("age == {}", "age in"),
+        ("obs_subject_id == 'sub-{:06d}'", "obs_subject_id in"),
+    ],
+)
+def test_a_filter_of_2000_terms_is_one_list(terms, condition):
+    from radiobject.rows.expression import compile_filter
+
+    types = {"age": np.dtype(np.int64), "obs_subject_id": np.dtype("U")}
+    asked = " or ".join(terms.format(n) for n in range(2000))
+    made = compile_filter(f"({asked}) and age > 3", types)
+    assert made.count(condition) == 1
+    assert made.count(" or ") == 0
+    unlike = compile_filter(asked.replace("==", "!=").replace(" or ", " and "), types)
+    assert unlike.count(" not in ") == 1
+    assert unlike.count(" and ") == 0
+
+
+@pytest.mark.parametrize("form", ["in", "or", "in of negative numbers"])
+def test_a_filter_takes_time_in_proportion_to_its_terms(form, tmp_path):
+    """CPU seconds of 4,000 terms over those of 1,000: 4 if linear, 16 if not."""
+    from radiobject.rows.expression import matching_rows
+
+    columns = {"x": list(range(50))}
+    types = {"x": np.dtype(np.int64)}
+
+    def seconds(terms):
+        values = range(-terms, 0) if "negative" in form else range(terms)
+        asked = " or ".join(f"x == {v}" for v in values) if form == "or" else f"x in {[*values]}"
+        taken = []
+        for _ in range(3):
+            before = time.process_time()
+            matching_rows(asked, columns, types)
+            taken.append(time.process_time() - before)
+        return min(taken)
+
+    assert seconds(4000) <= 8 * seconds(1000)
