@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from benchmarks import history, regimes, report, s3, site
+from benchmarks import history, regimes, report, rows, s3, site
 from benchmarks.config import S3_BUCKET, preset
 from benchmarks.data import benchmark_cohort
 from benchmarks.data.boxes import Task
@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--preset", default="default", help="tiny, quick, default or large")
     one.add_argument("--loaders", help="comma-separated; default all")
     one.add_argument("--keep", action="store_true", help="fill docs/regimes.md with the last run")
+
+    one = command("rows", _rows, "what tables of 1,000, 20,000 and 1,000,000 volumes cost")
+    one.add_argument("sizes", nargs="*", type=int, default=rows.SIZES, help="numbers of volumes")
 
     one = command("gate", _gate, "compare the commit checked out with another, with verdicts")
     one.add_argument("--base", required=True, help="commit to compare with")
@@ -146,6 +149,10 @@ def _regimes(given: argparse.Namespace) -> None:
     cohort = benchmark_cohort(size, given.subjects, given.data, given.cohort)
     loaders = given.loaders.split(",") if given.loaders else ()
     print(regimes.as_markdown(regimes.measure(given.names, cohort, size, loaders)))
+
+
+def _rows(given: argparse.Namespace) -> None:
+    print(rows.table_of(given.sizes))
 
 
 def _gate(given: argparse.Namespace) -> int:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import time
 import tracemalloc
 
 import numpy as np
 import pytest
+import tiledb
 from memory_alone import alone
 
 from benchmarks.data.tables import write_tables
 from radiobject import RadiObject
 from radiobject.storage.schema import collection
 from radiobject.storage.tables.table import Table
+from radiobject.storage.tables.writer import write_volume
 
 ROWS = 20_000
 
@@ -105,6 +108,20 @@ def bytes_a_row(uri):
     both = tracemalloc.get_traced_memory()[0]
     assert len(loader.dataset) == ROWS
     return opened / ROWS, both / ROWS
+
+
+def test_a_volume_is_five_files_in_six_folders(tmp_path):
+    """14 entries before: three folders were empty. Any client of TileDB reads and changes it."""
+    place = str(tmp_path / "volume")
+    write_volume(place, np.arange(1000, dtype=np.int16).reshape(10, 10, 10), metadata={"a": 1})
+    folders = [folder for folder, _, _ in os.walk(place)]
+    files = [name for _, _, names in os.walk(place) for name in names]
+    assert (len(folders), len(files)) == (6, 5)
+    with tiledb.open(place, "w") as array:
+        array.meta["b"] = 2
+    with tiledb.open(place) as array:
+        assert dict(array.meta) == {"a": 1, "b": 2}
+        assert int(array[:]["voxels"].sum()) == 499500
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 
@@ -90,6 +91,7 @@ def write_volume(
             raise StorageError(f"volume at {uri!r} cannot be written: {error}") from error
         index = _index(uri)
         undo.pop_all()
+    _remove_unused_folders(uri)
     stored = voxels.nbytes if index is None else index.file_size
     stats.count(volumes_written=1, bytes_written=stored)
     if is_remote(uri):
@@ -123,6 +125,19 @@ def _remove(uri: str) -> None:
     """Take back an array that was created here and could not be filled."""
     with suppress(StorageError):
         owned.remove(uri, owned.ARRAY)
+
+
+_UNUSED = ("__labels", "__fragment_meta", "__schema/__enumerations")
+"""Folders that libtiledb makes in every array, on a disk alone, and a volume puts nothing in."""
+
+
+def _remove_unused_folders(uri: str) -> None:
+    """Take three of 14 entries of a file system that holds a million volumes."""
+    if is_remote(uri):
+        return
+    for folder in _UNUSED:
+        with suppress(OSError):
+            os.rmdir(layout.join(uri, folder))
 
 
 def _index(uri: str) -> TileIndex | None:
