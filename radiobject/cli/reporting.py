@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TextIO
 
 import typer
 from rich.console import Console
@@ -79,9 +80,30 @@ def show_progress() -> bool:
     return sys.stderr.isatty() and not settings.quiet and not settings.json
 
 
+def print_any_text() -> None:
+    """Let this process print every name: what an output's code page lacks is spelt out.
+
+    A pipe of Windows has a code page of a few hundred characters, and on Linux a file's name may be
+    bytes that are no text at all. Neither may end a listing at its third line.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def emit(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    print(_json(plain(value), sys.stdout, indent=2, allow_nan=False))
+
+
+def _json(value: Any, stream: TextIO, **form: Any) -> str:
+    """Return JSON of which `stream` can take every character; the others as JSON escapes them."""
+    text = json.dumps(value, ensure_ascii=False, **form)
+    try:
+        text.encode(stream.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, **form)
+    return text
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
@@ -212,7 +234,7 @@ def _report(error: BaseException) -> None:
         message = f"{type(error).__name__}: {message}; --debug shows where"
     if settings.json:
         record = {"error": {"type": type(error).__name__, "message": message}}
-        print(json.dumps(record, ensure_ascii=False), file=sys.stderr)
+        print(_json(record, sys.stderr), file=sys.stderr)
     else:
         said = visible(message) or type(error).__name__
         err().print(Text.assemble(("error: ", "bold red"), said))

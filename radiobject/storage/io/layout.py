@@ -65,7 +65,8 @@ def normalise_uri(uri: object) -> str:
     TypeError
         If `uri` is neither a string nor a path.
     ValueError
-        If it is empty, a ``file:`` address of another machine, or of a kind that stores nothing.
+        If it is empty, a ``file:`` address of another machine, of a kind that stores nothing, or a
+        path with bytes that are no UTF-8.
     """
     if isinstance(uri, Path):
         uri = str(uri)
@@ -75,7 +76,14 @@ def normalise_uri(uri: object) -> str:
         raise ValueError("the URI is empty; give a folder or s3://bucket/name")
     if not is_local(uri):
         return _known_kind(uri).rstrip("/")
-    return Path(local_path(uri)).expanduser().absolute().as_posix()
+    place = Path(local_path(uri)).expanduser().absolute().as_posix()
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"{place} holds bytes that are no UTF-8, in which TileDB takes a path; rename that folder"
+        ) from None
+    return place
 
 
 REMOTE_KINDS = ("s3", "gs", "gcs", "azure")
