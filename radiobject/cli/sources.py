@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
@@ -20,6 +20,7 @@ from radiobject.ingest.plan import IngestPlan, plan_niftis
 from radiobject.ingest.plan_dicom import plan_dicoms
 from radiobject.ingest.plan_layout import plan_folder
 from radiobject.ingest.subjects import SUBJECT_FROM
+from radiobject.system.processes import is_private
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)
 _SUBJECT_COLUMNS = (SUBJECT_ID, "participant_id", "subject_id", "subject")
@@ -128,15 +129,25 @@ def _folder_name(place: str) -> str:
 
 
 def read_list(path: Path) -> list[tuple[Path, str]]:
-    """Return (image, subject id) of every row of a table; paths are relative to the table."""
+    """Return (image, subject id) of every row of a table; paths are relative to the table.
+
+    A table may have been written on Windows: backslashes part folders, unless a file has that name.
+    """
     table = _read_table(path)
     subject = _subject_column(table, path)
     if "path" not in table:
         raise IngestError(f"{path.name}: a list needs the column 'path', got {list(table.columns)}")
     return [
-        (path.parent / image, str(owner))
+        (_beside(path, image), str(owner))
         for image, owner in zip(table["path"], table[subject], strict=True)
     ]
+
+
+def _beside(table: Path, image: str) -> Path:
+    place = table.parent / image
+    if "\\" not in image or place.exists():
+        return place
+    return table.parent / PureWindowsPath(image).as_posix()
 
 
 def read_subjects(path: Path) -> pd.DataFrame:
@@ -165,6 +176,6 @@ def read_key(path: Path) -> bytes:
     """Return the key in a file, without the line's end; others who can read it are a warning."""
     if not path.is_file():
         raise FileNotFoundError(f"no key file at {path}")
-    if path.stat().st_mode & 0o077:
+    if not is_private(path.stat()):
         note(f"warning: others can read the key file {path.name}; chmod 600 {path.name}")
     return path.read_bytes().rstrip(b"\r\n")

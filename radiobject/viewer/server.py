@@ -13,6 +13,7 @@ import uvicorn
 
 from radiobject.exceptions import ConfigurationError
 from radiobject.radi_object import RadiObject
+from radiobject.system.sockets import keep_port
 from radiobject.viewer.app import create_app
 
 _LOOPBACK = "127.0.0.1"
@@ -38,7 +39,7 @@ class Server:
 
     def __enter__(self) -> Self:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keep_port(self._socket)
         try:
             self._socket.bind((_LOOPBACK, self._port))
             self._socket.listen()

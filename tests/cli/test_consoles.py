@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from radiobject.cli import app
+from radiobject.cli import app, sources
+from radiobject.parallel import progress_bar
 from radiobject.writers import RadiObjectWriter
 
 NAMES = ["Müller", "plain", "患者-01"]
@@ -72,3 +73,38 @@ def test_a_path_of_bytes_that_are_no_text_is_refused_in_words(tmp_path: Path, mo
     assert code == 1
     assert "scan_\\udce4 holds bytes that are no UTF-8" in said
     assert "Type" not in said
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("page", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_list_written_on_windows_is_read(tmp_path: Path, page, end) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in ("scans/ä.nii.gz", "literal\\b.nii.gz"):
+        (tmp_path / name).write_bytes(b"")
+    rows = ["subject,path", "001,scans\\ä.nii.gz", "002,literal\\b.nii.gz", "003,C:\\s\\c.nii"]
+    (tmp_path / "list.csv").write_bytes((end.join(rows) + end).encode(page))
+    read = sources.read_list(tmp_path / "list.csv")
+    assert read == [
+        (tmp_path / "scans" / "ä.nii.gz", "001"),
+        (tmp_path / "literal\\b.nii.gz", "002"),  # a name that Linux allows
+        (tmp_path / "C:" / "s" / "c.nii", "003"),  # no such drive here: nothing lies there
+    ]
+
+
+class _Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("page", ["cp437", "cp932", "utf-8"])
+@pytest.mark.parametrize("kind", ["dumb", "xterm"])
+def test_progress_is_shown_on_every_console(monkeypatch, page, kind) -> None:
+    """A console without escapes gets none; one of an old code page gets bars that it has."""
+    shown = _Terminal(io.BytesIO(), page, newline="")
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setenv("TERM", kind)
+    assert list(progress_bar(iter([1, 2]), 2, "volumes")) == [1, 2]
+    shown.flush()
+    text = shown.buffer.getvalue().decode(page)
+    assert ("\x1b" in text) == (kind == "xterm")
+    assert "volumes" in text or kind == "dumb"

@@ -14,6 +14,7 @@ NAMES = {
         "sched_getaffinity", "sched_setaffinity", "sched_setscheduler", "statvfs", "sysconf",
         "uname",
     },
+    "socket": {"AF_UNIX", "SO_EXCLUSIVEADDRUSE", "SO_REUSEADDR", "SO_REUSEPORT"},
     "sys": {"platform", "getwindowsversion"},
     "ctypes": {"CDLL", "WinDLL", "windll"},
 }  # fmt: skip
@@ -39,6 +40,10 @@ def _asks(tree):
             owner, name = node.value.id, node.attr
             if name in NAMES.get(owner, ()) or name.startswith(PREFIXES.get(owner, ("\0",))):
                 yield f"{owner}.{name}"
+        elif isinstance(node, ast.Attribute) and node.attr in ("st_uid", "st_gid"):
+            yield node.attr
+        elif isinstance(node, ast.BinOp) and getattr(node.left, "attr", "") == "st_mode":
+            yield "st_mode"
         elif isinstance(node, ast.Constant) and str(node.value).startswith(FILES):
             yield str(node.value)
 
@@ -56,5 +61,7 @@ def test_what_differs_between_systems_has_one_owner():
 
 def test_the_search_finds_what_it_looks_for():
     lines = ("import fcntl", "from os import pread", "os.replace(a, b)", "x = '/proc/self'")
-    found = sorted(_asks(ast.parse("\n".join((*lines, "mmap.MAP_PRIVATE")))))
-    assert found == ["/proc/self", "fcntl", "mmap.MAP_PRIVATE", "os.pread", "os.replace"]
+    lines += ("s.st_mode & 0o77", "mmap.MAP_PRIVATE")
+    found = sorted(_asks(ast.parse("\n".join(lines))))
+    expected = ["/proc/self", "fcntl", "mmap.MAP_PRIVATE", "os.pread", "os.replace", "st_mode"]
+    assert found == expected

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
+import webbrowser
 
 import httpx
 import pytest
@@ -29,6 +31,24 @@ def test_a_taken_port_is_reported(shown: RadiObject) -> None:
         port = int(first.url.split(":")[2].split("/")[0])
         with pytest.raises(ConfigurationError, match=f"port {port}"), Server(shown, port=port):
             pass
+
+
+def test_the_browser_that_the_system_names_gets_the_page(shown: RadiObject, monkeypatch) -> None:
+    # As os.startfile does on Windows and osascript on macOS: a controller that is handed the URL.
+    answers: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    class Default(webbrowser.BaseBrowser):
+        def open(self, url: str, new: int = 0, autoraise: bool = True) -> bool:
+            answers.put(httpx.get(url).status_code)
+            return True
+
+    monkeypatch.setattr(webbrowser, "_browsers", {})
+    monkeypatch.setattr(webbrowser, "_tryorder", [])
+    webbrowser.register("windows-default", None, Default(), preferred=True)
+    with Server(shown) as server:
+        server.serve_in_background()
+        server.open_browser()
+        assert answers.get(timeout=30) == 200
 
 
 def test_nobody_answers_after_the_end(shown: RadiObject) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from radiobject import RadiObject, VolumeCollection, delete_tiledb_uri, uri_exists
+from radiobject.cli import sources
 from radiobject.exceptions import LockError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.ml import create_training_dataloader
@@ -144,6 +145,13 @@ def test_workers_give_what_the_process_itself_gives(store):
     assert len(batches[0]) == len(batches[1]) > 0
     for ours, theirs in zip(*batches, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_modes_that_say_nothing_are_not_read_as_open_to_others(tmp_path, capsys):
+    (tmp_path / "key").write_bytes(b"secret\r\n")
+    (tmp_path / "key").chmod(0o666)  # what every file of Windows seems to have
+    assert sources.read_key(tmp_path / "key") == b"secret"
+    assert ("others can read" in capsys.readouterr().err) != WINDOWS
 
 
 def test_the_command_line_starts(store):
