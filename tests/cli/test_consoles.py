@@ -44,7 +44,9 @@ def run(monkeypatch: pytest.MonkeyPatch, page: str, *words: object) -> tuple[int
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_listing_goes_on_behind_a_name_that_the_page_lacks(named: Path, monkeypatch, page) -> None:
+def test_a_listing_goes_on_behind_a_name_that_the_page_lacks(
+    named: Path, monkeypatch, page
+) -> None:
     code, said, _ = run(monkeypatch, page, "ls", named)
     expected = [name.encode(page, "backslashreplace").decode(page) for name in NAMES]
     assert code == 0

@@ -81,7 +81,7 @@ def normalise_uri(uri: object) -> str:
         place.encode()
     except UnicodeEncodeError:
         raise ConfigurationError(
-            f"{place} holds bytes that are no UTF-8, in which TileDB takes a path; rename that folder"
+            f"{place} holds bytes that are no UTF-8, in which TileDB takes paths; rename the folder"
         ) from None
     return place
 
