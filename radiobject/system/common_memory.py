@@ -7,6 +7,9 @@
 ``children``
     Memory of this process and of those that it starts (macOS, and wherever there is no better).
     Forked processes have it; others are given it, pickled, when they start.
+``process``
+    Memory of this process alone, where the system refuses all of these. A forked process begins
+    with a copy of it.
 
 None of them is a file that could stay behind: the system frees all of it with the last process
 that has it, however that ends.
@@ -25,7 +28,13 @@ import numpy as np
 
 from radiobject.system import files
 from radiobject.system.huge_pages import map_shared
-from radiobject.system.memory import SharedMemory, has_named_memory, mmap, named_mapping
+from radiobject.system.memory import (
+    SharedMemory,
+    has_named_memory,
+    mmap,
+    named_mapping,
+    private_mapping,
+)
 from radiobject.system.present import fcntl, os
 from radiobject.system.processes import is_mine, user_code
 
@@ -45,7 +54,7 @@ class CommonMemory(Protocol):
 
     Attributes
     ----------
-    reach : {"machine", "session", "children"}
+    reach : {"machine", "session", "children", "process"}
     size : int
     mapping : mmap.mmap
     first : int
@@ -265,6 +274,26 @@ class InheritedMemory(_Whole):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._attach(state["shared"])
+
+
+class PrivateMemory(_Whole):
+    """Memory of this process alone; see `CommonMemory`.
+
+    Parameters
+    ----------
+    size : int
+    """
+
+    reach = "process"
+
+    def __init__(self, size: int) -> None:
+        self.size, self.mapping = size, private_mapping(size)
+
+    def lock(self) -> None:
+        """Do nothing: there are no other processes."""
+
+    def unlock(self) -> None:
+        """Do nothing: there are no other processes."""
 
 
 def whole_memory(name: str, size: int) -> CommonMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -13,9 +14,11 @@ from radiobject.storage.cache.arena import (
     is_arena,
 )
 from radiobject.system import common_memory
-from radiobject.system.common_memory import CommonMemory, MemoryFile
+from radiobject.system.common_memory import CommonMemory, MemoryFile, PrivateMemory
 from radiobject.system.files import folder_lock
 from radiobject.system.free_memory import free_bytes
+
+_log = logging.getLogger(__name__)
 
 NAME = "radiobject-tiles-1"
 NAME_VARIABLE = "RADIOBJECT_CACHE"
@@ -48,6 +51,9 @@ def _arenas() -> Iterator[int]:
 def open_arena(budget: int | None = None) -> Arena:
     """Return the arena that this process can have in common with most others, made if need be.
 
+    Where the system refuses memory that processes share, this process has an arena of its own, and
+    a warning in the log says why.
+
     Parameters
     ----------
     budget : int, optional
@@ -62,24 +68,37 @@ def open_arena(budget: int | None = None) -> Arena:
     if os.environ.get(NAME_VARIABLE) == "off":
         raise ArenaUnavailableError(f"{NAME_VARIABLE} is off")
     default = free_bytes() // 4
+    size = bytes_for(budget or default)
+    shared = _machine_arena if common_memory.finds_memory_files else _common_arena
     try:
-        if common_memory.finds_memory_files:
-            # Should somebody hold the lock for long, two arenas may arise: each is right, and
-            # memory is spent twice.
-            with folder_lock(common_memory.place_to_lock(), _PATIENCE_S):
-                fd = find_shared()
-                made = fd is None
-                if fd is None:
-                    fd = common_memory.make_memory_file(arena_name(), VIRTUAL_BYTES)
-                memory: CommonMemory = MemoryFile(fd, VIRTUAL_BYTES)
-                if made:
-                    format_arena(memory, default)
-                return Arena(memory)
-        return arena_in(
-            common_memory.whole_memory(arena_name(), bytes_for(budget or default)), default
-        )
+        return shared(size, default)
     except (OSError, ValueError) as error:
+        why = error
+    try:
+        arena = arena_in(PrivateMemory(size), default)
+    except (OSError, ValueError) as error:
+        _log.warning("no memory for decoded tiles (%s): every read decodes anew", error)
         raise ArenaUnavailableError(f"no memory for decoded tiles: {error}") from error
+    _log.warning("no shared memory for decoded tiles (%s): each process keeps its own", why)
+    return arena
+
+
+def _machine_arena(size: int, default: int) -> Arena:
+    # Should somebody hold the lock for long, two arenas may arise: each is right, and memory is
+    # spent twice.
+    with folder_lock(common_memory.place_to_lock(), _PATIENCE_S):
+        fd = find_shared()
+        made = fd is None
+        if fd is None:
+            fd = common_memory.make_memory_file(arena_name(), VIRTUAL_BYTES)
+        memory: CommonMemory = MemoryFile(fd, VIRTUAL_BYTES)
+        if made:
+            format_arena(memory, default)
+        return Arena(memory)
+
+
+def _common_arena(size: int, default: int) -> Arena:
+    return arena_in(common_memory.whole_memory(arena_name(), size), default)
 
 
 def arena_in(memory: CommonMemory, default_budget: int) -> Arena:

@@ -116,9 +116,10 @@ class CacheUse:
         Memory it takes, tables and background that shares pages with tiles included.
     registered_bytes : int
         Part of it that this process has registered with a device.
-    shared_by : {"machine", "session", "children", "nobody"}
+    shared_by : {"machine", "session", "children", "process", "nobody"}
         Who has it: all processes of the user on this machine (Linux) or in this session (Windows),
-        this process and those that it starts (macOS), or nobody: then there is no cache.
+        this process and those that it starts (macOS), this process alone (where the system refuses
+        shared memory), or nobody: then there is no cache.
     """
 
     tile_bytes: int
