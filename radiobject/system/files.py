@@ -301,7 +301,8 @@ def open_file_limit() -> int:
 
 
 DEVICE_NAMES = frozenset(
-    ("con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
+    ("con", "prn", "aux", "nul", "conin$", "conout$")
+    + tuple(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")
 )
 """File names that Windows keeps for devices, whatever suffix follows them."""
 

@@ -202,6 +202,8 @@ def safe_name(identifier: str, attempt: str = "") -> str:
     names that differ only by case on a file system that ignores it.
     """
     readable = _UNSAFE.sub("_", identifier).strip(".")[:_READABLE_LENGTH]
+    if readable.split(".")[0].casefold() in DEVICE_NAMES:  # one, to Windows, whatever follows a dot
+        readable = readable.replace(".", "_")
     digest = hashlib.sha256(f"{identifier}{attempt}".encode()).hexdigest()[:12]
     return f"{readable}-{digest}" if readable else digest
 

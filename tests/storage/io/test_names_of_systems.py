@@ -23,6 +23,13 @@ def test_a_collection_called_like_a_device_gets_a_folder_of_another_name(name):
     assert folder.startswith(f"{name}-")
 
 
+@pytest.mark.parametrize("name", ["aux", "CON.ct", "nul.nii.gz", "..Com1.x", "LPT9."])
+def test_no_file_of_ours_is_a_device_to_windows(name):
+    for made in (layout.array_name(name, 7), layout.collection_directory(name)):
+        assert made.split(".")[0].casefold() not in files.DEVICE_NAMES
+        assert made == made.rstrip(". ")
+
+
 def test_names_that_differ_by_case_get_folders_that_do_not():
     taken = []
     for name in ("CT", "ct", "Ct", "aux", "AUX"):
