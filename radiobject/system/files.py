@@ -300,10 +300,8 @@ def open_file_limit() -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else int(limit)
 
 
-DEVICE_NAMES = frozenset(
-    ("con", "prn", "aux", "nul", "conin$", "conout$")
-    + tuple(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")
-)
+_PORTS = (f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")
+DEVICE_NAMES = frozenset(("con", "prn", "aux", "nul", "conin$", "conout$", *_PORTS))
 """File names that Windows keeps for devices, whatever suffix follows them."""
 
 _LONGEST_PATH = 4095
