@@ -288,7 +288,7 @@ def _carrier() -> Callable[[str, bytes, bytes], tuple[str, Any]]:
         import socket
 
         try:
-            from radiobject import __version__ as found
+            from radiobject._version import __version__ as found
         except ImportError:
             found = ""
         if found != version:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radiobject import parallel
+from radiobject import executors
 from radiobject.exceptions import AlignmentError, ConfigurationError
+from radiobject.executors import ExecutorLike
 from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.geometry.regrid import Regrid
 from radiobject.sampling.intensities import IntensitySummary
@@ -162,15 +162,15 @@ class LabelledStatistics:
                 record.obs_subject_id, record.locator, record.affine
             )
 
-    def store(self, uris: Mapping[str, str], executor: Executor | None) -> list[str]:
+    def store(self, uris: Mapping[str, str], executor: ExecutorLike | None) -> list[str]:
         """Count what has a mask and is not stored, and store it; return what there is to say.
 
         Parameters
         ----------
         uris : mapping of str to str
             Where each collection is.
-        executor : concurrent.futures.Executor, optional
-            Where volumes are read; threads by default.
+        executor : str, Client or concurrent.futures.Executor, optional
+            Where volumes are read; threads by default, see `executors.run`.
         """
         notes = []
         for name, masks in self._asked.labelled.items():
@@ -182,7 +182,7 @@ class LabelledStatistics:
                         f"mask of their own in {mask!r}"
                     )
                 todo = without_intensities(uris[name], pairs)
-                found = list(parallel.run(_counted, todo, executor=executor))
+                found = list(executors.run(_counted, todo, executor=executor, places=[uris[name]]))
                 write_intensities(uris[name], found)
         return notes
 
