@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from cli.cli_runner import radiobject
 
+from radiobject.edit.geometry_check import geometry_findings
+from radiobject.storage.schema.dataset import open_dataset
 from radiobject.writers import RadiObjectWriter
 
 
@@ -46,3 +48,22 @@ def test_nothing_to_say(tmp_path: Path) -> None:
         images.write_volume(np.zeros((6, 5, 4), np.int16), "a_CT", "a")
     out = radiobject("validate", tmp_path / "s").out.splitlines()
     assert out[1:] == ["geometry: one orientation in each collection, masks on their images"]
+
+
+def test_masks_beside_their_images(tmp_path: Path) -> None:
+    """How far is the farthest of those on the same grid; subjects with several are not compared."""
+    voxels = np.zeros((6, 5, 4), np.int16)
+    offsets = {"a": 9.0, "b": 0.2, "c": 0.7, "d": 0.04, "e": 9.0}
+    with RadiObjectWriter(str(tmp_path / "s")) as writer:
+        images, masks = writer.add_collection("CT"), writer.add_collection("seg")
+        for subject, offset in offsets.items():
+            images.write_volume(voxels, f"{subject}_CT", subject, affine=np.eye(4))
+            place = np.eye(4)
+            place[0, 3] = offset
+            mask = voxels.astype(np.uint8)[..., : 3 if subject == "a" else 4]
+            masks.write_volume(mask, f"{subject}_seg", subject, affine=place)
+        masks.write_volume(voxels.astype(np.uint8), "e_second", "e", affine=np.eye(4))
+    assert geometry_findings(open_dataset(str(tmp_path / "s"))) == [
+        "seg: 1 of another grid than CT: 'a_seg'",
+        "seg: 2 off CT by up to 0.7 mm: 'b_seg', 'c_seg'",
+    ]

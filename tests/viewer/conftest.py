@@ -34,6 +34,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> RadiObject:
         images.write_volume(
             np.linspace(0, 1, 4**3).reshape(4, 4, 4), "s1_float", "s1", affine=ras()
         )
+    RadiObject(uri).seg.set_label_names({1: "liver"})
     return RadiObject(uri)
 
 

@@ -167,20 +167,58 @@ def test_keys_and_wheel_change_the_slice(page: webdriver.Chrome) -> None:
     assert np.array_equal(pixels(page, "coronal")[..., 0], expected)
 
 
+def axial_canvas(browser: webdriver.Chrome) -> WebElement:
+    return browser.find_element(By.CSS_SELECTOR, '.plane[data-name="axial"] .image')
+
+
+def click(browser: webdriver.Chrome, i: int, j: int) -> None:
+    """Click on a voxel of the axial plane of an RAS volume."""
+    canvas = axial_canvas(browser)
+    width, height = canvas.size["width"], canvas.size["height"]
+    x = (SHAPE[0] - i - 0.5) / SHAPE[0] * width - width / 2
+    y = (SHAPE[1] - j - 0.5) / SHAPE[1] * height - height / 2
+    ActionChains(browser).move_to_element_with_offset(canvas, round(x), round(y)).click().perform()
+
+
 def test_a_click_moves_the_crosshair_and_reads_the_voxel(page: webdriver.Chrome) -> None:
     press(page, "1")
-    canvas = page.find_element(By.CSS_SELECTOR, '.plane[data-name="axial"] .image')
-    width, height = canvas.size["width"], canvas.size["height"]
-    column, row = 3, 5
-    x = (column + 0.5) / SHAPE[0] * width - width / 2
-    y = (row + 0.5) / SHAPE[1] * height - height / 2
-    ActionChains(page).move_to_element_with_offset(canvas, round(x), round(y)).click().perform()
-    i, j = SHAPE[0] - 1 - column, SHAPE[1] - 1 - row
+    i, j = SHAPE[0] - 4, SHAPE[1] - 6
+    click(page, i, j)
     show_slice(page, "sagittal", i)
     show_slice(page, "coronal", j)
     k = index_of(page, "axial")
     wait(page, f"return document.getElementById('value').textContent === '{IMAGE[i, j, k]}'")
     assert f"{i}, {j}, {k}" in page.find_element(By.ID, "where").text
+
+
+def test_the_label_under_the_cursor_is_named(page: webdriver.Chrome) -> None:
+    press(page, "1")
+    click(page, 7, 5)  # in the mask of 5 to 10 by 4 to 8
+    wait(page, "return document.getElementById('where').textContent.includes('7, 5, 6')")
+    wait(page, "return document.getElementById('where').textContent.includes('1 liver')")
+    click(page, 12, 5)
+    wait(page, "return document.getElementById('where').textContent.includes('12, 5, 6')")
+    assert "liver" not in page.find_element(By.ID, "where").text
+
+
+def test_a_plane_is_zoomed_and_panned(page: webdriver.Chrome) -> None:
+    press(page, "1")
+    canvas = axial_canvas(page)
+    whole = canvas.rect
+    press(page, "+", "+")
+    near = canvas.rect
+    assert near["width"] == pytest.approx(whole["width"] * 1.25**2, abs=2)
+    middle = whole["x"] + whole["width"] / 2
+    assert near["x"] + near["width"] / 2 == pytest.approx(middle, abs=2)
+    drag = ActionChains(page).move_to_element(box(page, "axial")).key_down(Keys.SHIFT)
+    drag.click_and_hold().move_by_offset(30, -20).release().key_up(Keys.SHIFT).perform()
+    moved = canvas.rect
+    assert (moved["x"] - near["x"], moved["y"] - near["y"]) == (30, -20)
+    click(page, 9, 7)  # a place is where it is shown
+    show_slice(page, "sagittal", 9)
+    show_slice(page, "coronal", 7)
+    press(page, "0")
+    assert canvas.rect == whole
 
 
 def test_planes_have_their_true_proportions(page: webdriver.Chrome) -> None:
@@ -206,7 +244,7 @@ def test_labels_lie_over_the_image_and_can_be_hidden(page: webdriver.Chrome) -> 
     assert page.find_element(By.ID, "overlay").get_attribute("value") != ""
     mask = np.zeros(SHAPE, bool)
     mask[5:10, 4:8, 3:9] = True
-    wait(page, "return document.getElementById('legend').textContent === '1'")
+    wait(page, "return document.getElementById('legend').textContent === '1 liver'")
     shown = pixels(page, "axial", "labels")[..., 3] > 0
     assert np.array_equal(shown, on_screen(mask, "axial", index))
     press(page, "o")
