@@ -62,6 +62,9 @@ def resample(
     fill: Annotated[
         float | None, typer.Option(help="What images have where a reference reaches beyond them.")
     ] = None,
+    antialias: Annotated[
+        bool, typer.Option("--antialias", help="Smooth images along axes that get coarser.")
+    ] = False,
     crop: Annotated[
         str | None, typer.Option(metavar="NAME", help="Cut scans to this collection's foreground.")
     ] = None,
@@ -95,6 +98,7 @@ def resample(
             interpolation=interpolation.value,
             label_interpolation=label_interpolation.value,
             fill=fill,
+            antialias=antialias,
         )
     if crop is not None:
         plan = plan.crop_foreground(crop, above=above, margin_mm=margin)

@@ -236,7 +236,14 @@ def _in_grid(volume: ScanVolume, grid: Grid, scan: Scan) -> NDArray[Any]:
         rule = steps.label_interpolation
         return resample_labels(voxels, source, grid, rule=rule, repeat_edges=repeat)
     outside = None if repeat else _outside(voxels, volume, steps.fill)
-    return resample_image(voxels, source, grid, interpolation=steps.interpolation, outside=outside)
+    return resample_image(
+        voxels,
+        source,
+        grid,
+        interpolation=steps.interpolation,
+        outside=outside,
+        antialias=steps.antialias,
+    )
 
 
 def _outside(voxels: NDArray[Any], volume: ScanVolume, fill: float | None) -> float:

@@ -47,6 +47,7 @@ class Preprocessing(Generic[D]):
         interpolation: str = "linear",
         label_interpolation: str = "nearest",
         fill: float | None = None,
+        antialias: bool = False,
     ) -> Preprocessing[D]:
         """Resample every volume.
 
@@ -67,6 +68,9 @@ class Preprocessing(Generic[D]):
         fill : float, optional
             What images have where the reference reaches beyond them, in their units; their smallest
             value by default. Labels have 0 there.
+        antialias : bool
+            Smooth images along the axes that get coarser before, so that detail finer than the new
+            voxels does not show up as patterns; worth while from about twice as coarse on.
 
         Raises
         ------
@@ -88,6 +92,7 @@ class Preprocessing(Generic[D]):
                 interpolation=interpolation,
                 label_interpolation=label_interpolation,
                 fill=fill,
+                antialias=antialias,
             )
         )
 

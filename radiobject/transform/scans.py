@@ -39,6 +39,8 @@ class Steps:
         See `radiobject.transform.resample`.
     fill : float, optional
         What images have outside the volume, in its units; None for its smallest value.
+    antialias : bool
+        Whether images are smoothed before, along axes that get coarser.
     crop : str, optional
         The collection whose foreground decides what is kept.
     above : float, optional
@@ -56,6 +58,7 @@ class Steps:
     crop: str | None = None
     above: float | None = None
     margin_mm: float = 0.0
+    antialias: bool = False
 
     def __post_init__(self) -> None:
         check_rules(self.interpolation, self.label_interpolation)
@@ -83,7 +86,9 @@ class Steps:
 
     def to_json(self) -> str:
         """Return the steps as they are kept with every volume."""
-        given = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        given = {
+            name: value for name, value in asdict(self).items() if value not in (None, (), False)
+        }
         return json.dumps(given, sort_keys=True)
 
 

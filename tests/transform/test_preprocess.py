@@ -198,6 +198,18 @@ def test_an_interrupted_run_goes_on(source, tmp_path, monkeypatch):
     RadiObject(uri).validate()
 
 
+def test_images_are_smoothed_where_asked_and_the_steps_say_so(source, tmp_path):
+    one = source.loc[["a"]]
+    plan = one.resample(3.0, labels=["seg"], antialias=True)
+    made = plan.write(str(tmp_path / "smoothed"))
+    plain = one.resample(3.0, labels=["seg"]).write(str(tmp_path / "plain"))
+    steps = [json.loads(d.CT.to_obs()["preprocessing"][0]) for d in (made, plain)]
+    assert steps[0] == steps[1] | {"antialias": True}
+    assert steps[1]["margin_mm"] == 0.0
+    assert made.CT.iloc[0].to_numpy().std() < 0.8 * plain.CT.iloc[0].to_numpy().std()
+    assert np.array_equal(made.seg.iloc[0].to_numpy(), plain.seg.iloc[0].to_numpy())
+
+
 @pytest.mark.slow
 def test_other_processes_do_the_same(source, tmp_path):
     plan = source.resample(2.0, reference="CT", labels=["seg"])
@@ -206,6 +218,36 @@ def test_other_processes_do_the_same(source, tmp_path):
     here = plan.write(str(tmp_path / "here"))
     for one, other in zip(made.PET, here.PET, strict=True):
         assert np.array_equal(one.to_numpy(), other.to_numpy())
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_does_the_same(source, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    plan = source.resample(2.0, reference="CT", labels=["seg"])
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        made = plan.write(str(tmp_path / "there"), executor=client.get_executor())
+    here = plan.write(str(tmp_path / "here"))
+    for name in here.collection_names:
+        for one, other in zip(made.collection(name), here.collection(name), strict=True):
+            assert np.array_equal(one.to_numpy(), other.to_numpy())
+    made.validate(checksums=True)
+
+
+@pytest.mark.s3
+def test_an_object_store_is_written_and_gone_on_with_like_a_disk(source, tmp_path, s3_bucket):
+    one = source.loc[["a"]].select_collections(["CT", "seg"])
+    plan = one.resample(4.0, reference="CT", labels=["seg"])
+    uri = f"s3://{s3_bucket}/iso"
+    made, here = plan.write(uri), plan.write(str(tmp_path / "here"))
+    again = plan.write(uri)  # nothing is left to be done
+    assert len(again.history()) == len(made.history())
+    for name in ("CT", "seg"):
+        there, local = made.collection(name).iloc[0], here.collection(name).iloc[0]
+        assert np.array_equal(there.to_numpy(), local.to_numpy())
+        assert np.array_equal(there.affine, local.affine)
 
 
 def test_a_selection_is_resampled_and_a_repeat_once(source, tmp_path):
