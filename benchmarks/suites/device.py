@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import tempfile
 import time
 
 import numpy as np
@@ -16,7 +17,9 @@ WAYS = (
     "arrays",
     "monai-cache",
     "monai-workers",
+    "blosc2-workers",
 )
+NETWORKS = ("light", "heavy")
 BATCHES = 50
 
 
@@ -109,12 +112,139 @@ def of_monai_workers(arrays, patch_size, batch_size, device):
         yield batch["image"].to(device, non_blocking=True)
 
 
-OTHERS = {"arrays": of_arrays, "monai-cache": of_monai, "monai-workers": of_monai_workers}
+class CompressedPatches:
+    """nnU-Net's way: random patches of blosc2 files, which each process opens for itself."""
+
+    def __init__(self, paths, patch_size):
+        self.paths, self.patch_size = paths, patch_size
+        self.volumes = None
+
+    def __len__(self):
+        return len(self.paths) * 200
+
+    def __getitem__(self, number):
+        import blosc2
+        import torch
+
+        if self.volumes is None:
+            self.volumes = [
+                blosc2.open(path, mode="r", mmap_mode="r", dparams={"nthreads": 1})
+                for path in self.paths
+            ]
+        volume = self.volumes[number % len(self.volumes)]
+        rng = np.random.default_rng(number)
+        start = [
+            rng.integers(n - p + 1) for n, p in zip(volume.shape, self.patch_size, strict=True)
+        ]
+        box = tuple(slice(a, a + p) for a, p in zip(start, self.patch_size, strict=True))
+        return torch.from_numpy(volume[box].astype(np.float32))[None]
+
+
+def of_blosc2_workers(arrays, patch_size, batch_size, device):
+    """Yield batches that workers decompress, pinned; blocks and level as for the reads."""
+    from torch.utils.data import DataLoader
+
+    from benchmarks.data.forms import CHUNK, ZSTD_LEVEL
+    from benchmarks.rivals.blosc2 import save_blosc2
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [f"{folder}/{number}.b2nd" for number in range(len(arrays))]
+        for path, array in zip(paths, arrays, strict=True):
+            save_blosc2(array, path, array.shape, CHUNK, ZSTD_LEVEL)
+        loader = DataLoader(
+            CompressedPatches(paths, patch_size),
+            batch_size=batch_size,
+            shuffle=True,
+            num_workers=len(os.sched_getaffinity(0)),
+            persistent_workers=True,
+            pin_memory=device.type == "cuda",
+        )
+        for batch in _endless(loader):
+            yield batch.to(device, non_blocking=True)
+
+
+OTHERS = {
+    "arrays": of_arrays,
+    "monai-cache": of_monai,
+    "monai-workers": of_monai_workers,
+    "blosc2-workers": of_blosc2_workers,
+}
 
 
 def _endless(loader):
     while True:
         yield from loader
+
+
+def begun(task, way):
+    """Return the CUDA device and the batches of a way, or skip where something is lacking."""
+    try:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise NotImplementedError("there is no CUDA device here")
+        from radiobject import RadiObject
+
+        collection = RadiObject(str(make_store(task.cohort, "isotropic", task.home)))
+        collection = collection.collection(COLLECTION)
+        device = torch.device("cuda", torch.cuda.current_device())
+        shared = (task.patch_size, task.batch_size, device)
+        if way.startswith("radiobject"):
+            batches = of_radiobject(way, collection, *shared)
+        else:
+            arrays = [collection.iloc[i].to_numpy() for i in range(len(collection))]
+            batches = OTHERS[way](arrays, *shared)
+        next(batches)
+    except LACKS as error:
+        raise skipping(error) from error
+    return device, batches
+
+
+def network(kind, device):
+    """Return a step of training of a light encoder, or of a heavy net of full resolution."""
+    import torch
+    from torch import nn
+
+    def block(before, after, stride):
+        return nn.Sequential(
+            nn.Conv3d(before, after, 3, stride, 1), nn.InstanceNorm3d(after), nn.LeakyReLU()
+        )
+
+    if kind == "light":
+        layers = [block(1, 16, 2), block(16, 32, 2), block(32, 64, 2), nn.AdaptiveAvgPool3d(1)]
+    else:
+        layers = [block(1, 32, 1), block(32, 64, 1), block(64, 64, 1), nn.Conv3d(64, 2, 1)]
+    model = nn.Sequential(*layers).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def step(batch):
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = model(batch).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def seconds_of_model(batches, step, device, count=BATCHES):
+    """Return seconds per step, fed by a loader and alone, on one batch that is there."""
+    import torch
+
+    def per_step(given):
+        for batch in itertools.islice(given, 3):
+            step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        for batch in itertools.islice(given, count):
+            step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - begin) / count
+
+    alone = next(batches).clone()
+    return per_step(batches), per_step(itertools.repeat(alone))
 
 
 class Device(BaseCase):
@@ -124,28 +254,27 @@ class Device(BaseCase):
     param_names = ("way",)
 
     def setup(self, task, way):
-        try:
-            import torch
-
-            if not torch.cuda.is_available():
-                raise NotImplementedError("there is no CUDA device here")
-            from radiobject import RadiObject
-
-            collection = RadiObject(str(make_store(task.cohort, "isotropic", task.home)))
-            collection = collection.collection(COLLECTION)
-            self.device = torch.device("cuda", torch.cuda.current_device())
-            shared = (task.patch_size, task.batch_size, self.device)
-            if way.startswith("radiobject"):
-                self.batches = of_radiobject(way, collection, *shared)
-            else:
-                arrays = [collection.iloc[i].to_numpy() for i in range(len(collection))]
-                self.batches = OTHERS[way](arrays, *shared)
-            next(self.batches)
-        except LACKS as error:
-            raise skipping(error) from error
+        self.device, self.batches = begun(task, way)
 
     def track_seconds_per_sample(self, task, way):
         rates = [samples_per_second(self.batches, self.device) for _ in range(5)]
         return {"samples": [1 / rate for rate in rates], "number": 1}
 
     track_seconds_per_sample.unit = "s"
+
+
+class Fed(BaseCase):
+    """Seconds of training on a CUDA device for each second of the model alone; 1 is the best."""
+
+    params = (WAYS, NETWORKS)
+    param_names = ("way", "network")
+
+    def setup(self, task, way, kind):
+        self.device, self.batches = begun(task, way)
+        self.step = network(kind, self.device)
+
+    def track_times_of_the_model_alone(self, task, way, kind):
+        pairs = [seconds_of_model(self.batches, self.step, self.device) for _ in range(5)]
+        return {"samples": [fed / alone for fed, alone in pairs], "number": 1}
+
+    track_times_of_the_model_alone.unit = "times"
