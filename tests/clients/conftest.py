@@ -49,11 +49,12 @@ def pair(tmp_path_factory):
 
 @pytest.fixture
 def loader_of(shelf):
-    """A training loader over 24 patches of 6 volumes, batches of 4."""
+    """A training loader over 24 patches of 6 volumes, batches of 4 unless others are asked for."""
 
     def make(**more):
         dataset = VolumeCollectionDataset(shelf, CONFIG, transform=more.pop("transform", None))
-        return VolumeLoader(dataset, EpochSampler(dataset), batch_size=4, **more)
+        options = {"batch_size": 4} | more
+        return VolumeLoader(dataset, EpochSampler(dataset), **options)
 
     return make
 

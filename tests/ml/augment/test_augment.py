@@ -6,7 +6,11 @@ import torch
 from ml_shelf import make_pair
 
 from radiobject.exceptions import ConfigurationError, ShapeError
-from radiobject.ml import create_segmentation_dataloader, create_training_dataloader
+from radiobject.ml import (
+    create_segmentation_dataloader,
+    create_training_dataloader,
+    create_validation_dataloader,
+)
 from radiobject.ml.augment import (
     Affine,
     Brightness,
@@ -22,6 +26,7 @@ from radiobject.ml.augment import (
     Sequence,
     nnunet_like,
 )
+from radiobject.ml.augment.base import BatchAugmentation, groups
 
 SIDES = (9, 9, 7)
 ALWAYS = {
@@ -170,6 +175,46 @@ def test_augmentations_of_a_sequence_draw_their_own_numbers():
     once = Brightness((0.5, 2.0), p=1.0)(batch, random)
     factors = [(b["image"] / batch["image"])[:, 0, 0, 0, 0] for b in (once, twice)]
     assert not torch.allclose(factors[0] ** 2, factors[1], rtol=1e-2)
+
+
+def test_a_processor_changes_one_sample_at_a_time_and_a_device_all():
+    """Vector instructions round the end of an array otherwise: which ones depends on the machine,
+    so that equal numbers here prove nothing about another."""
+    seen = []
+
+    class Recorded(BatchAugmentation):
+        def change(self, image, samples, random):
+            seen.append((len(image), samples.tolist()))
+            return image
+
+    Recorded(p=1.0)(batch_of(4), SampleRandom(0, 0, np.arange(4)))
+    assert seen == [(1, [0]), (1, [1]), (1, [2]), (1, [3])]
+    together = groups(np.arange(4), torch.device("cuda"))
+    assert [group.tolist() for group in together] == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_another_seed_gives_other_numbers(name):
+    batch = batch_of(3)
+    one, again, other = (ALWAYS[name](batch, SampleRandom(s, 0, np.arange(3))) for s in (1, 1, 2))
+    assert torch.equal(one["image"], again["image"])
+    assert not torch.equal(one["image"], other["image"])
+
+
+def test_a_loaders_seed_reaches_the_augmentation_and_a_users_function(shelf):
+    """The volumes are delivered whole, so that nothing else depends on the seed."""
+
+    def drawn(batch):
+        return batch | {"image": batch["image"] + torch.rand(())}
+
+    for transform in (Brightness((0.5, 2.0), p=1.0), drawn):
+        first = {}
+        for seed in (1, 2):
+            loader = create_validation_dataloader(
+                shelf, batch_size=2, num_workers=0, seed=seed, batch_transform=transform
+            )
+            first[seed] = next(iter(loader))["image"]
+        assert not torch.equal(first[1], first[2])
 
 
 @pytest.mark.parametrize(
