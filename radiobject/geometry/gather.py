@@ -123,15 +123,19 @@ class GatherPlan:
         ------
         BoundsError
         """
+        if self.pad is None:
+            self._refuse_beyond()
+        if len(self) and (self.shape < 1).any():
+            raise BoundsError("a volume without voxels has nothing to gather")
+
+    def _refuse_beyond(self) -> None:
         beyond = (self.start < 0) | (self.start + np.array(self.side) > self.shape)
-        if self.pad is None and beyond.any():
+        if beyond.any():
             row = int(np.flatnonzero(beyond.any(axis=1))[0])
             raise BoundsError(
                 f"box of side {self.side} at {self.start[row].tolist()} leaves a volume of shape "
                 f"{self.shape[row].tolist()}; pass pad=True or a smaller patch_size"
             )
-        if len(self) and (self.shape < 1).any():
-            raise BoundsError("a volume without voxels has nothing to gather")
 
     def packed(self, addresses: Sequence[int]) -> NDArray[np.int64]:
         """Return the plan as one array of numbers, for one transfer to a device.

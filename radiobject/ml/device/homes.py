@@ -221,6 +221,7 @@ class Homes:
         self._images: list[VolumeImage] = []
         self._user = next(_users)
         self._arena: Arena | None = None
+        self._cache: NDArray[np.uint8] | None = None
         self._seen = forgotten()
         # What is registered is given back with this, and not when garbage is collected.
         weakref.finalize(self, _give_back, registrations, self._images, self._user)
@@ -251,7 +252,7 @@ class Homes:
 
     def memories(self) -> list[NDArray[np.uint8] | torch.Tensor | None]:
         """Return the two memories, None for one that is not there."""
-        return [None if self._arena is None else self._arena.memory, self.residence.memory]
+        return [self._cache, self.residence.memory]
 
     def close(self) -> None:
         """End every registration of these volumes."""
@@ -271,7 +272,7 @@ class Homes:
             self.completer.want(locator)
             return None
         if self._arena is None:
-            self._arena = image.arena
+            self._arena, self._cache = image.arena, image.arena.memory
         if image.arena is not self._arena:
             return None
         self._images.append(image)  # first: what follows may be interrupted

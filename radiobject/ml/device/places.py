@@ -91,13 +91,15 @@ class Places:
         self, volumes: NDArray[np.int64], where: Callable[[VolumeLocator], Place | None]
     ) -> NDArray[np.int64]:
         """Return the memory that each volume lies in, negative where it cannot be gathered."""
-        memory = self._memory[volumes]
-        for row in np.unique(volumes[memory == _UNKNOWN]).tolist():
+        found: NDArray[np.int64] = self._memory[volumes]
+        unknown = found == _UNKNOWN
+        if not unknown.any():
+            return found
+        for row in np.unique(volumes[unknown]).tolist():
             place = where(self._table.locators[row])
             if place is not None:
                 self._memory[row], self._base[row] = place
-        found: NDArray[np.int64] = self._memory[volumes]
-        return found
+        return self._memory[volumes]
 
     def plans(
         self,

@@ -31,9 +31,9 @@ from radiobject.ml.datasets.narrow import narrowed
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.driver import HostMemory
 from radiobject.ml.device.gatherers import Gatherer, gatherer_of
-from radiobject.ml.device.homes import CACHE, RESIDENT, Homes, Residence
+from radiobject.ml.device.homes import RESIDENT, Homes, Residence
 from radiobject.ml.device.places import Places
-from radiobject.ml.device.queue import CudaQueue, NoQueue, Queue
+from radiobject.ml.device.queue import CudaQueue, NoQueue, Queue, StreamWaits
 from radiobject.storage.cache.registration import Registrations, registrations
 from radiobject.storage.cache.tile_cache import budget_bytes, shared_arena
 from radiobject.storage.io import stats
@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 
 _MOST_REGISTERED = 2
 """Bytes registered at most, per byte of the cache's budget: what the cache may take in memory."""
+
+_NO_ROWS: NDArray[np.int64] = np.empty(0, np.int64)
 
 _MOVED = ("label",)
 """Arrays beside the voxels that a model takes."""
@@ -104,6 +106,8 @@ class DeviceReport:
         Why nothing was gathered, where that is so.
     filled : int
         Samples whose tiles worker processes had brought into the cache.
+    stream_wait_s : float
+        Seconds that the consumer's stream stood still for batches, as far as it has come.
     """
 
     device: str
@@ -115,6 +119,7 @@ class DeviceReport:
     registered_bytes: int
     slower: str | None
     filled: int = 0
+    stream_wait_s: float = 0.0
 
     @property
     def staged_share(self) -> float:
@@ -126,7 +131,8 @@ class DeviceReport:
         return (
             f"on {self.device}: {self.resident} boxes out of its own memory, {self.registered} "
             f"out of the decoded cache, {self.staged} copied, "
-            f"{self.bus_bytes / 1e6:.0f} MB over the bus"
+            f"{self.bus_bytes / 1e6:.0f} MB over the bus, the stream waited "
+            f"{self.stream_wait_s:.2f} s"
         )
 
 
@@ -184,6 +190,7 @@ class DeviceSource:
         self._cramped = False
         self._ahead: weakref.WeakSet[OnDevice] = weakref.WeakSet()
         self.counted: Counter[str] = Counter()
+        self._waits = StreamWaits()
 
     def read(self, plan: SamplePlan) -> OnDevice:
         """Start everything that a batch needs, and read what the device cannot.
@@ -259,7 +266,7 @@ class DeviceSource:
             for value in _values(batch)
             if isinstance(value, torch.Tensor) and value.device == self.device
         ]
-        self._queue.hand_over(mark, tensors)
+        self._waits.add(self._queue.hand_over(mark, tensors))
         return batch
 
     def _made_at_last(self, plan: SamplePlan) -> tuple[dict[str, Any], Any]:
@@ -276,6 +283,7 @@ class DeviceSource:
         """Count anew; volumes are completed by workers, or by a thread."""
         if anew:
             self.counted.clear()
+            self._waits.clear()
         self._homes.completer.begin_pass(by_workers=by_workers)
 
     def has(self, plan: SamplePlan) -> bool:
@@ -310,6 +318,7 @@ class DeviceSource:
             self.registered_bytes,
             self._slower(),
             self.counted["filled"],
+            self._waits.seconds,
         )
 
     def _make_room(self) -> None:
@@ -387,23 +396,26 @@ class DeviceSource:
             if self._gather.slower is not None:
                 left.append(where)
                 continue
-            found = places.find(plan.volume, self._homes.find) >= 0
-            left.append(where[~found])
-            if not found.any():
+            volumes, firsts = plan.volume, starts
+            found = places.find(volumes, self._homes.find) >= 0
+            if not found.all():
+                left.append(where[~found])
+                volumes, firsts, where = volumes[found], starts[found], where[found]
+            if not len(volumes):
                 continue
             memories = self._homes.memories()
-            for part in places.plans(plan.volume[found], starts[found], where[found], side):
+            for part in places.plans(volumes, firsts, where, side):
                 part.check()
                 if self._gather(part, memories, rows):
                     self._count(part)
                 else:
                     left.append(part.row)
-        return np.concatenate(left)
+        return np.concatenate(left) if left else _NO_ROWS
 
     def _count(self, part: GatherPlan) -> None:
-        voxels = int(np.prod(part.side)) * part.stored.itemsize
+        voxels = math.prod(part.side) * part.stored.itemsize
         resident = int(np.count_nonzero(part.memory == RESIDENT))
-        cached = int(np.count_nonzero(part.memory == CACHE))
+        cached = len(part) - resident
         self.counted["resident"] += resident
         self.counted["registered"] += cached
         self.counted["bus_bytes"] += cached * voxels

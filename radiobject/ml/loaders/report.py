@@ -26,7 +26,8 @@ class LoaderReport:
     seconds : float
         From the first request to the last delivery.
     wait_seconds : float
-        Part of it in which the consumer waited for the loader.
+        Part of it in which the consumer waited for the loader; how long its stream waited for a
+        device after that, ``device.stream_wait_s`` says.
     bytes_delivered : int
         Voxels delivered, in the stored type.
     bytes_decoded, bytes_read : int
@@ -135,7 +136,9 @@ class Meter:
         cached = counted["tiles_cached"] + counted["tiles_constant"]
         tiles = cached + counted["tiles_decoded"] + counted["fallback_reads"]
         share = cached / tiles if tiles else 0.0
-        starving = seconds > 0 and self._wait / seconds > STARVING_SHARE
+        # The loop waits for the loader, and after it its stream for the device.
+        waited = self._wait + (device.stream_wait_s if device is not None else 0.0)
+        starving = seconds > 0 and waited / seconds > STARVING_SHARE
         return LoaderReport(
             self.batches,
             self.samples,
