@@ -60,9 +60,10 @@ class Foreground:
         the patch.
     per_batch : bool
         Whether each batch holds at least `ratio` of such patches, and at least one, as nnU-Net
-        guarantees it; those of volumes that have foreground are taken first. The guarantee is
-        `EpochSampler`'s, which has to know the batch size; with another sampler it is a
-        probability.
+        guarantees it; those of volumes that have foreground are taken first. `VolumeLoader` keeps
+        it with any sampler, PyTorch's `DataLoader` where it asks our data set for a batch;
+        `EpochSampler` has to know the batch size. Where samples are asked for one by one, as
+        through another's data set, it is a probability, and a warning says so.
     mask : str, optional
         Name of the mask that counts, where there are several; by default the first.
     """

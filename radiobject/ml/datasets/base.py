@@ -23,7 +23,8 @@ from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets import slices
 from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
 from radiobject.ml.datasets.draws import Draws, SampleIndex, each_view, numbers
-from radiobject.ml.datasets.fields import Arrays, Field, read_requests
+from radiobject.ml.datasets.fields import Arrays, Field, read_requests, read_voxels
+from radiobject.ml.datasets.guarantee import BatchGuarantee
 from radiobject.ml.datasets.labels import Labels
 from radiobject.ml.datasets.names import VoxelNames
 from radiobject.ml.datasets.narrow import with_narrowed
@@ -34,7 +35,7 @@ from radiobject.ml.datasets.transforms import apply_to_sample, generators_kept, 
 from radiobject.ml.normalisation import ChannelScales
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import coarse_affines, padding_of, patch_affines
-from radiobject.storage.read.reader import ReadRequest, bring, read_batch
+from radiobject.storage.read.reader import ReadRequest, bring
 
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 """Shape and type of each array of a batch."""
@@ -92,6 +93,7 @@ class StoredDataset(Dataset):
         self._shapes, self._affines, self._first = where.shapes, where.affines, where.first
         self._side, self._slice_axis = where.side, where.slice_axis
         self._draws = Draws(len(self))
+        self._guarantee = BatchGuarantee(config.placement, len(self))
         self._followers: WeakSet[Follower] = WeakSet()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -194,11 +196,22 @@ class StoredDataset(Dataset):
         """Let a sampler follow `set_epoch` as long as it lives."""
         self._followers.add(follower)
 
-    def asked(self, indices: Sequence[int]) -> SamplePlan:
+    def with_foreground(
+        self, index: NDArray[np.int64], batch_size: int | None = None
+    ) -> NDArray[np.int64]:
+        """Return samples marked as the placement rule guarantees it of each batch.
+
+        Without `batch_size` they are one batch; see `radiobject.ml.datasets.guarantee`.
+        """
+        have = self.have_foreground
+        return self._guarantee.keep(index, lambda i: ~have()[self.volumes_of(i)], batch_size)
+
+    def asked(self, indices: Sequence[int], *, are_batch: bool = False) -> SamplePlan:
         """Return where the samples lie that somebody asks for by their indices.
 
         A `SampleIndex` says its epoch. A plain number is the next draw of that sample: asked for
-        again, it is another patch; see `radiobject.ml.datasets.draws`.
+        again, it is another patch; see `radiobject.ml.datasets.draws`. Plain numbers that are
+        asked for together are a batch, of which a placement rule may guarantee something.
 
         Raises
         ------
@@ -213,6 +226,10 @@ class StoredDataset(Dataset):
             sample, _, _ = numbers(which[plain], len(self))
             drawn, epoch[plain] = self._draws.take(sample)
             which[plain] += drawn - sample
+            if are_batch and plain.size == which.size:
+                which = self.with_foreground(which)
+            elif not are_batch:
+                self._guarantee.warn_of_single_samples()
         return self.plan(which, epoch)
 
     def plan(
@@ -298,7 +315,8 @@ class StoredDataset(Dataset):
 
     def fill(self, plan: SamplePlan, arrays: Arrays) -> None:
         """Read the voxels of a batch into `arrays`, shaped as `layout` says."""
-        read_batch(self.requests(plan, arrays))
+        side = self.side_of(plan)
+        read_voxels(self.fields, plan, side, arrays, self._slice_axis, self.views)
         self.normalise(arrays, plan)
 
     def normalise(self, arrays: Arrays, plan: SamplePlan) -> None:
@@ -440,7 +458,7 @@ class StoredDataset(Dataset):
             return indices.execute(self)
         if not self.is_uniform:
             return [self[i] for i in indices]
-        samples = self._each_with_views(self.samples(self.asked(indices)))
+        samples = self._each_with_views(self.samples(self.asked(indices, are_batch=True)))
         return monai_compat.as_asked(samples, self.voxel_names)
 
     def _each_with_views(self, samples: SampleList) -> list[Any]:

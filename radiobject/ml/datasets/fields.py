@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,16 @@ from radiobject.geometry.padding import Padding
 from radiobject.geometry.ras_view import RasView
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.datasets.source import VolumeTable
-from radiobject.storage.read.reader import ReadRequest
+from radiobject.storage.read.reader import ReadRequest, read_batch, read_warm
 
 Arrays = Mapping[str, NDArray[Any]]
 Sides = tuple[int, ...]
+
+
+@cache
+def _name_of(dtype: np.dtype) -> str:
+    """Return a type's name, which NumPy puts together anew each time."""
+    return str(dtype.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +51,7 @@ class Field:
     @property
     def delivered(self) -> str:
         """Name of the type that is delivered; see `radiobject.geometry.gather`."""
-        return BFLOAT16 if self.narrow else str(self.dtype.name)
+        return BFLOAT16 if self.narrow else _name_of(self.dtype)
 
     @property
     def ndim(self) -> int:
@@ -126,27 +133,91 @@ def read_requests(
     views : sequence of RasView, length of the volumes, optional
         The views that the plan's boxes are counted in; else they are counted as stored.
     """
-    rows = plan.volume.tolist()
     requests = []
     for field in fields:
         given = field.channel_arrays(arrays[field.name], slice_axis)
         first, last = field.boxes(plan.start, side, slice_axis)
-        starts, stops = first.tolist(), last.tolist()
-        for i, row in enumerate(rows):
-            box = Box(tuple(starts[i]), tuple(stops[i]))
-            for c, table in enumerate(field.channels):
-                where, out = box, given[i, c]
-                if table.is_missing(row):
-                    requests.append(_nothing(table, row, out, field.fills[c]))
-                    continue
-                if views is not None:
-                    where = views[row].stored_box(box, table.shapes[row].tolist())
-                    out = views[row].as_stored(out)
-                regrid = None if table.regrids is None else table.regrids[row]
-                locator, rescale = table.locators[row], table.rescales[row]
-                requests.append(
-                    ReadRequest(locator, where, out, field.pad, rescale, regrid, field.coarsen)
-                )
+        every = [(i, c) for i in range(len(plan)) for c in range(len(field.channels))]
+        requests += _requests(field, plan.volume, first, last, given, every, views)
+    return requests
+
+
+def read_voxels(
+    fields: Sequence[Field],
+    plan: SamplePlan,
+    side: Sides,
+    arrays: Arrays,
+    slice_axis: int | None = None,
+    views: Sequence[RasView] | None = None,
+) -> None:
+    """Fill the arrays of a batch: with what is cached at once, with the rest by requests.
+
+    Parameters are those of `read_requests`.
+    """
+    requests = []
+    for field in fields:
+        given = field.channel_arrays(arrays[field.name], slice_axis)
+        first, last = field.boxes(plan.start, side, slice_axis)
+        left = []
+        for c, table in enumerate(field.channels):
+            plain = views is None and field.coarsen is None
+            if plain and table.regrids is None and table.missing is None:
+                some = _read_warm(table, plan.volume, first, last, given[:, c])
+            else:
+                some = list(range(len(plan)))
+            left += [(i, c) for i in some]
+        if left:
+            requests += _requests(field, plan.volume, first, last, given, left, views)
+    if requests:
+        read_batch(requests)
+
+
+def _read_warm(
+    table: VolumeTable,
+    volumes: NDArray[np.int64],
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    outs: NDArray[Any],
+) -> list[int]:
+    """Read the boxes of a channel that are cached; return which are left."""
+    inside = ((first >= 0) & (last <= table.shapes[volumes])).all(axis=1)
+    if not inside.all():  # boxes that leave their volume are no hot path
+        return list(range(len(volumes)))
+    rows = volumes.tolist()
+    locators, rescales = table.locators, table.rescales
+    return read_warm(
+        [locators[row] for row in rows],
+        first.tolist(),
+        last.tolist(),
+        outs,
+        [rescales[row] for row in rows],
+    )
+
+
+def _requests(
+    field: Field,
+    volumes: NDArray[np.int64],
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    given: NDArray[Any],
+    wanted: Sequence[tuple[int, int]],
+    views: Sequence[RasView] | None,
+) -> list[ReadRequest]:
+    """Return the reads of some boxes of a field, each a sample and a channel."""
+    rows, starts, stops = volumes.tolist(), first.tolist(), last.tolist()
+    requests = []
+    for i, c in wanted:
+        row, table = rows[i], field.channels[c]
+        where, out = Box(tuple(starts[i]), tuple(stops[i])), given[i, c]
+        if table.is_missing(row):
+            requests.append(_nothing(table, row, out, field.fills[c]))
+            continue
+        if views is not None:
+            where = views[row].stored_box(where, table.shapes[row].tolist())
+            out = views[row].as_stored(out)
+        regrid = None if table.regrids is None else table.regrids[row]
+        locator, rescale = table.locators[row], table.rescales[row]
+        requests.append(ReadRequest(locator, where, out, field.pad, rescale, regrid, field.coarsen))
     return requests
 
 

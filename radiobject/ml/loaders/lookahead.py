@@ -18,11 +18,16 @@ from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.delivery import Collate
 from radiobject.storage.read import prefetch as storage_prefetch
-from radiobject.storage.read.reader import ReadRequest, read_batch
+from radiobject.storage.read.reader import ReadRequest
 from radiobject.storage.read.thread_pool import one_thread
+from radiobject.system.processes import processors
 
 REMOTE_DEPTH = 8
 """Batches in flight towards an object store, beside those that are ready."""
+
+_MOST_THREADS = 8
+_LATE = 6
+"""Batches in succession that are late before another thread reads; the first ones always are."""
 
 _Numbered = tuple[int, SamplePlan]
 
@@ -35,8 +40,10 @@ class LookAhead:
 
     A thread reads ahead. A consumer that finds its batch not ready does not sleep: it reads the
     next one that nobody reads yet. So a model that computes finds its batches ready, and a loop
-    that only loads uses two processors. Towards an object store the thread alone reads, many
-    batches at once: there the time goes by on the network.
+    that only loads uses two processors. Where batches are late again and again another thread is
+    started, as long as there is a processor for it: voxels are copied and decoded without the
+    interpreter. Towards an object store one thread alone reads, many batches at once: there the
+    time goes by on the network.
 
     A transform runs in the consumer's thread: it is the consumer's processor time either way, and
     its random state must not change under the training loop.
@@ -76,13 +83,21 @@ class LookAhead:
             work = partial(_read_in_flight, dataset, buffers, self._buffer)
         else:
             work = partial(_read_one_by_one, self._read, self._buffer)
-        self._reader = reader = threading.Thread(
-            target=work,
-            name="radiobject-look-ahead",
-            daemon=True,
-        )
+        self._work = work
+        self._most = min(depth, _MOST_THREADS, max(1, processors() - 1)) if self._helps else 1
+        self._readers: list[threading.Thread] = []
         # At exit too: a daemon thread must not be copying while the interpreter comes apart.
-        weakref.finalize(self, _stop, reader, self._buffer, os.getpid())
+        weakref.finalize(self, _stop, self._readers, self._buffer, os.getpid())
+        self._start_thread()
+
+    @property
+    def threads(self) -> int:
+        """Threads that read ahead, beside the consumer's."""
+        return len(self._readers)
+
+    def _start_thread(self) -> None:
+        reader = threading.Thread(target=self._work, name="radiobject-look-ahead", daemon=True)
+        self._readers.append(reader)
         reader.start()
 
     def __iter__(self) -> LookAhead:
@@ -93,6 +108,9 @@ class LookAhead:
             found = self._buffer.take(or_claim=self._helps)
             if found is None:
                 raise StopIteration
+            if self._buffer.late >= _LATE and len(self._readers) < self._most:
+                self._buffer.late = 0
+                self._start_thread()
             if isinstance(found, _Ready):
                 break
             _read_claimed(self._read, self._buffer, found)
@@ -109,7 +127,8 @@ class LookAhead:
     def stop_reading(self) -> None:
         """Take no plan any more: what is being read is still delivered, and nothing else."""
         self._buffer.close()
-        self._reader.join()
+        for reader in self._readers:
+            reader.join()
 
     def _finished(self, parts: list[Part]) -> Any:
         if len(parts) == 1 and self._dataset.transform is None and self._collate is collate:
@@ -174,6 +193,8 @@ class _ReorderBuffer:
         self._closed = False
         self._broken = False
         self.make_seconds = 0.0
+        self.late = 0
+        """How many batches in succession were not ready when they were asked for."""
 
     def took(self, seconds: float) -> None:
         """Note what a part of making a batch took."""
@@ -205,6 +226,7 @@ class _ReorderBuffer:
         with self._changed:
             if self._broken:
                 return None
+            self.late = 0 if self._taken in self._ready else self.late + 1
             while self._taken not in self._ready:
                 if or_claim and self._claimed - self._taken < self._depth:
                     claimed = self._next_plan()
@@ -261,10 +283,13 @@ def _read_claimed(read: Read, buffer: _ReorderBuffer, claimed: _Numbered) -> Non
 
 def _read_into(dataset: StoredDataset, buffers: PrivateBuffers, plan: SamplePlan) -> list[Part]:
     """Read a batch into host memory."""
-    parts, requests = _prepared(dataset, plan, buffers)
-    with one_thread():  # the other processors read other batches
-        read_batch(requests)
-    return _normalised(dataset, parts)
+    made = []
+    for part in dataset.parts(plan):
+        voxels = buffers.batch(dataset.layout(part))
+        with one_thread():  # the other processors read other batches
+            dataset.fill(part, {name: tensor.numpy() for name, tensor in voxels.items()})
+        made.append(Part(part, batch_of(voxels, dataset.describe(part))))
+    return made
 
 
 def _read_one_by_one(read: Read, buffer: _ReorderBuffer) -> None:
@@ -316,10 +341,11 @@ def _normalised(dataset: StoredDataset, parts: list[Part]) -> list[Part]:
     return parts
 
 
-def _stop(reader: threading.Thread, buffer: _ReorderBuffer, pid: int) -> None:
-    """End the thread; it finishes the batch that it is reading."""
+def _stop(readers: list[threading.Thread], buffer: _ReorderBuffer, pid: int) -> None:
+    """End the threads; each finishes the batch that it is reading."""
     if os.getpid() != pid:  # a forked child has no such thread, and its lock may be held for ever
         return
     buffer.close()
-    if reader is not threading.current_thread():
-        reader.join()
+    for reader in readers:
+        if reader is not threading.current_thread():
+            reader.join()

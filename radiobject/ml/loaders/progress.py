@@ -282,7 +282,8 @@ class BatchProgress(_Position):
                 else:
                     index.append(int(number))
                     epochs.append(0 if self._fixed else known)
-            yield self._dataset.plan(index, np.array(epochs, np.int64))
+            which = self._dataset.with_foreground(np.array(index, np.int64))
+            yield self._dataset.plan(which, np.array(epochs, np.int64))
 
     def delivered(self, run: Run) -> None:
         """Note a batch."""

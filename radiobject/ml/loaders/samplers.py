@@ -12,11 +12,10 @@ from torch.utils.data import Sampler
 
 from radiobject.exceptions import ConfigurationError
 from radiobject.ml.datasets.base import StoredDataset
-from radiobject.ml.datasets.draws import SampleIndex, marked
+from radiobject.ml.datasets.draws import SampleIndex
 from radiobject.sampling.epoch import (
     Tail,
     block_shuffled,
-    in_each_batch,
     shard,
     shuffled,
     weighted,
@@ -170,8 +169,7 @@ class EpochSampler(Sampler[int]):
                 "Foreground(per_batch=True) needs the batch size: give it to EpochSampler, too, or "
                 "use VolumeLoader"
             )
-        lacks = ~self.dataset.have_foreground()[self.dataset.volumes_of(mine)]
-        return marked(mine, in_each_batch(lacks, self.batch_size, rule.ratio))
+        return self.dataset.with_foreground(mine, self.batch_size)
 
     def _global_order(self, epoch: int) -> NDArray[np.int64]:
         seed = self.dataset.config.seed

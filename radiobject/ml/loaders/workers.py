@@ -22,6 +22,7 @@ from radiobject.ml.loaders.delivery import (
     FillRequest,
     RequestGroup,
     Ticket,
+    check_answer,
     collate_or_send,
 )
 from radiobject.ml.loaders.ring import SharedRing
@@ -135,7 +136,9 @@ class Workers:
             yield from run.not_asked()
             for group in deliveries:
                 for delivery in group.deliveries:
-                    yield run.in_flight.popleft(), delivery
+                    request = run.in_flight.popleft()
+                    check_answer(delivery, request)  # here, so that who erred is not asked again
+                    yield request, delivery
                     yield from run.not_asked()
                 yield from run.not_asked()
         except GeneratorExit:

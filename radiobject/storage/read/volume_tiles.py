@@ -31,6 +31,9 @@ _TILES_SHARED = 16
 # Constant tiles around the content of a box from which on they are written together.
 _BACKGROUND_AT_ONCE = 32
 
+# A volume that was not complete is looked at again after so many reads that found all they needed.
+_LOOK_AGAIN = 16
+
 
 class VolumeTiles:
     """One volume, ready to be read through its tile index.
@@ -60,14 +63,24 @@ class VolumeTiles:
         self._other_axes = [tuple(a for a in axes if a != axis) for axis in axes]
         self._image = open_image(identity, index.tiling, self.dtype, self._constant)
         self._complete = self._image is not None and bool(self._image.ready.all())
+        self._warm_reads = 0
 
     @property
     def remote(self) -> bool:
         """Return whether missing tiles come over a network."""
         return is_remote(self.uri)
 
-    def read_warm(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> int:
+    def read_warm(
+        self, start: Sequence[int], stop: Sequence[int], out: np.ndarray, rescale: Rescale | None
+    ) -> int:
         """Read a box whose tiles are all in the cache; this is the hot path of training.
+
+        Parameters
+        ----------
+        start, stop : sequence of int
+            The box, inside the volume; numbers instead of a `Box`, which would be made for this.
+        out, rescale
+            As for `radiobject.storage.read.reader.read_into`.
 
         Returns
         -------
@@ -77,23 +90,27 @@ class VolumeTiles:
         image = self._image
         if image is None:
             return 0
-        window: list[slice] = []
-        cover: list[slice] = []
         tiles = 1
-        for start, stop, extent in zip(box.start, box.stop, self._extents, strict=True):
-            first, last = start // extent, (stop - 1) // extent + 1
-            window.append(slice(start, stop))
-            cover.append(slice(first, last))
-            tiles *= last - first
-        if not (self._complete or (ready := image.ready[tuple(cover)]).all()):
-            if not ready.any():
-                return 0
-            core = self._core(tuple(cover))
-            if not image.ready[core].all():
-                return 0
-            self._convert_core(box, core, image, out, rescale)
-            return tiles
-        voxels = image.voxels[tuple(window)]
+        for begin, end, extent in zip(start, stop, self._extents, strict=True):
+            tiles *= (end - 1) // extent - begin // extent + 1
+        if not self._complete:
+            cover = tuple(
+                slice(begin // extent, (end - 1) // extent + 1)
+                for begin, end, extent in zip(start, stop, self._extents, strict=True)
+            )
+            if not (ready := image.ready[cover]).all():
+                if not ready.any():
+                    return 0
+                core = self._core(cover)
+                if not image.ready[core].all():
+                    return 0
+                box = Box(tuple(start), tuple(stop))
+                self._convert_core(box, core, image, out, rescale)
+                return tiles
+            self._warm_reads += 1
+            if self._warm_reads % _LOOK_AGAIN == 0:
+                self._complete = bool(image.ready.all())
+        voxels = image.voxels[tuple(map(slice, start, stop))]
         if rescale is None and out.dtype == self.dtype:
             out[...] = voxels
         else:

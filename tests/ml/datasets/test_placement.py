@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ml_shelf import affine_of, check_patch, coordinates, make_mask, store
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from radiobject.exceptions import BoundsError, ConfigurationError
 from radiobject.ml import (
@@ -201,8 +201,37 @@ def test_a_guaranteed_sample_is_the_same_in_every_loader(half):
     assert all(torch.equal(a, b["image"]) for a, b in zip(rest, list(straight)[2:], strict=True))
     with pytest.raises(ConfigurationError, match="needs the batch size"):
         next(iter(EpochSampler(plain)))
-    by_chance = DataLoader(plain, batch_size=4, shuffle=True)  # a probability, and no error
-    assert len(list(by_chance)) == 4
+
+
+@pytest.mark.parametrize("kind", [DataLoader, VolumeLoader])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_guarantee_holds_with_a_sampler_of_somebody_else(half, kind, workers):
+    def make():
+        config = DatasetConfig("patch", (3, 3, 3), 3, placement=RULE, seed=4)
+        return SegmentationDataset(*half, config)
+
+    def batches():
+        dataset = make()
+        sampler = RandomSampler(dataset, generator=torch.Generator().manual_seed(3))
+        loader = kind(dataset, sampler=sampler, batch_size=6, num_workers=workers)
+        return [batch for _ in range(3) for batch in loader]
+
+    found = batches()
+    assert len(found) == 12
+    for batch in found:
+        can = sum(int(i[-2:]) % 2 for i in batch["obs_subject_id"])
+        assert int((batch["mask"] > 0).flatten(1).any(1).sum()) >= min(2, can)
+    assert all(torch.equal(a["mask"], b["mask"]) for a, b in zip(found, batches(), strict=True))
+
+
+def test_where_samples_are_asked_for_one_by_one_it_says_that_nothing_is_guaranteed(half):
+    config = DatasetConfig("patch", (3, 3, 3), 3, placement=RULE)
+    dataset = SegmentationDataset(*half, config)
+    with pytest.warns(UserWarning, match="can guarantee nothing"):
+        dataset[0]
+    dataset[1]  # once is enough: warnings are errors here
+    sampler = EpochSampler(dataset, batch_size=4)
+    dataset[next(iter(sampler))]  # an index that says what it is
 
 
 @pytest.mark.parametrize("orientation", ["axial", "sagittal", 1])

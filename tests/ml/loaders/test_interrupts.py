@@ -8,6 +8,7 @@ import pickle
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from ml_shelf import check_patch
 
 from radiobject.exceptions import StorageError
 from radiobject.ml import create_training_dataloader
-from radiobject.ml.loaders.delivery import BatchRequest, Delivery, Ticket, received
+from radiobject.ml.device.source import DeviceSource
+from radiobject.ml.loaders.delivery import BatchRequest, Delivery, FillRequest, Ticket, received
 
 OPTIONS = {"batch_size": 2, "patch_size": (8, 8, 8), "patches_per_volume": 4}
 
@@ -166,6 +168,38 @@ def test_a_delivery_for_another_request_is_refused(shelf):
         late = Delivery(other, {"image": torch.zeros(1)}, {})
         with pytest.raises(StorageError, match=r"run=7, batch=3.*was due"):
             received(late, request, dataset, None, as_read=True)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda ticket: replace(ticket, run=ticket.run - 1),
+        lambda ticket: replace(ticket, batch=ticket.batch + 1),
+        lambda ticket: replace(ticket, slot=ticket.slot + 1),
+    ],
+    ids=["run", "batch", "slot"],
+)
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_a_worker_that_answers_another_request_is_found_out(shelf, monkeypatch, other, device):
+    """Planted in a real worker: its third delivery says that it is another."""
+    kind = BatchRequest if device is None else FillRequest
+    plain = kind.execute
+
+    def execute(request, dataset):
+        delivery = plain(request, dataset)
+        return replace(delivery, ticket=other(delivery.ticket)) if request.ticket.batch == 2 else (
+            delivery
+        )  # fmt: skip
+
+    with monkeypatch.context() as planted:
+        planted.setattr(kind, "execute", execute)
+        planted.setattr(DeviceSource, "has", lambda *_: False)  # every batch asks a worker
+        loader = loader_of(shelf, 1, device=device, persistent_workers=True)
+        batches = iter(loader)
+        assert check([next(batches)]) == 2
+        with pytest.raises(StorageError, match="voxels and ids would not belong together"):
+            check(batches)
+    assert check(loader) == 24
 
 
 @pytest.mark.parametrize("workers", [0, 2])

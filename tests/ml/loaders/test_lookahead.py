@@ -2,6 +2,7 @@ import gc
 import itertools
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ml_shelf import make_shelf
 from radiobject.exceptions import IntegrityError, ShapeError
 from radiobject.ml.config import DatasetConfig
 from radiobject.ml.datasets.volumes import VolumeCollectionDataset
+from radiobject.ml.loaders import lookahead
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.lookahead import LookAhead, _ReorderBuffer
 from radiobject.storage.read import reader
@@ -69,17 +71,49 @@ def test_a_consumer_that_would_wait_reads_itself(shelf):
     one_reads = threading.Event()
 
     class Watched(type(dataset)):
-        def requests(self, plan, arrays):
+        def fill(self, plan, arrays):
             # The first to come waits until the other reads too: alone neither gets on.
             readers.add(threading.current_thread().name)
             if len(readers) == 2:
                 one_reads.set()
             assert one_reads.wait(20)
-            return super().requests(plan, arrays)
+            return super().fill(plan, arrays)
 
     dataset.__class__ = Watched
     assert len(list(ahead_of(dataset, plans_of(dataset, 10)))) == 10
     assert readers == {"radiobject-look-ahead", threading.current_thread().name}
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(2, 1), (3, 2), (4, 3), (64, 5)])
+def test_threads_are_added_while_batches_are_late(shelf, monkeypatch, processors, threads):
+    monkeypatch.setattr(lookahead, "processors", lambda: processors)
+    dataset = dataset_of(shelf)
+    expected = [dataset.read(plan)["image"] for plan in plans_of(dataset, 60)]
+
+    class Slow(type(dataset)):
+        def fill(self, plan, arrays):
+            super().fill(plan, arrays)
+            time.sleep(0.002)
+
+    dataset.__class__ = Slow
+    ahead = ahead_of(dataset, plans_of(dataset, 60), depth=5)
+    delivered = [batch["image"] for batch, _ in ahead]
+    assert ahead.threads == threads
+    assert all(torch.equal(a, b) for a, b in zip(delivered, expected, strict=True))
+    del ahead
+    assert not reading_threads()
+
+
+def test_a_loop_that_does_not_wait_gets_no_more_threads(shelf, monkeypatch):
+    monkeypatch.setattr(lookahead, "processors", lambda: 64)
+    dataset = dataset_of(shelf)
+    ahead = ahead_of(dataset, plans_of(dataset, 40))
+    next(ahead)
+    for number in range(1, 40):
+        while number not in ahead._buffer._ready:
+            time.sleep(0.0005)
+        next(ahead)
+    assert ahead.threads == 1
 
 
 def test_an_unreadable_batch_ends_the_run_after_those_before_it(tmp_path):

@@ -1,0 +1,131 @@
+"""What a cached batch costs while the interpreter is held, counted; and it is the same batch."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ml_shelf import coordinates, make_mask, store
+
+from radiobject.geometry.box import Box
+from radiobject.geometry.rescale import Rescale
+from radiobject.ml import create_training_dataloader
+from radiobject.ml.config import DatasetConfig, LoadingMode
+from radiobject.ml.datasets.fields import read_requests
+from radiobject.ml.datasets.volumes import VolumeCollectionDataset
+from radiobject.ml.device.source import DeviceSource
+from radiobject.ml.loaders.buffers import PrivateBuffers
+from radiobject.ml.loaders.lookahead import _read_into
+from radiobject.storage.read.open_volumes import complete
+from radiobject.storage.read.reader import ReadRequest, read_batch
+
+SHAPE = (40, 36, 34)
+SUBJECTS = ["a", "b", "c"]
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("warm")
+    same = [np.eye(4)] * 3
+    shelves = {
+        "CT": store(
+            folder, "CT", [coordinates(i, SHAPE, np.int16) for i in range(3)], SUBJECTS,
+            affines=same,
+        ),
+        "seg": store(
+            folder, "seg", [make_mask(i, SHAPE) for i in range(3)], SUBJECTS, affines=same
+        ),
+    }  # fmt: skip
+    for shelf in shelves.values():
+        for locator in shelf.locators():
+            complete(locator)
+    return shelves
+
+
+def calls_of(function):
+    """Return how many functions are called, of Python and of others."""
+    count = 0
+
+    def look(_, event, __):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    function()
+    sys.setprofile(look)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_cached_batch_makes_no_object_for_a_sample(warm, monkeypatch):
+    loader = create_training_dataloader(
+        warm["CT"], batch_size=16, patch_size=(16, 16, 16), patches_per_volume=16, num_workers=0
+    )
+    dataset, buffers = loader.dataset, PrivateBuffers(1 << 20, 2)
+    plan = dataset.plan(range(16), 0)
+
+    def refuse(*_, **__):
+        raise AssertionError("an object for one sample")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Box, "__post_init__", refuse)
+        patch.setattr(ReadRequest, "__init__", refuse)
+        _read_into(dataset, buffers, plan)
+    assert calls_of(lambda: _read_into(dataset, buffers, plan)) < 400  # 537 before
+    source = DeviceSource(dataset, torch.device("cpu"), buffers)
+    source._gather = Launched()
+    assert calls_of(lambda: source.hand_over(source.read(plan))) < 210  # 225 before
+    assert source.report().registered == 32
+
+
+class Launched:
+    """Where the kernel would be launched."""
+
+    slower = None
+
+    def __call__(self, plan, memories, out):
+        plan.packed([0] * len(memories))
+        return True
+
+
+CONFIGS = {
+    "patches": DatasetConfig(LoadingMode.PATCH, (8, 9, 10), patches_per_volume=4),
+    "padded": DatasetConfig(
+        LoadingMode.PATCH, (44, 9, 10), patches_per_volume=4, pad=True, pad_value=-3
+    ),
+    "reflected": DatasetConfig(
+        LoadingMode.PATCH, (44, 9, 10), patches_per_volume=4, pad=True, pad_mode="reflect"
+    ),
+    "slices": DatasetConfig(LoadingMode.SLICE_2D),
+    "neighbours": DatasetConfig(LoadingMode.SLICE_2D, neighbours=1),
+    "resolutions": DatasetConfig(
+        LoadingMode.PATCH, (8, 8, 8), patches_per_volume=4, resolutions=(1, 2), pad=True
+    ),
+    "whole": DatasetConfig(),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_it_is_what_requests_read(warm, name, rescaled):
+    dataset = VolumeCollectionDataset(
+        {"CT": warm["CT"], "again": warm["CT"]}, CONFIGS[name], masks={"seg": warm["seg"]}
+    )
+    if rescaled:
+        for table in dataset.fields[0].channels:
+            table.rescales[:] = [Rescale(2.0, -1.0), None, Rescale(0.5, 3.0)]
+    rng = np.random.default_rng(0)
+    for epoch in range(3):
+        plan = dataset.plan(rng.integers(0, len(dataset), 5), epoch)
+        found, want = (
+            {n: np.full(spec[0], 99, spec[1]) for n, spec in dataset.layout(plan).items()}
+            for _ in range(2)
+        )
+        dataset.fill(plan, found)
+        side = dataset.side_of(plan)
+        slices = dataset._slice_axis
+        read_batch(read_requests(dataset.fields, plan, side, want, slices, dataset.views))
+        assert found.keys() == want.keys()
+        assert all(np.array_equal(found[key], want[key]) for key in want)
