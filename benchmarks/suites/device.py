@@ -218,7 +218,7 @@ def network(kind, device):
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-3)
 
     def step(batch):
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = model(batch).square().mean()
         optimiser.zero_grad()
         loss.backward()

@@ -86,8 +86,11 @@ class Steps:
 
     def to_json(self) -> str:
         """Return the steps as they are kept with every volume."""
+        # What is off by default is not said: it would part these steps from those of before.
         given = {
-            name: value for name, value in asdict(self).items() if value not in (None, (), False)
+            name: value
+            for name, value in asdict(self).items()
+            if value is not None and value is not False and value != ()
         }
         return json.dumps(given, sort_keys=True)
 

@@ -44,9 +44,9 @@ def test_a_model_is_timed_fed_and_alone(kind):
     def slow():
         while True:
             time.sleep(0.02)
-            yield torch.ones(1, 1, 8, 8, 8)
+            yield torch.ones(1, 1, 16, 16, 16)
 
-    fed, alone = seconds_of_model(slow(), network(kind, CPU), CPU, count=3)
+    fed, alone = seconds_of_model(slow(), network(kind, CPU), CPU, count=2)
     assert fed > 0.02
     assert alone > 0
 

@@ -142,6 +142,11 @@ class VolumeLoader(DataLoader):
             raise ConfigurationError(
                 "in_order=False would give up the order, which is reproducible"
             )
+        if not isinstance(dataset, StoredDataset):
+            raise ConfigurationError(
+                f"VolumeLoader reads data sets of stored volumes, got {type(dataset).__name__}; "
+                "wrapped ones are for torch.utils.data.DataLoader"
+            )
         if sampler is None and batch_sampler is None:
             sampler = EpochSampler(dataset, shuffle=bool(shuffle), tail="uneven")
         if generator is None:

@@ -26,8 +26,9 @@ REMOTE_DEPTH = 8
 """Batches in flight towards an object store, beside those that are ready."""
 
 _MOST_THREADS = 8
-_LATE = 6
-"""Batches in succession that are late before another thread reads; the first ones always are."""
+_LATE = 12
+"""What `_ReorderBuffer.late` has to reach before another thread reads; the first batches always
+are late."""
 
 _Numbered = tuple[int, SamplePlan]
 
@@ -194,7 +195,7 @@ class _ReorderBuffer:
         self._broken = False
         self.make_seconds = 0.0
         self.late = 0
-        """How many batches in succession were not ready when they were asked for."""
+        """Grows while more than a third of the batches are not ready when they are asked for."""
 
     def took(self, seconds: float) -> None:
         """Note what a part of making a batch took."""
@@ -226,7 +227,7 @@ class _ReorderBuffer:
         with self._changed:
             if self._broken:
                 return None
-            self.late = 0 if self._taken in self._ready else self.late + 1
+            self.late = max(0, self.late + (-1 if self._taken in self._ready else 2))
             while self._taken not in self._ready:
                 if or_claim and self._claimed - self._taken < self._depth:
                     claimed = self._next_plan()

@@ -40,8 +40,21 @@ class Receipt:
         self._digest = bytes.fromhex(state) if state else bytes(32)
 
     def add(self, batch: Mapping[str, Any]) -> None:
-        """Take in the samples of a batch."""
-        arrays = [batch[key] for key in self.names.within(batch)]
+        """Take in the samples of a batch.
+
+        Raises
+        ------
+        ConfigurationError
+            If a transform or a collate function has left no voxels there: any two runs would agree.
+        """
+        names = self.names.within(batch) if isinstance(batch, Mapping) else ()
+        arrays = [batch[key] for key in names]
+        if not arrays:
+            what = sorted(map(str, batch)) if isinstance(batch, Mapping) else type(batch).__name__
+            raise ConfigurationError(
+                f"receipt=True covers {', '.join(self.names.images)} and masks of a batch, and "
+                f"this one is {what}: let the transform keep them, or leave the receipt out"
+            )
         for sample in zip(*arrays, strict=True):
             digest = hashlib.sha256()
             for voxels in sample:
