@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +24,14 @@ from radiobject.cli.reporting import (
     show_progress,
 )
 from radiobject.cli.scanning import counting, parse_selection, read_plan, show_plan
-from radiobject.cli.sources import Source, parse_source, plan_of, read_key, read_subjects
+from radiobject.cli.sources import (
+    Source,
+    parse_source,
+    parse_statistics,
+    plan_of,
+    read_key,
+    read_subjects,
+)
 from radiobject.executors import ExecutorLike
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.report import IngestReport, Verdict
@@ -306,22 +313,6 @@ class _Arguments:
             progress=show_progress(),
             executor=executor,
         )
-
-
-def parse_statistics(texts: Sequence[str]) -> dict[str, list[float | str | None]]:
-    """Return "CT", "CT=-500" and "CT=seg" as what is counted of each collection."""
-    asked: dict[str, list[float | str | None]] = {}
-    for text in texts:
-        name, stated, where = text.partition("=")
-        if not name or (stated and not where):
-            raise typer.BadParameter(
-                f"{text!r} is not NAME or NAME=WHERE", param_hint="--statistics"
-            )
-        try:
-            asked.setdefault(name, []).append(float(where) if stated else None)
-        except ValueError:
-            asked[name].append(where)
-    return asked
 
 
 def parse_patch_size(text: str | None) -> tuple[int, ...] | None:

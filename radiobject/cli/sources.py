@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
+import typer
 
 from radiobject._types import SUBJECT_ID
 from radiobject.cli.reporting import note
@@ -179,3 +180,19 @@ def read_key(path: Path) -> bytes:
     if not is_private(path.stat()):
         note(f"warning: others can read the key file {path.name}; chmod 600 {path.name}")
     return path.read_bytes().rstrip(b"\r\n")
+
+
+def parse_statistics(texts: Sequence[str]) -> dict[str, list[float | str | None]]:
+    """Return "CT", "CT=-500" and "CT=seg" as what is counted of each collection."""
+    asked: dict[str, list[float | str | None]] = {}
+    for text in texts:
+        name, stated, where = text.partition("=")
+        if not name or (stated and not where):
+            raise typer.BadParameter(
+                f"{text!r} is not NAME or NAME=WHERE", param_hint="--statistics"
+            )
+        try:
+            asked.setdefault(name, []).append(float(where) if stated else None)
+        except ValueError:
+            asked[name].append(where)
+    return asked

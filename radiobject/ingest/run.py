@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import pandas as pd
 
 from radiobject import parallel
@@ -29,6 +28,7 @@ from radiobject.ingest.intensities import AskedStatistics, LabelledStatistics, S
 from radiobject.ingest.label_names import new_label_names
 from radiobject.ingest.label_values import with_common_values
 from radiobject.ingest.plan import IngestPlan, PlannedImage
+from radiobject.ingest.tables import columns_with_values, stacked
 from radiobject.rows.pandas_io import frame_rows
 from radiobject.sampling.intensities import IntensitySummary
 from radiobject.sampling.label_names import LabelNames
@@ -37,13 +37,13 @@ from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout, owned
 from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
-from radiobject.storage.schema import dataset, volume_rows
+from radiobject.storage.schema import dataset
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.intensity_index import write_intensities
 from radiobject.storage.schema.label_index import build_label_index, fingerprint, write_label_rows
 from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.schema.subjects import Subjects
-from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS, VolumeRecord
+from radiobject.storage.schema.volume_rows import VolumeRecord
 from radiobject.storage.tiles.c_order import c_ordered
 
 _BATCH = 256
@@ -388,7 +388,7 @@ class IngestRun:
             records = [record for _, record in group]
             known = self._schema(name)
             if name in self.made:
-                known = stored.create_tables(uri, self.tx.clock, _columns_of(records))
+                known = stored.create_tables(uri, self.tx.clock, columns_with_values(records))
             stored.append_records(uri, records, self.tx.clock, known=known)
             labels = {
                 record.obs_id: (fingerprint(record.locator), done.summary)
@@ -430,7 +430,7 @@ class IngestRun:
 
     def _write_subjects(self, pairs: Sequence[tuple[str, str]] = ()) -> None:
         """Write the rows that wait and the ids of new volumes; the first time over what was."""
-        rows = _stacked(self._unwritten)
+        rows = stacked(self._unwritten)
         dataset.change_subjects(self.tx, rows, pairs, before=self.before)
         self._unwritten, self.before = [], None
 
@@ -448,32 +448,6 @@ class IngestRun:
         places = self.places if self.subjects is not None else None
         dataset.publish(self.tx, collections=places, subjects=self._new_subjects, volumes=volumes)
         self._new_subjects, self.pending = 0, False
-
-
-def _stacked(parts: Sequence[Mapping[str, list]]) -> dict[str, list]:
-    """Return rows given in parts as one, None where a part has no such column."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    counts = [len(part[layout.SUBJECT_ID]) for part in parts]
-    return {
-        name: [
-            value
-            for part, count in zip(parts, counts, strict=True)
-            for value in part.get(name, [None] * count)
-        ]
-        for name in names
-    }
-
-
-def _columns_of(records: Sequence[VolumeRecord]) -> dict[str, np.dtype]:
-    """Return the columns with a value that a table of these volumes has beside its own."""
-    return {
-        name: stored.inferred_dtype(values, name)
-        for name, values in volume_rows.columns_of(records).items()
-        if name not in stored.OBS_KEYS
-        and name not in SYSTEM_COLUMNS
-        and not name.startswith("_")
-        and any(value is not None for value in values)
-    }
 
 
 def _expected_shapes(
