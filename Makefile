@@ -6,6 +6,7 @@
 #   make test-clients          other people's trainers and loaders over ours
 #   make test-measuring        rankings, regimes, the gate and the notebook, for real on tiny volumes
 #   make test-worlds           the core of the suite without what Windows and macOS lack
+#   make test-newest           what reads and stores, on the newest of everything (PYTHON=python3.13)
 #   make test-server           the store on SeaweedFS, a server that nobody here wrote
 #   make test-forks            threads and forked workers in every mix (COUNT=200)
 #   make test-flips            single bits flipped in table files (COUNT=500 SEED=18)
@@ -48,7 +49,7 @@ ASV := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m asv
 PUBLISHED = [ -d $(VENV)/published-radiobject-0.1.1 ] || PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet \
 	--no-deps --target $(VENV)/published-radiobject-0.1.1 --requirement benchmarks/rivals/published.txt
 
-.PHONY: help venv test test-worlds test-server test-flips test-forks test-clients test-kernel test-measuring test-slow lint imports \
+.PHONY: help venv test test-worlds test-newest test-server test-flips test-forks test-clients test-kernel test-measuring test-slow lint imports \
 	bench regimes compare range site asv-check gate-check docs dist clean
 
 help:
@@ -102,6 +103,19 @@ test-kernel: .triton/.installed
 # What a Windows or a Mac lacks is hidden, and the core of the suite is run (tests/worlds).
 test-worlds: $(STAMP)
 	$(BIN)/python -m pytest -m worlds --timeout 1800
+
+# In an environment of its own: PyTorch comes with its gigabytes for CUDA there.
+NEWEST := .venv-newest
+NEWEST_PIP := PIP_CONSTRAINT="$(subst constraints.txt,constraints-newest.txt,$(CONSTRAINTS))" $(NEWEST)/bin/python -m pip
+
+$(NEWEST)/.installed: constraints-newest.txt setup.cfg
+	$(or $(PYTHON),python3.13) -m venv $(NEWEST)
+	$(NEWEST_PIP) install --quiet --upgrade pip setuptools wheel
+	$(NEWEST_PIP) install --quiet --editable ".[fast,ml,dicom,formats,s3,bench,test,clients]"
+	@touch $@
+
+test-newest: $(NEWEST)/.installed
+	$(NEWEST)/bin/python -W error::DeprecationWarning:radiobject -m pytest tests/rows tests/storage/tables tests/storage/commits tests/ml/datasets
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -168,4 +182,4 @@ gate-check: $(STAMP)
 	$(BENCHMARKS) gate-check
 
 clean:
-	rm -rf $(VENV) .triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) .triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
