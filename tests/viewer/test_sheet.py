@@ -21,6 +21,7 @@ from viewer.test_overlays import SHAPE
 from radiobject import RadiObject
 from radiobject.viewer.catalog import Catalog
 from radiobject.viewer.server import Server
+from radiobject.viewer.sheet import Sheet
 from radiobject.writers import RadiObjectWriter
 
 SUBJECTS = [f"s{n}" for n in range(6)]
@@ -165,3 +166,43 @@ def test_marks_by_keyboard_become_a_column(
     assert browser.execute_script(wide) == pytest.approx(1.5625 * fitted, rel=0.02)
     press("0")
     assert browser.execute_script(wide) == fitted
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Sheet:
+    """Subjects a, b and c, black but for the middle slice; a has labels, the mask of b is empty."""
+    with RadiObjectWriter(str(tmp_path / "three")) as writer:
+        writer.write_obs_meta(pd.DataFrame({"obs_subject_id": ["a", "b", "c"]}))
+        images, masks = writer.add_collection("CT"), writer.add_collection("seg")
+        for subject in "abc":
+            voxels = np.zeros((12, 12, 12), np.int16)
+            voxels[:, :, 6] = 100 if subject == "b" else 0
+            mask = np.zeros((12, 12, 12), np.uint8)
+            if subject == "a":
+                mask[:6, :, 2], mask[6:, :, 2] = 1, 2
+            images.write_volume(voxels, f"{subject}_CT", subject, affine=np.eye(4))
+            masks.write_volume(mask, f"{subject}_seg", subject, affine=np.eye(4))
+    RadiObject(str(tmp_path / "three")).seg.set_label_names({1: "left", 2: "right"})
+    return Sheet(Catalog(RadiObject(str(tmp_path / "three"))))
+
+
+def test_labels_have_the_colours_of_the_page(three: Sheet) -> None:
+    image = np.asarray(Image.open(io.BytesIO(three.image("a", "CT", (0.0, 100.0)))))
+    left, right = image[60, 30], image[60, 90]  # of the axial plane; the patient's right is left
+    assert left.tolist() == [int(0.45 * v) for v in (88, 183, 255)]
+    assert right.tolist() == [int(0.45 * v) for v in (255, 92, 92)]
+
+
+def test_without_labels_the_middle_is_shown(three: Sheet) -> None:
+    image = np.asarray(Image.open(io.BytesIO(three.image("b", "CT", (0.0, 100.0)))))
+    assert (image[:, :120] == 255).all()
+
+
+def test_marks_are_kept_and_read_back(three: Sheet) -> None:
+    assert three.marks("bad") == []
+    assert three.store("bad", ["a"], ["a", "b"]) == {"marked": 1, "seen": 2, "values": 2}
+    assert three.marks("bad") == ["a"]
+    three.store("bad", ["c"], ["b"])  # marked, though not among those seen
+    assert three.marks("bad") == ["a", "c"]
+    three.store("bad", [], ["a"])
+    assert three.marks("bad") == ["c"]
