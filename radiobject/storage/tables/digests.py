@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,8 @@ class Manifest:
         manifest = cls(int(metadata.get(HEAD, 0)), keys=keys)
         try:
             for key in keys:
-                for table, folders in json.loads(_unpacked(metadata[key])).items():
-                    files = manifest.tables.setdefault(table, {})
-                    for folder, entries in folders.items():
-                        for name, (size, digest) in entries.items():
-                            files[f"{folder}/{name}"] = (int(size), str(digest))
+                for table, files in _entries(metadata[key]).items():
+                    manifest.tables.setdefault(table, {}).update(files)
         except (ValueError, TypeError, AttributeError, zlib.error, RecursionError) as error:
             raise IntegrityError(
                 f"the record of the table files of {uri} is damaged ({error}); restore its folder "
@@ -108,6 +106,18 @@ def pack(tables: Mapping[str, Files]) -> bytes:
             folder, _, name = path.rpartition("/")
             folders.setdefault(folder, {})[name] = entry
     return zlib.compress(json.dumps(nested, separators=(",", ":")).encode(), 6)
+
+
+@lru_cache(maxsize=16)
+def _entries(packed: Any) -> Mapping[str, Files]:
+    """Return what one value of the metadata records; a process opens a state again and again."""
+    tables: dict[str, Files] = {}
+    for table, folders in json.loads(_unpacked(packed)).items():
+        files = tables[str(table)] = {}
+        for folder, entries in folders.items():
+            for name, (size, code) in entries.items():
+                files[f"{folder}/{name}"] = (int(size), str(code))
+    return tables
 
 
 def _unpacked(packed: Any) -> bytes:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from radiobject.storage.io import layout
 from radiobject.storage.io import tiledb_names as tdb
 
+_PREFIX = f"{layout.DIGESTS}/"
 _SUFFIX = ".pack"
 _MAGIC = b"RadiObject files 1\n"
 _LENGTH = struct.Struct("<I")
@@ -27,12 +28,12 @@ MAX_BYTES = 16 << 20
 
 def name_of(fragment: str) -> str:
     """Return the path below its table of what holds the files of a fragment."""
-    return f"{layout.DIGESTS}/{fragment}{_SUFFIX}"
+    return f"{_PREFIX}{fragment}{_SUFFIX}"
 
 
 def is_pack(path: str) -> bool:
     """Return whether a recorded path is that of a pack."""
-    return path.startswith(f"{layout.DIGESTS}/") and path.endswith(_SUFFIX)
+    return path.endswith(_SUFFIX) and path.startswith(_PREFIX)
 
 
 class Packing:

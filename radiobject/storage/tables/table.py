@@ -191,8 +191,9 @@ class Table:
                 found = query.multi_index[wanted] if wanted else {}
             empty = np.empty(0, dtype=object)
             table = {name: _key_column(found.get(name, empty)) for name in names}
+            schema = array.schema
             for name in columns:
-                table[name] = value_column(found.get(name, empty), array.attr(name).dtype)
+                table[name] = value_column(found.get(name, empty), schema.attr(name).dtype)
         return table
 
     def write(self, rows: Mapping[str, Sequence[Any] | np.ndarray], timestamp: int) -> str | None:
@@ -384,8 +385,10 @@ def _fit_one_request(rows: Mapping[str, Sequence[Any] | np.ndarray]) -> bool:
 
 
 def _described(array: tiledb.SparseArray) -> tuple[tuple[str, ...], dict[str, np.dtype]]:
-    keys = tuple(array.domain.dim(i).name for i in range(array.domain.ndim))
-    return keys, {array.attr(i).name: column_dtype(array.attr(i)) for i in range(array.nattr)}
+    schema = array.schema  # tiledb-py makes it anew each time it is asked
+    keys = tuple(schema.domain.dim(i).name for i in range(schema.domain.ndim))
+    columns = [schema.attr(i) for i in range(schema.nattr)]
+    return keys, {column.name: column_dtype(column) for column in columns}
 
 
 def _key_column(found: np.ndarray) -> Column:
