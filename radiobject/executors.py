@@ -8,6 +8,7 @@ the machine that did it was lost: jobs write under names that no other attempt u
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import pickle
@@ -35,8 +36,9 @@ ExecutorLike = Executor | str | Any
 _IN_FLIGHT_PER_WORKER = 2
 _DEFAULT_IN_FLIGHT = 16
 _DASK_SCHEMES = ("tcp://", "tls://", "ws://", "wss://", "ucx://")
-_WITNESSES = ("__meta", "__group", "__schema")
-"""Folders of a TileDB group or array; the names in them hold a random number."""
+_RANDOM_DIGITS = 32
+_WITNESSES = "__"
+"""How folders of a TileDB group or array begin; the names in them hold a random number."""
 
 
 class Engine(Protocol):
@@ -220,12 +222,15 @@ def _witnesses(places: Iterable[str | os.PathLike[str]]) -> dict[str, frozenset[
 
 def _entries(place: str) -> frozenset[str]:
     found: set[str] = set()
-    for folder in _WITNESSES:
-        try:
-            found |= set(os.listdir(os.path.join(place, folder)))
-        except OSError:
-            continue
-    return frozenset(found)
+    try:
+        folders = [name for name in os.listdir(place) if name.startswith(_WITNESSES)]
+        for folder in folders:
+            if os.path.isdir(os.path.join(place, folder)):
+                found |= set(os.listdir(os.path.join(place, folder)))
+    except OSError:
+        return frozenset(found)
+    # The names with a number are longer than it; others are the same in every store.
+    return frozenset(name for name in found if len(name) > _RANDOM_DIGITS)
 
 
 # The engines
@@ -285,10 +290,8 @@ def _carrier() -> Callable[[str, bytes, bytes], tuple[str, Any]]:
     """Return the function that workers call; being local, it is sent by its code."""
 
     def radiobject_job(version: str, job: bytes, item: bytes) -> tuple[str, Any]:
-        import socket
-
         try:
-            from radiobject._version import __version__ as found
+            found = importlib.import_module("radiobject._version").__version__
         except ImportError:
             found = ""
         if found != version:

@@ -22,9 +22,12 @@ IN_FUNCTIONS = {
     "blosc2": "a tenth of a second, for the first tile that is decoded",
     "boto3": "extra s3",
     "botocore": "extra s3",
+    "dask": "optional, a cluster",
+    "distributed": "optional, a cluster",
     "isal": "optional, a faster gzip",
     "monai": "extra ml, seconds",
     "obstore": "extra s3",
+    "ray": "optional, a cluster",
     "rich": "extra cli",
     "torchio": "extra ml, seconds",
 }

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.server
 NAMES = tuple(f"c{number:02d}" for number in range(50))
 
 
-def test_its_tables_are_read_side_by_side_and_by_a_request_each(bucket, proxy):
+def test_its_tables_are_read_at_once_and_by_a_request_each(bucket, proxy):
     """2,814 requests one after the other, 28 s, before."""
     uri = f"s3://{bucket}/x"
     make_dataset(uri, names=NAMES, subjects=("a",))

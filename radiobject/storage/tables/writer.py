@@ -18,6 +18,12 @@ from radiobject.geometry.content import content_box
 from radiobject.geometry.tiling import Tiling, extents_for_patch
 from radiobject.storage.io import layout, owned, stats
 from radiobject.storage.io.libtiledb import writing_ctx
+from radiobject.storage.io.tiledb_names import (
+    ENUMERATIONS,
+    FRAGMENT_METADATA_FOLDER,
+    LABELS,
+    SCHEMA,
+)
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables.filter_trial import choose_filters
@@ -127,7 +133,7 @@ def _remove(uri: str) -> None:
         owned.remove(uri, owned.ARRAY)
 
 
-_UNUSED = ("__labels", "__fragment_meta", "__schema/__enumerations")
+_UNUSED = (LABELS, FRAGMENT_METADATA_FOLDER, f"{SCHEMA}/{ENUMERATIONS}")
 """Folders that libtiledb makes in every array, on a disk alone, and a volume puts nothing in."""
 
 
