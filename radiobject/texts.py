@@ -60,6 +60,15 @@ class Texts(Sequence[str]):
         array[:] = [self[row] for row in rows.tolist()]
         return array
 
+    def at(self, rows: npt.NDArray[np.integer]) -> list[str]:
+        """Return the texts of some rows that are there: quickly, for each batch of a loader."""
+        data = self._data
+        firsts, ends = self._starts[rows].tolist(), self._starts[rows + 1].tolist()
+        return [
+            data[first:end].decode("utf-8", "surrogatepass")
+            for first, end in zip(firsts, ends, strict=True)
+        ]
+
 
 class Lookup(Mapping[str, int]):
     """The row of each text; of the last one where it is repeated.

@@ -36,6 +36,7 @@ from radiobject.ml.normalisation import ChannelScales
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import coarse_affines, padding_of, patch_affines
 from radiobject.storage.read.reader import ReadRequest, bring
+from radiobject.texts import Texts
 
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]
 """Shape and type of each array of a batch."""
@@ -354,8 +355,8 @@ class StoredDataset(Dataset):
             about["padding"] = plan.padding[:, :3]
         about["affine"] = plan.affine
         about |= self._of_fields(plan)
-        about[OBS_ID] = [self._table.obs_ids[v] for v in rows]
-        about[SUBJECT_ID] = [self._table.subject_ids[v] for v in rows]
+        about[OBS_ID] = _texts(self._table.obs_ids, rows)
+        about[SUBJECT_ID] = _texts(self._table.subject_ids, rows)
         if isinstance(self._labels, dict):
             about["label"] = {name: _taken(v, rows) for name, v in self._labels.items()}
         elif self._labels is not None:
@@ -467,6 +468,10 @@ class StoredDataset(Dataset):
         if views == 1:
             return samples
         return [samples[i : i + views] for i in range(0, len(samples), views)]
+
+
+def _texts(ids: Sequence[str], rows: NDArray[np.int64]) -> list[str]:
+    return ids.at(rows) if isinstance(ids, Texts) else [ids[row] for row in rows.tolist()]
 
 
 def _taken(labels: Labels, rows: NDArray[np.int64]) -> Labels:

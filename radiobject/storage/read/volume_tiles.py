@@ -141,7 +141,8 @@ class VolumeTiles:
                 return False
             if not self._complete_cover(cover, image):
                 return False
-        return image.is_complete()
+        self._complete = image.is_complete()
+        return self._complete
 
     def bring(self, box: Box) -> bool:
         """Bring the tiles of a box into the cache; False if there is no room for them.
