@@ -10,6 +10,7 @@
 #   make test-server           the store on SeaweedFS, a server that nobody here wrote
 #   make test-forks            threads and forked workers in every mix (COUNT=200)
 #   make test-flips            single bits flipped in table files (COUNT=500 SEED=18)
+#   make test-mutations        stores altered in every way, each opened and read (COUNT=707 SEED=18)
 #   make lint                  ruff, and mypy for Linux, Windows and macOS
 #   make imports               who imports whom: circles, and imports that go up
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
@@ -49,7 +50,7 @@ ASV := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m asv
 PUBLISHED = [ -d $(VENV)/published-radiobject-0.1.1 ] || PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet \
 	--no-deps --target $(VENV)/published-radiobject-0.1.1 --requirement benchmarks/rivals/published.txt
 
-.PHONY: help venv test test-worlds test-newest test-server test-flips test-forks test-clients test-kernel test-measuring test-slow lint imports \
+.PHONY: help venv test test-worlds test-newest test-server test-flips test-mutations test-forks test-clients test-kernel test-measuring test-slow lint imports \
 	bench regimes compare range site asv-check gate-check docs dist clean
 
 help:
@@ -138,6 +139,10 @@ lint: $(STAMP)
 # Single bits flipped in table files: no crash, no lie, no error without a name.
 test-flips: $(STAMP)
 	PYTHONPATH=. $(BIN)/python tests/storage/flips.py $(or $(COUNT),500) $(or $(SEED),18)
+
+# Whole files, folders and fields of a store altered: no crash, no hang, no lie, no error without a name.
+test-mutations: $(STAMP)
+	PYTHONPATH=. $(BIN)/python -m tests.storage.mutations $(or $(COUNT),707) $(or $(SEED),18)
 
 # Loops in threads over forked workers, each in a process of its own: none hangs.
 test-forks: $(STAMP)

@@ -25,6 +25,10 @@ class IntegrityError(StorageError):
     """Stored bytes are not the ones that were written."""
 
 
+class DiskFullError(StorageError, OSError):
+    """A disk has no room for what is written."""
+
+
 class LockError(StorageError):
     """Another writer holds the store."""
 

@@ -137,7 +137,10 @@ def _validate_collection(store: CollectionStore, extent: Extent, sound: _Sound) 
         if array not in present
     ]
     if missing:
-        raise AlignmentError(f"{store.uri} has rows without a volume: {shortened(missing)}")
+        raise AlignmentError(
+            f"{store.uri} has rows without a volume: {shortened(missing)}; the data set was not "
+            "copied whole, or lost them: copy their folders again"
+        )
     chosen = [row for row in extent.chosen(len(rows)) if rows.locator(row).uri not in sound]
 
     look = partial(_validate_volume, extent.checksums)

@@ -70,16 +70,32 @@ def compact(tx: Merging, places: dict[str, str], *, force: bool = False) -> None
         except (tiledb.TileDBError, StorageError) as error:
             # The commit is complete without this, and the next round tries again.
             _log.warning("the table at %s was not merged: %s", location, error)
+            _undo(tx, location)
     try:
         _compact_metadata(tx.uri, force)
-    except tiledb.TileDBError as error:
+    except (tiledb.TileDBError, StorageError) as error:
         _log.warning("the history of %s was not merged: %s", tx.uri, error)
+
+
+def _undo(tx: Merging, location: str) -> None:
+    """Remove what an interrupted merge left of a table: on a full disk, room is what is wanted."""
+    recorded = None if tx.manifest is None else tx.manifest.tables.get(_place(tx, location))
+    try:
+        files.remove_uncommitted(location)
+        if recorded is not None:
+            files.remove_unrecorded(location, recorded)
+    except (tiledb.TileDBError, StorageError) as error:
+        _log.warning("what merging left at %s was not removed: %s", location, error)
+
+
+def _place(tx: Merging, location: str) -> str:
+    return location.removeprefix(f"{tx.uri}/")
 
 
 def _compact_table(tx: Merging, table: Table, force: bool) -> None:
     if not table.has_many_fragments(force=force):
         return
-    place = table.uri.removeprefix(f"{tx.uri}/")
+    place = _place(tx, table.uri)
 
     def forget_merged() -> None:
         merged, notes = table.merged_before()

@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from radiobject.exceptions import StorageError, StoreNotFoundError
+from radiobject.exceptions import IntegrityError, StorageError, StoreNotFoundError
 from radiobject.storage.commits import recovery
 from radiobject.storage.io import files, layout
 from radiobject.storage.io import tiledb_names as tdb
+from radiobject.storage.io.checksum import digest
 from radiobject.storage.tables import digests, groups
-from radiobject.storage.tables.digests import Files, Manifest
+from radiobject.storage.tables.digests import Manifest
 
 ROOT = "radiobject"
 COLLECTION = "collection"
@@ -28,7 +29,11 @@ COLLECTION = "collection"
 _KIND = "radiobject.kind"
 _VERSION = digests.VERSION
 _HEAD = digests.HEAD
-_COMMIT = "commit:"
+_COMMIT = digests.COMMIT
+_STRANGE = "the TileDB group there was written by something else"
+_MAX_COMMIT_LENGTH = 16 << 20
+_TOO_MANY = 1 << 53
+"""More subjects, volumes or milliseconds than there are."""
 NAME = "name"
 OWNER = digests.OWNER
 
@@ -57,6 +62,29 @@ class Commit:
     collections: dict[str, str] = field(default_factory=dict)
     n_subjects: int = 0
     n_volumes: int = 0
+
+    @classmethod
+    def parse(cls, stored: object) -> Commit:
+        """Return the commit that one entry of a group's metadata describes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a field is missing, unknown, or not what a commit writes there.
+        """
+        if not isinstance(stored, str) or len(stored) > _MAX_COMMIT_LENGTH:
+            raise ValueError(f"a commit is a text of up to {_MAX_COMMIT_LENGTH} characters")
+        found = cls(**json.loads(stored))
+        for name in ("timestamp", "n_subjects", "n_volumes"):
+            value = getattr(found, name)
+            if type(value) is not int or not 0 <= value < _TOO_MANY:
+                raise ValueError(f"{name} is {str(value)[:40]!r}, expected a number of a commit")
+        texts = [found.operation, found.written]
+        if isinstance(found.collections, dict):
+            texts += [*found.collections, *found.collections.values()]
+        if not isinstance(found.collections, dict) or not all(isinstance(t, str) for t in texts):
+            raise TypeError("operation, time and collections are not the texts of a commit")
+        return found
 
 
 @dataclass(frozen=True)
@@ -129,9 +157,9 @@ def parse_head(uri: str, metadata: Mapping[str, Any]) -> Head:
     """Return the head that a group's `metadata` describes; see `read_head` for the errors."""
     version = metadata.get(_VERSION)
     if version is None:
-        raise StoreNotFoundError(
-            f"no RadiObject data set at {uri}: the TileDB group there was written by something else"
-        )
+        incomplete = _incomplete(uri)
+        what = f"{incomplete} there" if incomplete else _STRANGE
+        raise StoreNotFoundError(f"no RadiObject data set at {uri}: {what}")
     if not str(version).isdigit() or int(version) > layout.FORMAT_VERSION:
         raise StorageError(
             f"{uri} has format version {version}, this library reads up to "
@@ -157,13 +185,17 @@ def _committed(uri: str, metadata: Mapping[str, Any]) -> list[Commit]:
     """Return the states up to the head, oldest first."""
     try:
         head = int(metadata.get(_HEAD, 0))
-        stored = [json.loads(value) for key, value in metadata.items() if key.startswith(_COMMIT)]
-        commits = [Commit(**fields) for fields in stored]
-    except (ValueError, TypeError) as error:
-        raise StorageError(
-            f"the history of {uri} is damaged ({error}); restore the folder "
+        stored = {key: value for key, value in metadata.items() if key.startswith(_COMMIT)}
+        found = {key: Commit.parse(value) for key, value in stored.items()}
+        moved = [key for key, commit in found.items() if key != _commit_key(commit)]
+        if moved:
+            raise ValueError(f"{moved[0]} has the timestamp {found[moved[0]].timestamp}")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise IntegrityError(
+            f"the history of {uri} is damaged ({str(error)[:300]}); restore the folder "
             f"{tdb.METADATA} from a backup"
         ) from error
+    commits = list(found.values())
     commits.sort(key=lambda commit: commit.timestamp)
     return [commit for commit in commits if commit.timestamp <= head]
 
@@ -201,29 +233,37 @@ def write_head(
     uri: str,
     commit: Commit,
     forget: Sequence[Commit] = (),
-    tables: Mapping[str, Files] | None = None,
+    record: Mapping[str, bytes] | None = None,
+    whole: str | None = None,
 ) -> None:
     """Record `commit` and make it the head: the one write that publishes everything before it.
 
-    The states `forget` leave the history in that same write, and the files that `tables` got enter
-    the record of table files.
+    The states `forget` leave the history in that same write, and `record` enters the record of
+    table files, which is then the one that `whole` is the digest of.
     """
     values: dict[str, Any] = {_commit_key(old): None for old in forget}
     values[_VERSION] = layout.FORMAT_VERSION
     values[_HEAD] = commit.timestamp
     values[_commit_key(commit)] = json.dumps(asdict(commit), separators=(",", ":"))
-    if tables:
-        values[f"{digests.KEY}{commit.timestamp:015d}"] = digests.pack(tables)
+    values |= record or {}
+    if whole is not None:
+        values[digests.RECORDED] = whole
     groups.write_metadata(uri, values, commit.timestamp)
 
 
 def write_manifest(uri: str, manifest: Manifest, timestamp: int) -> Manifest:
     """Replace the record of table files by `manifest`, and publish what was merged till now."""
-    key = f"{digests.KEY}{timestamp:015d}"
+    packed = {record_key(timestamp): digests.pack(manifest.tables)}
+    keys = {key: digest(value) for key, value in packed.items()}
     values: dict[str, Any] = dict.fromkeys(manifest.keys)
-    values |= {_HEAD: timestamp, key: digests.pack(manifest.tables)}
+    values |= {_HEAD: timestamp, digests.RECORDED: digests.sum_of(keys), **packed}
     groups.write_metadata(uri, values, timestamp)
-    return digests.keep(uri, Manifest(timestamp, manifest.tables, (key,)))
+    return digests.keep(uri, replace(manifest, head=timestamp, keys=keys))
+
+
+def record_key(timestamp: int) -> str:
+    """Return the metadata key of what the commit at `timestamp` records of table files."""
+    return f"{digests.KEY}{timestamp:015d}"
 
 
 def withdraw(uri: str) -> None:
@@ -242,7 +282,22 @@ def what_lies_at(uri: str) -> str:
     kind = groups.object_kind(uri)
     if kind is not None:
         return f"a TileDB {kind} lies"
+    if incomplete := _incomplete(uri):
+        return incomplete
     return "other files lie" if files.is_something(uri) else "nothing lies"
+
+
+_TABLES = {layout.OBS_META, layout.OBS, layout.TILE_INDEX, layout.VOLUMES, layout.COLLECTIONS}
+_OF_A_GROUP = (tdb.GROUP, tdb.METADATA, tdb.GROUP_MARK)
+
+
+def _incomplete(uri: str) -> str:
+    """Return what a folder lacks that has parts of a data set, as a copy that was broken off."""
+    there = {layout.base_name(entry) for entry in files.list_folder(uri)}
+    lost = [name for name in _OF_A_GROUP if name not in there]
+    if not lost or not there & {*_TABLES, *_OF_A_GROUP}:
+        return ""
+    return f"an incomplete copy of one, without {', '.join(lost)} (copy it again), lies"
 
 
 def owner_of(collection_uri: str) -> str:

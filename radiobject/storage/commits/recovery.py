@@ -10,8 +10,11 @@ from radiobject.storage.tables.digests import Manifest
 STANDALONE = "standalone"
 """Metadata key of a collection that was committed on its own, before any owner linked it."""
 
-PARTS = (
+WITH_CONTENT = (
     layout.OBS_META, layout.OBS, layout.TILE_INDEX, *layout.DERIVED, layout.VOLUMES,
+)  # fmt: skip
+PARTS = (
+    *WITH_CONTENT,
     tdb.GROUP_MARK, tdb.GROUP, tdb.METADATA,
 )  # fmt: skip
 """What a data set's folder holds beside its collections and its lock."""

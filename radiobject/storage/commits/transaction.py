@@ -17,11 +17,13 @@ from radiobject.storage.commits.head import (
     is_ours,
     parse_head,
     read_head,
+    record_key,
     what_lies_at,
     write_head,
     write_manifest,
 )
 from radiobject.storage.io import files, layout, owned
+from radiobject.storage.io.checksum import digest
 from radiobject.storage.io.lock import acquire
 from radiobject.storage.tables import digests, groups
 from radiobject.storage.tables.digests import Files, Manifest
@@ -79,7 +81,7 @@ class Transaction:
         forget: Sequence[Commit] = (),
     ) -> Commit:
         """Publish everything written so far; what follows belongs to the next commit."""
-        self.last = Commit(
+        made = Commit(
             timestamp=self.clock.tick(),
             operation="; ".join([self.operation, *self.clock.remarks]),
             written=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -87,11 +89,13 @@ class Transaction:
             n_subjects=n_subjects,
             n_volumes=n_volumes,
         )
-        before = self.manifest
-        self.manifest = self._record(self.last.timestamp)
-        new = self._new_files(before, self.manifest)
-        write_head(self.uri, self.last, forget, new)
-        digests.keep(self.uri, self.manifest)
+        recorded = self._record(made.timestamp)
+        new = self._new_files(self.manifest, recorded)
+        packed = {record_key(made.timestamp): digests.pack(new)} if new else {}
+        keys = {**recorded.keys, **{key: digest(value) for key, value in packed.items()}}
+        # Only what was published is kept here: without room for it, the caller may try once more.
+        write_head(self.uri, made, forget, packed, digests.sum_of(keys))
+        self.last, self.manifest = made, digests.keep(self.uri, replace(recorded, keys=keys))
         self.published = self.last.timestamp
         self.n_commits += 1
         self._emptied = False
@@ -112,8 +116,7 @@ class Transaction:
             found = digests.new_files(uri, known)
             if found or known:
                 tables[place] = {**known, **found}
-        keys = () if before is None else before.keys
-        return Manifest(timestamp, tables, (*keys, f"{digests.KEY}{timestamp:015d}"))
+        return Manifest(timestamp, tables, {} if before is None else before.keys)
 
     @staticmethod
     def _new_files(before: Manifest | None, after: Manifest) -> dict[str, Files]:
@@ -261,5 +264,9 @@ def _only_our_leftovers(uri: str) -> bool:
     if not names:
         return not files.is_something(uri)
     # Only a creation of ours leaves the lock; collections may be there to be linked.
+    # Tables and volumes without a head are a copy that was broken off: a creation begins with the
+    # group, and a removal ends with it.
+    if any(files.has_files(layout.join(uri, name)) for name in names & set(recovery.WITH_CONTENT)):
+        return False
     ours = {layout.OWN_FOLDER, layout.COLLECTIONS, *recovery.PARTS}
     return names <= ours and (layout.OWN_FOLDER in names or names == {layout.COLLECTIONS})

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from radiobject.exceptions import StorageError, StoreExistsError
+from radiobject.exceptions import StoreExistsError
 from radiobject.storage.io import layout
 from radiobject.storage.io import tiledb_names as tdb
-from radiobject.system import files
+from radiobject.system import files, room
 
 _KINDS = (tdb.GROUP, tdb.METADATA, tdb.SCHEMA)
 _LOADED = (tdb.GROUP, tdb.SCHEMA)
@@ -37,11 +37,12 @@ def atomic(uri: str, *, metadata: bool = False) -> Iterator[str]:
         return
     place = Path(uri, layout.STAND_INS, uuid.uuid4().hex)
     try:
-        known = _stand_in(Path(uri), place, _KINDS if metadata else _LOADED)
-        yield str(place)
-        for path in _files(place):
-            if path.relative_to(place) not in known:
-                _move(path, Path(uri, path.relative_to(place)))
+        with room.writing(uri):
+            known = _stand_in(Path(uri), place, _KINDS if metadata else _LOADED)
+            yield str(place)
+            for path in _files(place):
+                if path.relative_to(place) not in known:
+                    _move(path, Path(uri, path.relative_to(place)))
     finally:
         shutil.rmtree(place, ignore_errors=True)
         _remove_if_empty(place.parent)
@@ -77,23 +78,28 @@ def create_atomically(uri: str, *, folder: str | None = None) -> Iterator[str]:
     if os.path.lexists(target):
         raise StoreExistsError(f"something lies at {uri!r} already; choose another place")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        yield str(place)
-        place.rename(target)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        if os.path.lexists(target):
-            raise StoreExistsError(f"another process made {uri!r} meanwhile") from error
-        raise StorageError(f"{uri!r} cannot be made: {error}") from error
+        with room.writing(uri):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            yield str(place)
+            _name(place, target)
     finally:
         shutil.rmtree(place, ignore_errors=True)
         if folder is not None:
             _remove_if_empty(place.parent)
 
 
+def _name(place: Path, target: Path) -> None:
+    """Give what was made its name, unless another process was faster."""
+    try:
+        place.rename(target)
+    except OSError as error:
+        if os.path.lexists(target):
+            raise StoreExistsError(f"another process made {target} meanwhile") from error
+        raise
+
+
 def _stand_in(original: Path, place: Path, copied: tuple[str, ...]) -> set[Path]:
-    place.mkdir(parents=True, mode=0o700)
+    place.mkdir(parents=True)
     for kind in _KINDS:
         if (original / kind).is_dir():
             (place / kind).mkdir()

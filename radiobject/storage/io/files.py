@@ -14,6 +14,7 @@ from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout, owned
 from radiobject.storage.io import tiledb_names as tdb
+from radiobject.system import room
 from radiobject.system.files import written_whole
 
 _PIECE_BYTES = 16 << 20
@@ -50,9 +51,20 @@ def list_folder(uri: str) -> list[str]:
     if layout.is_local(uri):
         if not os.path.isdir(uri):
             return []
-        return [layout.join(uri, name) for name in sorted(os.listdir(uri))]
+        return [layout.join(uri, name) for name in sorted(_names(uri))]
     with _reaching(uri) as vfs:
         return sorted(entry.rstrip("/") for entry in vfs.ls(uri) if entry.rstrip("/") != uri)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []  # removed meanwhile
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be read: {error.strerror}; check its permissions"
+        ) from error
 
 
 def own_entries(uri: str) -> list[str]:
@@ -65,12 +77,20 @@ def own_entries(uri: str) -> list[str]:
 def is_something(uri: str) -> bool:
     """Return whether a file or a non-empty folder lies at `uri`."""
     if layout.is_local(uri):
-        return os.path.lexists(uri) and (not os.path.isdir(uri) or bool(os.listdir(uri)))
+        return os.path.lexists(uri) and (not os.path.isdir(uri) or bool(_names(uri)))
     if list_folder(uri):
         return True
     is_bucket = uri.count("/") <= 2  # which some servers say is an object
     with _reaching(uri) as vfs:
         return not is_bucket and bool(vfs.is_file(uri))
+
+
+def has_files(uri: str) -> bool:
+    """Return whether a file lies anywhere below `uri`."""
+    if layout.is_local(uri):
+        return any(names for _, _, names in os.walk(uri))
+    with _reaching(uri) as vfs:
+        return any(not entry.endswith("/") for entry in vfs.ls_recursive(f"{uri}/"))
 
 
 def _remove_stamped(entry: str) -> bool:
@@ -114,9 +134,10 @@ def write_small(uri: str, content: bytes) -> None:
             file.write(content)
         return
     path = Path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path, durable=False) as part:
-        part.write_bytes(content)
+    with room.writing(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path, durable=False) as part:
+            part.write_bytes(content)
 
 
 def copy_file(source: str, target: str) -> None:
@@ -151,10 +172,13 @@ def make_folder(uri: str) -> None:
     """
     if not layout.is_local(uri):
         return
-    try:
-        Path(uri).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"the folder {uri} cannot be made: {error.strerror}") from error
+    with room.writing(uri):
+        try:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if room.is_full(error):
+                raise
+            raise StorageError(f"the folder {uri} cannot be made: {error.strerror}") from error
 
 
 def remove_folder_if_empty(uri: str) -> None:

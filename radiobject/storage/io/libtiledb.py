@@ -29,6 +29,8 @@ from radiobject.ctx import config_generation, get_radiobject_config
 from radiobject.exceptions import IntegrityError, RadiObjectError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.storage.io import layout, stats
+from radiobject.storage.io.array_files import refuse_strange
+from radiobject.system import room
 from radiobject.system.processes import has_throughput_policy, prefer_throughput
 
 QUERIES_PER_CONTEXT = 500
@@ -58,6 +60,29 @@ def reading(what: str) -> Iterator[None]:
         raise
     except (*_FAILURES, MemoryError, OverflowError, ZeroDivisionError, struct.error) as error:
         raise unreadable(what, error) from error
+
+
+@contextmanager
+def writing(uri: str, needed: int | None = None) -> Iterator[None]:
+    """Turn every low-level error of a write to the object at `uri` into one of ours.
+
+    Raises
+    ------
+    DiskFullError
+        If the disk has no room; see `radiobject.system.room.writing`.
+    StorageError
+        Naming what is written, what happened, and what to do.
+    """
+    with room.writing(uri) if needed is None else room.writing(uri, needed):
+        try:
+            yield
+        except _FAILURES as error:
+            # libtiledb puts request ids and headers in between; what happened is said at the end.
+            said = str(error).rsplit("] : ", 1)[-1].strip()
+            raise StorageError(
+                f"{uri} cannot be written: {said[:300]}; check the permissions of its folder, or "
+                "what the credentials permit"
+            ) from error
 
 
 def unreadable(what: str, error: BaseException) -> StorageError:
@@ -153,6 +178,7 @@ def _batch_context(settings: tiledb.Config) -> tiledb.Ctx:
 
 
 def _open(uri: str, ctx: tiledb.Ctx) -> OpenArray:
+    refuse_strange(uri)
     try:
         array = lt.Array(ctx, uri, lt.QueryType.READ)
         schema = tiledb.ArraySchema.from_pybind11(ctx, array._schema())
@@ -198,6 +224,7 @@ def text_metadata(uri: str, key: str) -> str | None:
         If the array cannot be opened.
     """
     current = session(remote=is_remote(uri))
+    refuse_strange(uri)
     try:
         with tiledb.open(uri, "r", timestamp=(0, FOREVER), ctx=current.ctx) as array:
             found = array.meta.get(key)

@@ -18,7 +18,7 @@ from radiobject.exceptions import LockError, StorageError
 from radiobject.storage.io import layout
 from radiobject.storage.io.lock_record import ADVICE, LockRecord, StoreLock
 from radiobject.storage.io.object_lock import ObjectLock
-from radiobject.system import files
+from radiobject.system import files, room
 
 _RECORD_BYTES = 4096
 
@@ -76,7 +76,8 @@ class _LocalLock:
             raise
         try:
             self.abandoned = os.fstat(self._fd).st_size > 0
-            self._write(LockRecord.mine(operation).dump())
+            with room.writing(root):
+                self._write(LockRecord.mine(operation).dump())
         except BaseException:
             self.abandon()
             raise
@@ -84,13 +85,9 @@ class _LocalLock:
     def _open(self, root: str) -> int:
         """Open and lock the file that is at the path now, not one that was removed meanwhile."""
         while True:
-            try:
+            with room.writing(root):
                 self._path.parent.mkdir(exist_ok=True)
                 fd = files.open_private(self._path)
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write to {root}: {error.strerror}; check the folder's permissions"
-                ) from error
             try:
                 locked = files.lock(fd)
                 if locked and self._is_at_path(fd):
@@ -129,7 +126,13 @@ class _LocalLock:
 
     def _write(self, raw: bytes) -> None:
         # Never empty in between: what a dead writer left is known by a record being there.
-        files.write_at(self._fd, raw, 0)
+        try:
+            files.write_at(self._fd, raw, 0)
+        except OSError as error:
+            if not room.is_full(error):
+                raise
+        # A full disk still takes the length: a file of nothing but zeros is a record, too, which
+        # names nobody. So what makes room can be done under the lock.
         os.ftruncate(self._fd, len(raw))
 
     def release(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 
 from radiobject import process
-from radiobject.addresses import is_remote
+from radiobject.addresses import is_remote, local_path
 from radiobject.exceptions import (
     IntegrityError,
     RadiObjectError,
@@ -110,11 +111,28 @@ def _by_stored_index(locator: VolumeLocator, packed: bytes) -> VolumeTiles:
     except StorageError as error:
         stats.count(index_misfits=1)
         kind = StoreNotFoundError if isinstance(error, StoreNotFoundError) else IntegrityError
+        if _is_gone(locator.uri):
+            raise StoreNotFoundError(
+                f"volume {locator.label} is not at {locator.uri} any more: vacuum() removed it if "
+                "this state was opened before one was run, then open the data set again; else the "
+                "data set was not copied whole or lost it: restore its folder from a copy"
+            ) from error
         raise kind(
             f"volume {locator.label} at {locator.uri} does not fit its stored tile index: {error}; "
             "it was lost, cut or exchanged for another: restore its folder from a copy"
         ) from error
     return VolumeTiles(locator.uri, index, packed, locator.label)
+
+
+def _is_gone(uri: str) -> bool:
+    """Return whether nothing is left of a local volume; what may not be seen is not gone."""
+    try:
+        os.lstat("/" if is_remote(uri) else local_path(uri))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _check_identity(locator: VolumeLocator) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,8 @@ class CollectionStore:
         What guards its changes, where that was read already; found from its address otherwise.
     subjects_of_owner : Subjects, optional
         The table of subjects of its data set; found from its address when not given.
+    count : callable, optional
+        Takes its name and its number of volumes once its rows were read, and refuses a wrong one.
     """
 
     has_geometry = True
@@ -90,11 +92,13 @@ class CollectionStore:
         newest: bool = True,
         root: Head | None = None,
         subjects_of_owner: Subjects | None = None,
+        count: Callable[[str, int], None] | None = None,
     ) -> None:
         self.uri = uri
         self.timestamp = timestamp
         self.name = name
         self._newest = newest
+        self._count = count
         self._packed: dict[str, bytes | None] = {}
         self._packed_bytes = 0
         self._index_block = _INDEX_BLOCK
@@ -117,7 +121,10 @@ class CollectionStore:
     def rows(self) -> VolumeRows:
         """The volumes; one table read, on first use."""
         table = self.obs.read(volume_rows.PLAN_COLUMNS)
-        return VolumeRows.from_columns(layout.join(self.uri, layout.VOLUMES), table)
+        rows = VolumeRows.from_columns(layout.join(self.uri, layout.VOLUMES), table)
+        if self._count is not None:
+            self._count(str(self.name), len(rows))
+        return rows
 
     @lazy_property
     def position(self) -> Mapping[str, int]:

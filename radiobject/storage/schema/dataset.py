@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from radiobject.exceptions import AlignmentError, StorageError, StoreNotFoundError, ViewError
+from radiobject.exceptions import (
+    AlignmentError,
+    IntegrityError,
+    StorageError,
+    StoreNotFoundError,
+    ViewError,
+)
 from radiobject.lazy import lazy_property
 from radiobject.storage.commits.head import ROOT, Clock, Head, is_ours, parse_head, read_head
 from radiobject.storage.commits.head import owner_of as owner_of
@@ -48,6 +54,7 @@ class DatasetStore:
             )
         self.state = self.head.at(at)
         self._collections: dict[str, CollectionStore] = {}
+        self._counts: dict[str, int] = {}
 
     @property
     def root(self) -> Head:
@@ -72,12 +79,31 @@ class DatasetStore:
     @property
     def subject_texts(self) -> Texts:
         """Subject ids in the order of their rows; one table read, on first use."""
+        self._check_subjects(len(self.subjects.texts))
         return self.subjects.texts
 
     @property
     def subject_ids(self) -> np.ndarray:
         """Subject ids in the order of their rows, an array of objects made anew."""
+        self._check_subjects(len(self.subjects.texts))
         return self.subjects.ids
+
+    def _check_subjects(self, found: int) -> None:
+        if found != self.state.n_subjects:
+            raise self._other_counts("subjects", self.state.n_subjects, found)
+
+    def _other_counts(self, what: str, committed: int, found: int) -> IntegrityError:
+        return IntegrityError(
+            f"{self.uri} was committed with {committed} {what}, its tables have {found}: history "
+            "or tables were altered, or are of two copies; restore both from one copy"
+        )
+
+    def _count(self, name: str, found: int) -> None:
+        """Compare the volumes of all collections, once each was read, with what was committed."""
+        self._counts[name] = found
+        total, committed = sum(self._counts.values()), self.state.n_volumes
+        if total > committed or (len(self._counts) == len(self.names) and total != committed):
+            raise self._other_counts("volumes", committed, total)
 
     @lazy_property
     def position(self) -> Mapping[str, int]:
@@ -106,6 +132,7 @@ class DatasetStore:
                 newest=self.state is self.head.last,
                 root=self.head,
                 subjects_of_owner=self.subjects,
+                count=self._count,
             )
         return self._collections[name]
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-import tiledb
-
 from radiobject.exceptions import StorageError, StoreExistsError
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import create_atomically
+from radiobject.storage.io.libtiledb import writing
 from radiobject.storage.tables.columns import BLOB, TEXT, Column
 from radiobject.storage.tables.digests import seal
 from radiobject.storage.tables.groups import object_kind
@@ -48,14 +47,12 @@ def write_derived(
     StorageError
         If the table cannot be written, as in a read-only store.
     """
-    try:
+    with writing(uri):
         _create(uri, keys, [name for name in rows if name not in (*keys, FINGERPRINT)])
         when = timestamp if timestamp is not None else time.time_ns() // 1_000_000
         fragment = Table(uri).write(rows, when)
         if fragment is not None:
             seal(uri, fragment)
-    except tiledb.TileDBError as error:
-        raise StorageError(f"the index at {uri!r} cannot be written: {error}") from error
 
 
 def read_derived(uri: str, columns: Sequence[str]) -> Mapping[str, Column] | None:
@@ -68,10 +65,7 @@ def read_derived(uri: str, columns: Sequence[str]) -> Mapping[str, Column] | Non
     """
     if object_kind(uri) != "array":
         return None
-    try:
-        return Table(uri).read((FINGERPRINT, *columns))
-    except tiledb.TileDBError as error:
-        raise StorageError(f"the index at {uri!r} cannot be read: {error}") from error
+    return Table(uri).read((FINGERPRINT, *columns))
 
 
 def _create(uri: str, keys: Sequence[str], columns: Sequence[str]) -> None:
@@ -85,6 +79,6 @@ def _create(uri: str, keys: Sequence[str], columns: Sequence[str]) -> None:
             create_table(place, keys, typed, tile_rows=_TILE_ROWS)
     except StoreExistsError:
         return  # by another process, with the same columns
-    except tiledb.TileDBError as error:
+    except StorageError as error:
         if "already exists" not in str(error):
             raise

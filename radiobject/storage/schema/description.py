@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.storage.io import layout, remote
 from radiobject.storage.io import tiledb_names as tdb
+from radiobject.storage.io.array_files import refuse_strange
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER
+from radiobject.storage.io.libtiledb import FOREVER, reading, writing
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables import groups
 
@@ -110,13 +112,20 @@ def _fetched(uri: str) -> Iterator[str | None]:
 
 def _described(uri: str, place: str) -> VolumeDescription:
     """Read the array of the volume at `uri` from `place`: there, or a copy of what it says."""
-    ctx = get_tiledb_ctx()
-    found = tiledb.object_type(place, ctx=ctx)
+    found = groups.object_kind(place)
+    if found is None and os.path.isdir(place):
+        refuse_strange(place)  # what this user may not read is not nothing
     if found != "array":
         what = f"a TileDB {found} lies" if found else "nothing lies"
         raise StoreNotFoundError(f"no volume at {uri}: {what} there; check the URI")
+    with reading(f"the volume at {uri}"):
+        refuse_strange(place)
+        return _read(uri, place)
+
+
+def _read(uri: str, place: str) -> VolumeDescription:
     # A volume never changes, and its writer's clock may be ahead of this machine's.
-    with tiledb.open(place, "r", timestamp=(0, FOREVER), ctx=ctx) as array:
+    with tiledb.open(place, "r", timestamp=(0, FOREVER), ctx=get_tiledb_ctx()) as array:
         schema = array.schema
         if schema.sparse or not schema.has_attr(layout.VOXELS_ATTR) or schema.domain.ndim < 3:
             raise StorageError(
@@ -142,6 +151,6 @@ def is_part_of_collection(uri: str) -> bool:
 
 def write_array_metadata(uri: str, values: Mapping[str, str | int | float]) -> None:
     """Set metadata of the array at `uri`."""
-    with atomic(uri) as place, tiledb.open(place, "w", ctx=get_tiledb_ctx()) as array:
+    with writing(uri), atomic(uri) as place, tiledb.open(place, "w", ctx=get_tiledb_ctx()) as array:
         for key, value in values.items():
             array.meta[key] = value

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from radiobject.exceptions import DiskFullError
 from radiobject.executors import ExecutorLike, run
 from radiobject.storage.commits import compaction
 from radiobject.storage.commits.head import Commit
@@ -19,8 +20,9 @@ def vacuum(tx: Transaction, keep: int, executor: ExecutorLike | None = None) -> 
     """Keep the last `keep` states of a data set and remove what no kept state reads.
 
     The history is shortened first, by a commit of its own: a crash later leaves files that nothing
-    refers to, which the next vacuum removes, and never a state without its files. What goes is
-    chosen here; its files are removed where `executor` runs.
+    refers to, which the next vacuum removes, and never a state without its files. Only where the
+    disk has no room for that commit, room is made first, by removing what no kept state reads.
+    What goes is chosen here; its files are removed where `executor` runs.
 
     Returns
     -------
@@ -31,6 +33,8 @@ def vacuum(tx: Transaction, keep: int, executor: ExecutorLike | None = None) -> 
     ------
     ValueError
         If `keep` is below 1: the last state is the only copy.
+    DiskFullError
+        If there is no room for the commit, and nothing to remove that would make it.
     """
     if keep < 1:
         raise ValueError(f"vacuum keeps at least the last state, got keep={keep}")
@@ -38,27 +42,50 @@ def vacuum(tx: Transaction, keep: int, executor: ExecutorLike | None = None) -> 
         return {"states": 0, "collections": 0, "volumes": 0}
     kept, gone = tx.head.commits[-keep:], tx.head.commits[:-keep]
     last = kept[-1]
+    made_room = {"collections": 0, "volumes": 0}
     if gone:
-        tx.commit(
-            collections=last.collections,
-            n_subjects=last.n_subjects,
-            n_volumes=last.n_volumes,
-            forget=gone,
-        )
+        try:
+            _forget(tx, gone)
+        except DiskFullError:
+            made_room = _remove(tx.uri, kept, gone, executor)
+            if not any(made_room.values()):
+                raise
+            _forget(tx, gone)
+    removed = _remove(tx.uri, kept, gone, executor)
+    compaction.compact(tx, last.collections, force=True)
+    return {"states": len(gone), **{name: made_room[name] + n for name, n in removed.items()}}
+
+
+def _forget(tx: Transaction, gone: Sequence[Commit]) -> None:
+    """Commit a history without the states `gone`."""
+    assert tx.last is not None
+    tx.commit(
+        collections=tx.last.collections,
+        n_subjects=tx.last.n_subjects,
+        n_volumes=tx.last.n_volumes,
+        forget=gone,
+    )
+
+
+def _remove(
+    uri: str, kept: Sequence[Commit], gone: Sequence[Commit], executor: ExecutorLike | None
+) -> dict[str, int]:
+    """Remove collections and volumes that no kept state reads; return how many."""
     places = {place for state in kept for place in state.collections.values()}
-    removed = {"states": len(gone), "collections": 0, "volumes": 0}
+    removed = {"collections": 0, "volumes": 0}
     for folder in sorted({p for state in gone for p in state.collections.values()} - places):
-        owned.remove(layout.located(tx.uri, folder), owned.COLLECTION)
-        removed["collections"] += 1
+        location = layout.located(uri, folder)
+        if files.is_something(location):
+            owned.remove(location, owned.COLLECTION)
+            removed["collections"] += 1
     for place in sorted(places):
         users = tuple(state for state in kept if place in state.collections.values())
         former = tuple(state for state in gone if place in state.collections.values())
-        gone_here = _unneeded(layout.located(tx.uri, place), users, former)
+        gone_here = _unneeded(layout.located(uri, place), users, former)
         for volume in gone_here:
             reader.forget(volume)
-        for _ in run(_remove_volume, gone_here, executor=executor, places=[tx.uri]):
+        for _ in run(_remove_volume, gone_here, executor=executor, places=[uri]):
             removed["volumes"] += 1
-    compaction.compact(tx, last.collections, force=True)
     return removed
 
 

@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from radiobject.addresses import is_remote
@@ -27,7 +28,7 @@ from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.process import new_threads
 from radiobject.storage.io import layout, owned, remote
 from radiobject.storage.io import tiledb_names as tdb
-from radiobject.storage.io.array_files import open_files
+from radiobject.storage.io.array_files import open_files, open_regular, refuse_strange, strange
 from radiobject.storage.io.checksum import digest
 from radiobject.storage.io.files import remove_file, write_small
 from radiobject.storage.io.libtiledb import FOREVER
@@ -39,6 +40,9 @@ FIRST_VERSION = 3
 """Format version from which on every table file is recorded."""
 
 KEY = "digests:"
+COMMIT = "commit:"
+RECORDED = "recorded"
+"""The metadata that says what all parts of the record are: one that is gone would hide files."""
 HEAD = "head"
 VERSION = "radiobject.format_version"
 OWNER = "owner"
@@ -63,13 +67,16 @@ class Manifest:
         Timestamp up to which everything is recorded.
     tables : dict of str to dict
         By the table's place below the data set.
-    keys : tuple of str
-        The metadata that this was read from.
+    keys : dict of str to str
+        The metadata that this was read from, each with the digest of what it says.
+    states : frozenset of int
+        Timestamps of the commits in the history, where that was read with it.
     """
 
     head: int
     tables: dict[str, Files] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
+    states: frozenset[int] = frozenset()
 
     @classmethod
     def parse(cls, uri: str, metadata: Mapping[str, Any]) -> Manifest | None:
@@ -83,9 +90,13 @@ class Manifest:
         version = str(metadata.get(VERSION, ""))
         if not version.isdigit() or int(version) < FIRST_VERSION:
             return None
-        keys = tuple(sorted(key for key in metadata if key.startswith(KEY)))
-        manifest = cls(int(metadata.get(HEAD, 0)), keys=keys)
+        found = {key: value for key, value in metadata.items() if key.startswith(KEY)}
+        keys = {k: digest(v) for k, v in sorted(found.items()) if isinstance(v, bytes)}
         try:
+            states = {int(k[len(COMMIT) :]) for k in metadata if k.startswith(COMMIT)}
+            manifest = cls(int(metadata.get(HEAD, 0)), keys=keys, states=frozenset(states))
+            if len(keys) != len(found) or metadata.get(RECORDED, sum_of(keys)) != sum_of(keys):
+                raise ValueError("it is not the one that was written")
             for key in keys:
                 for table, files in _entries(metadata[key]).items():
                     manifest.tables.setdefault(table, {}).update(files)
@@ -118,6 +129,11 @@ def _entries(packed: Any) -> Mapping[str, Files]:
             for name, (size, code) in entries.items():
                 files[f"{folder}/{name}"] = (int(size), str(code))
     return tables
+
+
+def sum_of(keys: Mapping[str, str]) -> str:
+    """Return the digest of a whole record from those of its parts."""
+    return digest(json.dumps(sorted(keys.items())).encode())
 
 
 def _unpacked(packed: Any) -> bytes:
@@ -268,16 +284,25 @@ def reload(root: str) -> Manifest | None:
 
 
 @contextmanager
-def checked(table_uri: str) -> Iterator[str]:
+def checked(table_uri: str, timestamp: int | None = None) -> Iterator[str]:
     """Give the URI to open a table at, after every file of it was compared with its record.
 
     A table of an older format, or one that belongs to no data set, is given as it is.
+
+    Parameters
+    ----------
+    table_uri : str
+    timestamp : int, optional
+        The state that is to be read.
 
     Raises
     ------
     IntegrityError
         If a file is missing, cut or altered; the message names it.
+    StorageError
+        If the state was given up since it was opened: the files are those of the states kept.
     """
+    refuse_strange(table_uri)
     if layout.base_name(table_uri) in layout.DERIVED:
         with _checked_by_seals(table_uri) as place:
             yield place
@@ -290,10 +315,10 @@ def checked(table_uri: str) -> Iterator[str]:
         if table_uri in _touched or not remote.reads(table_uri):
             yield table_uri
             return
-        with _fetched(table_uri, *found) as place:
+        with _fetched(table_uri, *found, timestamp) as place:
             yield place
     else:
-        strangers = _compare_local(table_uri, *found)
+        strangers = _compare_local(table_uri, *found, timestamp)
         if not strangers:
             yield table_uri
         else:
@@ -324,7 +349,17 @@ def _checked_by_seals(table_uri: str) -> Iterator[str]:
             yield table_uri
 
 
-def _compare_local(table_uri: str, root: str, place: str) -> list[str]:
+def _refuse_forgotten(root: str, manifest: Manifest | None, timestamp: int | None) -> None:
+    """Raise if a record that was read anew lists no state of `timestamp` any more."""
+    states = manifest.states if manifest is not None else frozenset()
+    if timestamp is not None and states and timestamp not in states and timestamp < max(states):
+        raise StorageError(
+            f"the state {timestamp} of {root} was given up by vacuum() after it was opened here; "
+            "open the data set again, history() lists the states that it has"
+        )
+
+
+def _compare_local(table_uri: str, root: str, place: str, timestamp: int | None) -> list[str]:
     """Compare a local table with its record; return what is there beside it, of committed times.
 
     A merge replaces files while this looks, so a difference counts once the record was read anew.
@@ -334,7 +369,7 @@ def _compare_local(table_uri: str, root: str, place: str) -> list[str]:
     for wait in (None, *_RETRIES_S):
         if wait is not None:
             time.sleep(wait)
-            reload(root)
+            _refuse_forgotten(root, reload(root), timestamp)
         manifest = _known.get(root)
         if manifest is None or place not in manifest.tables:
             return []  # the table was removed, or the data set replaced
@@ -362,16 +397,18 @@ def _compare(table_uri: str, files: Files) -> None:
         try:
             state = os.stat(where)
         except FileNotFoundError:
-            raise altered(where, "is missing") from None
+            raise altered(where, "is missing, lost or not copied with the others") from None
         except OSError as error:
             raise StorageError(f"{where} cannot be read: {error.strerror}") from error
+        if not S_ISREG(state.st_mode):
+            raise strange(where)
         if state.st_size != size:
             raise altered(where, f"has {state.st_size} bytes, expected {size}")
         seen = (state.st_ino, state.st_mtime_ns, size, expected)
         if _compared.get(where) == seen:
             continue
         try:
-            with open(where, "rb") as file:
+            with open_regular(where) as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         except OSError as error:
             raise StorageError(f"{where} cannot be read: {error.strerror}") from error
@@ -406,7 +443,7 @@ def _linked(table_uri: str, files: Iterable[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _fetched(table_uri: str, root: str, place: str) -> Iterator[str]:
+def _fetched(table_uri: str, root: str, place: str, timestamp: int | None) -> Iterator[str]:
     """Give a folder with the compared files of a table of an object store."""
     manifest = _known[root]
     assert manifest is not None
@@ -419,6 +456,7 @@ def _fetched(table_uri: str, root: str, place: str) -> Iterator[str]:
             if wait is not None:
                 time.sleep(wait)
                 manifest = reload(root)
+                _refuse_forgotten(root, manifest, timestamp)
             if manifest is None or place not in manifest.tables:
                 raise StorageError(f"the table {table_uri} was removed meanwhile; open it again")
             try:

@@ -10,8 +10,9 @@ import tiledb
 
 from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import StorageError
+from radiobject.storage.io.array_files import refuse_strange
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER
+from radiobject.storage.io.libtiledb import FOREVER, reading, writing
 
 
 def object_kind(uri: str) -> str | None:
@@ -33,8 +34,10 @@ def read_metadata(uri: str) -> dict[str, Any] | None:
     """
     if object_kind(uri) != "group":
         return None
-    with _open(uri, "r", FOREVER) as group:
-        return dict(group.meta)
+    with reading(f"what the group at {uri} says of itself"):
+        refuse_strange(uri)
+        with _open(uri, "r", FOREVER) as group:
+            return dict(group.meta)
 
 
 def write_metadata(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
@@ -49,7 +52,8 @@ def write_metadata(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
 
 def create(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
     """Create a group with metadata."""
-    tiledb.Group.create(uri, ctx=get_tiledb_ctx())
+    with writing(uri):
+        tiledb.Group.create(uri, ctx=get_tiledb_ctx())
     write_metadata(uri, values, timestamp)
 
 
@@ -62,7 +66,7 @@ def add_arrays(uri: str, names: list[str], timestamp: int) -> None:
 
 @contextmanager
 def _changing(uri: str, timestamp: int) -> Iterator[tiledb.Group]:
-    with atomic(uri) as place, _open(place, "w", timestamp) as group:
+    with writing(uri), atomic(uri) as place, _open(place, "w", timestamp) as group:
         yield group
 
 

@@ -17,7 +17,7 @@ from radiobject.exceptions import SchemaError
 from radiobject.storage.io import files, layout
 from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER, reading, rows_ctx, writing_ctx
+from radiobject.storage.io.libtiledb import FOREVER, reading, rows_ctx, writing, writing_ctx
 from radiobject.storage.tables import digests
 from radiobject.storage.tables.columns import (
     BLOB,
@@ -85,7 +85,8 @@ def create_table(
             capacity=tile_rows,
             offsets_filters=pack,
         )
-        tiledb.Array.create(uri, schema, ctx=ctx)
+        with writing(uri):
+            tiledb.Array.create(uri, schema, ctx=ctx)
     digests.touch(uri)
 
 
@@ -136,7 +137,7 @@ class Table:
         ctx = get_tiledb_ctx()
         until = self.timestamp if self.timestamp is not None else FOREVER
         with (
-            digests.checked(self.uri) as place,
+            digests.checked(self.uri, self.timestamp) as place,
             reading(f"the table at {self.uri}"),
             tiledb.open(place, "r", timestamp=(0, until), ctx=ctx) as array,
         ):
@@ -211,7 +212,10 @@ class Table:
         else:
             ctx = rows_ctx() if is_remote(self.uri) else writing_ctx()
         digests.touch(self.uri)
-        with tiledb.open(self.uri, "w", timestamp=timestamp, ctx=ctx) as array:
+        with (
+            writing(self.uri),
+            tiledb.open(self.uri, "w", timestamp=timestamp, ctx=ctx) as array,
+        ):
             keys, columns = _described(array)
             query = lt.Query(lt.Context(array.ctx), array.array, lt.QueryType.WRITE)
             query.layout = lt.LayoutType.UNORDERED
@@ -252,7 +256,7 @@ class Table:
             evolution.drop_attribute(name)
         evolution.timestamp(tick())
         digests.touch(self.uri)
-        with atomic(self.uri) as place:
+        with writing(self.uri), atomic(self.uri) as place:
             evolution.array_evolve(place)
 
     def retype(
@@ -285,6 +289,7 @@ class Table:
         """Delete the rows for which the query condition holds, from `timestamp` on."""
         digests.touch(self.uri)
         with (
+            writing(self.uri),
             own_context() as ctx,
             tiledb.open(self.uri, "d", timestamp=timestamp, ctx=ctx) as array,
         ):
@@ -346,7 +351,8 @@ class Table:
             return False
         config = get_tiledb_config()
         config["sm.mem.total_budget"] = str(_MERGE_BYTES)
-        tiledb.consolidate(self.uri, config=config, ctx=ctx, fragment_uris=names)
+        with writing(self.uri):
+            tiledb.consolidate(self.uri, config=config, ctx=ctx, fragment_uris=names)
         return True
 
     def _mergeable(self, ctx: tiledb.Ctx) -> list[str]:

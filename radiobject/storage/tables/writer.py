@@ -17,7 +17,7 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.content import content_box
 from radiobject.geometry.tiling import Tiling, extents_for_patch
 from radiobject.storage.io import layout, owned, stats
-from radiobject.storage.io.libtiledb import writing_ctx
+from radiobject.storage.io.libtiledb import writing, writing_ctx
 from radiobject.storage.io.tiledb_names import (
     ENUMERATIONS,
     FRAGMENT_METADATA_FOLDER,
@@ -88,13 +88,10 @@ def write_volume(
     filters = choose_filters(voxels, tiling, settings.compression).filters(ctx)
     box, fill = _content(voxels, tiling)
     reader.forget(uri)
-    _create(uri, _schema(voxels.dtype, fill, tiling, filters, ctx), ctx)
-    with ExitStack() as undo:
+    with ExitStack() as undo, writing(uri, voxels.nbytes):
+        _create(uri, _schema(voxels.dtype, fill, tiling, filters, ctx), ctx)
         undo.callback(_remove, uri)
-        try:
-            _write(uri, box, c_ordered(voxels[box.slices]), metadata or {}, timestamp, ctx)
-        except tiledb.TileDBError as error:
-            raise StorageError(f"volume at {uri!r} cannot be written: {error}") from error
+        _write(uri, box, c_ordered(voxels[box.slices]), metadata or {}, timestamp, ctx)
         index = _index(uri)
         undo.pop_all()
     _remove_unused_folders(uri)
@@ -124,7 +121,8 @@ def _create(uri: str, schema: tiledb.ArraySchema, ctx: tiledb.Ctx) -> None:
     except tiledb.TileDBError as error:
         if "already exists" in str(error):
             raise StoreExistsError(f"a volume lies at {uri!r} already; choose another") from error
-        raise StorageError(f"volume at {uri!r} cannot be created: {error}") from error
+        _remove(uri)
+        raise
 
 
 def _remove(uri: str) -> None:
