@@ -279,11 +279,11 @@ def is_ours(metadata: Mapping[str, Any]) -> bool:
 
 def what_lies_at(uri: str) -> str:
     """Return in words what an address holds that is no data set of ours."""
+    if incomplete := _incomplete(uri):
+        return incomplete
     kind = groups.object_kind(uri)
     if kind is not None:
         return f"a TileDB {kind} lies"
-    if incomplete := _incomplete(uri):
-        return incomplete
     return "other files lie" if files.is_something(uri) else "nothing lies"
 
 
@@ -295,7 +295,7 @@ def _incomplete(uri: str) -> str:
     """Return what a folder lacks that has parts of a data set, as a copy that was broken off."""
     there = {layout.base_name(entry) for entry in files.list_folder(uri)}
     lost = [name for name in _OF_A_GROUP if name not in there]
-    if not lost or not there & {*_TABLES, *_OF_A_GROUP}:
+    if not lost or not there & _TABLES:
         return ""
     return f"an incomplete copy of one, without {', '.join(lost)} (copy it again), lies"
 
