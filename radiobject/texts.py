@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from operator import eq
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,14 @@ class Texts(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for first, end in pairwise(self._starts.tolist()):
             yield self._data[first:end].decode("utf-8", "surrogatepass")
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether `other` is a sequence of the same texts, as a list of them is."""
+        if isinstance(other, Texts | list | tuple):
+            return len(self) == len(other) and all(map(eq, self, other))
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_array(self) -> np.ndarray:
         """Return the texts as an array of objects, made anew."""
