@@ -130,8 +130,8 @@ def _fetch(packages: Path) -> None:
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=packages, capture_output=True, text=True, check=False)
     if done.returncode:
-        told = done.stderr.strip() or "no message"
-        raise BenchmarkError(f"npm could not deliver the scripts of asv's page: {told}")
+        said = done.stderr.strip() or "no message"
+        raise BenchmarkError(f"npm could not fetch the scripts of asv's page: {said}")
 
 
 def _write_data(html: Path) -> None:

@@ -159,10 +159,10 @@ def test_without_npm_the_page_is_left_alone(
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_what_npm_cannot_deliver_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_npm_cannot_fetch_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("npm_config_offline", "true")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
-    with pytest.raises(BenchmarkError, match=r"(?s)npm could not deliver the scripts .*ENOTCACHED"):
+    with pytest.raises(BenchmarkError, match=r"(?s)npm could not fetch the scripts .*ENOTCACHED"):
         site.vendor_scripts(_asv_page(), tmp_path / "packages", tmp_path / "vendor")
 
 

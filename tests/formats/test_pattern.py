@@ -62,7 +62,7 @@ def test_the_language_of_its_page(pattern, text, found):
     assert Pattern(pattern).search(text) is found
 
 
-def test_fifty_groups_side_by_side_are_not_nested():
+def test_fifty_groups_after_each_other_are_not_nested():
     assert Pattern("(a)" * 60).search("a" * 60)
 
 

@@ -79,20 +79,20 @@ def outcome(uri: str, expected: str, ask: Callable[[str], str] = answer) -> str:
 def _said(uri: str, expected: str, ask: Callable[[str], str]) -> str:
     from radiobject.exceptions import RadiObjectError
 
-    told = ""
+    verdict = ""
     try:
-        told = "right" if ask(uri) == expected else "lie"
-        # What is told right must not be wrong in itself, nor break what looks closer.
+        verdict = "right" if ask(uri) == expected else "lie"
+        # What reads right must not be wrong in itself, nor break what looks closer.
         validate(uri)
     except RadiObjectError as error:
         named = uri in str(error)
         said = f"{type(error).__name__}: {error}"[:600]
-        if told == "lie":
+        if verdict == "lie":
             return f"lie: only validate says {said}"
         return f"refused: {said}" if named else f"unnamed: {said}"
     except BaseException as error:  # noqa: BLE001  (whatever it is, it is what is counted)
         return f"unnamed: {type(error).__name__}: {error}"[:600]
-    return told
+    return verdict
 
 
 def in_child(act: Callable[[], None]) -> None:
@@ -128,10 +128,10 @@ def _patched(raw: bytes, at: int, new: bytes) -> bytes:
 
 
 def _swap(path: Path, other: Path) -> None:
-    aside = path.with_name("aside-of-a-swap")
-    path.rename(aside)
+    parked = path.with_name("aside-of-a-swap")
+    path.rename(parked)
     other.rename(path)
-    aside.rename(other)
+    parked.rename(other)
 
 
 def _beside(path: Path, rng: np.random.Generator) -> Path:

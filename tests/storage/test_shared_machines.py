@@ -98,7 +98,7 @@ def test_what_this_user_may_not_read_is_named(store, entered, place):
     assert str(store) in str(caught.value)
 
 
-def test_who_may_only_read_is_told_so_and_reads(store, entered):
+def test_who_may_only_read_learns_it_and_reads(store, entered):
     with another_user(*entered):
         check_volume(RadiObject(store).CT["a_CT"], "a")
         for change in (
