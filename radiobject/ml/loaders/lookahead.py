@@ -26,7 +26,10 @@ REMOTE_DEPTH = 8
 """Batches in flight towards an object store, beside those that are ready."""
 
 _MOST_THREADS = 8
-_LATE = 12
+_WEIGHT = 8
+"""Batches that must be ready for one that was not: of a loop that only loads, one batch in as many
+as there are readers is late, and even the last of the threads is to be started."""
+_LATE = 6 * _WEIGHT
 """What `_ReorderBuffer.late` has to reach before another thread reads; the first batches always
 are late."""
 
@@ -191,11 +194,12 @@ class _ReorderBuffer:
         self._ready: dict[int, _Ready | Exception] = {}
         self._claimed = 0
         self._taken = 0
+        self._asked = -1
         self._closed = False
         self._broken = False
         self.make_seconds = 0.0
         self.late = 0
-        """Grows while more than a third of the batches are not ready when they are asked for."""
+        """Grows while more than a ninth of the batches are not ready when first asked for."""
 
     def took(self, seconds: float) -> None:
         """Note what a part of making a batch took."""
@@ -227,7 +231,10 @@ class _ReorderBuffer:
         with self._changed:
             if self._broken:
                 return None
-            self.late = max(0, self.late + (-1 if self._taken in self._ready else 2))
+            if self._asked < self._taken:
+                self._asked = self._taken
+                late = self._taken not in self._ready
+                self.late = max(0, self.late + (_WEIGHT if late else -1))
             while self._taken not in self._ready:
                 if or_claim and self._claimed - self._taken < self._depth:
                     claimed = self._next_plan()

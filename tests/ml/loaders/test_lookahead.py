@@ -88,7 +88,7 @@ def test_a_consumer_that_would_wait_reads_itself(shelf):
 def test_threads_are_added_while_batches_are_late(shelf, monkeypatch, processors, threads):
     monkeypatch.setattr(lookahead, "processors", lambda: processors)
     dataset = dataset_of(shelf)
-    expected = [dataset.read(plan)["image"] for plan in plans_of(dataset, 60)]
+    expected = [dataset.read(plan)["image"] for plan in plans_of(dataset, 240)]
 
     class Slow(type(dataset)):
         def fill(self, plan, arrays):
@@ -96,7 +96,7 @@ def test_threads_are_added_while_batches_are_late(shelf, monkeypatch, processors
             time.sleep(0.002)
 
     dataset.__class__ = Slow
-    ahead = ahead_of(dataset, plans_of(dataset, 60), depth=5)
+    ahead = ahead_of(dataset, plans_of(dataset, 240), depth=5)
     delivered = [batch["image"] for batch, _ in ahead]
     assert ahead.threads == threads
     assert all(torch.equal(a, b) for a, b in zip(delivered, expected, strict=True))
