@@ -29,7 +29,7 @@ REMOTE_GAP_BYTES = 1 << 20
 REMOTE_RANGE_BYTES = 8 << 20
 # A request costs more than so many bytes that were fetched before.
 _AGAIN_BYTES = 16 << 10
-_AGAIN_SHARE = 0.11
+_AGAIN_SHARE = 0.09
 _LATER_SHARE = 0.9
 
 
@@ -169,6 +169,8 @@ class RemoteTiles:
                 found |= {n: tile for n in missing if (tile := self._in_use.get(n)) is not None}
                 taken = unread.take(self._volume, [n for n in missing if n not in found])
                 found |= {number: memoryview(tile) for number, tile in taken.items()}
+                # Others find them here at once, and not only when the rest has come, too.
+                self._in_use.update(found)
                 coming = {n: r for n in missing if (r := self._coming.get(n)) and n not in found}
                 wanted = [n for n in missing if n not in found and n not in coming]
                 groups = self._grouped(wanted)

@@ -94,10 +94,10 @@ def _asked(tiles, numbers):
 
 def test_a_gap_of_known_bytes_is_bridged_as_long_as_there_are_bytes_to_spare(volume):
     tiles = RemoteTiles(volume.uri, TileIndex.unpack(volume.index))
-    assert spare.nbytes == int(0.11 * _stored(volume))
+    assert spare.nbytes == int(0.09 * _stored(volume))
     assert _asked(tiles, range(100, 104)) == 1
     assert _asked(tiles, [98, 105]) == 1
-    assert spare.nbytes == int(0.11 * _stored(volume)) - tiles._known_bytes(range(100, 104))
+    assert spare.nbytes == int(0.09 * _stored(volume)) - tiles._known_bytes(range(100, 104))
     spare.nbytes = 0
     assert _asked(tiles, range(120, 124)) == 1
     assert _asked(tiles, [118, 125]) == 2
