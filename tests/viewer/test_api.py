@@ -78,7 +78,8 @@ def test_a_volume_says_how_its_planes_lie(client: httpx.Client) -> None:
     volume = get(client, "volume", collection="CT", volume="s1_CT")
     assert volume["shape"] == list(SHAPE)
     assert volume["spacing"] == list(SPACING)
-    assert volume["overlays"] == [{"collection": "seg", "obs_id": "s1_seg", "names": {"1": "liver"}}]
+    (overlay,) = volume["overlays"]
+    assert overlay == {"collection": "seg", "obs_id": "s1_seg", "names": {"1": "liver"}}
     axial = next(p for p in volume["planes"] if p["name"] == "axial")
     assert axial["letters"] == {"left": "R", "right": "L", "top": "A", "bottom": "P"}
     assert (axial["axis"], axial["across"], axial["down"]) == (2, 0, 1)
