@@ -1,5 +1,6 @@
 """Fixtures and settings for every test."""
 
+import gc
 import os
 
 # Before anything loads OpenMP: the processes of a run share the cores, and threads of each that
@@ -97,6 +98,12 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in needing:
             item.add_marker(pytest.mark.skip(reason=NO_DEVICE))
+
+
+def pytest_collection_finish():
+    """Leave what is loaded by now out of every search for garbage: it stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -131,25 +131,30 @@ def test_a_row_written_twice_is_one_row_for_any_key(table):
 def test_merging_keeps_every_state_and_every_dropped_column(table):
     clock = Clock()
     start = clock.now
+    ticks = []
+
+    def tick():
+        ticks.append(clock.tick())
+        return ticks[-1]
 
     def seen():
         states = []
-        for when in range(start, clock.now + 1):
+        for when in sorted({start, *ticks, *(after - 1 for after in ticks)}):
             then = Table(table.uri, when)
             names = then.schema()[1]
             states.append({n: c.to_list() for n, c in then.read(list(names)).items()})
         return states
 
     for turn in range(9):
-        table.write(rows(*"abc"[: 1 + turn % 3], n=turn), clock.tick())
-    table.evolve(drop=["n"], tick=clock.tick)
+        table.write(rows(*"abc"[: 1 + turn % 3], n=turn), tick())
+    table.evolve(drop=["n"], tick=tick)
     for _ in range(6):
-        table.write({k: v for k, v in rows("a", "z").items() if k != "n"}, clock.tick())
-    table.delete_keys("k", ["z"], clock.tick())
-    table.evolve(add={"n": np.dtype(np.int16)}, tick=clock.tick)
+        table.write({k: v for k, v in rows("a", "z").items() if k != "n"}, tick())
+    table.delete_keys("k", ["z"], tick())
+    table.evolve(add={"n": np.dtype(np.int16)}, tick=tick)
     assert table.read(["n"])["n"].to_list() == [None] * 3
     for turn in range(5):
-        table.write(rows("b", n=turn), clock.tick())
+        table.write(rows("b", n=turn), tick())
     before = seen()
     assert [8, 8, 8] in [state.get("n") for state in before]
     assert table.consolidate(force=True)
