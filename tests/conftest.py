@@ -10,12 +10,18 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // _PROCESSES)))
 
 import shutil
+import signal
 import uuid
 
 import pytest
 from hypothesis import settings
 
 import radiobject.storage.io.libtiledb  # noqa: F401  (before TileDB makes every fork warn; see there)
+
+# A shell starts what runs in its background deaf to Ctrl-C, which tests press; and libtiledb would
+# hand the signal on to nobody's address.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The machine may be busy: a slow example is no failure.
 settings.register_profile("no-deadline", deadline=None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
@@ -31,6 +33,9 @@ from radiobject.storage.read.locator import VolumeLocator
 _SPARE_SLOTS = 8
 _LOOKED_AT = 32
 """Batches at most that are looked at for a message, where only some need a worker."""
+
+_END_S = 5.0
+"""How long the end of a process that broke its connection is waited for."""
 
 _run_numbers = itertools.count()
 
@@ -145,7 +150,7 @@ class Workers:
             raise
         except BaseException as error:
             self._broken = True
-            gone = [process.pid for process in self.processes if not process.is_alive()]
+            gone = _gone(self.processes, error)
             _end(deliveries if deliveries is not None else self._loader._iterator)
             if gone and isinstance(error, (ConnectionError, EOFError)):
                 # Killed while it handed a batch over: the same to the user as killed before.
@@ -156,6 +161,15 @@ class Workers:
             raise
         finally:
             self._busy = False
+
+
+def _gone(processes: Sequence[Any], error: BaseException) -> list[int]:
+    """Return which processes have ended, those included that an error of a connection tells of."""
+    if processes and isinstance(error, (ConnectionError, EOFError)):
+        # The system closes what a process had open before it lets others know of its end.
+        with contextlib.suppress(RuntimeError):  # PyTorch's word of it, as the signal arrives
+            wait([process.sentinel for process in processes], _END_S)
+    return [process.pid for process in processes if not process.is_alive()]
 
 
 def _end(deliveries: Any) -> None:
