@@ -294,10 +294,14 @@ def _image_type(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _units(view: Mapping[str, Any]) -> str:
-    """Return the unit of the rescaled values, as the header states it."""
+    """Return the unit of the rescaled values, as the header states it.
+
+    A CT that states none is in HU (PS3.3 C.8.2.1: a type must be given where they are not HU); one
+    that says "unspecified" is not taken for it.
+    """
     stated = view.get("Units") or view.get("DoseUnits") or view.get("RescaleType") or ""
-    if stated in ("", "US", "UNSPECIFIED") and view.get("Modality") == "CT":
-        return "HU" if "RescaleIntercept" in view else ""
+    if not stated and view.get("Modality") == "CT" and "RescaleIntercept" in view:
+        return "HU"
     return str(stated)
 
 

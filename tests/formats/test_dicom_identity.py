@@ -205,6 +205,14 @@ def test_orientation_of_acquisition_is_a_column(tmp_path: Path) -> None:
     assert volume(6, 4, 5).shape == load_folder(tmp_path / "a").shape
 
 
+def test_a_ct_of_an_unspecified_type_is_not_in_hu(tmp_path: Path) -> None:
+    def edit(ds: Dataset, s: int) -> None:
+        ds.RescaleType = "US"
+
+    write_series(tmp_path, edit=edit)
+    assert load_folder(tmp_path).columns["units"] == "US"
+
+
 # ---- rescale ----
 
 
