@@ -28,7 +28,7 @@ COMMANDS = (
     "ingest", "append", "write", "by_writer", "delete", "vacuum", "lazy_write", "update", "rename",
     "add_column", "split",
 )  # fmt: skip
-FEW, MANY = 4, 48
+FEW, MANY = 3, 48
 AT_ONCE = 2
 SIZES = (0, 60, 150, 200, 240, 260, 280, 300, 330, 400, 1200, 4000)
 """Bytes after which a file cannot grow: the files of a small data set are of these sizes."""
