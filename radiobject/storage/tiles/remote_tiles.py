@@ -155,6 +155,12 @@ class RemoteTiles:
         self._coming = {}
         self._in_use = WeakValueDictionary()
 
+    def forget_tiles(self) -> None:
+        """Give out no tile that came before: some were altered on their way."""
+        with self._lock:
+            self._in_use.clear()
+        unread.forget(self._volume)
+
     def check_size(self) -> None:
         """Raise an `IntegrityError` unless the object is as long as it was; one request."""
         size, _ = self._files.tag(self._name)

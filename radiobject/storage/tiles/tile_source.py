@@ -119,12 +119,14 @@ class SourcePool:
         return opened
 
     def renewed(self, uri: str, index: TileIndex) -> TileSource:
-        """Return a new source of a remote volume, without the local copy that may be altered."""
+        """Return a source of a remote volume that has kept nothing which may be altered."""
         with self._lock:
             known = self._sources.get(f"{uri}/{index.path}")
             if isinstance(known, LocalTiles):
                 del self._sources[f"{uri}/{index.path}"]
                 known.remove_copy()
+            elif isinstance(known, RemoteTiles):
+                known.forget_tiles()
         return self.source(uri, index)
 
     def forget(self, uri: str) -> None:

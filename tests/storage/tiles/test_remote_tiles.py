@@ -226,3 +226,9 @@ def test_nothing_is_kept_where_that_is_asked(volume, voxels):
     for box in _boxes(5):
         _check(volume, voxels, box)
     assert unread.nbytes == 0
+
+
+def test_a_tile_that_was_altered_on_its_way_is_not_given_out_again(volume, voxels, proxy):
+    proxy.failures += ["flip", "flip"]
+    _check(volume, voxels, Box.at((100, 100, 100), (4, 4, 4)))
+    assert not proxy.failures
