@@ -108,7 +108,7 @@ def test_head_is_measured_whole_and_asvs_own_commands_work(clone: Path) -> None:
     missing = {key for name, row in at_head.items() for key in _without_result(name, row)}
     assert {key for key in missing if not _may_be_missing(*key)} == set()
     if _run("git", "rev-parse", "--is-shallow-repository", cwd=ROOT).strip() == "true":
-        pytest.skip("HEAD was measured; this clone is shallow and has no old commit to compare with")
+        pytest.skip("HEAD was measured; a shallow clone has no old commit to compare")
     before = _commit(clone, BEFORE_THE_MOVES)
     of_before = _measure(clone, before)  # an old commit skips what it lacks: asv ends with 0
     measured = [
