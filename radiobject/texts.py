@@ -130,4 +130,11 @@ class Lookup(Mapping[str, int]):
 
 def _hashes(values: np.ndarray) -> npt.NDArray[np.uint64]:
     """Return hashes of texts that are the same in every process."""
-    return pd.util.hash_array(values, categorize=False)
+    try:
+        return pd.util.hash_array(values, categorize=False)
+    except UnicodeError:
+        # The name of a file that is no UTF-8, or bytes. Texts that are neither keep their hash.
+        spelt = [str(v).encode("utf-8", "surrogatepass") for v in values]
+        escaped = np.empty(len(spelt), dtype=object)
+        escaped[:] = [raw.decode("utf-8", "backslashreplace") for raw in spelt]
+        return pd.util.hash_array(escaped, categorize=False)

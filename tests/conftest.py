@@ -60,6 +60,14 @@ def radi(made, tmp_path):
 
 
 @pytest.fixture(scope="session")
+def scans(tmp_path_factory):
+    """A folder with a NIfTI file for each subject, never to be changed."""
+    from stores import write_scans
+
+    return write_scans(tmp_path_factory.mktemp("scans"))
+
+
+@pytest.fixture(scope="session")
 def s3_server():
     """moto's S3 server on loopback, one for the whole run: its endpoint URL."""
     from s3_server import moto_server

@@ -61,6 +61,14 @@ def check_volume(volume, subject, name="CT", shape=(6, 5, 4)):
 _scans = itertools.count()
 
 
+def write_scans(folder):
+    """Write a NIfTI file for each of some subjects, with its voxels and its affine."""
+    for subject in SUBJECTS:
+        image = nib.Nifti1Image(voxels(subject, dtype=np.int16), affine(subject))
+        nib.save(image, folder / f"{subject}.nii")
+    return folder
+
+
 def scanned_again(scan, folder):
     """Write another scan with the voxels of `scan`: a file of other bytes, in `folder`."""
     number = next(_scans)

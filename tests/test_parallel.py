@@ -8,10 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
-import nibabel as nib
 import numpy as np
 import pytest
-from stores import affine, check_volume, make_dataset, scanned_again, voxels
+from stores import check_volume, scanned_again, voxels
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.parallel import ctx_for_process, ctx_for_threads, map_on_threads, run
@@ -25,23 +24,6 @@ def die_on_c(volume, row):
     if row["obs_subject_id"] == "c":
         os.kill(os.getpid(), signal.SIGKILL)
     return volume
-
-
-@pytest.fixture
-def radi(tmp_path):
-    make_dataset(tmp_path / "store")
-    return RadiObject(str(tmp_path / "store"))
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scans")
-    for subject in "abcd":
-        nib.save(
-            nib.Nifti1Image(voxels(subject, dtype=np.int16), affine(subject)),
-            folder / f"{subject}.nii",
-        )
-    return folder
 
 
 def test_results_are_in_order_and_errors_propagate():

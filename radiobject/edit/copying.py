@@ -94,12 +94,11 @@ def _files_of(source: str, head: Head) -> dict[str, int]:
         if files.is_link(layout.join(source, volumes)):
             below = open_files(layout.join(source, volumes)).sizes()
             found |= {f"{volumes}/{name}": size for name, size in below.items()}
-    unknown = (layout.LOCK, f"{layout.OWN_FOLDER}/lease")
     return {
         name: size
         for name, size in found.items()
         if owned.DATASET.fullmatch(name)
-        and not name.startswith(unknown)
+        and not name.startswith(layout.LOCK)
         and not owned.PARTIAL.search(name)
         and f"/{layout.STAND_INS}/" not in f"/{name}"
         and _written(name) <= head.timestamp

@@ -7,10 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import nibabel as nib
 import numpy as np
 import pytest
-from stores import affine, check_volume, make_dataset, scanned_again, voxels
+from stores import check_volume, scanned_again, voxels
 
 from radiobject import RadiObject, configure
 from radiobject.ctx import CompressionConfig, TileConfig, WriteConfig, reset_radiobject_config
@@ -47,21 +46,6 @@ def ray():
 def engine(request):
     request.getfixturevalue("client" if request.param == "dask" else "ray")
     return request.param
-
-
-@pytest.fixture
-def radi(tmp_path):
-    make_dataset(tmp_path / "store")
-    return RadiObject(str(tmp_path / "store"))
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scans")
-    for subject in "abcd":
-        image = nib.Nifti1Image(voxels(subject, dtype=np.int16), affine(subject))
-        nib.save(image, folder / f"{subject}.nii")
-    return folder
 
 
 def where(volume, row):

@@ -1,5 +1,6 @@
 """A real object server, and a proxy before it that counts, delays and fails requests."""
 
+import gc
 import re
 import time
 
@@ -9,8 +10,21 @@ from s3_server import ProxyProcess
 from seaweed import KEYS, seaweed_server
 
 from radiobject.ctx import reset_radiobject_config
+from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
 from radiobject.storage.tables import staging
+
+
+@pytest.fixture
+def new_cache():
+    """No cache of decoded tiles is attached before the test and after it."""
+    reader.close_all()
+    tile_cache.detach()
+    yield
+    reader.close_all()
+    tile_cache.detach()
+    reset_radiobject_config()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -134,9 +134,7 @@ def read_requests(
         The views that the plan's boxes are counted in; else they are counted as stored.
     """
     requests = []
-    for field in fields:
-        given = field.channel_arrays(arrays[field.name], slice_axis)
-        first, last = field.boxes(plan.start, side, slice_axis)
+    for field, given, first, last in _placed(fields, plan, side, arrays, slice_axis):
         every = [(i, c) for i in range(len(plan)) for c in range(len(field.channels))]
         requests += _requests(field, plan.volume, first, last, given, every, views)
     return requests
@@ -155,9 +153,7 @@ def read_voxels(
     Parameters are those of `read_requests`.
     """
     requests = []
-    for field in fields:
-        given = field.channel_arrays(arrays[field.name], slice_axis)
-        first, last = field.boxes(plan.start, side, slice_axis)
+    for field, given, first, last in _placed(fields, plan, side, arrays, slice_axis):
         left = []
         for c, table in enumerate(field.channels):
             plain = views is None and field.coarsen is None
@@ -170,6 +166,15 @@ def read_voxels(
             requests += _requests(field, plan.volume, first, last, given, left, views)
     if requests:
         read_batch(requests)
+
+
+def _placed(
+    fields: Sequence[Field], plan: SamplePlan, side: Sides, arrays: Arrays, slice_axis: int | None
+) -> Iterator[tuple[Field, NDArray[Any], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield each field with its arrays by channel, and the first and last corners of its boxes."""
+    for field in fields:
+        given = field.channel_arrays(arrays[field.name], slice_axis)
+        yield field, given, *field.boxes(plan.start, side, slice_axis)
 
 
 def _read_warm(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import worker_reads
 
-from radiobject.ctx import ReadConfig, configure, reset_radiobject_config
+from radiobject.ctx import ReadConfig, configure
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage.cache import arena, tile_cache
@@ -24,15 +24,8 @@ NBYTES = 64**3 * 2
 
 
 @pytest.fixture
-def without_memory_files(monkeypatch):
+def without_memory_files(monkeypatch, new_cache):
     monkeypatch.setattr(common_memory, "finds_memory_files", False)
-    reader.close_all()
-    tile_cache.detach()
-    yield
-    reader.close_all()
-    tile_cache.detach()
-    reset_radiobject_config()
-    gc.collect()
 
 
 def volumes(folder, count):

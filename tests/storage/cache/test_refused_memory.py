@@ -1,14 +1,13 @@
 """The decoded cache where the system refuses shared memory: it says so, and reading goes on."""
 
 import errno
-import gc
 import multiprocessing
 import os
 
 import numpy as np
 import pytest
 
-from radiobject.ctx import ReadConfig, configure, reset_radiobject_config
+from radiobject.ctx import ReadConfig, configure
 from radiobject.geometry.box import Box
 from radiobject.stats import TileDBStats
 from radiobject.storage.cache import tile_cache
@@ -21,7 +20,7 @@ TOO_MUCH_MB = 1 << 36
 
 
 @pytest.fixture
-def refused(monkeypatch):
+def refused(monkeypatch, new_cache):
     """No memory file can be made, as under a filter of system calls."""
 
     def refuse(*_):
@@ -29,13 +28,6 @@ def refused(monkeypatch):
 
     monkeypatch.setattr(os, "memfd_create", refuse)
     monkeypatch.setattr("radiobject.storage.cache.arena_discovery.find_shared", lambda: None)
-    reader.close_all()
-    tile_cache.detach()
-    yield
-    reader.close_all()
-    tile_cache.detach()
-    reset_radiobject_config()
-    gc.collect()
 
 
 def decoded(locator):
