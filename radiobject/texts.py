@@ -113,7 +113,9 @@ class Lookup(Mapping[str, int]):
         """Return the row of each of some texts, -1 for one that is not there."""
         wanted = np.asarray(texts, dtype=object)
         found = np.full(len(wanted), -1, np.intp)
-        marks = _hashes(wanted) if len(wanted) else np.empty(0, np.uint64)
+        asked = np.empty(len(wanted), dtype=object)
+        asked[:] = [text if isinstance(text, str) else "" for text in wanted]
+        marks = _hashes(asked) if len(asked) else np.empty(0, np.uint64)
         places = np.searchsorted(self._hashes, marks, side="right") - 1
         for number, (text, place) in enumerate(zip(wanted, places.tolist(), strict=True)):
             if place >= 0 and self._hashes[place] == marks[number]:
@@ -132,9 +134,9 @@ def _hashes(values: np.ndarray) -> npt.NDArray[np.uint64]:
     """Return hashes of texts that are the same in every process."""
     try:
         return pd.util.hash_array(values, categorize=False)
-    except UnicodeError:
-        # The name of a file that is no UTF-8, or bytes. Texts that are neither keep their hash.
-        spelt = [str(v).encode("utf-8", "surrogatepass") for v in values]
+    except UnicodeEncodeError:
+        # The name of a file that is no UTF-8. Other texts keep their hash.
+        spelt = [v.encode("utf-8", "surrogatepass") for v in values]
         escaped = np.empty(len(spelt), dtype=object)
         escaped[:] = [raw.decode("utf-8", "backslashreplace") for raw in spelt]
         return pd.util.hash_array(escaped, categorize=False)
