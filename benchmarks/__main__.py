@@ -1,17 +1,16 @@
 """``python -m benchmarks``: prepare data, rank loaders, measure regimes, gate changes, publish."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from benchmarks import history, regimes, report, rows, s3, site
+from benchmarks import regimes, report, rows, s3, site
 from benchmarks.config import S3_BUCKET, preset
 from benchmarks.data import benchmark_cohort
 from benchmarks.data.boxes import Task
 from benchmarks.data.prepare import prepare
+from benchmarks.environment import machine_name
 from benchmarks.errors import BenchmarkError
 from benchmarks.gate import check, compare
 from benchmarks.ranking import rank
@@ -21,6 +20,7 @@ QUICK_LOADERS = (
     "radiobject", "monai-dataset", "monai-cache", "torchio-dataset", "torchio-queue",
     "nnunet-blosc2", "memory",
 )  # fmt: skip
+Run = Callable[[argparse.Namespace], int | None]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,64 +39,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
+    data, measured = (argparse.ArgumentParser(add_help=False) for _ in range(2))
+    data.add_argument("--data", help="your own NIfTI folder (RADIOBJECT_BENCH_DATA)")
+    data.add_argument("--subjects", type=int, help="number of volumes")
+    data.add_argument("--cohort", default="brain", help="brain, ct, float or mixed")
+    measured.add_argument("--preset", default="default", help="tiny, quick, default or large")
+    measured.add_argument("--loaders", type=_names, help="comma-separated; default all")
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], int | None], description: str
-    ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=description, description=description)
+        name: str, run: Run, about: str, *parents: argparse.ArgumentParser
+    ) -> Callable[..., argparse.Action]:
+        added = commands.add_parser(name, help=about, description=about, parents=parents)
         added.set_defaults(run=run)
-        return added
+        return added.add_argument
 
-    one = command("prepare", _prepare, "make the data sets that notebooks read")
-    _add_data(one)
-    one.add_argument("--s3", action="store_true", help="also copy the store to the bucket")
-    one.add_argument("--bucket", default=S3_BUCKET, help="RADIOBJECT_BENCH_BUCKET")
+    add = command("prepare", _prepare, "make the data sets that notebooks read", data)
+    add("--s3", action="store_true", help="also copy the store to the bucket")
+    add("--bucket", default=S3_BUCKET, help="RADIOBJECT_BENCH_BUCKET")
 
-    one = command("s3", _s3, "serve S3 on the loopback interface until interrupted")
-    one.add_argument("--port", type=int, default=5555, help="0 takes a free one")
-    one.add_argument("--latency-ms", type=float, default=0.0, help="wait before each answer")
-    one.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    add = command(
+        "s3",
+        lambda g: s3.serve(g.port, g.latency_ms, g.parent),
+        "serve S3 on the loopback interface until interrupted",
+    )
+    add("--port", type=int, default=s3.DEFAULT_PORT, help="0 takes a free one")
+    add("--latency-ms", type=float, default=0.0, help="wait before each answer")
+    add("--parent", type=int, help=argparse.SUPPRESS)
 
-    one = command("rank", _rank, "rank RadiObject and its rivals in one regime")
-    _add_data(one)
-    one.add_argument("--patch-size", type=_triple, help="for instance 64,64,64")
-    one.add_argument("--quick", action="store_true", help="the preset 'quick', fewer loaders")
-    one.add_argument("--preset", default="default", help="tiny, quick, default or large")
-    one.add_argument("--loaders", help="comma-separated; default all")
-    one.add_argument("--workers", type=_counts, default=(0,), help="loader processes: 0, or 0,2")
+    add = command("rank", _rank, "rank RadiObject and its rivals in one regime", data, measured)
+    add("--patch-size", type=_triple, help="for instance 64,64,64")
+    add("--quick", action="store_true", help="the preset 'quick', fewer loaders")
+    add("--workers", type=_counts, default=(0,), help="loader processes: 0, or 0,2")
 
-    one = command("regimes", _regimes, "measure regimes: who is how fast, when")
-    _add_data(one)
-    one.add_argument("names", nargs="*", help=f"default all: {', '.join(regimes.REGIMES)}")
-    one.add_argument("--preset", default="default", help="tiny, quick, default or large")
-    one.add_argument("--loaders", help="comma-separated; default all")
-    one.add_argument("--keep", action="store_true", help="fill docs/regimes.md with the last run")
+    add = command("regimes", _regimes, "measure regimes: who is how fast, when", data, measured)
+    add("names", nargs="*", help=f"default all: {', '.join(regimes.REGIMES)}")
+    add("--keep", action="store_true", help="fill docs/regimes.md with the last run")
 
-    one = command("rows", _rows, "what tables of 1,000, 20,000 and 1,000,000 volumes cost")
-    one.add_argument("sizes", nargs="*", type=int, default=rows.SIZES, help="numbers of volumes")
+    add = command(
+        "rows",
+        lambda g: print(rows.table_of(g.sizes)),
+        "what tables of 1,000, 20,000 and 1,000,000 volumes cost",
+    )
+    add("sizes", nargs="*", type=int, default=rows.SIZES, help="numbers of volumes")
 
-    one = command("gate", _gate, "compare the commit checked out with another, with verdicts")
-    one.add_argument("--base", required=True, help="commit to compare with")
-    one.add_argument("--quick", action="store_true", help="fewer rounds: finds large changes only")
+    add = command(
+        "gate",
+        lambda g: compare.gate(g.base, quick=g.quick),
+        "compare the commit checked out with another, with verdicts",
+    )
+    add("--base", required=True, help="commit to compare with")
+    add("--quick", action="store_true", help="fewer rounds: finds large changes only")
 
-    one = command("gate-check", _gate_check, "prove that the gate bites and does not cry wolf")
-    one.add_argument("--slow", type=int, default=check.SLOW_TRIES, help="slowed tries")
-    one.add_argument("--equal", type=int, default=check.EQUAL_TRIES, help="equal tries")
+    add = command(
+        "gate-check",
+        lambda g: check.gate_check(g.slow, g.equal),
+        "prove that the gate bites and does not cry wolf",
+    )
+    add("--slow", type=int, default=check.SLOW_TRIES, help="slowed tries")
+    add("--equal", type=int, default=check.EQUAL_TRIES, help="equal tries")
 
-    command("machine", _machine, "print the name of this machine in results")
-    command("site", _site, "publish the pages, readable without a connection")
+    command("machine", lambda _: print(machine_name()), "print the name of this machine in results")
+    command(
+        "site", lambda _: print(site.publish()), "publish the pages, readable without a connection"
+    )
     return parser
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", help="your own NIfTI folder (RADIOBJECT_BENCH_DATA)")
-    parser.add_argument("--subjects", type=int, help="number of volumes")
-    parser.add_argument("--cohort", default="brain", help="brain, ct, float or mixed")
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(given.split(","))
+
+
+def _counts(given: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in given.split(","))
 
 
 def _triple(given: str) -> tuple[int, int, int]:
     try:
-        x, y, z = (int(part) for part in given.replace("x", ",").split(","))
+        x, y, z = _counts(given.replace("x", ","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{given!r} is not like 64,64,64") from None
     if min(x, y, z) < 1:
@@ -104,38 +123,27 @@ def _triple(given: str) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _counts(given: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in given.split(","))
-
-
 def _prepare(given: argparse.Namespace) -> None:
     cohort = benchmark_cohort(preset("default"), given.subjects, given.data, given.cohort)
     print("\n".join(prepare(cohort, given.bucket if given.s3 else None)))
 
 
-def _s3(given: argparse.Namespace) -> None:
-    s3.serve(given.port, given.latency_ms, given.parent)
-
-
 def _rank(given: argparse.Namespace) -> int:
     size = preset("quick" if given.quick else given.preset)
-    default = QUICK_LOADERS if given.quick else tuple(LOADERS)
-    names = given.loaders.split(",") if given.loaders else default
-    unknown = [name for name in names if name not in LOADERS]
-    if unknown:
-        raise BenchmarkError(f"no loader {unknown[0]!r}; known are {', '.join(LOADERS)}")
+    names = given.loaders or (QUICK_LOADERS if given.quick else tuple(LOADERS))
+    regimes.require_known(names, LOADERS, "loader")
     cohort = benchmark_cohort(size, given.subjects, given.data, given.cohort)
     task = Task(cohort, given.patch_size or size.patch_size, size.batch_size)
     with ExitStack() as stack:
-        remote = any(LOADERS[name].scenario == "s3" for name in names)
-        if remote and s3.environment_endpoint() is None:
-            stack.enter_context(s3.running_server(s3.LATENCY_MS))
-        rows = rank(task, names, size, given.workers)
-    summary = report.summarise(rows, task, size, "python -m benchmarks " + " ".join(sys.argv[1:]))
+        if any(LOADERS[name].scenario == "s3" for name in names):
+            stack.enter_context(s3.reachable_server())
+        ranked = rank(task, names, size, given.workers)
+    command = "python -m benchmarks " + " ".join(sys.argv[1:])
+    summary = report.summarise(ranked, task, size, command)
     report.print_table(summary)
     for what, path in report.save(summary).items():
         print(f"{what:4} {path}")
-    failed = [row for row in rows if row.status == "failed"]
+    failed = [row for row in ranked if row.status == "failed"]
     for row in failed:
         print(f"benchmarks: {row.label} failed: {row.reason}", file=sys.stderr)
     return 1 if failed else 0
@@ -147,28 +155,8 @@ def _regimes(given: argparse.Namespace) -> None:
         return
     size = preset(given.preset)
     cohort = benchmark_cohort(size, given.subjects, given.data, given.cohort)
-    loaders = given.loaders.split(",") if given.loaders else ()
-    print(regimes.as_markdown(regimes.measure(given.names, cohort, size, loaders)))
-
-
-def _rows(given: argparse.Namespace) -> None:
-    print(rows.table_of(given.sizes))
-
-
-def _gate(given: argparse.Namespace) -> int:
-    return compare.gate(given.base, quick=given.quick)
-
-
-def _gate_check(given: argparse.Namespace) -> int:
-    return check.gate_check(given.slow, given.equal)
-
-
-def _machine(given: argparse.Namespace) -> None:
-    print(history.machine_name())
-
-
-def _site(given: argparse.Namespace) -> None:
-    print(site.publish())
+    measured = regimes.measure(given.names, cohort, size, given.loaders or ())
+    print(regimes.as_markdown(measured))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Where benchmarks read and write, and how large they are."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from dataclasses import dataclass
@@ -13,13 +11,12 @@ _BENCHMARKS_DIR = Path(__file__).resolve().parent
 ROOT = _BENCHMARKS_DIR.parent
 
 
-def _folder(variable: str, default: Path) -> Path:
-    given = os.environ.get(variable)
-    return Path(given).expanduser().resolve() if given else default
+def _folder(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable) or ROOT / default).expanduser().resolve()
 
 
-BENCHMARK_DIR = _folder("RADIOBJECT_BENCHMARK_DIR", ROOT / "benchmark-data")
-RESULTS_DIR = _folder("RADIOBJECT_RESULTS_DIR", ROOT / "results")
+BENCHMARK_DIR = _folder("RADIOBJECT_BENCHMARK_DIR", "benchmark-data")
+RESULTS_DIR = _folder("RADIOBJECT_RESULTS_DIR", "results")
 FIGURES_DIR = RESULTS_DIR / "figures"
 
 S3_REGION = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
@@ -64,34 +61,22 @@ class Preset:
     loaders_with_workers: int = 4
 
 
-PRESETS = {
+_PRESETS = (
     # Proves that everything runs, in CI: its times mean nothing.
-    "tiny": Preset(
-        "tiny",
-        n_subjects=3,
-        shape=(48, 40, 31),
-        patch_size=(16, 16, 16),
-        batch_size=2,
-        rounds=2,
-        batches=8,
-        budget_s=0.1,
-        table_volumes=1000,
-        loaders_with_workers=2,
-    ),
-    "quick": Preset("quick", n_subjects=6, rounds=3, batches=60, budget_s=0.8),
-    "suites": Preset("suites", n_subjects=8, rounds=3, batches=60, budget_s=0.8),
-    "default": Preset("default"),
-    "large": Preset("large", n_subjects=100, rounds=8, batches=500, budget_s=5.0),
-}
+    Preset("tiny", 3, (48, 40, 31), (16, 16, 16), 2, 2, 8, 0.1, 1000, 2),
+    Preset("quick", n_subjects=6, rounds=3, batches=60, budget_s=0.8),
+    Preset("suites", n_subjects=8, rounds=3, batches=60, budget_s=0.8),
+    Preset("default"),
+    Preset("large", n_subjects=100, rounds=8, batches=500, budget_s=5.0),
+)
+PRESETS = {preset.name: preset for preset in _PRESETS}
 
 
 def preset(name: str) -> Preset:
     """Return the preset called `name`."""
-    try:
-        return PRESETS[name]
-    except KeyError:
-        known = ", ".join(PRESETS)
-        raise BenchmarkError(f"no preset {name!r}; choose one of {known}") from None
+    if name not in PRESETS:
+        raise BenchmarkError(f"no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def use_private_cache() -> str:

@@ -1,10 +1,9 @@
 """The machine, the versions and the commit that a figure belongs to."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,29 +22,31 @@ _NAMED = (
 
 def describe_machine() -> dict[str, Any]:
     """Return processor, cores, memory and operating system."""
+    listing = Path("/proc/cpuinfo")
+    listed = listing.read_text() if listing.is_file() else ""
+    model = re.search(r"^model name\s*:(.*)", listed, re.M)
+    try:
+        system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        system = platform.system()
     return {
-        "cpu": _cpu_model(),
+        "cpu": model[1].strip() if model else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "os": _system(),
+        "os": system,
         "python": platform.python_version(),
     }
 
 
-def _system() -> str:
-    try:
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    except (OSError, KeyError):
-        return platform.system()
-
-
-def _cpu_model() -> str:
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def machine_name() -> str:
+    """Return the name of this machine in results: what it is, not what it is called."""
+    given = os.environ.get("RADIOBJECT_BENCH_MACHINE")
+    if given:
+        return given
+    machine = describe_machine()
+    words = re.sub(r"\(.*?\)|@.*|\bCPU\b|\bprocessor\b", " ", machine["cpu"], flags=re.IGNORECASE)
+    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "unknown"
+    return f"{slug}-{machine['cores']}core"
 
 
 def installed_versions() -> dict[str, str]:
@@ -63,11 +64,7 @@ def git(*arguments: str) -> str | None:
     """Return what git prints, or None where there is no repository or no such object."""
     try:
         done = subprocess.run(
-            ["git", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
         )
     except FileNotFoundError:
         return None
@@ -86,13 +83,7 @@ def uncommitted() -> list[str]:
 
 
 def require_clean() -> None:
-    """Refuse to measure what no commit holds: nobody could repeat it.
-
-    Raises
-    ------
-    BenchmarkError
-        Naming a file that differs from the commit.
-    """
+    """Refuse to measure what no commit holds: nobody could repeat it."""
     changed = uncommitted()
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -100,6 +91,29 @@ def require_clean() -> None:
             f"uncommitted changes in {changed[0]}{more}: tables and histories are of commits; "
             "commit them first"
         )
+
+
+def require_history(*, clean: bool) -> str:
+    """Return the commit that is checked out, in a clone that asv can work with.
+
+    With uncommitted changes, where `clean` is asked for, something else would be measured.
+    """
+    commit = current_commit()
+    if commit is None:
+        raise BenchmarkError(
+            f"{ROOT} has no git history; clone the repository instead of copying its files"
+        )
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        raise BenchmarkError(
+            "this clone is shallow, asv needs the history: run `git fetch --unshallow`"
+        )
+    if git("rev-parse", "--verify", "--quiet", "refs/heads/main") is None:
+        raise BenchmarkError(
+            "there is no local branch main, which asv publishes: run `git branch main origin/main`"
+        )
+    if clean:
+        require_clean()
+    return commit
 
 
 def describe_run(command: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Folders that are there whole, or not at all."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import re
@@ -23,16 +21,9 @@ _GRACE_S = 60.0
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the name `path` when the block ends without an error.
 
-    Until then it lies beside `path` under a hidden name, and an error removes it. What a killed
-    process left there is removed by the next one. When another process finished the same folder
-    first, that one stays.
-
-    Raises
-    ------
-    BenchmarkError
-        If the folder cannot be made, or the disk fails or fills up in the block.
+    When another process finished the same folder first, that one stays.
     """
-    with _locked(path) as building:
+    with scratch_folder(path) as building:
         try:
             yield building
             try:
@@ -50,14 +41,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty hidden folder beside `path`, removed at the end or by the next process."""
-    with _locked(path) as folder:
-        yield folder
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[Path]:
-    """Yield a hidden folder that this process holds; remove it, and what killed ones left."""
+    """Yield an empty hidden folder beside `path`, removed at the end; or, of a killed process, by
+    the next one.
+    """
     folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         folder.mkdir(parents=True)
@@ -79,11 +65,10 @@ def _locked(path: Path) -> Iterator[Path]:
 
 def remove_abandoned(parent: Path) -> list[Path]:
     """Remove the unfinished folders in `parent` that no living process holds; return them."""
-    removed = []
-    for folder in parent.iterdir():
-        if _UNFINISHED.fullmatch(folder.name) and _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            removed.append(folder)
+    found = [folder for folder in parent.iterdir() if _UNFINISHED.fullmatch(folder.name)]
+    removed = [folder for folder in found if _is_abandoned(folder)]
+    for folder in removed:
+        shutil.rmtree(folder, ignore_errors=True)
     return removed
 
 

@@ -4,11 +4,8 @@ Today's benchmarks measure older commits too. Public names are imported as users
 deeper is asked for here by today's path, and looked for under the path that it had before.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -35,11 +32,7 @@ MOVED = {
 def inner(module: str) -> ModuleType:
     """Return a module of the library, named by its path below ``radiobject`` of today.
 
-    Raises
-    ------
-    ImportError
-        If it lies neither there nor where it lay before. A module that is there and misses
-        another one is broken, and its own error comes through.
+    A module that is there and misses another one is broken, and its own error comes through.
     """
     try:
         return importlib.import_module(f"radiobject.{module}")
@@ -51,19 +44,13 @@ def inner(module: str) -> ModuleType:
 
 
 @contextmanager
-def decoded_cache(budget_mb: int | None) -> Iterator[None]:
-    """Read with an empty decoded cache of its own, or, for None, with none."""
-    from radiobject.ctx import ReadConfig, configure, get_radiobject_config
-
-    before, settings = os.environ.get("RADIOBJECT_CACHE"), get_radiobject_config().read
-    name = f"bench-{os.getpid()}-{time.monotonic_ns()}"
-    _use_cache("off" if budget_mb is None else name)
-    if budget_mb is not None:
-        configure(read=ReadConfig(tile_cache_size_mb=budget_mb))
+def nothing_decoded() -> Iterator[None]:
+    """Read without a decoded cache, and with nothing of an earlier one to be found."""
+    before = os.environ.get("RADIOBJECT_CACHE")
+    _use_cache("off")
     try:
         yield
     finally:
-        configure(read=settings)
         _use_cache(before)
 
 

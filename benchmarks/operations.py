@@ -5,13 +5,12 @@ from several states, the state is part of the name: "undecoded" finds the files 
 and nothing decoded; everything else has done the same before.
 """
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,17 @@ import numpy as np
 from benchmarks.config import S3_BUCKET
 from benchmarks.data.boxes import Task, slices
 from benchmarks.data.forms import COLLECTION, MASK_COLLECTION, make_store, write_store
-from benchmarks.infrastructure.measure import endless
-from benchmarks.library import decoded_cache, inner
+from benchmarks.infrastructure.measure import endless, touch
+from benchmarks.infrastructure.resources import settled_mib
+from benchmarks.library import inner, nothing_decoded
 from benchmarks.s3 import environment_endpoint, upload_folder
 
 Operation = Callable[[], Any]
 
 # Boxes are drawn once; with several of them a call does not depend on one lucky position.
 _BOXES = 16
+# Memory gained with each of so many patches is a slope: what a leak is, whatever was held before.
+PATCHES = 10_000
 
 
 def prepare(name: str, task: Task) -> Operation:
@@ -40,7 +42,7 @@ def prepare(name: str, task: Task) -> Operation:
     """
     kind, _, argument = name.partition(":")
     try:
-        return _KINDS[kind](task, argument)
+        return _KINDS[kind](task, *filter(None, [argument]))
     except (ImportError, AttributeError) as error:
         raise NotImplementedError(f"{name}: this version lacks it ({error})") from error
 
@@ -57,28 +59,11 @@ def open_collection(task: Task, tiling: str = "isotropic") -> Any:
     return RadiObject(store_uri(task, tiling)).collection(COLLECTION)
 
 
-def _batches(task: Task, argument: str) -> Operation:
-    """A run of warm training batches: five."""
-    batches = _endless_batches(task, open_collection(task))
-    for _ in range(2 * len(task.boxes()) // task.batch_size):
-        next(batches)
-
-    def call() -> None:
-        for batch in itertools.islice(batches, 5):
-            batch["image"][:, 0, 0, 0, 0].sum()
-
-    return call
-
-
-def _endless_batches(task: Task, collection: Any) -> Iterator[Any]:
-    return endless(training_loader(task, collection))
-
-
 def training_loader(task: Task, collection: Any, workers: int | None = None, **options: Any) -> Any:
     """Return RadiObject's training loader with the task's settings, the stored type kept."""
     from radiobject.ml import create_training_dataloader
 
-    return create_training_dataloader(collection, **_settings(task, workers), **options)
+    return create_training_dataloader(collection, **training_settings(task, workers), **options)
 
 
 def segmentation_loader(task: Task, **options: Any) -> Any:
@@ -88,10 +73,11 @@ def segmentation_loader(task: Task, **options: Any) -> Any:
 
     radi = RadiObject(store_uri(task))
     images, masks = radi.collection(COLLECTION), radi.collection(MASK_COLLECTION)
-    return create_segmentation_dataloader(images, masks, **_settings(task), **options)
+    return create_segmentation_dataloader(images, masks, **training_settings(task), **options)
 
 
-def _settings(task: Task, workers: int | None = None) -> dict[str, Any]:
+def training_settings(task: Task, workers: int | None = None) -> dict[str, Any]:
+    """Return what every loader of ours is asked for."""
     workers = task.num_workers if workers is None else workers
     return {
         "batch_size": task.batch_size,
@@ -104,20 +90,57 @@ def _settings(task: Task, workers: int | None = None) -> dict[str, Any]:
     }
 
 
-def _pairs(task: Task, argument: str) -> Operation:
-    """Five warm batches of image and mask."""
-    batches = endless(segmentation_loader(task))
-    for _ in range(2 * len(task.boxes()) // task.batch_size):
-        next(batches)
+def drainer(loader: Iterable[Any]) -> Callable[[int], None]:
+    """Return a call that takes so many batches of a loader, and goes on behind them next time."""
+    batches = endless(loader)
 
-    def call() -> None:
-        for batch in itertools.islice(batches, 5):
-            batch["mask"][:, 0, 0, 0, 0].sum()
+    def drain(count: int) -> None:
+        for batch in itertools.islice(batches, count):
+            touch(batch)
+
+    return drain
+
+
+def count(call: Operation, names: Sequence[str]) -> dict[str, int]:
+    """Return what a call adds to those of the library's counters that this version has."""
+    from radiobject.stats import TileDBStats
+
+    with TileDBStats() as stats:
+        call()
+    counters = stats.all_counters()
+    return {name: counters[name] for name in names if name in counters}
+
+
+def prepare_growth(task: Task) -> Callable[[], float]:
+    """Return a call that drains `PATCHES` warm patches and returns the bytes gained with each."""
+    drain = drainer(training_loader(task, open_collection(task)))
+    drain(max(1_000, 3 * len(task.boxes())) // task.batch_size)
+
+    def call() -> float:
+        before = settled_mib()
+        drain(PATCHES // task.batch_size)
+        return (settled_mib() - before) * 2**20 / PATCHES
 
     return call
 
 
-def _first_batch(task: Task, argument: str) -> Operation:
+def _batches(task: Task) -> Operation:
+    """A run of warm training batches: five."""
+    return _warm(task, training_loader(task, open_collection(task)))
+
+
+def _pairs(task: Task) -> Operation:
+    """Five warm batches of image and mask."""
+    return _warm(task, segmentation_loader(task))
+
+
+def _warm(task: Task, loader: Any) -> Operation:
+    drain = drainer(loader)
+    drain(2 * len(task.boxes()) // task.batch_size)
+    return partial(drain, 5)
+
+
+def _first_batch(task: Task) -> Operation:
     """Open the store, make a loader and take one batch, as a new process of training does."""
     from radiobject import RadiObject
 
@@ -126,19 +149,7 @@ def _first_batch(task: Task, argument: str) -> Operation:
     uri = store_uri(task)
 
     def call() -> None:
-        loader = training_loader(task, RadiObject(uri).collection(COLLECTION))
-        next(iter(loader))["image"][:, 0, 0, 0, 0].sum()
-
-    return call
-
-
-def _box(task: Task, argument: str) -> Operation:
-    """Sixteen unaligned cubes of one size, read through the volumes' indexing."""
-    boxes = _boxes(task, open_collection(task), int(argument))
-
-    def call() -> None:
-        for volume, box in boxes:
-            volume[box]
+        touch(next(iter(training_loader(task, RadiObject(uri).collection(COLLECTION)))))
 
     return call
 
@@ -155,20 +166,29 @@ def _boxes(task: Task, collection: Any, size: int) -> list[tuple[Any, tuple[slic
     return boxes
 
 
-def _undecoded(task: Task, argument: str) -> Operation:
+def _read(boxes: Iterable[tuple[Any, tuple[slice, ...]]]) -> None:
+    for volume, box in boxes:
+        volume[box]
+
+
+def _box(task: Task, size: str) -> Operation:
+    """Sixteen unaligned cubes of one size, read through the volumes' indexing."""
+    return partial(_read, _boxes(task, open_collection(task), int(size)))
+
+
+def _undecoded(task: Task, size: str) -> Operation:
     """Sixteen cubes of volumes that are opened anew, with no decoded tile to be found."""
     _ = inner("storage.read.reader").close_all  # older libraries lack it
-    boxes = _boxes(task, open_collection(task), int(argument))
+    boxes = _boxes(task, open_collection(task), int(size))
 
     def call() -> None:
-        with decoded_cache(None):
-            for volume, box in boxes:
-                volume[box]
+        with nothing_decoded():
+            _read(boxes)
 
     return call
 
 
-def _s3(task: Task, argument: str) -> Operation:
+def _s3(task: Task, size: str) -> Operation:
     """Cubes of a store in a bucket: the first call opens it, each reads another half of them."""
     from radiobject import RadiObject
 
@@ -181,11 +201,10 @@ def _s3(task: Task, argument: str) -> Operation:
 
     def call() -> None:
         # The volumes are known by their bytes: decoded tiles of the local ones would be found.
-        with decoded_cache(None):
+        with nothing_decoded():
             if not opened:
-                opened.extend(_boxes(task, RadiObject(uri).collection(COLLECTION), int(argument)))
-            for volume, box in opened[next(halves)]:
-                volume[box]
+                opened.extend(_boxes(task, RadiObject(uri).collection(COLLECTION), int(size)))
+            _read(opened[next(halves)])
 
     return call
 
@@ -198,8 +217,8 @@ def _plane(task: Task, argument: str) -> Operation:
     volumes = [collection.iloc[n] for n in range(len(task.cohort.subjects))]
     rng = np.random.default_rng(task.seed)
     wanted = [
-        (volumes[n % len(volumes)], int(rng.integers(volumes[n % len(volumes)].shape[axis])))
-        for n in range(_BOXES)
+        (volume, int(rng.integers(volume.shape[axis])))
+        for volume in itertools.islice(itertools.cycle(volumes), _BOXES)
     ]
 
     def call() -> None:
@@ -209,30 +228,26 @@ def _plane(task: Task, argument: str) -> Operation:
     return call
 
 
-def _volume(task: Task, argument: str) -> Operation:
+def _volume(task: Task) -> Operation:
     """One whole volume after the other."""
-    collection = open_collection(task, argument or "isotropic")
+    collection = open_collection(task)
     volumes = itertools.cycle([collection.iloc[n] for n in range(len(collection))])
-
-    def call() -> None:
-        next(volumes).to_numpy()
-
-    return call
+    return lambda: next(volumes).to_numpy()
 
 
-def _ingest(task: Task, argument: str) -> Operation:
+def _ingest(task: Task) -> Operation:
     """Two volumes from ``.nii.gz`` files into a new store."""
     folder = Path(tempfile.mkdtemp(prefix="radiobject-ingest-", dir=task.home))
     cohort = task.cohort.first(2)
 
     def call() -> None:
-        write_store(cohort, folder / "store", argument or "isotropic", labels=False)
+        write_store(cohort, folder / "store", "isotropic", labels=False)
         shutil.rmtree(folder / "store")
 
     return call
 
 
-def _open(task: Task, argument: str) -> Operation:
+def _open(task: Task) -> Operation:
     """Open a store and ask for its ids and its first volume."""
     from radiobject import RadiObject
 
@@ -247,19 +262,15 @@ def _open(task: Task, argument: str) -> Operation:
     return call
 
 
-def _select(task: Task, argument: str) -> Operation:
+def _select(task: Task) -> Operation:
     """Filter subjects by a column and list what remains of a collection."""
     from radiobject import RadiObject
 
     radi = RadiObject(store_uri(task))
-
-    def call() -> None:
-        _ = radi.filter("age > 40").collection(COLLECTION).obs_ids
-
-    return call
+    return lambda: radi.filter("age > 40").collection(COLLECTION).obs_ids
 
 
-_KINDS: dict[str, Callable[[Task, str], Operation]] = {
+_KINDS: dict[str, Callable[..., Operation]] = {
     "batches": _batches,
     "pairs": _pairs,
     "first-batch": _first_batch,

@@ -4,10 +4,8 @@ Turns make ratios fair on a machine whose speed drifts; the clock starts before 
 Where several numbers of workers are allowed, each loader is measured with its own best.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,7 +15,7 @@ from benchmarks.config import Preset
 from benchmarks.data.boxes import Task
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.progress import track
-from benchmarks.participant import Participant
+from benchmarks.process import Process
 from benchmarks.rivals import LOADERS
 
 
@@ -33,14 +31,14 @@ class Row:
         Loader processes: the best of those that were allowed.
     samples_per_s
         Median over the rounds.
-    rounds
-        Samples per second of each round; index i was measured just after index i of the others.
     disk_mib
         What one volume takes on disk, as this loader reads it.
-    bytes_per_sample
-        Bytes read from files, steady state; None where mapped memory makes them uncountable.
+    requests, bytes_sent
+        What an object store answered to one epoch.
     ratio
         Median over rounds of this loader's samples/s over the best rival's of the same round.
+    rounds
+        Samples per second of each round; index i was measured just after index i of the others.
     """
 
     name: str
@@ -61,7 +59,6 @@ class Row:
     cpu_ms_per_sample: float = 0.0
     resident_mib: float = 0.0
     disk_mib: float = 0.0
-    bytes_per_sample: float | None = None
     requests: int | None = None
     bytes_sent: int | None = None
     ratio: float | None = None
@@ -74,6 +71,27 @@ class Row:
     def is_rival(self) -> bool:
         """Return whether this is another project's loader (and not the physical limit)."""
         return self.framework != "RadiObject" and self.storage != "memory"
+
+    def fail(self, error: object) -> None:
+        """Keep why there are no figures."""
+        lines = str(error).strip().splitlines()
+        self.status, self.reason = "failed", lines[0] if lines else type(error).__name__
+
+    def ask(self, process: Process, what: str, *arguments: Any) -> None:
+        """Take the figures that the loader's process answers with; none after a failure."""
+        if self.status != "ok":
+            return
+        try:
+            answer = process.ask(what, *arguments)
+        except BenchmarkError as error:
+            self.fail(error)
+            return
+        if "samples_per_s" in answer:
+            self.rounds.append(answer["samples_per_s"])
+            answer["samples_per_s"] = float(np.median(self.rounds))
+        if "resident_mib" in answer:
+            answer["resident_mib"] = max(self.resident_mib, answer["resident_mib"])
+        vars(self).update(answer)
 
 
 def rank(
@@ -88,20 +106,16 @@ def rank(
         different voxels.
     """
     rows = _prepared(task, names)
-    for row in track([row for row in rows if row.status == "ok"], "choosing workers"):
+    for row in track(_measurable(rows), "choosing workers"):
         row.workers = _best_workers(row, task, preset, workers)
-    running = {row.name: Participant(row.name, _with(task, row)) for row in rows if _ok(row)}
-    by_name = {row.name: row for row in rows}
-    try:
-        for name, one in track(list(running.items()), "proving equal voxels", total=len(running)):
-            _ask(one, by_name[name], "prove")
-            _ask(one, by_name[name], "open")
+    with ExitStack() as stack:
+        running = [(row, stack.enter_context(_process(row, task))) for row in _measurable(rows)]
+        for row, process in track(running, "proving equal voxels", total=len(running)):
+            row.ask(process, "prove")
+            row.ask(process, "open")
         for _ in track(range(preset.rounds), "measuring", total=preset.rounds):
-            for name, one in running.items():
-                _ask(one, by_name[name], "round", preset.batches, preset.budget_s)
-    finally:
-        for one in running.values():
-            one.close()
+            for row, process in running:
+                row.ask(process, "round", preset.batches, preset.budget_s)
     return _ranked(rows)
 
 
@@ -112,48 +126,50 @@ def rank_epochs(task: Task, names: Sequence[str], preset: Preset) -> tuple[list[
     """
     first = _prepared(task, names)
     later = [replace(row, rounds=[]) for row in first]
-    for row in (row for row in first if _ok(row)):
-        with closing(Participant(row.name, task)) as proving:
-            _ask(proving, row, "prove")
+    for row in _measurable(first):
+        with _process(row, task) as proving:
+            row.ask(proving, "prove")
     for _ in track(range(preset.rounds), "measuring epochs", total=preset.rounds):
         for row, again in zip(first, later, strict=True):
-            if _ok(row):
-                with closing(Participant(row.name, task)) as one:
-                    _ask(one, row, "epoch")
-                    again.status, again.reason = row.status, row.reason
-                    _ask(one, again, "epoch")
+            if row.status == "ok":
+                with _process(row, task) as process:
+                    row.ask(process, "epoch")
+                    again.ask(process, "epoch")
+            if row.status != "ok":
+                again.status, again.reason = row.status, row.reason
     return _ranked(first), _ranked(later)
 
 
-def _ok(row: Row) -> bool:
-    return row.status == "ok"
+def _measurable(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.status == "ok"]
 
 
-def _with(task: Task, row: Row) -> Task:
-    return replace(task, num_workers=row.workers)
+def _process(row: Row, task: Task, workers: int | None = None) -> closing[Process]:
+    asked = replace(task, num_workers=row.workers if workers is None else workers)
+    return closing(Process(row.label, "benchmarks.participant:Session", row.name, asked))
 
 
 def _prepared(task: Task, names: Sequence[str]) -> list[Row]:
     """Return a row for each loader, its files written, or with the reason why it cannot run."""
     task.check()
-    rows = [_row(name, task) for name in names]
-    for row in track([row for row in rows if _ok(row)], "preparing"):
+    rows = []
+    for name in track(names, "preparing", total=len(names)):
+        kind = LOADERS[name]
+        row = Row(
+            name, kind.label, kind.framework, kind.scenario, kind.storage, kind.warm, kind.cites
+        )
+        rows.append(row)
+        reason = kind.missing()
+        if reason is None and not kind.fits(task.cache_share):
+            reason = f"cannot be held to {task.cache_share:.0%} of the decoded volumes"
+        if reason is not None:
+            row.status, row.reason = "skipped", reason
+            continue
         try:
-            LOADERS[row.name](task).prepare()
+            kind(task).prepare()
         except (BenchmarkError, ImportError, ValueError, RuntimeError, OSError) as error:
-            _fail(row, error)
+            row.fail(error)
     return rows
-
-
-def _row(name: str, task: Task) -> Row:
-    kind = LOADERS[name]
-    row = Row(name, kind.label, kind.framework, kind.scenario, kind.storage, kind.warm, kind.cites)
-    reason = kind.missing()
-    if reason is None and not kind.fits(task.cache_share):
-        reason = f"cannot be held to {task.cache_share:.0%} of the decoded volumes"
-    if reason is not None:
-        row.status, row.reason = "skipped", reason
-    return row
 
 
 def _best_workers(row: Row, task: Task, preset: Preset, allowed: Sequence[int]) -> int:
@@ -163,44 +179,21 @@ def _best_workers(row: Row, task: Task, preset: Preset, allowed: Sequence[int]) 
     speed: dict[int, float] = {}
     failure = BenchmarkError("no number of workers was tried")
     for count in allowed:
-        with closing(Participant(row.name, replace(task, num_workers=count))) as one:
+        with _process(row, task, count) as process:
             try:
-                one.ask("open")
-                answer = one.ask("round", preset.batches, preset.budget_s)
+                process.ask("open")
+                answer = process.ask("round", preset.batches, preset.budget_s)
+                speed[count] = answer["samples_per_s"]
             except BenchmarkError as error:
                 failure = error  # it may still run with another number
-                continue
-            speed[count] = answer["samples_per_s"]
     if not speed:
-        _fail(row, failure)
+        row.fail(failure)
         return allowed[0]
     return max(speed, key=lambda count: speed[count])
 
 
-def _fail(row: Row, error: object) -> None:
-    lines = str(error).strip().splitlines()
-    row.status, row.reason = "failed", lines[0] if lines else type(error).__name__
-
-
-def _ask(participant: Participant, row: Row, what: str, *arguments: Any) -> None:
-    if not _ok(row):
-        return
-    try:
-        answer = participant.ask(what, *arguments)
-    except BenchmarkError as error:
-        _fail(row, error)
-        return
-    if "samples_per_s" in answer:
-        row.rounds.append(answer.pop("samples_per_s"))
-        row.samples_per_s = float(np.median(row.rounds))
-    if "resident_mib" in answer:
-        row.resident_mib = max(row.resident_mib, answer.pop("resident_mib"))
-    for figure, value in answer.items():
-        setattr(row, figure, value)
-
-
 def _ranked(rows: list[Row]) -> list[Row]:
-    measured = [row for row in rows if _ok(row)]
+    measured = _measurable(rows)
     if not measured:
         reasons = "; ".join(f"{row.label}: {row.reason}" for row in rows)
         raise BenchmarkError(f"nothing was measured ({reasons})")
@@ -211,13 +204,7 @@ def _ranked(rows: list[Row]) -> list[Row]:
 
 
 def require_equal(rows: list[Row]) -> None:
-    """Refuse loaders that were given the same boxes and delivered different voxels.
-
-    Raises
-    ------
-    BenchmarkError
-        Naming each with its digest.
-    """
+    """Refuse loaders that were given the same boxes and delivered different voxels."""
     given = [row for row in rows if row.given_boxes]
     if len({row.sha256 for row in given}) > 1:
         named = ", ".join(f"{row.label} {row.sha256[:8]}" for row in given)
@@ -226,10 +213,10 @@ def require_equal(rows: list[Row]) -> None:
 
 def compare_with_best_rival(rows: list[Row]) -> None:
     """Set each row's `ratio`: over the fastest rival of the same round, median over rounds."""
-    rivals = [row for row in rows if row.is_rival]
+    rivals = [row.rounds for row in rows if row.is_rival]
     if not rivals:
         return
-    best = np.max([row.rounds for row in rivals], axis=0)
+    best = np.max(rivals, axis=0)
     for row in rows:
         row.ratio = float(np.median(np.array(row.rounds) / best))
 

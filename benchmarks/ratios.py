@@ -1,12 +1,12 @@
 """Comparisons in which both sides are measured in turn, ours first named, lower is better."""
 
-from __future__ import annotations
-
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,83 +15,52 @@ import numpy as np
 from benchmarks.data.boxes import Box, Task, slices
 from benchmarks.data.forms import write_store
 from benchmarks.errors import BenchmarkError
-from benchmarks.infrastructure.measure import endless, touch
-from benchmarks.library import decoded_cache, inner
-from benchmarks.operations import open_collection, segmentation_loader, training_loader
+from benchmarks.infrastructure.measure import interleaved, seconds_of
+from benchmarks.library import inner, nothing_decoded
+from benchmarks.operations import drainer, open_collection, segmentation_loader, training_loader
 from benchmarks.rivals.blosc2 import Blosc2
 
 _BOXES, _AT_ONCE, _BATCHES = 24, 4, 50
 _TILE = 32
 
 
-def interleaved(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Return each call's seconds, one per round; who goes first alternates.
-
-    Each is called once before, outside the clock.
-    """
-    for call in calls.values():
-        call()
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds):
-        order = list(calls.items())
-        for name, call in order if number % 2 else reversed(order):
-            begin = clock()
-            call()
-            taken[name].append(clock() - begin)
-    return taken
-
-
+@dataclass
 class Sides:
     """Two calls that do the same work, and what must be undone after they were measured."""
 
-    def __init__(
-        self,
-        ours: Callable[[], Any],
-        theirs: Callable[[], Any],
-        stack: ExitStack | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self._calls = {"ours": ours, "theirs": theirs}
-        self._stack = stack or ExitStack()
-        self._clock = clock
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    stack: ExitStack = field(default_factory=ExitStack)
+    clock: Callable[[], float] = time.perf_counter
 
     def rounds(self, number: int) -> list[float]:
-        """Return ours over theirs for each of `number` rounds."""
-        taken = interleaved(self._calls, number, self._clock)
-        return [a / b for a, b in zip(taken["ours"], taken["theirs"], strict=True)]
+        """Return ours over theirs for each of `number` rounds, after a call of each."""
+        self.ours()
+        self.theirs()
+        calls = {
+            "ours": partial(seconds_of, self.ours, self.clock),
+            "theirs": partial(seconds_of, self.theirs, self.clock),
+        }
+        return [taken["ours"][0] / taken["theirs"][0] for taken in interleaved(calls, number)]
 
     def close(self) -> None:
         """Undo what the comparison changed."""
-        self._stack.close()
-
-
-def _sides_of(task: Task, edges: Sequence[int]) -> tuple[int, ...]:
-    """Return a region's sides: 0 is the volume's whole side."""
-    shape = np.min([s.shape for s in task.cohort.subjects], axis=0)
-    return tuple(min(edge or int(n), int(n)) for edge, n in zip(edges, shape, strict=True))
-
-
-def _draw(task: Task, sides: Sequence[int]) -> list[Box]:
-    rng = np.random.default_rng(task.seed)
-    subjects = task.cohort.subjects
-    return [
-        (n % len(subjects), tuple(rng.integers(0, np.array(s.shape) - sides + 1).tolist()))
-        for n in range(_BOXES)
-        for s in [subjects[n % len(subjects)]]
-    ]
+        self.stack.close()
 
 
 def _region(*edges: int) -> Callable[[Task], Sides]:
-    """Compare a region, nothing decoded, with blosc2: equal blocks, codec and level, one thread."""
+    """Compare a region, nothing decoded, with blosc2: equal blocks, codec and level, one thread.
+
+    An edge of 0 is the volume's whole side.
+    """
 
     def prepared(task: Task) -> Sides:
-        sides = _sides_of(task, edges)
-        boxes = _draw(task, sides)
+        shaped = replace(task, patch_size=edges).with_patches_that_fit().whole_sides()
+        sides = shaped.patch_size
+        each = -(-_BOXES // len(task.cohort.subjects))
+        boxes = replace(shaped, patches_per_volume=each).boxes()[:_BOXES]
         out = np.empty((_AT_ONCE, *sides), task.cohort.subjects[0].dtype)
-        rival = Blosc2(task)
-        rival.prepare()
+        rival = Blosc2(shaped)
         opened = rival.volumes()
 
         def theirs() -> None:
@@ -99,10 +68,9 @@ def _region(*edges: int) -> Callable[[Task], Sides]:
                 out[number % _AT_ONCE] = opened[volume][slices(start, sides)]
 
         stack = ExitStack()
-        stack.enter_context(decoded_cache(None))
-        return Sides(
-            engine_call(open_collection(task).locators(), sides, boxes, out), theirs, stack
-        )
+        stack.enter_context(nothing_decoded())
+        ours = engine_call(open_collection(task).locators(), sides, boxes, out)
+        return Sides(ours, theirs, stack)
 
     return prepared
 
@@ -127,26 +95,20 @@ def engine_call(
 
 def _draining(loader: Any) -> Callable[[], None]:
     """Return a call that takes some batches of a loader that is running."""
-    delivered = endless(loader)
-    for batch in itertools.islice(delivered, len(loader)):
-        touch(batch)
-
-    def call() -> None:
-        for batch in itertools.islice(delivered, _BATCHES):
-            touch(batch)
-
-    return call
+    drain = drainer(loader)
+    drain(len(loader))
+    return partial(drain, _BATCHES)
 
 
 def _loader_over_read(task: Task) -> Sides:
     """Compare the training loader with the engine's reads of an epoch's boxes, all decoded."""
     collection = open_collection(task)
-    boxes = [box for epoch in range(5) for box in task.boxes(epoch)][: _BATCHES * task.batch_size]
+    count = _BATCHES * task.batch_size
+    boxes = [box for epoch in range(5) for box in task.boxes(epoch)][:count]
+    if len(boxes) < count:
+        raise BenchmarkError(f"{len(boxes)} boxes for {_BATCHES} batches: use more volumes")
     out = np.empty((task.batch_size, *task.patch_size), task.cohort.subjects[0].dtype)
     read = engine_call(collection.locators(), task.patch_size, boxes, out)
-    share = len(boxes) / (_BATCHES * task.batch_size)
-    if share != 1:
-        raise BenchmarkError(f"{len(boxes)} boxes for {_BATCHES} batches: use more volumes")
     return Sides(_draining(training_loader(task, collection)), read)
 
 
@@ -164,10 +126,8 @@ def _pairs_over_image(task: Task) -> Sides:
 
 def _foreground_over_uniform(task: Task) -> Sides:
     """Compare patches around foreground with uniform ones."""
-    ours, theirs = (
-        _draining(segmentation_loader(task, foreground_sampling=wanted)) for wanted in (True, False)
-    )
-    return Sides(ours, theirs)
+    around, uniform = (segmentation_loader(task, foreground_sampling=f) for f in (True, False))
+    return Sides(_draining(around), _draining(uniform))
 
 
 def _ingest_over_plain(task: Task) -> Sides:
@@ -187,16 +147,14 @@ def _ingest_over_plain(task: Task) -> Sides:
         place = next(places)
         place.mkdir()
         for subject in cohort.subjects:
-            _write_plain(subject.image, str(place / subject.id))
+            _write_plain(subject.voxels(), str(place / subject.id))
 
     return Sides(ours, theirs, stack, time.process_time)
 
 
-def _write_plain(image: Path, uri: str) -> None:
-    import nibabel as nib
+def _write_plain(voxels: np.ndarray, uri: str) -> None:
     import tiledb
 
-    voxels = np.ascontiguousarray(nib.load(image).dataobj)
     dimensions = [
         tiledb.Dim(name, domain=(0, side - 1), tile=min(_TILE, side), dtype=np.int32)
         for name, side in zip("xyz", voxels.shape, strict=True)

@@ -4,12 +4,9 @@ Each regime is a ranking of its own: what is asked, what may be kept in memory, 
 load. The page shows, for each, our figure, the best rival's and the limit's, whoever wins.
 """
 
-from __future__ import annotations
-
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +19,14 @@ from benchmarks.environment import describe_run, provenance, require_clean
 from benchmarks.errors import BenchmarkError
 from benchmarks.ranking import Row, as_table, rank, rank_epochs
 from benchmarks.rivals import LOADERS
-from benchmarks.s3 import LATENCY_MS, environment_endpoint, running_server
-from benchmarks.sections import fill_section, load_json, save_json
+from benchmarks.s3 import LATENCY_MS, reachable_server
+from benchmarks.sections import fill_section, load_json, resumed, save_json
 
 RESULTS = RESULTS_DIR / "regimes.json"
 KEPT = ROOT / "docs" / "regimes.json"
 PAGE = ROOT / "docs" / "regimes.md"
 README = ROOT / "README.md"
-_EITHER = (0, 2)  # each loader with the better of these numbers of workers
+NOTHING = "No figure is kept: `python -m benchmarks regimes` measures, `--keep` writes them here."
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Regime:
     cache_share
         What share of the decoded volumes may be kept in memory.
     workers
-        Loader processes that a loader may choose from.
+        Loader processes that a loader may choose from, by its own speed.
     s3
         Whether the volumes lie in a bucket 30 ms away: two rankings, of first and later epochs.
     """
@@ -53,7 +50,7 @@ class Regime:
     batch_size: int = 4
     patches_per_volume: int = 10
     cache_share: float = 1.0
-    workers: tuple[int, ...] = _EITHER
+    workers: tuple[int, ...] = (0, 2)
     augment: str = ""
     s3: bool = False
 
@@ -92,27 +89,31 @@ REGIMES: dict[str, Regime] = {
 }
 
 
+def require_known(names: Sequence[str], known: Iterable[str], what: str) -> None:
+    """Refuse a name that is not known, with those that are."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise BenchmarkError(f"no {what} {name!r}; known are {', '.join(known)}")
+
+
 def measure(
     names: Sequence[str], cohort: Cohort, size: Preset, loaders: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Measure regimes; return everything that a stranger needs to repeat or to doubt the figures.
 
     Each is saved when it is done. Those of an earlier run at this commit are kept: without names,
-    the ones that it lacks are measured.
-
-    Raises
-    ------
-    BenchmarkError
-        For an unknown regime or loader, or with uncommitted changes: a table is made from
-        commits only.
+    the ones that it lacks are measured. Tables are made from commits only.
     """
-    unknown = [name for name in names if name not in REGIMES]
-    unknown += [name for name in loaders if name not in LOADERS]
-    if unknown:
-        known = (*REGIMES, *LOADERS)
-        raise BenchmarkError(f"no regime or loader {unknown[0]!r}; known are {', '.join(known)}")
+    require_known(names, REGIMES, "regime")
+    require_known(loaders, LOADERS, "loader")
     require_clean()
-    summary = _begin(describe_run(" ".join(["python -m benchmarks", *sys.argv[1:]])), cohort, size)
+    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    fresh = describe_run(command)
+    fresh |= {"cohort": cohort.name, "preset": size.name, "regimes": {}}
+    same = ("commit", "machine", "versions", "cohort", "preset")
+    summary = resumed(RESULTS, fresh, same, "python -m benchmarks regimes")
+    summary["command"] = "; ".join(dict.fromkeys([*summary["command"].split("; "), command]))
     done = summary["regimes"]
     had = {measured["name"] for measured in done.values()}
     for name in names or [name for name in REGIMES if name not in had]:
@@ -125,21 +126,6 @@ def measure(
     return summary
 
 
-def _begin(fresh: dict[str, Any], cohort: Cohort, size: Preset) -> dict[str, Any]:
-    """Return the last run's summary where it is of the same kind, to go on with, else an empty one.
-
-    What differs in commit, machine, versions, volumes or size is another measurement.
-    """
-    fresh |= {"cohort": cohort.name, "preset": size.name, "regimes": {}}
-    if RESULTS.exists():
-        saved = load_json(RESULTS, "python -m benchmarks regimes")
-        same = ("commit", "machine", "versions", "cohort", "preset")
-        if all(saved.get(name) == fresh[name] for name in same):
-            commands = dict.fromkeys([*saved["command"].split("; "), fresh["command"]])
-            return saved | {"command": "; ".join(commands)}
-    return fresh
-
-
 def _tables(
     regime: Regime, cohort: Cohort, size: Preset, loaders: Sequence[str]
 ) -> list[tuple[str, list[Row]]]:
@@ -149,38 +135,9 @@ def _tables(
     names = [name for name in fitting if not loaders or name in loaders]
     if not regime.s3:
         return [("", rank(task, names, size, regime.workers))]
-    with ExitStack() as stack:
-        if environment_endpoint() is None:
-            stack.enter_context(running_server(LATENCY_MS))
+    with reachable_server():
         first, later = rank_epochs(task, names, replace(size, rounds=max(2, size.rounds // 2)))
     return [(", first epoch", first), (", later epochs", later)]
-
-
-NOTHING = "No figure is kept: `python -m benchmarks regimes` measures, `--keep` writes them here."
-
-
-def summary_markdown(summary: dict[str, Any]) -> str:
-    """Return a line for each regime: README's figures, also where others are faster."""
-    lines = [
-        "| regime | RadiObject, samples/s | best rival | rival, samples/s | ours / rival "
-        "| ours / limit | first batch, ms (rival) | MiB (rival) |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
-    ]
-    lines += [summary_row(measured) for measured in summary["regimes"].values()]
-    return "\n".join([*lines, "", provenance(summary)])
-
-
-def as_markdown(summary: dict[str, Any]) -> str:
-    """Return the page's tables: the summary of all regimes, and each of them."""
-    lines = [summary_markdown(summary)]
-    for measured in summary["regimes"].values():
-        lines += [
-            "",
-            f"### {measured['title'][0].upper()}{measured['title'][1:]}",
-            "",
-            *_table(measured),
-        ]
-    return "\n".join(lines)
 
 
 def leaders(measured: dict[str, Any]) -> tuple[dict[str, Any] | None, ...]:
@@ -190,6 +147,21 @@ def leaders(measured: dict[str, Any]) -> tuple[dict[str, Any] | None, ...]:
     ours = [row for row in ok if row["framework"] == "RadiObject"]
     rivals = [row for row in ok if row not in limits and row not in ours]
     return _fastest(ours), _fastest(rivals), _fastest(limits)
+
+
+def _fastest(rows: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    return max(rows, key=lambda row: row["samples_per_s"], default=None)
+
+
+def summary_markdown(summary: dict[str, Any]) -> str:
+    """Return a line for each regime: README's figures, also where others are faster."""
+    lines = [
+        "| regime | RadiObject, samples/s | best rival | rival, samples/s | ours / rival "
+        "| ours / limit | first batch, ms (rival) | MiB (rival) |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
+        *map(summary_row, summary["regimes"].values()),
+    ]
+    return "\n".join([*lines, "", provenance(summary)])
 
 
 def summary_row(measured: dict[str, Any]) -> str:
@@ -206,35 +178,13 @@ def summary_row(measured: dict[str, Any]) -> str:
     )
 
 
-AUGMENTED = {
-    "warm": "without augmentation",
-    "usual": "with flips, turns, noise and scale of each sample",
-    "usual-affine": "with affine too",
-    "usual-batch": "with all of it once for the batch (`radiobject.ml.augment`)",
-}
-"""The regimes that say together what augmentation leaves of a loader's speed."""
-
-
-def augmentation_markdown(summary: dict[str, Any]) -> str:
-    """Return what remains of our speed, and of the lead over MONAI's cache, with augmentation."""
-    lines = []
-    for name, words in AUGMENTED.items():
-        rows = summary["regimes"].get(name, {"rows": []})["rows"]
-        ok = [row for row in rows if row["status"] == "ok"]
-        ours = _fastest(row for row in ok if row["framework"] == "RadiObject")
-        monai = _fastest(row for row in ok if row.get("name") == "monai-cache")
-        if ours is None or monai is None:
-            return NOTHING
-        ratio = ours["samples_per_s"] / monai["samples_per_s"]
-        lines.append(
-            f"- {words}: {ours['samples_per_s']:,.0f} samples/s, {ratio:.2f} times MONAI's "
-            "CacheDataset"
-        )
-    return "\n".join([*lines, "", provenance(summary)])
-
-
-def _fastest(rows: Any) -> dict[str, Any] | None:
-    return max(rows, key=lambda row: row["samples_per_s"], default=None)
+def as_markdown(summary: dict[str, Any]) -> str:
+    """Return the page's tables: the summary of all regimes, and each of them."""
+    lines = [summary_markdown(summary)]
+    for measured in summary["regimes"].values():
+        title = measured["title"]
+        lines += ["", f"### {title[0].upper()}{title[1:]}", "", *_table(measured)]
+    return "\n".join(lines)
 
 
 def _table(measured: dict[str, Any]) -> list[str]:
@@ -254,10 +204,36 @@ def _table(measured: dict[str, Any]) -> list[str]:
             f"| {row['first_batch_ms']:.0f} | {row['cpu_ms_per_sample']:.2f} "
             f"| {row['resident_mib']:.0f} |"
         )
-        if traffic:
-            line += f" {row['requests']} | {row['bytes_sent'] / 1e6:.1f} |"
-        lines.append(line)
+        sent = f" {row['requests']} | {row['bytes_sent'] / 1e6:.1f} |" if traffic else ""
+        lines.append(line + sent)
     return lines
+
+
+AUGMENTED = {
+    "warm": "without augmentation",
+    "usual": "with flips, turns, noise and scale of each sample",
+    "usual-affine": "with affine too",
+    "usual-batch": "with all of it once for the batch (`radiobject.ml.augment`)",
+}
+"""The regimes that say together what augmentation leaves of a loader's speed."""
+
+
+def augmentation_markdown(summary: dict[str, Any]) -> str:
+    """Return what remains of our speed, and of the lead over MONAI's cache, with augmentation."""
+    lines = []
+    for name, words in AUGMENTED.items():
+        measured = summary["regimes"].get(name, {"rows": []})
+        ours, _, _ = leaders(measured)
+        ok = [row for row in measured["rows"] if row["status"] == "ok"]
+        monai = _fastest(row for row in ok if row.get("name") == "monai-cache")
+        if ours is None or monai is None:
+            return NOTHING
+        ratio = ours["samples_per_s"] / monai["samples_per_s"]
+        lines.append(
+            f"- {words}: {ours['samples_per_s']:,.0f} samples/s, {ratio:.2f} times MONAI's "
+            "CacheDataset"
+        )
+    return "\n".join([*lines, "", provenance(summary)])
 
 
 def keep(page: Path = PAGE, readme: Path = README, kept: Path = KEPT) -> None:

@@ -4,18 +4,17 @@ moto's S3 server in a process of its own, so that it takes no interpreter lock f
 that is measured. It counts the requests and bytes it answers; `/_bench/counters` tells them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,59 +43,45 @@ class Traffic:
     requests: int = 0
     bytes_sent: int = 0
 
-
-class _Counted:
-    """WSGI middleware: waits as a distant server would, counts, and tells the counts."""
-
-    def __init__(self, app: Callable[..., Iterable[bytes]], latency_s: float) -> None:
-        self._app = app
-        self._latency_s = latency_s
-        self._traffic = Traffic()
-        self._lock = threading.Lock()
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == _COUNTERS_PATH:
-            body = json.dumps(vars(self._traffic)).encode()
-            start_response("200 OK", [("Content-Length", str(len(body)))])
-            return [body]
-        if self._latency_s:
-            time.sleep(self._latency_s)
-        body_parts = list(self._app(environ, start_response))
-        with self._lock:
-            self._traffic.requests += 1
-            self._traffic.bytes_sent += sum(map(len, body_parts))
-        return body_parts
+    def since(self, before: "Traffic") -> "Traffic":
+        """Return what was answered after `before`."""
+        return Traffic(self.requests - before.requests, self.bytes_sent - before.bytes_sent)
 
 
 def serve(port: int = DEFAULT_PORT, latency_ms: float = 0.0, parent: int | None = None) -> None:
-    """Answer S3 requests until interrupted, or until the process `parent` is gone.
-
-    Raises
-    ------
-    BenchmarkError
-        If the port is taken, or moto is not installed.
-    """
+    """Answer S3 requests until interrupted, or until the process `parent` is gone."""
     try:
-        from moto.moto_server.werkzeug_app import (
-            DomainDispatcherApplication,
-            MotoRequestHandler,
-            create_backend_app,
-        )
+        from moto.moto_server import werkzeug_app as moto
         from werkzeug.serving import make_server
     except ImportError as error:
         raise BenchmarkError(
             f"{error.name} is not installed; pip install 'moto[s3,server]'"
         ) from error
 
-    class Quiet(MotoRequestHandler):
+    class Quiet(moto.MotoRequestHandler):
         protocol_version = "HTTP/1.1"  # keep connections, as real stores do
 
         def log_request(self, *args: Any) -> None:
             """Keep the terminal for what matters."""
 
+    answer = moto.DomainDispatcherApplication(moto.create_backend_app)
+    traffic, lock = Traffic(), threading.Lock()
+
+    def counted(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Wait as a distant server would, count, and tell the counts."""
+        if environ["PATH_INFO"] == _COUNTERS_PATH:
+            body = json.dumps(vars(traffic)).encode()
+            start_response("200 OK", [("Content-Length", str(len(body)))])
+            return [body]
+        time.sleep(latency_ms / 1e3)
+        parts = list(answer(environ, start_response))
+        with lock:
+            traffic.requests += 1
+            traffic.bytes_sent += sum(map(len, parts))
+        return parts
+
     _refuse_taken(port)
-    app = _Counted(DomainDispatcherApplication(create_backend_app), latency_ms / 1e3)
-    server = make_server(HOST, port, app, threaded=True, request_handler=Quiet)
+    server = make_server(HOST, port, counted, threaded=True, request_handler=Quiet)
     print(f"{_READY}http://{HOST}:{server.server_port}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if parent is not None:
@@ -105,8 +90,6 @@ def serve(port: int = DEFAULT_PORT, latency_ms: float = 0.0, parent: int | None 
 
 
 def _refuse_taken(port: int) -> None:
-    import socket
-
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -135,22 +118,28 @@ def running_server(latency_ms: float = 0.0) -> Iterator[dict[str, str]]:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL, text=True,
     )  # fmt: skip
+    before = dict(os.environ)
     try:
         endpoint = _wait_until_ready(server)
         environment = {"AWS_ENDPOINT_URL_S3": endpoint, "AWS_REGION": S3_REGION, **_CREDENTIALS}
-        before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
-        try:
-            yield environment
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+        yield environment
     finally:
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_REGION", *_CREDENTIALS):
+            os.environ.pop(name, None)
+            os.environ.update({name: before[name]} if name in before else {})
         server.terminate()
         server.communicate()
+
+
+@contextmanager
+def reachable_server(latency_ms: float = LATENCY_MS) -> Iterator[None]:
+    """Use the server that the environment names, or else one that is started for the block."""
+    if environment_endpoint() is not None:
+        yield
+        return
+    with running_server(latency_ms):
+        yield
 
 
 def _wait_until_ready(server: subprocess.Popen[str]) -> str:
@@ -163,7 +152,7 @@ def _wait_until_ready(server: subprocess.Popen[str]) -> str:
     finally:
         stopper.cancel()
     _, complaint = server.communicate()
-    last = complaint.strip().splitlines()[-1] if complaint.strip() else "no message"
+    last = (complaint.strip().splitlines() or ["no message"])[-1]
     raise BenchmarkError(f"the S3 server did not start: {last}")
 
 
@@ -194,28 +183,36 @@ def missing_endpoint() -> str | None:
 def upload_folder(folder: Path, uri: str) -> None:
     """Copy every file below `folder` to ``s3://bucket/prefix``, replacing what lay there.
 
-    Raises
-    ------
-    BenchmarkError
-        If the bucket does not answer, refuses, or does not exist (a bucket of a server on this
-        machine is created).
+    A bucket of a server on this machine is created where it is missing.
     """
-    import botocore.exceptions
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError as error:
+        raise BenchmarkError("boto3 is not installed; pip install boto3") from error
 
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    once = Config(
+        connect_timeout=_ANSWER_TIMEOUT_S, retries={"max_attempts": 1}, max_pool_connections=8
+    )
+
+    def put(path: Path) -> None:
+        key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+        client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+
     try:
-        client = _client()
+        client = boto3.client("s3", region_name=S3_REGION, config=once)
         _require_bucket(client, bucket)
-        _remove(client, bucket, prefix + "/")
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        for page in pages:
+            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+            if keys:
+                client.delete_objects(Bucket=bucket, Delete={"Objects": keys})
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-
-        def put(path: Path) -> None:
-            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
-            client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
-
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(put, files))
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+    except (BotoCoreError, ClientError) as error:
         where = environment_endpoint() or "AWS"
         raise BenchmarkError(
             f"bucket {bucket} at {where}: {error}; check the name and credentials, or start a "
@@ -223,36 +220,12 @@ def upload_folder(folder: Path, uri: str) -> None:
         ) from error
 
 
-def _client() -> Any:
-    try:
-        import boto3
-        from botocore.config import Config
-    except ImportError as error:
-        raise BenchmarkError("boto3 is not installed; pip install boto3") from error
-    quick = Config(
-        connect_timeout=_ANSWER_TIMEOUT_S,
-        retries={"max_attempts": 1},
-        max_pool_connections=8,
-    )
-    return boto3.client("s3", region_name=S3_REGION, config=quick)
-
-
 def _require_bucket(client: Any, bucket: str) -> None:
-    from botocore.exceptions import ClientError
-
     try:
         client.head_bucket(Bucket=bucket)
-    except ClientError as error:
+    except client.exceptions.ClientError as error:
         endpoint = environment_endpoint() or ""
         here = any(host in endpoint for host in ("127.0.0.1", "localhost", "[::1]"))
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404 or not here:
             raise
         client.create_bucket(Bucket=bucket)
-
-
-def _remove(client: Any, bucket: str, prefix: str) -> None:
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    for page in pages:
-        keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
-        if keys:
-            client.delete_objects(Bucket=bucket, Delete={"Objects": keys})

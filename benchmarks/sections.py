@@ -1,33 +1,21 @@
-"""Generated parts of Markdown files: what stands between two marker comments, and nothing else."""
-
-from __future__ import annotations
+"""What runs leave: JSON, and generated parts of Markdown files, each written in one step."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import BenchmarkError
 
 
-def markers(name: str) -> tuple[str, str]:
-    """Return the comments that open and close the section called `name`."""
-    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-
-
 def read_section(document: Path, name: str) -> str:
-    """Return what stands in a section, without the blank lines around it."""
+    """Return what stands between a section's two marker comments."""
     content, begin, end = _found(document, name)
     return content[begin:end].strip()
 
 
 def fill_section(document: Path, name: str, section: str) -> None:
-    """Replace a section.
-
-    Raises
-    ------
-    BenchmarkError
-        If the file or a marker is missing; the file is left as it was.
-    """
+    """Replace what stands between a section's two marker comments, and nothing else."""
     content, begin, end = _found(document, name)
     replace(document, f"{content[:begin]}\n{section}\n{content[end:]}")
 
@@ -37,7 +25,7 @@ def _found(document: Path, name: str) -> tuple[str, int, int]:
         content = document.read_text()
     except FileNotFoundError:
         raise BenchmarkError(f"{document}: no such file") from None
-    opening, closing = markers(name)
+    opening, closing = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     begin, end = content.find(opening), content.find(closing)
     if begin < 0 or end < begin:
         raise BenchmarkError(f"{document}: lacks the lines {opening} and {closing}")
@@ -52,13 +40,7 @@ def replace(path: Path, content: str) -> None:
 
 
 def save_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON in one step, in a folder made for it.
-
-    Raises
-    ------
-    BenchmarkError
-        If the folder cannot be written.
-    """
+    """Write `content` as JSON, in a folder made for it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace(path, json.dumps(content, indent=1) + "\n")
@@ -68,14 +50,24 @@ def save_json(path: Path, content: Any) -> None:
         ) from error
 
 
-def load_json(path: Path, command: str) -> dict[str, Any]:
-    """Return what `save_json` wrote.
+def resumed(path: Path, fresh: dict[str, Any], same: Sequence[str], command: str) -> dict[str, Any]:
+    """Return what an earlier run saved if it agrees in `same`, to go on with; else `fresh`.
 
-    Raises
-    ------
-    BenchmarkError
-        If it is not there or not JSON, with the command that makes it.
+    What differs is another measurement, and kept under another name.
     """
+    if not path.exists():
+        return fresh
+    saved = load_json(path, command)
+    if all(saved.get(name) == fresh[name] for name in same):
+        return saved
+    kept = path.with_name(f"{path.stem}-{(saved.get('commit') or 'unknown')[:10]}.json")
+    path.replace(kept)
+    print(f"{path} was made with something else; it is kept as {kept.name}")
+    return fresh
+
+
+def load_json(path: Path, command: str) -> dict[str, Any]:
+    """Return what `save_json` wrote; where it is missing or damaged, name what makes it."""
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:

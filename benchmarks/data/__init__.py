@@ -1,7 +1,5 @@
 """What is measured: volumes, the boxes asked of them, and the forms they are kept in."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -13,16 +11,7 @@ from benchmarks.data.user import user_cohort
 def benchmark_cohort(
     size: Preset, n_subjects: int | None = None, data: str | Path | None = None, kind: str = "brain"
 ) -> Cohort:
-    """Return the cohort to measure: the user's own folder if one is named, else the built-in.
-
-    Parameters
-    ----------
-    size
-        Gives the number and the shape of the volumes, where nothing else does.
-    data
-        A folder of NIfTI files; by default what the environment variable
-        ``RADIOBJECT_BENCH_DATA`` names.
-    """
+    """Return the cohort to measure: the user's own folder if one is named, else the built-in."""
     count = n_subjects or size.n_subjects
     given = data or os.environ.get(USER_DATA_VARIABLE)
     if given:

@@ -4,8 +4,6 @@ The atlas is the ICBM152 2009 T1 volume with its grey and white matter maps (Fon
 NeuroImage 2011), 1 mm, which the wheel of nilearn ships.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +15,11 @@ from benchmarks.errors import BenchmarkError
 
 _ATLAS = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 _HEAD = 20  # atlas intensity above which a voxel belongs to the head
+Maps = dict[str, np.ndarray]
 
 
 def atlas_files() -> dict[str, Path]:
-    """Return the ICBM152 files in nilearn's wheel, without importing nilearn.
-
-    Raises
-    ------
-    BenchmarkError
-        If nilearn is not installed, or no longer ships them.
-    """
+    """Return the ICBM152 files in nilearn's wheel, without importing nilearn."""
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise BenchmarkError(
@@ -43,26 +36,26 @@ def atlas_files() -> dict[str, Path]:
     return files
 
 
-def load_atlas(files: dict[str, Path]) -> dict[str, np.ndarray]:
+def load_atlas(files: dict[str, Path]) -> Maps:
     """Return the atlas's voxels by name."""
     import nibabel as nib
 
     return {name: np.asanyarray(nib.load(path).dataobj) for name, path in files.items()}
 
 
-def mixed_shape(most: tuple[int, int, int], rng: np.random.Generator) -> tuple[int, int, int]:
+def mixed_shape(most: tuple[int, int, int], rng: np.random.Generator) -> tuple[int, ...]:
     """Return a shape between 0.7 times `most` and `most`."""
-    x, y, z = (int(rng.integers(round(0.7 * n), n + 1)) for n in most)
-    return x, y, z
+    return tuple(int(rng.integers(round(0.7 * n), n + 1)) for n in most)
 
 
-def sample_anatomy(
-    atlas: dict[str, np.ndarray], shape: tuple[int, int, int], rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return T1 and tissue maps of one person on a grid of `shape`, and the grid's affine.
+def sample_person(
+    atlas: Maps, shape: tuple[int, ...], rng: np.random.Generator
+) -> tuple[Maps, np.ndarray, np.ndarray]:
+    """Return T1 and tissue maps of one person on a grid of `shape`, the labels, and the affine.
 
     The person differs from the atlas by a shift of up to 6 mm and a scale within 5 %; the grid is
-    centred on the brain, with voxels sized so that the head keeps its share of the volume.
+    centred on the brain, with voxels sized so that the head keeps its share of the volume. Labels
+    are 0 outside the head, 1 fluid and the rest, 2 grey matter, 3 white matter.
     """
     from scipy.ndimage import affine_transform
 
@@ -77,60 +70,51 @@ def sample_anatomy(
         )
         for name, voxels in atlas.items()
     }
-    affine = np.diag([*steps, 1.0])
-    affine[:3, 3] = offset + np.array([-98.0, -134.0, -72.0])
-    return maps, affine
-
-
-def tissue(maps: dict[str, np.ndarray]) -> np.ndarray:
-    """Return 0 outside the head, 1 fluid and the rest, 2 grey matter, 3 white matter (uint8)."""
     label = (maps["t1"] > _HEAD).astype(np.uint8)
     label[maps["gm"] > 128] = 2
     label[maps["wm"] > 128] = 3
-    return label
+    affine = np.diag([*steps, 1.0])
+    affine[:3, 3] = offset + np.array([-98.0, -134.0, -72.0])
+    return maps, label, affine
 
 
 def _bias_field(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return a smooth field around 1, as a surface coil leaves it: a quadratic per axis."""
-    field_ = np.ones((1, 1, 1), dtype=np.float32)
+    field = np.ones((1, 1, 1), dtype=np.float32)
     for axis, n in enumerate(shape):
         line = np.linspace(-1, 1, n, dtype=np.float32)
         slope, bend = rng.uniform(-0.12, 0.12, size=2)
         view = [1, 1, 1]
         view[axis] = n
-        field_ = field_ * (1 + slope * line + bend * line**2).reshape(view)
-    return field_
+        field = field * (1 + slope * line + bend * line**2).reshape(view)
+    return field
 
 
-def _rician(signal: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Return the magnitude of `signal` with complex Gaussian noise (Gudbjartsson, 1995)."""
-    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) * np.float32(sigma)
-    return np.hypot(signal + noise[0], noise[1])
-
-
-def _brain(maps: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def _brain(maps: Maps, rng: np.random.Generator) -> np.ndarray:
+    """Return a magnitude image: Rician noise (Gudbjartsson, 1995) in the head, nothing outside."""
     inside = maps["t1"] > _HEAD
-    signal = maps["t1"] * _bias_field(inside.shape, rng) * 4
+    signal = (maps["t1"] * _bias_field(inside.shape, rng) * 4)[inside]
+    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32) * np.float32(12.0)
     magnitude = np.zeros(inside.shape, dtype=np.int16)
-    magnitude[inside] = np.rint(_rician(signal[inside], 12.0, rng)).astype(np.int16)
+    magnitude[inside] = np.rint(np.hypot(signal + noise[0], noise[1])).astype(np.int16)
     return magnitude
 
 
-def _ct(maps: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def _ct(maps: Maps, rng: np.random.Generator) -> np.ndarray:
     body = maps["t1"] > _HEAD
     hounsfield = np.where(body, maps["t1"] * 0.4 - 10, -1000.0).astype(np.float32)
     hounsfield += rng.standard_normal(body.shape, dtype=np.float32) * np.where(body, 12, 6)
     return np.rint(np.clip(hounsfield, -1024, 3071)).astype(np.int16)
 
 
-def _float(maps: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def _float(maps: Maps, rng: np.random.Generator) -> np.ndarray:
     image = _brain(maps, rng).astype(np.float32)
     inside = image > 0
     image[inside] = (image[inside] - image[inside].mean()) / image[inside].std()
     return image
 
 
-SIGNALS: dict[str, Callable[[dict[str, np.ndarray], np.random.Generator], np.ndarray]] = {
+SIGNALS: dict[str, Callable[[Maps, np.random.Generator], np.ndarray]] = {
     "brain": _brain,
     "ct": _ct,
     "float": _float,

@@ -1,14 +1,13 @@
 """What training does to a batch before it sees it, the same for every loader."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from benchmarks.errors import BenchmarkError
 
 LIGHT, USUAL, AFFINE, ON_BATCH = "light", "usual", "usual and affine", "on the batch"
-AUGMENTATIONS = (LIGHT, USUAL, AFFINE, ON_BATCH)
 _SEED = 7
 
 Augmentation = Callable[[Any, int], Any]
@@ -16,40 +15,30 @@ Augmentation = Callable[[Any, int], Any]
 
 
 def augmentation(name: str) -> Augmentation:
-    """Return an augmentation by its name.
-
-    "light" is a flip, a scale and a shift of the whole batch. "usual" are MONAI's transforms,
-    sample by sample on the processor, as training scripts have them: three flips, a quarter turn,
-    noise and a scale; "usual and affine" turns by any angle and zooms as well. "on the batch" are
-    those of `radiobject.ml.augment` that do the same, once for the batch.
-    """
+    """Return an augmentation by its name."""
     makers = {LIGHT: _light, USUAL: _usual, AFFINE: _usual_and_affine, ON_BATCH: _on_batch}
     if name not in makers:
-        raise BenchmarkError(f"no augmentation {name!r}; known are {', '.join(AUGMENTATIONS)}")
+        raise BenchmarkError(f"no augmentation {name!r}; known are {', '.join(makers)}")
     return makers[name]()
 
 
 def _light() -> Augmentation:
+    """A flip, a scale and a shift of the whole batch."""
     return lambda images, number: images.flip(1 + number % 3).mul_(1.1).add_(0.05)
 
 
 def _usual(*more: Any) -> Augmentation:
+    """MONAI's transforms, sample by sample on the processor, as training scripts have them."""
     import torch
-    from monai.transforms import (
-        Compose,
-        RandFlip,
-        RandGaussianNoise,
-        RandRotate90,
-        RandScaleIntensity,
-    )
+    from monai import transforms
 
-    steps = Compose(
+    steps = transforms.Compose(
         [
-            *[RandFlip(prob=0.5, spatial_axis=axis) for axis in range(3)],
-            RandRotate90(prob=0.5, spatial_axes=(0, 1)),
+            *[transforms.RandFlip(prob=0.5, spatial_axis=axis) for axis in range(3)],
+            transforms.RandRotate90(prob=0.5, spatial_axes=(0, 1)),
             *more,
-            RandGaussianNoise(prob=0.15, std=0.1),
-            RandScaleIntensity(prob=0.5, factors=0.1),
+            transforms.RandGaussianNoise(prob=0.15, std=0.1),
+            transforms.RandScaleIntensity(prob=0.5, factors=0.1),
         ]
     )
     steps.set_random_state(_SEED)
@@ -59,16 +48,16 @@ def _usual(*more: Any) -> Augmentation:
 
 
 def _usual_and_affine() -> Augmentation:
+    """The same, turned by any angle and zoomed as well."""
     from monai.transforms import RandAffine
 
-    turned = RandAffine(
-        prob=0.5, rotate_range=(0.26,) * 3, scale_range=(0.1,) * 3, padding_mode="zeros"
+    return _usual(
+        RandAffine(prob=0.5, rotate_range=(0.26,) * 3, scale_range=(0.1,) * 3, padding_mode="zeros")
     )
-    return _usual(turned)
 
 
 def _on_batch() -> Augmentation:
-    import numpy as np
+    """Those of `radiobject.ml.augment` that do the same, once for the batch."""
     import torch
 
     from radiobject.ml.augment import Affine, Brightness, Flip, GaussianNoise, Rotate90, Sequence
@@ -79,9 +68,7 @@ def _on_batch() -> Augmentation:
     def augmented(images: Any, number: int) -> Any:
         index = number * len(images) + np.arange(len(images))
         random = SampleRandom(_SEED, np.zeros(len(images), np.int64), index)
-        affine = np.broadcast_to(np.eye(4), (len(images), 4, 4)).copy()
-        return steps({"image": images[:, None], "affine": torch.from_numpy(affine)}, random)[
-            "image"
-        ][:, 0]
+        affine = torch.from_numpy(np.tile(np.eye(4), (len(images), 1, 1)))
+        return steps({"image": images[:, None], "affine": affine}, random)["image"][:, 0]
 
     return augmented

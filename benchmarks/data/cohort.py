@@ -1,9 +1,7 @@
 """Cohorts that every loader reads: real MR anatomy, or the user's own NIfTI files.
 
-The built-in cohorts are derived, deterministically, from the ICBM152 2009 T1 volume and tissue
-maps that the wheel of nilearn ships (Fonov et al., NeuroImage 2011). A cohort lies in a folder
-named by everything that it depends on: it is made once, and shared by all commits that are
-measured.
+A cohort lies in a folder named by everything that it depends on: it is made once, and shared by all
+commits that are measured.
 """
 
 from __future__ import annotations
@@ -15,23 +13,18 @@ import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.config import BENCHMARK_DIR
-from benchmarks.data.anatomy import (
-    SIGNALS,
-    atlas_files,
-    load_atlas,
-    mixed_shape,
-    sample_anatomy,
-    tissue,
-)
+from benchmarks.data.anatomy import SIGNALS, atlas_files, load_atlas, mixed_shape, sample_person
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import new_folder
 from benchmarks.infrastructure.progress import on_threads
 
 GENERATOR_VERSION = 1
+CT_SHAPE = (512, 512, 200)
 _GZIP_LEVEL = 6
 _SITES = ("Bern", "Lund", "Turin")
 
@@ -62,9 +55,6 @@ class CohortSpec:
             raise BenchmarkError(f"a cohort needs at least 1 subject, got {self.n_subjects}")
 
 
-CT_SHAPE = (512, 512, 200)
-
-
 @dataclass(frozen=True)
 class Subject:
     """One person: an image, perhaps a label map, and what the participants' table says."""
@@ -75,6 +65,12 @@ class Subject:
     shape: tuple[int, int, int]
     dtype: str
     columns: dict[str, str | int] = field(default_factory=dict)
+
+    def voxels(self) -> np.ndarray:
+        """Return the image in memory, stored type, C order: the oracle."""
+        import nibabel as nib
+
+        return np.ascontiguousarray(np.asanyarray(nib.load(self.image).dataobj))
 
 
 @dataclass(frozen=True)
@@ -98,12 +94,14 @@ class Cohort:
         return Cohort(self.name, f"{self.key}-{n}", self.root, self.subjects[:n])
 
     def volumes(self) -> list[np.ndarray]:
-        """Return every image's voxels in memory, stored type, C order: the oracle."""
-        import nibabel as nib
+        """Return every image's voxels."""
+        return [subject.voxels() for subject in self.subjects]
 
-        return [
-            np.ascontiguousarray(np.asanyarray(nib.load(s.image).dataobj)) for s in self.subjects
-        ]
+    def obs_meta(self) -> Any:
+        """Return the subjects' table, a row each."""
+        import pandas as pd
+
+        return pd.DataFrame([{"obs_subject_id": s.id, **s.columns} for s in self.subjects])
 
 
 def cohort_key(spec: CohortSpec) -> str:
@@ -116,14 +114,9 @@ def cohort_key(spec: CohortSpec) -> str:
 
 
 def make_cohort(spec: CohortSpec, folder: Path | None = None) -> Cohort:
-    """Return the cohort of `spec`, made below `folder` if it is not there yet.
-
-    A killed run leaves nothing under the cohort's name: files are written to a folder beside it,
-    which takes the name when the last one is complete.
-    """
+    """Return the cohort of `spec`, made below `folder` if it is not there yet."""
     key = cohort_key(spec)
-    home = (folder or BENCHMARK_DIR) / "cohorts"
-    root = home / f"{spec.kind}-{spec.n_subjects}-{key}"
+    root = (folder or BENCHMARK_DIR) / "cohorts" / f"{spec.kind}-{spec.n_subjects}-{key}"
     if not (root / "cohort.json").is_file():
         # The atlas is sampled for every subject from the same arrays: load them once.
         atlas = load_atlas(atlas_files())
@@ -133,35 +126,32 @@ def make_cohort(spec: CohortSpec, folder: Path | None = None) -> Cohort:
                 range(spec.n_subjects),
                 f"making the {spec.kind} cohort",
             )
-            _write_table(building, rows)
-            (building / "cohort.json").write_text(
-                json.dumps({"spec": asdict(spec), "key": key, "subjects": rows}, indent=1)
-            )
+            with (building / "participants.tsv").open("w", newline="") as file:
+                table = csv.writer(file, delimiter="\t", lineterminator="\n")
+                table.writerow(["participant_id", *rows[0]["columns"]])
+                table.writerows([row["id"], *row["columns"].values()] for row in rows)
+            write_listing(building, key, rows, spec=asdict(spec))
     return read_cohort(root)
 
 
 def _write_subject(
     spec: CohortSpec, atlas: dict[str, np.ndarray], index: int, folder: Path
-) -> dict[str, object]:
+) -> dict[str, Any]:
     rng = np.random.default_rng([spec.seed, index])
     shape = spec.shape if spec.kind != "mixed" else mixed_shape(spec.shape, rng)
-    maps, affine = sample_anatomy(atlas, shape, rng)
+    maps, label, affine = sample_person(atlas, shape, rng)
     image = SIGNALS[spec.kind](maps, rng)
-    subject_id = f"sub-{index:03d}"
-    paths = {}
-    for name, voxels in (("image", image), ("label", tissue(maps))):
-        path = folder / name / f"{subject_id}.nii.gz"
-        path.parent.mkdir(exist_ok=True)
-        save_nifti_gz(path, voxels, affine)
-        paths[name] = path.relative_to(folder).as_posix()
-    columns = {
+    row: dict[str, Any] = {"id": f"sub-{index:03d}", "shape": shape, "dtype": str(image.dtype)}
+    for name, voxels in (("image", image), ("label", label)):
+        row[name] = f"{name}/{row['id']}.nii.gz"
+        (folder / name).mkdir(exist_ok=True)
+        save_nifti_gz(folder / row[name], voxels, affine)
+    row["columns"] = {
         "sex": str(rng.choice(["F", "M"])),
         "age": int(rng.integers(20, 85)),
         "site": str(rng.choice(_SITES)),
     }
-    return {
-        "id": subject_id, **paths, "shape": shape, "dtype": str(image.dtype), "columns": columns,
-    }  # fmt: skip
+    return row
 
 
 def save_nifti_gz(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
@@ -176,12 +166,11 @@ def save_nifti_gz(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
         packed.write(raw.getvalue())
 
 
-def _write_table(folder: Path, rows: list[dict[str, object]]) -> None:
-    with (folder / "participants.tsv").open("w", newline="") as file:
-        table = csv.writer(file, delimiter="\t", lineterminator="\n")
-        table.writerow(["participant_id", "sex", "age", "site"])
-        for row in rows:
-            table.writerow([row["id"], *row["columns"].values()])  # type: ignore[attr-defined]
+def write_listing(folder: Path, key: str, rows: list[dict[str, Any]], **more: Any) -> None:
+    """Write what `read_cohort` reads: with it a cohort is complete."""
+    (folder / "cohort.json").write_text(
+        json.dumps({**more, "key": key, "subjects": rows}, indent=1)
+    )
 
 
 def read_cohort(root: Path) -> Cohort:
@@ -189,12 +178,12 @@ def read_cohort(root: Path) -> Cohort:
     stored = json.loads((root / "cohort.json").read_text())
     subjects = tuple(
         Subject(
-            id=row["id"],
-            image=root / row["image"],
-            label=root / row["label"] if row["label"] else None,
-            shape=tuple(row["shape"]),
-            dtype=row["dtype"],
-            columns=row["columns"],
+            row["id"],
+            root / row["image"],
+            root / row["label"] if row["label"] else None,
+            tuple(row["shape"]),
+            row["dtype"],
+            row["columns"],
         )
         for row in stored["subjects"]
     )

@@ -1,11 +1,4 @@
-"""The same volumes in every form that a loader reads, made once per cohort.
-
-A form lies under ``forms/<cohort>/<form>-<digest>``; the digest holds the settings that its bytes
-depend on and, for RadiObject's stores, the library's own source: a store is written by the code
-that is measured.
-"""
-
-from __future__ import annotations
+"""The same volumes in every form that a loader reads, made once per cohort."""
 
 import hashlib
 import json
@@ -17,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.config import BENCHMARK_DIR
-from benchmarks.data.cohort import Cohort, Subject
+from benchmarks.data.cohort import Cohort
 from benchmarks.folders import new_folder
 from benchmarks.infrastructure.progress import track
 
@@ -26,61 +19,60 @@ ZSTD_LEVEL = 3
 COLLECTION = "MR"
 MASK_COLLECTION = "seg"
 
-Write = Callable[[np.ndarray, Subject, Path], None]
-
 
 def make_form(
-    cohort: Cohort, form: str, suffix: str, settings: Sequence[object], write: Write
+    cohort: Cohort,
+    form: str,
+    build: Callable[[Path], None],
+    settings: Sequence[object] = (),
+    home: Path | None = None,
+    *,
+    supersedes: bool = False,
 ) -> Path:
-    """Return the folder with a file per volume, ``<id><suffix>``, written if it is not there.
+    """Return the folder of a form, made by `build(folder)` if it is not there.
 
-    Parameters
-    ----------
-    settings
-        What the files' bytes depend on beside the voxels: other settings, another folder.
-    write
-        Writes one volume: voxels in their stored type, the subject, the file's path.
+    `settings` are what its bytes depend on beside the voxels: other settings, another folder.
+    One that supersedes removes those others when it is made, but where a notebook's name leads.
     """
-    import nibabel as nib
-
-    folder = _place(cohort, form, settings, BENCHMARK_DIR)
+    described = json.dumps([form, CHUNK, ZSTD_LEVEL, *settings])
+    digest = hashlib.sha256(described.encode()).hexdigest()[:12]
+    folder = (home or BENCHMARK_DIR) / "forms" / cohort.key / f"{form}-{digest}"
     if not folder.is_dir():
         with new_folder(folder) as building:
-            for subject in track(cohort.subjects, f"writing {form}", total=len(cohort.subjects)):
-                voxels = np.ascontiguousarray(np.asanyarray(nib.load(subject.image).dataobj))
-                write(voxels, subject, building / f"{subject.id}{suffix}")
+            build(building)
+        kept = {folder.resolve(), (BENCHMARK_DIR / form).resolve().parent}
+        for other in folder.parent.glob(f"{form}-*") if supersedes else ():
+            if other.resolve() not in kept:
+                shutil.rmtree(other)
     return folder
 
 
+def make_files(
+    cohort: Cohort,
+    form: str,
+    suffix: str,
+    settings: Sequence[object],
+    write: Callable[[np.ndarray, Path], None],
+) -> list[Path]:
+    """Return a file per volume, ``<id><suffix>``, written if they are not there."""
+
+    def build(folder: Path) -> None:
+        for subject in track(cohort.subjects, f"writing {form}", total=len(cohort.subjects)):
+            write(subject.voxels(), folder / f"{subject.id}{suffix}")
+
+    folder = make_form(cohort, form, build, settings)
+    return [folder / f"{subject.id}{suffix}" for subject in cohort.subjects]
+
+
 def make_store(cohort: Cohort, tiling: str, home: Path | None = None) -> Path:
-    """Return the cohort as a RadiObject with tiles of `tiling`, written if it is not there.
+    """Return the cohort as a RadiObject with tiles of `tiling`, written by the code measured."""
 
-    Parameters
-    ----------
-    home
-        Where it is kept; asv gives the folder that lives as long as the commit it measures.
-    """
-    folder = _place(cohort, f"radiobject-{tiling}", [library_digest()], home or BENCHMARK_DIR)
-    if not folder.is_dir():
-        with new_folder(folder) as building:
-            write_store(cohort, building / "store", tiling)
-        _remove_superseded(folder, f"radiobject-{tiling}")
+    def build(folder: Path) -> None:
+        write_store(cohort, folder / "store", tiling)
+
+    settings = [library_digest()]
+    folder = make_form(cohort, f"radiobject-{tiling}", build, settings, home, supersedes=True)
     return folder / "store"
-
-
-def _place(cohort: Cohort, form: str, settings: Sequence[object], home: Path) -> Path:
-    described = json.dumps([form, CHUNK, ZSTD_LEVEL, *settings])
-    digest = hashlib.sha256(described.encode()).hexdigest()[:12]
-    return home / "forms" / cohort.key / f"{form}-{digest}"
-
-
-def _remove_superseded(folder: Path, form: str) -> None:
-    """Remove the same form as other versions of the library wrote it, unless a name leads there."""
-    named = BENCHMARK_DIR / form
-    kept = {folder.resolve(), named.resolve().parent}
-    for other in folder.parent.glob(f"{form}-*"):
-        if other.resolve() not in kept:
-            shutil.rmtree(other)
 
 
 def library_digest() -> str:
@@ -97,21 +89,17 @@ def library_digest() -> str:
 
 def write_store(cohort: Cohort, uri: Path | str, tiling: str, *, labels: bool = True) -> None:
     """Write `cohort` as a RadiObject with tiles of `tiling` ("isotropic", "axial", ...)."""
-    import pandas as pd
-
     from radiobject import RadiObject
 
     images = {COLLECTION: [(str(s.image), s.id) for s in cohort.subjects]}
     if labels and cohort.has_labels:
         images[MASK_COLLECTION] = [(str(s.label), s.id) for s in cohort.subjects]
-    obs_meta = pd.DataFrame([{"obs_subject_id": s.id, **s.columns} for s in cohort.subjects])
-    with tiles_of(tiling):
-        RadiObject.from_images(uri=str(uri), images=images, obs_meta=obs_meta)
+    with _tiles_of(tiling):
+        RadiObject.from_images(uri=str(uri), images=images, obs_meta=cohort.obs_meta())
 
 
 @contextmanager
-def tiles_of(tiling: str) -> Iterator[None]:
-    """Write volumes with tiles of `tiling` inside the block."""
+def _tiles_of(tiling: str) -> Iterator[None]:
     from radiobject import TileConfig, WriteConfig, configure, get_radiobject_config
 
     before = get_radiobject_config().write

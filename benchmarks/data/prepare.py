@@ -1,7 +1,5 @@
 """The data sets that notebooks read, under the names that they use."""
 
-from __future__ import annotations
-
 import uuid
 from pathlib import Path
 
@@ -15,13 +13,8 @@ from benchmarks.s3 import upload_folder
 def prepare(cohort: Cohort, bucket: str | None = None) -> list[str]:
     """Make the folders that notebooks name, and return where everything lies.
 
-    `nifti-compressed`, `radiobject-axial` and `radiobject-isotropic` are links to folders kept by
-    content, so preparing twice costs nothing and another size replaces nothing made before.
-
-    Parameters
-    ----------
-    bucket
-        Also copy the isotropic store to ``s3://<bucket>/benchmark/radiobject-isotropic``.
+    The names are links to folders kept by content, so preparing twice costs nothing and another
+    size replaces nothing made before. The isotropic store is also copied to a bucket, if named.
     """
     made = [_point(BENCHMARK_DIR / "nifti-compressed", cohort.root / "image")]
     for tiling in ("axial", "isotropic"):

@@ -1,7 +1,5 @@
 """The tables of a large data set without its volumes: what never opens one needs nothing more."""
 
-from __future__ import annotations
-
 import inspect
 
 import numpy as np

@@ -5,24 +5,22 @@ it. Equal copies, and one in which only words changed, must leave it open. Each 
 it ends, and a run that was stopped goes on behind its last one.
 """
 
-from __future__ import annotations
-
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.config import BENCHMARK_DIR, RESULTS_DIR, ROOT
-from benchmarks.environment import describe_run, provenance
+from benchmarks.environment import describe_run, provenance, require_history
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import scratch_folder
 from benchmarks.gate.compare import PAIRS, Finding, is_closed, measure
 from benchmarks.gate.side import export_library
 from benchmarks.gate.verdicts import CONFIDENCE, TOLERANCE
-from benchmarks.history import require_history
 from benchmarks.operations import GATE
-from benchmarks.sections import fill_section, load_json, save_json
+from benchmarks.sections import fill_section, resumed, save_json
 
 RESULTS = RESULTS_DIR / "gate-check.json"
 KEPT = ROOT / "docs" / "gate-check.json"
@@ -31,85 +29,60 @@ _READS = ("batches", "box:64", "undecoded:64", "plane:axial", "volume")
 _READER = ("storage/read/reader.py", "storage/reader.py")
 _EXPECTED_S = 120.0  # what a try took on two idle cores, until tries of this run replace it
 
-# What is planted in the reader stands before each of its entries that a version has.
+
+def _around_reads(body: str) -> str:
+    """Return source that puts `body` around each of the reader's entries that a version has.
+
+    `body` may use `call`, the entry, with its `requests` and `options`.
+    """
+    return f"""
+
+def _planted(call):
+    def planted(requests, *arguments, **options):
+{textwrap.indent(textwrap.dedent(body).strip(), " " * 8)}
+
+    return planted
+
+
+for _entry in ("read_batch", "read_warm"):
+    if _entry in globals():
+        globals()[_entry] = _planted(globals()[_entry])
+"""
+
+
 # Each call works on, on the same thread, for as long as the slowdown asks. The work is arithmetic
 # and not sleep, so that processor time shows it as well.
-_SLOWED = """
-
-def _slowed(call, factor=1.3):
-    import functools
+_SLOWED = _around_reads("""
     import time
 
-    @functools.wraps(call)
-    def slowed(*arguments, **options):
-        begin = time.perf_counter()
-        result = call(*arguments, **options)
-        end = begin + factor * (time.perf_counter() - begin)
-        while time.perf_counter() < end:
-            pass
-        return result
-
-    return slowed
-
-
-for _entry in ("read_batch", "read_warm"):
-    if _entry in globals():
-        globals()[_entry] = _slowed(globals()[_entry])
-"""
-_SERIAL = """
-
-def _alone(call):
+    begin = time.perf_counter()
+    result = call(requests, *arguments, **options)
+    end = begin + 1.3 * (time.perf_counter() - begin)
+    while time.perf_counter() < end:
+        pass
+    return result
+""")
+_SERIAL = _around_reads("""
     from importlib import import_module
-    for place in ("storage.read.thread_pool", "storage.side_by_side"):
-        try:
-            one_thread = import_module("radiobject." + place).one_thread
-            break
-        except ModuleNotFoundError:
-            continue
 
-    def alone(*arguments, **options):
-        with one_thread():
-            return call(*arguments, **options)
-
-    return alone
-
-
-for _entry in ("read_batch", "read_warm"):
-    if _entry in globals():
-        globals()[_entry] = _alone(globals()[_entry])
-"""
-_DOUBLED = """
-
-def _twice(call):
-    def twice(*arguments, **options):
-        call(*arguments, **options)
-        return call(*arguments, **options)
-
-    return twice
-
-
-for _entry in ("read_batch", "read_warm"):
-    if _entry in globals():
-        globals()[_entry] = _twice(globals()[_entry])
-"""
-_LEAK = """
-
-_kept = []
-
-
-def _leaking(call):
-    def leaking(requests, *arguments, **options):
-        requests = list(requests)
-        _kept.append(bytearray(b"x" * (2048 * len(requests))))
+    try:
+        threads = import_module("radiobject.storage.read.thread_pool")
+    except ModuleNotFoundError:
+        threads = import_module("radiobject.storage.side_by_side")
+    with threads.one_thread():
         return call(requests, *arguments, **options)
-
-    return leaking
-
-
-for _entry in ("read_batch", "read_warm"):
-    if _entry in globals():
-        globals()[_entry] = _leaking(globals()[_entry])
-"""
+""")
+_DOUBLED = _around_reads("""
+    requests = list(requests)
+    call(requests, *arguments, **options)
+    return call(requests, *arguments, **options)
+""")
+_LEAK = _around_reads("""
+    requests = list(requests)
+    kept = globals().setdefault("_kept", [])
+    kept.append(bytearray(b"x" * (2048 * len(requests))))
+    return call(requests, *arguments, **options)
+""")
 _RAISES = """
 
 def {name}(*arguments, **options):
@@ -164,13 +137,7 @@ PLANTS: dict[str, Plant] = {
 
 
 def plant(library: Path, kind: str) -> None:
-    """Put a fault into an exported library.
-
-    Raises
-    ------
-    BenchmarkError
-        If the library lacks the file, or what the fault wraps.
-    """
+    """Put a fault into an exported library; refuse where there is nothing that it would wrap."""
     fault = PLANTS[kind]
     if not fault.files:
         return
@@ -192,20 +159,22 @@ def gate_check(slow_tries: int = SLOW_TRIES, equal_tries: int = EQUAL_TRIES) -> 
     commit = require_history(clean=True)
     asked = dict.fromkeys(PLANTS, 1)
     asked |= {"reads 1.3 times as long": slow_tries, "an equal copy": equal_tries}
-    summary = _begin(RESULTS, commit)
+    settings = {"pairs": PAIRS, "tolerance": TOLERANCE, "confidence": CONFIDENCE}
+    fresh = {**describe_run("make gate-check"), "commit": commit, "settings": settings, "tries": []}
+    same = ("commit", "settings", "machine", "versions")
+    summary = resumed(RESULTS, fresh, same, "make gate-check")
     tries = summary["tries"]
-    left = [kind for kind, number in asked.items() for _ in range(number - _done(tries, kind))]
+    done = [one["kind"] for one in tries]
+    left = [kind for kind, number in asked.items() for _ in range(number - done.count(kind))]
     print(f"{len(tries)} tries done; {len(left)} to go, {_estimate(tries, left)}", flush=True)
-    for number, kind in enumerate(left):
-        tries.append(try_once(commit, kind))
+    while left:
+        tries.append(try_once(commit, left.pop(0)))
         save_json(RESULTS, summary)
-        rest = left[number + 1 :]
-        print(f"{described(tries[-1])}; {len(rest)} to go, {_estimate(tries, rest)}", flush=True)
+        print(f"{described(tries[-1])}; {len(left)} to go, {_estimate(tries, left)}", flush=True)
     wrong = sum(not is_right(one) for one in tries)
     print(f"{len(tries) - wrong} of {len(tries)} tries as they must be")
-    if not left or not wrong:
-        keep(summary)
-    return 1 if wrong else 0
+    keep(summary)
+    return int(wrong > 0)
 
 
 def keep(summary: dict[str, Any], kept: Path = KEPT) -> None:
@@ -214,27 +183,8 @@ def keep(summary: dict[str, Any], kept: Path = KEPT) -> None:
     fill_section(kept.with_name("benchmarks.md"), "gate-check", as_markdown(summary))
 
 
-def _begin(path: Path, commit: str) -> dict[str, Any]:
-    """Return the saved summary if it is of the same kind, else an empty one."""
-    settings = {"pairs": PAIRS, "tolerance": TOLERANCE, "confidence": CONFIDENCE}
-    fresh = {**describe_run("make gate-check"), "commit": commit, "settings": settings}
-    same = ("commit", "settings", "machine", "versions")
-    if path.exists():
-        saved = load_json(path, "make gate-check")
-        if all(saved.get(name) == fresh[name] for name in same):
-            return saved
-        kept = path.with_name(f"gate-check-{saved.get('commit', 'unknown')[:10]}.json")
-        path.replace(kept)
-        print(f"{path} was made with something else; it is kept as {kept.name}")
-    return {**fresh, "tries": []}
-
-
-def _done(tries: Sequence[dict[str, Any]], kind: str) -> int:
-    return sum(one["kind"] == kind for one in tries)
-
-
 def _estimate(tries: Sequence[dict[str, Any]], left: Sequence[str]) -> str:
-    seen = {kind: [one["seconds"] for one in tries if one["kind"] == kind] for kind in PLANTS}
+    seen = {kind: [one["seconds"] for one in tries if one["kind"] == kind] for kind in set(left)}
     each = {kind: sum(s) / len(s) if s else _EXPECTED_S for kind, s in seen.items()}
     return f"about {sum(each[kind] for kind in left) / 60:.0f} min"
 
@@ -251,29 +201,26 @@ def try_once(commit: str, kind: str, pairs: int = PAIRS) -> dict[str, Any]:
         "closed": is_closed(findings),
         "seconds": round(time.perf_counter() - begin, 1),
         "lacking": lacking,
-        "findings": list(_short(findings)),
+        "findings": [_short(finding) for finding in findings],
     }
 
 
-def _short(findings: Sequence[Finding]) -> Iterator[dict[str, Any]]:
-    for finding in findings:
-        verdict = finding.verdict
-        figures = {"ratio": verdict.ratio, "low": verdict.low, "high": verdict.high}
-        yield {
-            "benchmark": finding.benchmark,
-            "measure": finding.measure,
-            "word": verdict.word,
-            **{name: None if v != v else round(v, 4) for name, v in figures.items()},
-        }
+def _short(finding: Finding) -> dict[str, Any]:
+    verdict = finding.verdict
+    figures = {"ratio": verdict.ratio, "low": verdict.low, "high": verdict.high}
+    return {
+        "benchmark": finding.benchmark,
+        "measure": finding.measure,
+        "word": verdict.word,
+        **{name: None if v != v else round(v, 4) for name, v in figures.items()},
+    }
 
 
 def is_right(one: dict[str, Any]) -> bool:
     """Return whether a try came out as it must: closed by a line that is meant to see it."""
     seen = PLANTS[one["kind"]].seen
-    if not seen:
-        return not one["closed"]
-    closing = {(f["benchmark"], f["measure"]) for f in one["findings"] if f["word"] in _BITES}
-    return bool(closing & set(seen))
+    bites = {(f["benchmark"], f["measure"]) for f in one["findings"] if f["word"] in _BITES}
+    return bool(bites & set(seen)) if seen else not one["closed"]
 
 
 _BITES = ("worse", "broken")
@@ -291,28 +238,25 @@ def described(one: dict[str, Any]) -> str:
 
 def as_markdown(summary: dict[str, Any]) -> str:
     """Return the documentation's section: each experiment, and how far equal commits differ."""
+    tries = summary["tries"]
     lines = ["| planted | tries | closed | open | as it must be |", "|---|---:|---:|---:|---:|"]
     for kind in PLANTS:
-        of_kind = [one for one in summary["tries"] if one["kind"] == kind]
+        of_kind = [one for one in tries if one["kind"] == kind]
         closed = sum(one["closed"] for one in of_kind)
         right = sum(map(is_right, of_kind))
         lines.append(f"| {kind} | {len(of_kind)} | {closed} | {len(of_kind) - closed} | {right} |")
-    lines += ["", *_spread(summary["tries"])]
-    minutes = sum(one["seconds"] for one in summary["tries"]) / 60
-    lines += ["", f"All tries took {minutes:.0f} minutes. {provenance(summary)}"]
-    return "\n".join(lines)
-
-
-def _spread(tries: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield how far equal commits seemed to differ, and how often no verdict was reached."""
+    lines.append("")
     equal = [f for one in tries if not PLANTS[one["kind"]].seen for f in one["findings"]]
     for what in ("CPU s", "wall s", "resident MiB"):
         ratios = [f["ratio"] for f in equal if f["measure"] == what]
         if ratios:
-            yield (
+            lines.append(
                 f"{what} of equal commits: ratios from {min(ratios):.2f} to {max(ratios):.2f} "
                 f"over {len(ratios)} comparisons."
             )
-    unknown = sum(f["word"] == "unknown" for f in equal)
     if equal:
-        yield f"No verdict was reached in {unknown} of {len(equal)}."
+        unknown = sum(f["word"] == "unknown" for f in equal)
+        lines.append(f"No verdict was reached in {unknown} of {len(equal)}.")
+    minutes = sum(one["seconds"] for one in tries) / 60
+    lines += ["", f"All tries took {minutes:.0f} minutes. {provenance(summary)}"]
+    return "\n".join(lines)

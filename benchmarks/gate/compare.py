@@ -8,29 +8,29 @@ timed: requests are exact. What HEAD can no longer do closes the gate, and so do
 be measured.
 """
 
-from __future__ import annotations
-
 import statistics
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.config import BENCHMARK_DIR, RESULTS_DIR
-from benchmarks.environment import current_commit, describe_machine, git
+from benchmarks.data.boxes import Task
+from benchmarks.environment import current_commit, describe_machine, git, require_history
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import scratch_folder
-from benchmarks.gate.side import SideError, Worker, export_library
-from benchmarks.gate.verdicts import Verdict, compare, compare_counts
-from benchmarks.history import require_history
+from benchmarks.gate.side import export_library
+from benchmarks.gate.verdicts import Verdict, compare, compare_counts, exact
+from benchmarks.infrastructure.measure import interleaved
 from benchmarks.infrastructure.progress import track
-from benchmarks.memory import PATCHES
-from benchmarks.operations import GATE, is_counted_only
+from benchmarks.operations import GATE, PATCHES, is_counted_only
+from benchmarks.process import Process, ProcessError
 from benchmarks.s3 import running_server
-from benchmarks.sections import replace, save_json
+from benchmarks.sections import replace as replace_file
+from benchmarks.sections import save_json
 from benchmarks.suites.base import make_task
 
 PAIRS = 20
@@ -50,7 +50,8 @@ WALL_TOLERANCE, WALL_SLOWDOWN = 0.25, 1.6
 # seen. A leak shows in the slope, whose tolerance is a quarter of a leak of 2 KiB a patch.
 MEMORY_TOLERANCE, LEAK_BYTES = 0.30, 768.0
 CLOSING = ("worse", "unknown", "broken", "unmeasured")
-_EXACT = ("broken", "unmeasured")
+
+Sides = dict[str, Process]
 
 
 @dataclass(frozen=True)
@@ -66,31 +67,25 @@ class Finding:
 
 
 def gate(base: str, *, quick: bool = False) -> int:
-    """Compare the commit checked out with `base`; print and save the verdicts.
+    """Compare the commit checked out with `base`; print and save the verdicts; 1 if it is closed.
 
-    Returns
-    -------
-    int
-        0 if the gate is open, 1 if it is closed.
-
-    Raises
-    ------
-    BenchmarkError
-        Without a history, with uncommitted changes, for an unknown commit, or if no operation
-        could be measured on either side: a gate that saw nothing does not open.
+    A gate that saw nothing does not open: it is an error.
     """
     for name in ("gate.json", "gate.md"):
         # An aborted run must not leave the verdict of an earlier one.
         (RESULTS_DIR / name).unlink(missing_ok=True)
     require_history(clean=True)
-    commits = {"base": _commit(base), "head": current_commit() or ""}
+    found = git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+    if not found:
+        raise BenchmarkError(f"{base!r} is no commit of this repository; see `git log --oneline`")
+    commits = {"base": found, "head": current_commit() or ""}
     with scratch_folder(BENCHMARK_DIR / "gate") as folder:
         libraries = {
             side: export_library(commit, folder / side) for side, commit in commits.items()
         }
         findings, lacking = measure(libraries, QUICK_PAIRS if quick else PAIRS)
     report(findings, lacking, commits)
-    return 1 if is_closed(findings) else 0
+    return int(is_closed(findings))
 
 
 def is_closed(findings: Sequence[Finding]) -> bool:
@@ -98,36 +93,33 @@ def is_closed(findings: Sequence[Finding]) -> bool:
     return any(finding.verdict.word in CLOSING for finding in findings)
 
 
-def _commit(name: str) -> str:
-    found = git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
-    if not found:
-        raise BenchmarkError(f"{name!r} is no commit of this repository; see `git log --oneline`")
-    return found
-
-
 def measure(
     libraries: dict[str, Path], pairs: int, names: Sequence[str] = GATE
 ) -> tuple[list[Finding], dict[str, str]]:
     """Return the findings, and why an operation has none.
 
-    Parameters
-    ----------
-    libraries
-        Folders that hold a `radiobject`, by side: "base" and "head".
+    `libraries` are folders that hold a `radiobject`, by side: "base" and "head".
     """
-    cohort_root = make_task().cohort.root
+    task = Task(make_task().cohort).with_patches_that_fit()
     findings: list[Finding] = []
     lacking: dict[str, str] = {}
     with ExitStack() as stack:
-        if any(is_counted_only(name) for name in names):
-            _start_server(stack)
-        sides = {side: Worker(side, library) for side, library in libraries.items()}
-        for worker in sides.values():
-            stack.callback(worker.close)
+        if any(map(is_counted_only, names)):
+            # Without moto there is no server, and the operations that need one say so.
+            with suppress(BenchmarkError):
+                stack.enter_context(running_server())
+        sides = {
+            side: stack.enter_context(closing(_begun(side, library, task)))
+            for side, library in libraries.items()
+        }
         try:
-            for worker in sides.values():
-                worker.begin(cohort_root)
-        except SideError as error:
+            for side, library in libraries.items():
+                measured = sides[side].ask("where")
+                if measured != library.resolve():
+                    raise BenchmarkError(
+                        f"the gate would measure {measured}, not the exported commit"
+                    )
+        except ProcessError as error:
             return [_broken("import", error)], {}
         for name in track(names, "comparing", total=len(names)):
             try:
@@ -136,7 +128,7 @@ def measure(
                     lacking[name] = reason
                 else:
                     findings += _compare_operation(name, sides, pairs)
-            except SideError as error:
+            except ProcessError as error:
                 findings.append(_broken(name, error))
         if findings:
             findings += _memory(sides)
@@ -146,83 +138,63 @@ def measure(
     return findings, lacking
 
 
-def _start_server(stack: ExitStack) -> None:
-    # Without moto there is no server, and the operations that need one say so.
-    with suppress(BenchmarkError):
-        stack.enter_context(running_server())
+def _begun(side: str, library: Path, task: Task) -> Process:
+    home = library / "stores"
+    home.mkdir(exist_ok=True)
+    return Process(side, "benchmarks.gate.side:Side", replace(task, home=home), library=library)
 
 
-def _broken(name: str, error: SideError) -> Finding:
+def _broken(name: str, error: ProcessError) -> Finding:
     """Return a finding that closes: HEAD fails where BASE works, or BASE fails on what it has."""
-    word = "broken" if error.side == "head" else "unmeasured"
-    nothing = Verdict(float("nan"), float("nan"), float("nan"), 1, word)
-    return Finding(name, "runs", nothing, message=f"{error.side}: {error.message}")
+    word = "broken" if error.process == "head" else "unmeasured"
+    nothing = exact(float("nan"), word)
+    return Finding(name, "runs", nothing, message=f"{error.process}: {error.trace}")
 
 
-def _lacks(name: str, sides: dict[str, Worker]) -> str:
+def _lacks(name: str, sides: Sides) -> str:
     """Prepare an operation; return why it cannot be compared, if both sides or BASE lack it.
 
-    Raises
-    ------
-    SideError
-        If HEAD lacks what BASE has, whatever it says: nothing may be lost unseen.
+    If HEAD lacks what BASE has it is broken, whatever it says: nothing may be lost unseen.
     """
-    ready = {side: worker.ask("prepare", name) for side, worker in sides.items()}
-    lacks = {side: answer["lacks"] for side, answer in ready.items() if "lacks" in answer}
-    if "head" in lacks and "base" not in lacks:
-        raise SideError("head", f"lacks what base has\n{ready['head']['trace']}")
+    ready = {side: process.ask("prepare", name) for side, process in sides.items()}
+    lacks = {side: answer["lacks"] for side, answer in ready.items() if answer}
+    if list(lacks) == ["head"]:
+        raise ProcessError("head", f"lacks what base has\n{ready['head']['trace']}")
     return "; ".join(f"{side}: {reason}" for side, reason in lacks.items())
 
 
-def _compare_operation(name: str, sides: dict[str, Worker], pairs: int) -> list[Finding]:
+def _compare_operation(name: str, sides: Sides, pairs: int) -> list[Finding]:
     if is_counted_only(name):
         return _counts(name, sides, " first touch") + _counts(name, sides, " later")
     return [*_times(name, sides, pairs), *_counts(name, sides)]
 
 
-def _times(name: str, sides: dict[str, Worker], pairs: int) -> list[Finding]:
+def _times(name: str, sides: Sides, pairs: int) -> list[Finding]:
     """Return the verdicts on processor and wall seconds; what is unknown gets more pairs."""
-    seconds = max(worker.ask("sample", name, 1)["wall"] for worker in sides.values())
+    seconds = max(process.ask("sample", name, 1)["wall"] for process in sides.values())
     calls = max(1, min(_MAX_CALLS, round(_SAMPLE_S / max(seconds, 1e-6))))
     repeats = _REPEATS if seconds < _LONG_S else 1
-    taken: dict[str, dict[str, list[float]]] = {
-        clock: {side: [] for side in sides} for clock in ("cpu", "wall")
-    }
-    verdicts: dict[str, Verdict] = {}
+    taken = {clock: {side: [] for side in sides} for clock in ("cpu", "wall")}
+    cpu, wall = taken["cpu"], taken["wall"]
+    samplers = {side: partial(one.ask, "sample", name, calls) for side, one in sides.items()}
     for _ in range(_MOST):
-        for number in range(pairs):
-            # Who goes first alternates: what the first leaves in the processor's caches, the
-            # second finds.
-            order = list(sides.items()) if number % 2 else list(sides.items())[::-1]
-            for side, clock, middle in _take_pair(name, order, calls, repeats):
-                taken[clock][side].append(middle)
-        cpu, wall = taken["cpu"], taken["wall"]
+        for sampled in interleaved(samplers, pairs, repeats):
+            for side, samples in sampled.items():
+                for clock, by_side in taken.items():
+                    by_side[side].append(statistics.median(one[clock] / calls for one in samples))
         verdicts = {
-            "CPU s": compare(cpu["base"], cpu["head"]),
-            "wall s": compare(wall["base"], wall["head"], WALL_TOLERANCE, WALL_SLOWDOWN),
+            "CPU s": (cpu, compare(cpu["base"], cpu["head"])),
+            "wall s": (wall, compare(wall["base"], wall["head"], WALL_TOLERANCE, WALL_SLOWDOWN)),
         }
-        if all(verdict.word != "unknown" for verdict in verdicts.values()):
+        if all(verdict.word != "unknown" for _, verdict in verdicts.values()):
             break
     return [
         Finding(name, what, verdict, *(statistics.median(clock[side]) for side in ("base", "head")))
-        for (what, verdict), clock in zip(verdicts.items(), taken.values(), strict=True)
+        for what, (clock, verdict) in verdicts.items()
     ]
 
 
-def _take_pair(
-    name: str, order: list[tuple[str, Worker]], calls: int, repeats: int
-) -> Iterator[tuple[str, str, float]]:
-    """Yield each side's seconds of one call by each clock: the middle of `repeats` samples."""
-    seen: dict[str, list[dict[str, float]]] = {side: [] for side, _ in order}
-    for _ in range(repeats):
-        for side, worker in order:
-            seen[side].append(worker.ask("sample", name, calls))
-    for side, samples in seen.items():
-        for clock in ("cpu", "wall"):
-            yield side, clock, statistics.median(sample[clock] / calls for sample in samples)
-
-
-def _counts(name: str, sides: dict[str, Worker], state: str = "") -> list[Finding]:
+def _counts(name: str, sides: Sides, state: str = "") -> list[Finding]:
     """Return the counters that differ, and, of what is only counted, those that do not."""
     if name in _AHEAD:
         return []
@@ -236,45 +208,39 @@ def _counts(name: str, sides: dict[str, Worker], state: str = "") -> list[Findin
     return found
 
 
-def _memory(sides: dict[str, Worker]) -> list[Finding]:
+def _memory(sides: Sides) -> list[Finding]:
     """Return what both hold after everything, and what they gain with each patch."""
     try:
-        base, head = (sides[side].ask("resident")["mib"] for side in ("base", "head"))
-        low, high = 1 / (1 + MEMORY_TOLERANCE), 1 + MEMORY_TOLERANCE
-        ratio = head / base
-        word = "worse" if ratio > high else "better" if ratio < low else "same"
-        held = Finding(
-            "after all", "resident MiB", Verdict(ratio, ratio, ratio, 1, word), base, head
-        )
-        slopes = {side: worker.ask("growth") for side, worker in sides.items()}
-    except SideError as error:
+        base, head = (sides[side].ask("resident") for side in ("base", "head"))
+        slopes = {side: process.ask("growth") for side, process in sides.items()}
+    except ProcessError as error:
         return [_broken("memory", error)]
+    ratio, most = head / base, 1 + MEMORY_TOLERANCE
+    word = "worse" if ratio > most else "better" if ratio < 1 / most else "same"
+    held = Finding("after all", "resident MiB", exact(ratio, word), base, head)
     if "lacks" in slopes["base"]:
         return [held]
     if "lacks" in slopes["head"]:
-        return [held, _broken("memory", SideError("head", slopes["head"]["lacks"]))]
+        return [held, _broken("memory", ProcessError("head", slopes["head"]["lacks"]))]
     before, after = (slopes[side]["bytes"] for side in ("base", "head"))
-    word = "worse" if after - before > LEAK_BYTES else "same"
-    leak = Verdict(after - before, after - before, after - before, 1, word)
+    leak = exact(after - before, "worse" if after - before > LEAK_BYTES else "same")
     return [held, Finding(f"{PATCHES:,} patches", "bytes a patch", leak, before, after)]
 
 
 def report(findings: list[Finding], lacking: dict[str, str], commits: dict[str, str]) -> None:
     """Print the verdict and write ``gate.json`` and ``gate.md`` to the results' folder."""
     page = as_markdown(findings, lacking, commits)
-    save_json(
-        RESULTS_DIR / "gate.json",
-        {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commits": commits,
-            "machine": describe_machine(),
-            "closed": is_closed(findings),
-            "findings": [asdict(finding) for finding in findings],
-            "lacking": lacking,
-        },
-    )
-    replace(RESULTS_DIR / "gate.md", page)
-    print(page, file=sys.stdout)
+    summary = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commits": commits,
+        "machine": describe_machine(),
+        "closed": is_closed(findings),
+        "findings": [asdict(finding) for finding in findings],
+        "lacking": lacking,
+    }
+    save_json(RESULTS_DIR / "gate.json", summary)
+    replace_file(RESULTS_DIR / "gate.md", page)
+    print(page)
 
 
 def as_markdown(
@@ -304,11 +270,11 @@ def as_markdown(
 
 def _line(finding: Finding) -> str:
     verdict: Any = finding.verdict
-    closing = f"**{verdict.word}**" if verdict.word in CLOSING else verdict.word
-    if verdict.word in _EXACT:
-        return f"| {finding.benchmark} | {finding.measure} | | | | | {closing} |"
+    closing_word = f"**{verdict.word}**" if verdict.word in CLOSING else verdict.word
+    if verdict.word in ("broken", "unmeasured"):
+        return f"| {finding.benchmark} | {finding.measure} | | | | | {closing_word} |"
     interval = f"{verdict.low:.2f} to {verdict.high:.2f}" if verdict.pairs > 1 else "exact"
     return (
         f"| {finding.benchmark} | {finding.measure} | {finding.base:.4g} | {finding.head:.4g} "
-        f"| {verdict.ratio:.2f} | {interval} | {closing} |"
+        f"| {verdict.ratio:.2f} | {interval} | {closing_word} |"
     )

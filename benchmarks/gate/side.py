@@ -1,32 +1,26 @@
-"""One side of the gate as the gate sees it: an exported library, and the process that runs it."""
-
-from __future__ import annotations
+"""One side of the gate: a commit's library, and what its process measures of it."""
 
 import io
-import json
-import os
 import subprocess
-import sys
 import tarfile
-from contextlib import suppress
+import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config import _BENCHMARKS_DIR, ROOT
+from benchmarks.config import ROOT
+from benchmarks.data.boxes import Task
 from benchmarks.errors import BenchmarkError
+from benchmarks.infrastructure.resources import resident_mib, settled_mib
+from benchmarks.operations import count, is_counted_only, prepare, prepare_growth
+from benchmarks.s3 import traffic
 
-
-class SideError(Exception):
-    """What went wrong on one side, and its traceback where there is one."""
-
-    def __init__(self, side: str, message: str) -> None:
-        super().__init__(f"{side}: {message}")
-        self.side = side
-        self.message = message
+COUNTED = ("tiles_decoded", "bytes_read", "requests", "array_opens", "index_opens")
 
 
 def export_library(commit: str, folder: Path) -> Path:
-    """Write the library as it was at `commit`, and today's benchmarks, below `folder`."""
+    """Write the library as it was at `commit` below `folder`."""
     packed = subprocess.run(
         ["git", "archive", commit, "radiobject"], cwd=ROOT, capture_output=True, check=False
     )
@@ -35,67 +29,67 @@ def export_library(commit: str, folder: Path) -> Path:
     folder.mkdir()
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(folder, filter="data")
-    (folder / "benchmarks").symlink_to(_BENCHMARKS_DIR, target_is_directory=True)
     return folder
 
 
-class Worker:
-    """The process of one side."""
+class Side:
+    """Operations of one commit, prepared once and called many times."""
 
-    def __init__(self, side: str, library: Path) -> None:
-        self._side = side
-        self._library = library
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.gate.worker"],
-            cwd=library,
-            env={**os.environ, "PYTHONPATH": str(library)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._calls: dict[str, Callable[[], Any]] = {}
 
-    def begin(self, cohort_root: Path) -> None:
-        """Name the data, and make sure that the exported library is the one that answers."""
-        home = self._library / "stores"
-        home.mkdir(exist_ok=True)
-        self.ask("begin", str(cohort_root), str(home))
-        measured = Path(self.ask("where")["library"])
-        if measured.resolve() != (self._library / "radiobject").resolve():
-            raise BenchmarkError(f"the gate would measure {measured}, not the exported commit")
+    def where(self) -> Path:
+        """Return which library is measured."""
+        import radiobject
 
-    def ask(self, what: str, *arguments: Any) -> dict[str, Any]:
-        """Return the answer to one command.
+        return Path(radiobject.__file__).parents[1].resolve()
 
-        Raises
-        ------
-        SideError
-            If the side fails, or its process is gone.
+    def prepare(self, name: str) -> dict[str, str]:
+        """Make an operation ready and warm; return why, if this commit does not have it.
+
+        What is only counted stays as it is: its first call is part of what is asked.
         """
-        pipes = (self._process.stdin, self._process.stdout)
-        if pipes[0] is None or pipes[1] is None:
-            raise BenchmarkError("the gate's process has no pipes")
         try:
-            pipes[0].write(json.dumps([what, arguments]) + "\n")
-            pipes[0].flush()
-            line = pipes[1].readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise SideError(self._side, f"its process ended (code {self._process.wait()})")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise SideError(self._side, answer["trace"])
-        return answer
+            self._calls[name] = prepare(name, self._task)
+        except NotImplementedError as reason:
+            return {"lacks": str(reason), "trace": traceback.format_exc()}
+        if not is_counted_only(name):
+            self._calls[name]()
+            self._calls[name]()
+        return {}
 
-    def close(self) -> None:
-        """End the process."""
-        if self._process.stdin:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
+    def sample(self, name: str, calls: int) -> dict[str, float]:
+        """Return wall and processor seconds of `calls` calls."""
+        call = self._calls[name]
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(calls):
+            call()
+        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+    def count(self, name: str) -> dict[str, int]:
+        """Return what one call adds to the library's counters, and to the object store's.
+
+        Requests are what the store answered: which of them a library counts itself differs, as
+        versions read more or less through libtiledb, which counts none.
+        """
+        before = traffic() if is_counted_only(name) else None
+        found = count(self._calls[name], COUNTED)
+        if before is not None:
+            answered = traffic().since(before)
+            found.pop("requests", None)
+            found["requests answered"] = answered.requests
+            found["bytes answered"] = answered.bytes_sent
+        return found
+
+    def resident(self) -> float:
+        """Return this process's memory in MiB, without what its heap merely keeps for later."""
+        settled_mib()
+        return resident_mib()
+
+    def growth(self) -> dict[str, Any]:
+        """Return the bytes gained with each patch over many of them."""
         try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+            return {"bytes": prepare_growth(self._task)()}
+        except (ImportError, AttributeError) as error:
+            return {"lacks": str(error)}

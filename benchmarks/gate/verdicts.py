@@ -6,8 +6,6 @@ give (Hollander, Wolfe and Chicken, 2014, section 3.6). It asks nothing of the n
 shared machine a tenth of the samples may be several times too long.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +39,11 @@ class Verdict:
     word: str
 
 
+def exact(ratio: float, word: str) -> Verdict:
+    """Return the verdict on what has no spread."""
+    return Verdict(ratio, ratio, ratio, 1, word)
+
+
 def compare(
     base: Sequence[float],
     head: Sequence[float],
@@ -49,16 +52,8 @@ def compare(
 ) -> Verdict:
     """Return the verdict on paired samples.
 
-    Parameters
-    ----------
-    tolerance, slowdown
-        A change of less than the first is none; "same" excludes one of the second.
-
-    Raises
-    ------
-    BenchmarkError
-        On fewer pairs than `MIN_PAIRS`, unequal numbers, or a sample that is not positive: none
-        of these is a measurement.
+    A change of less than `tolerance` is none; "same" excludes one of `slowdown`. Too few pairs,
+    or a sample that is not positive, are no measurement and an error.
     """
     if len(base) != len(head) or len(base) < MIN_PAIRS:
         raise BenchmarkError(
@@ -69,10 +64,9 @@ def compare(
         raise BenchmarkError("a sample is not a positive number: nothing was measured")
     ratios = np.sort(samples[1] / samples[0])
     outside = _outside(len(ratios), (1 - CONFIDENCE) / 2)
-    low, middle, high = ratios[outside], np.median(ratios), ratios[-1 - outside]
-    return Verdict(
-        float(middle), float(low), float(high), len(ratios), _word(low, high, tolerance, slowdown)
-    )
+    low, high = float(ratios[outside]), float(ratios[-1 - outside])
+    word = _word(low, high, tolerance, slowdown)
+    return Verdict(float(np.median(ratios)), low, high, len(ratios), word)
 
 
 def _outside(n: int, tail: float) -> int:
@@ -81,12 +75,8 @@ def _outside(n: int, tail: float) -> int:
     The interval from the next one on misses the true median on that side with a probability of
     at most `tail`: that of so few of `n` fair coins showing heads.
     """
-    probability, most = 0.0, -1
-    while True:
-        probability += math.comb(n, most + 1) / 2**n
-        if probability > tail:
-            return max(most, 0)
-        most += 1
+    chances = np.cumsum([math.comb(n, heads) / 2**n for heads in range(n + 1)])
+    return max(int(np.searchsorted(chances, tail, side="right")) - 1, 0)
 
 
 def _word(low: float, high: float, tolerance: float, slowdown: float) -> str:
@@ -101,8 +91,6 @@ def _word(low: float, high: float, tolerance: float, slowdown: float) -> str:
 
 def compare_counts(base: float, head: float, slack: float = 0.0) -> Verdict:
     """Return the verdict on counts: one more is worse, or a share of `slack` more."""
-    if abs(head - base) <= slack * base:
-        ratio = head / base if base else 1.0
-        return Verdict(ratio, ratio, ratio, 1, "same")
-    ratio = head / base if base else float("inf")
-    return Verdict(ratio, ratio, ratio, 1, "worse" if head > base else "better")
+    same = abs(head - base) <= slack * base
+    ratio = head / base if base else 1.0 if same else float("inf")
+    return exact(ratio, "same" if same else "worse" if head > base else "better")

@@ -1,7 +1,5 @@
 """Progress on a terminal, silence elsewhere."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,48 +1,40 @@
 """Memory, processor time and bytes read of a process and its children."""
 
-from __future__ import annotations
-
+import ctypes
+import gc
 import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 _MIB = 1 << 20
+# What a process holds without mapped files: a mapped library is shared with whoever else runs it,
+# and its proportional share grows when they end.
+_ANONYMOUS = ("Pss_Anon:", "Pss_Shmem:")
 
 
 def process_tree(pid: int | None = None) -> Iterator[psutil.Process]:
     """Yield the process and every descendant that is still alive."""
-    try:
+    with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         yield root
         yield from root.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
 
 
-def resident_mib(pid: int | None = None) -> float:
+def resident_mib(pid: int | None = None, parts: tuple[str, ...] = ("Pss:",)) -> float:
     """Return the resident memory of a process tree in MiB.
 
     Proportional set size where the kernel offers it, so that a page shared by workers counts
     once; resident set size elsewhere.
     """
-    return sum(_resident_bytes(process.pid) for process in process_tree(pid)) / _MIB
-
-
-def held_mib(pid: int | None = None) -> float:
-    """Return what a process tree holds in MiB without mapped files: what a leak adds to.
-
-    A mapped library is shared with whoever else runs it: its proportional share grows when they
-    end. Where the kernel does not tell files apart this is `resident_mib`.
-    """
-    parts = ("Pss_Anon:", "Pss_Shmem:")
     return sum(_resident_bytes(process.pid, parts) for process in process_tree(pid)) / _MIB
 
 
-def _resident_bytes(pid: int, parts: tuple[str, ...] = ("Pss:",)) -> int:
+def _resident_bytes(pid: int, parts: tuple[str, ...]) -> int:
     try:
         rows = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
         found = [int(row[1]) * 1024 for row in rows if row[0] in parts]
@@ -52,30 +44,22 @@ def _resident_bytes(pid: int, parts: tuple[str, ...] = ("Pss:",)) -> int:
         return 0
 
 
+def settled_mib() -> float:
+    """Return what this process and its children hold, without what a heap keeps for later."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return resident_mib(parts=_ANONYMOUS)
+
+
 def cpu_seconds(pid: int | None = None) -> float:
     """Return user and system seconds of a process tree, finished children included."""
     total = 0.0
     for process in process_tree(pid):
-        try:
+        with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-        total += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
-    return total
-
-
-def bytes_read(pid: int | None = None) -> int | None:
-    """Return the bytes that a process tree asked for in read calls, or None if not to be had.
-
-    Pages of a memory-mapped file are not read calls and do not count.
-    """
-    total = 0
-    for process in process_tree(pid):
-        try:
-            total += process.io_counters().read_chars
-        except (AttributeError, psutil.Error):
-            return None
+            total += times.user + times.system
+            total += getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
     return total
 
 
@@ -97,8 +81,7 @@ class CPUSampler:
 
     def start(self) -> None:
         """Begin sampling in a thread; a second call starts afresh."""
-        if self._thread is not None:
-            self.stop()
+        self.stop()
         self._samples = [(time.perf_counter(), cpu_seconds())]
         self._stopped.clear()
         self._thread = threading.Thread(target=self._run, args=(os.getpid(),), daemon=True)
@@ -116,13 +99,12 @@ class CPUSampler:
         self._thread.join()
         self._thread = None
         self._samples.append((time.perf_counter(), cpu_seconds()))
+        times, used = zip(*self._samples, strict=True)
+        pairs = zip(times, times[1:], used, used[1:], strict=False)
         busy = [
-            100.0 * (cpu - cpu_before) / (at - before)
-            for (before, cpu_before), (at, cpu) in zip(
-                self._samples, self._samples[1:], strict=False
-            )
-            if at - before >= self._interval_s / 2
+            100.0 * (after - before) / (end - begin)
+            for begin, end, before, after in pairs
+            if end - begin >= self._interval_s / 2
         ]
-        (begin, cpu_begin), (end, cpu_end) = self._samples[0], self._samples[-1]
-        mean = 100.0 * (cpu_end - cpu_begin) / max(end - begin, 1e-9)
+        mean = 100.0 * (used[-1] - used[0]) / max(times[-1] - times[0], 1e-9)
         return mean, max([mean, *busy])

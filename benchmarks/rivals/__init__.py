@@ -6,8 +6,6 @@ given the task's seeded boxes; one that draws its own tells afterwards where eac
 Both say so in `boxes`, and `benchmarks.equality` compares every voxel before anything is timed.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 
@@ -18,11 +16,9 @@ def _found() -> dict[str, type[Loader]]:
     """Return every loader of this folder by name: ours first, the limit last."""
     found: dict[str, type[Loader]] = {}
     for module in pkgutil.iter_modules(__path__):
-        names = vars(importlib.import_module(f"{__name__}.{module.name}"))
-        for kind in names.values():
-            if isinstance(kind, type) and issubclass(kind, Loader) and "name" in vars(kind):
+        for kind in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(kind, type) and issubclass(kind, Loader) and vars(kind).get("name"):
                 found[kind.name] = kind
-    found.pop("", None)
     order = {"radiobject": 0, "memory": 2}
     return dict(sorted(found.items(), key=lambda item: (order.get(item[0], 1), item[0])))
 

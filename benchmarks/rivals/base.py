@@ -1,19 +1,16 @@
 """What every loader answers, whoever wrote it."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from benchmarks.config import S3_BUCKET
-from benchmarks.data.boxes import Box, Task, box_loader, slices
-from benchmarks.data.cohort import Subject
-from benchmarks.data.forms import make_form
+from benchmarks.data.boxes import Box, Task, slices
+from benchmarks.data.forms import make_files
 from benchmarks.folders import tree_bytes
 from benchmarks.s3 import missing_endpoint, upload_folder
 
@@ -23,8 +20,6 @@ class Loader:
 
     Attributes
     ----------
-    name, label
-        What commands and tables call it.
     cites
         The page of its own documentation that its settings follow.
     needs
@@ -32,29 +27,19 @@ class Loader:
     warm
         What is held warm while steady state is measured.
     holds, limits
-        Whether it keeps decoded voxels in memory, and whether it can be held to
-        `Task.cache_bytes` of them.
+        Whether it keeps decoded voxels, and whether it can be held to `Task.cache_bytes` of them.
     gives_boxes
-        Whether the loader reads the task's own boxes (else it draws its own positions).
-    read_calls
-        Whether bytes that are read show as read calls: those of mapped files do not.
+        Whether it reads the task's own boxes (else it draws its own positions).
     cycle
         Batches after which the loader's work repeats; a round holds whole cycles.
     """
 
-    name: ClassVar[str] = ""
-    label: ClassVar[str]
-    framework: ClassVar[str]
-    storage: ClassVar[str]
-    cites: ClassVar[str] = ""
-    scenario: ClassVar[str] = "local"
-    needs: ClassVar[tuple[str, ...]] = ("torch",)
-    warm: ClassVar[str] = "page cache"
-    holds: ClassVar[bool] = False
-    limits: ClassVar[bool] = False
-    gives_boxes: ClassVar[bool] = False
-    read_calls: ClassVar[bool] = True
-    cycle: int = 1
+    name = label = framework = storage = cites = ""
+    scenario = "local"
+    needs: tuple[str, ...] = ("torch",)
+    warm = "page cache"
+    holds = limits = gives_boxes = False
+    cycle = 1
 
     def __init__(self, task: Task) -> None:
         task.check()
@@ -73,6 +58,7 @@ class Loader:
 
     def prepare(self) -> None:
         """Write what this loader reads, if it is not there; not part of any measurement."""
+        self.files()
 
     def open(self) -> Any:
         """Return an iterable of batches; each iteration is one epoch."""
@@ -92,13 +78,8 @@ class Loader:
 
     def boxes(self, batch: Any) -> list[Box]:
         """Return where each patch of a batch came from."""
-        starts = np.asarray(batch["start"]).tolist()
-        volumes = np.asarray(batch["volume"]).tolist()
-        return [(int(v), tuple(start)) for v, start in zip(volumes, starts, strict=True)]
-
-    def read_bytes(self) -> int | None:
-        """Return the bytes read so far that read calls do not show, or None if not counted."""
-        return None
+        starts, volumes = np.asarray(batch["start"]), np.asarray(batch["volume"])
+        return list(zip(volumes.tolist(), map(tuple, starts.tolist()), strict=True))
 
 
 class VolumeLoader(Loader):
@@ -111,17 +92,13 @@ class VolumeLoader(Loader):
         return size // math.gcd(size, self.task.patches_per_volume)
 
     @property
-    def cycle(self) -> int:  # type: ignore[override]
+    def cycle(self) -> int:
         """Return the batches that one load gives."""
         return self.volumes_at_once * self.task.patches_per_volume // self.task.batch_size
 
-    def split(self, loaded: Iterable[dict[str, Any]]) -> Batches:
-        """Return batches of the task's size out of what is loaded together."""
-        return Batches(loaded, self.task.batch_size)
-
 
 class Batches:
-    """Batches as views of larger ones."""
+    """Batches of one size, as views of what is loaded together."""
 
     def __init__(self, loaded: Iterable[dict[str, Any]], size: int) -> None:
         self._loaded = loaded
@@ -134,30 +111,59 @@ class Batches:
 
 
 class BoxLoader(Loader):
-    """A format's own reader, given the task's boxes and filling one buffer per batch."""
+    """A format's own reader, given the task's boxes and filling one buffer per batch.
+
+    It is the data set of a PyTorch DataLoader itself, and copied to its workers.
+    """
 
     gives_boxes = True
-    suffix: ClassVar[str] = ""
+    suffix = ""
     _volumes: list[Any] | None = None
 
     def settings(self) -> tuple[object, ...]:
         """Return what the form's bytes depend on beside the voxels."""
         return ()
 
-    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
+    def write(self, voxels: np.ndarray, path: Path) -> None:
         """Write one volume in this loader's form."""
         raise NotImplementedError
 
-    def prepare(self) -> None:
-        self.files()
+    def open_volume(self, path: Path) -> Any:
+        """Return the array in a file."""
+        raise NotImplementedError
+
+    def volumes(self) -> list[Any]:
+        """Return one opened array per volume."""
+        return [self.open_volume(path) for path in self.files()]
 
     def files(self) -> list[Path]:
-        folder = make_form(self.task.cohort, self.storage, self.suffix, self.settings(), self.write)
-        return [folder / f"{s.id}{self.suffix}" for s in self.task.cohort.subjects]
+        return make_files(self.task.cohort, self.storage, self.suffix, self.settings(), self.write)
 
     def open(self) -> Any:
+        from torch.utils.data import DataLoader
+
         self._volumes = None
-        return box_loader(self.task, self)
+        self._asked = self.task.boxes()
+        return DataLoader(
+            self,
+            batch_size=self.task.batch_size,
+            num_workers=self.task.num_workers,
+            drop_last=True,
+            persistent_workers=self.task.num_workers > 0,
+            collate_fn=dict,  # the batch is whole already
+        )
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        import torch
+
+        boxes = [self._asked[index] for index in indices]
+        dtype = np.dtype(self.task.cohort.subjects[0].dtype)
+        out = np.empty((len(boxes), 1, *self.task.patch_size), dtype)
+        self.read(boxes, out)
+        return {"image": torch.from_numpy(out), "boxes": boxes}
 
     @property
     def opened(self) -> list[Any]:
@@ -168,10 +174,6 @@ class BoxLoader(Loader):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_volumes": None}
-
-    def volumes(self) -> list[Any]:
-        """Return one opened array per volume."""
-        raise NotImplementedError
 
     def boxes(self, batch: Any) -> list[Box]:
         return batch["boxes"]

@@ -1,13 +1,10 @@
 """blosc2 arrays, memory-mapped, 32^3 blocks, zstd 3."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.data.cohort import Subject
 from benchmarks.data.forms import CHUNK, ZSTD_LEVEL
 from benchmarks.rivals.base import BoxLoader
 
@@ -22,18 +19,19 @@ class Blosc2(BoxLoader):
     suffix = ".b2nd"
     cites = "https://www.blosc.org/python-blosc2/reference/autofiles/ndarray/blosc2.open.html"
     needs = ("torch", "blosc2")
-    read_calls = False
 
-    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
+    def write(self, voxels: np.ndarray, path: Path) -> None:
         save_blosc2(voxels, path, voxels.shape, CHUNK, ZSTD_LEVEL)
 
-    def volumes(self) -> list[Any]:
-        import blosc2
+    def open_volume(self, path: Path) -> Any:
+        return open_blosc2(path)
 
-        return [
-            blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
-            for path in self.files()
-        ]
+
+def open_blosc2(path: Path) -> Any:
+    """Return an array that is mapped and decoded by one thread."""
+    import blosc2
+
+    return blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
 
 
 def save_blosc2(
@@ -45,7 +43,7 @@ def save_blosc2(
     blosc2.asarray(
         voxels,
         chunks=chunks,
-        blocks=tuple(min(b, c) for b, c in zip(blocks, chunks, strict=True)),
+        blocks=tuple(map(min, blocks, chunks)),
         urlpath=str(path),
         cparams={"codec": blosc2.Codec.ZSTD, "clevel": level},
     )

@@ -1,7 +1,5 @@
 """HDF5 through h5py: 32^3 chunks, LZF, with its chunk cache."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data.boxes import Box, slices
-from benchmarks.data.cohort import Subject
 from benchmarks.data.forms import CHUNK
 from benchmarks.rivals.base import BoxLoader
 
@@ -31,28 +28,24 @@ class H5py(BoxLoader):
     cites = "https://docs.h5py.org/en/stable/high/file.html#chunk-cache"
     needs = ("torch", "h5py")
     warm = "decoded chunks in memory"
-    holds = True
-    limits = True
+    holds = limits = True
 
-    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
+    def write(self, voxels: np.ndarray, path: Path) -> None:
         import h5py
 
-        chunk = tuple(min(c, n) for c, n in zip(CHUNK, voxels.shape, strict=True))
+        chunk = tuple(map(min, CHUNK, voxels.shape))
         with h5py.File(path, "w") as file:
             file.create_dataset(
                 "voxels", data=voxels, chunks=chunk, shuffle=True, compression="lzf"
             )
 
-    def volumes(self) -> list[Any]:
+    def open_volume(self, path: Path) -> Any:
         import h5py
 
         each = self.task.cache_bytes // len(self.task.cohort.subjects)
         # Chunks at the edges are decoded whole: all of them take more than the volume does.
         each = 2 * each if self.task.cache_share >= 1 else each
-        return [
-            h5py.File(path, "r", rdcc_nbytes=each, rdcc_nslots=_MANY_SLOTS)["voxels"]
-            for path in self.files()
-        ]
+        return h5py.File(path, "r", rdcc_nbytes=each, rdcc_nslots=_MANY_SLOTS)["voxels"]
 
     def read(self, boxes: Sequence[Box], out: np.ndarray) -> None:
         for target, (volume, start) in zip(out, boxes, strict=True):

@@ -1,16 +1,13 @@
 """litData: volumes in optimised chunks, streamed, ten patches taken of each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.config import BENCHMARK_DIR
 from benchmarks.data.boxes import slices
-from benchmarks.folders import new_folder
-from benchmarks.rivals.base import VolumeLoader
+from benchmarks.data.forms import make_form
+from benchmarks.rivals.base import Batches, VolumeLoader
 
 
 class LitData(VolumeLoader):
@@ -28,25 +25,18 @@ class LitData(VolumeLoader):
     cites = "https://github.com/Lightning-AI/litData#speed-up-model-training"
     needs = ("torch", "litdata", "nibabel")
 
-    @property
-    def folder(self) -> Path:
-        """Return the folder of chunks."""
-        return BENCHMARK_DIR / "forms" / self.task.cohort.key / "litdata"
-
-    def prepare(self) -> None:
+    def write(self, folder: Path) -> None:
+        """Write all volumes."""
         from litdata.streaming.writer import BinaryWriter
 
-        if self.folder.is_dir():
-            return
-        with new_folder(self.folder) as building:
-            writer = BinaryWriter(str(building), chunk_bytes="64MB")
-            for number, voxels in enumerate(self.task.cohort.volumes()):
-                writer.add_item(number, {"image": voxels, "volume": number})
-            writer.done()
-            writer.merge()
+        writer = BinaryWriter(str(folder), chunk_bytes="64MB")
+        for number, subject in enumerate(self.task.cohort.subjects):
+            writer.add_item(number, {"image": subject.voxels(), "volume": number})
+        writer.done()
+        writer.merge()
 
     def files(self) -> list[Path]:
-        return [self.folder]
+        return [make_form(self.task.cohort, self.storage, self.write)]
 
     def open(self) -> Any:
         from litdata import StreamingDataLoader, StreamingDataset
@@ -67,13 +57,13 @@ class LitData(VolumeLoader):
                 }
 
         loader = StreamingDataLoader(
-            Crops(str(self.folder), shuffle=True),
+            Crops(str(self.files()[0]), shuffle=True),
             batch_size=self.volumes_at_once,
             num_workers=self.task.num_workers,
             drop_last=True,
             collate_fn=_joined,
         )
-        return self.split(loader)
+        return Batches(loader, self.task.batch_size)
 
 
 def _joined(items: list[dict[str, Any]]) -> dict[str, Any]:

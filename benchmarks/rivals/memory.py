@@ -17,9 +17,6 @@ class RamCopy(BoxLoader):
     needs = ("torch", "nibabel")
     warm = "whole volumes in memory"
 
-    def prepare(self) -> None:
-        return
-
     def files(self) -> list[Path]:
         return Loader.files(self)
 

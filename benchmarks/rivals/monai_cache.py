@@ -16,8 +16,7 @@ class MonaiCacheDataset(MonaiDataset):
     label = "MONAI CacheDataset"
     cites = "https://monai.readthedocs.io/en/stable/data.html#cachedataset"
     warm = "whole volumes in memory"
-    holds = True
-    limits = True
+    holds = limits = True
 
     def dataset(self) -> Any:
         from monai.data import CacheDataset

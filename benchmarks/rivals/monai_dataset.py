@@ -1,12 +1,10 @@
 """MONAI's `Dataset`: a volume is loaded for each ten patches."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 
-from benchmarks.rivals.base import VolumeLoader
+from benchmarks.rivals.base import Batches, VolumeLoader
 
 
 class MonaiDataset(VolumeLoader):
@@ -46,16 +44,15 @@ class MonaiDataset(VolumeLoader):
         from monai.data import DataLoader, set_track_meta
 
         set_track_meta(False)
-        return self.split(
-            DataLoader(
-                self.dataset(),
-                batch_size=self.volumes_at_once,
-                num_workers=self.task.num_workers,
-                shuffle=True,
-                drop_last=True,
-                persistent_workers=self.task.num_workers > 0,
-            )
+        loader = DataLoader(
+            self.dataset(),
+            batch_size=self.volumes_at_once,
+            num_workers=self.task.num_workers,
+            shuffle=True,
+            drop_last=True,
+            persistent_workers=self.task.num_workers > 0,
         )
+        return Batches(loader, self.task.batch_size)
 
 
 def sized_crops(size: tuple[int, int, int], count: int) -> Any:

@@ -1,19 +1,14 @@
 """nnU-Net's way: blosc2, memory-mapped, blocks shaped for the patch, zstd 8."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.data.cohort import Subject
 from benchmarks.rivals.blosc2 import Blosc2, save_blosc2
 
-# What nnU-Net assumes of a core's caches when it shapes its blocks (Isensee et al., 2024).
-_L1_BYTES = 32 << 10
-_L3_BYTES = 1408 << 10
-_CACHE_SHARE = 0.8
+# What nnU-Net takes of a core's caches when it shapes its blocks (Isensee et al., 2024).
+_L1_BYTES, _L3_BYTES = 0.8 * (32 << 10), 0.8 * (1408 << 10)
 
 
 class NnunetBlosc2(Blosc2):
@@ -37,7 +32,7 @@ class NnunetBlosc2(Blosc2):
         itemsize = np.dtype(first.dtype).itemsize
         return (self.task.patch_size, nnunet_blocks(first.shape, self.task.patch_size, itemsize))
 
-    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
+    def write(self, voxels: np.ndarray, path: Path) -> None:
         blocks, chunks = nnunet_blocks(voxels.shape, self.task.patch_size, voxels.itemsize)
         save_blosc2(voxels, path, chunks, blocks, 8)
 
@@ -54,13 +49,13 @@ def nnunet_blocks(
     """
     patch, sides = np.array(patch_size), np.array(shape)
     block = np.array([2 ** math.ceil(math.log2(n)) for n in patch_size])
-    while block.prod() * itemsize > _L1_BYTES * _CACHE_SHARE:
+    while block.prod() * itemsize > _L1_BYTES:
         longest = np.where(block > 1, block / patch, 0)
         axis = len(block) - 1 - int(np.argmax(longest[::-1]))
         block[axis] = min(2 ** int(math.log2(block[axis] - 1)), sides[axis])
     block = np.minimum(block, sides)
     chunk = block.copy()
-    while chunk.prod() * itemsize < _L3_BYTES * _CACHE_SHARE:
+    while chunk.prod() * itemsize < _L3_BYTES:
         room = (chunk < sides) & (patch > 1)
         if not room.any():
             break

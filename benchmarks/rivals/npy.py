@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.data.cohort import Subject
 from benchmarks.rivals.base import BoxLoader
 
 
@@ -18,10 +17,9 @@ class NpyMemmap(BoxLoader):
     storage = "npy"
     suffix = ".npy"
     cites = "https://numpy.org/doc/stable/reference/generated/numpy.load.html"
-    read_calls = False
 
-    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
+    def write(self, voxels: np.ndarray, path: Path) -> None:
         np.save(path, voxels)
 
-    def volumes(self) -> list[Any]:
-        return [np.load(path, mmap_mode="r") for path in self.files()]
+    def open_volume(self, path: Path) -> Any:
+        return np.load(path, mmap_mode="r")

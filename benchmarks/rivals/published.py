@@ -6,8 +6,6 @@ it, and a process that is to measure it puts this folder first on its path befor
 its own requirements allow.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -15,11 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config import BENCHMARK_DIR
 from benchmarks.data.cohort import Cohort
-from benchmarks.data.forms import COLLECTION
+from benchmarks.data.forms import COLLECTION, make_form
 from benchmarks.errors import BenchmarkError
-from benchmarks.folders import new_folder
+from benchmarks.operations import training_settings
 from benchmarks.rivals.radiobject import RadiObjectLocal
 
 VERSION = "0.1.1"
@@ -28,13 +25,7 @@ FOLDER = Path(sys.prefix) / f"published-radiobject-{VERSION}"
 
 
 def activate() -> None:
-    """Make this process import the published package.
-
-    Raises
-    ------
-    BenchmarkError
-        If another `radiobject` was imported before.
-    """
+    """Make this process import the published package; refuse if it has imported another one."""
     if str(FOLDER) not in sys.path:
         sys.path.insert(0, str(FOLDER))
     import radiobject
@@ -49,17 +40,12 @@ def activate() -> None:
 def write_published_store(cohort: Cohort, uri: Path) -> None:
     """Write `cohort` as the published package does, with isotropic tiles. Calls `activate`."""
     activate()
-    import pandas as pd
-
     from radiobject import RadiObject
     from radiobject.ctx import SliceOrientation, TileConfig, WriteConfig, configure
 
     configure(write=WriteConfig(tile=TileConfig(orientation=SliceOrientation.ISOTROPIC)))
-    RadiObject.from_niftis(
-        uri=str(uri),
-        images={COLLECTION: [(str(s.image), s.id) for s in cohort.subjects]},
-        obs_meta=pd.DataFrame([{"obs_subject_id": s.id, **s.columns} for s in cohort.subjects]),
-    )
+    images = {COLLECTION: [(str(s.image), s.id) for s in cohort.subjects]}
+    RadiObject.from_niftis(uri=str(uri), images=images, obs_meta=cohort.obs_meta())
 
 
 class PublishedRadiObject(RadiObjectLocal):
@@ -73,7 +59,6 @@ class PublishedRadiObject(RadiObjectLocal):
     needs = ("torch", "boto3", "matplotlib", "pydicom", "tqdm")
     warm = "page cache"
     holds = False
-    read_calls = True
 
     @classmethod
     def missing(cls) -> str | None:
@@ -84,29 +69,18 @@ class PublishedRadiObject(RadiObjectLocal):
     @cached_property
     def store(self) -> Path:
         """Return the store, written by a process of its own if it is not there."""
-        folder = BENCHMARK_DIR / "forms" / self.task.cohort.key / self.storage
-        if not folder.is_dir():
-            spawned = multiprocessing.get_context("spawn")
-            with new_folder(folder) as building, ProcessPoolExecutor(1, spawned) as alone:
-                written = alone.submit(write_published_store, self.task.cohort, building / "store")
-                if error := written.exception():
-                    raise BenchmarkError(f"{self.label} could not write its store: {error}")
-        return folder / "store"
+        return make_form(self.task.cohort, self.storage, self._write) / "store"
+
+    def _write(self, folder: Path) -> None:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            written = alone.submit(write_published_store, self.task.cohort, folder / "store")
+            if error := written.exception():
+                raise BenchmarkError(f"{self.label} could not write its store: {error}")
 
     def open(self) -> Any:
         activate()
-        from radiobject import RadiObject
         from radiobject.ml import create_training_dataloader
 
-        self._rows = {s.id: n for n, s in enumerate(self.task.cohort.subjects)}
-        collection = RadiObject(str(self.store)).collection(COLLECTION)
-        self._subject_ids = collection.obs_subject_ids
-        return create_training_dataloader(
-            collection,
-            batch_size=self.task.batch_size,
-            patch_size=self.task.patch_size,
-            num_workers=self.task.num_workers,
-            persistent_workers=self.task.num_workers > 0,
-            pin_memory=False,
-            patches_per_volume=self.task.patches_per_volume,
-        )
+        settings = training_settings(self.task)
+        del settings["dtype"]  # it delivers 32-bit floats only
+        return create_training_dataloader(self.collection(), **settings)

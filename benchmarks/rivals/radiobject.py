@@ -1,11 +1,9 @@
 """RadiObject's training loader over a store on the local disk."""
 
-from __future__ import annotations
-
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from benchmarks.data.boxes import Box
 from benchmarks.data.forms import COLLECTION, make_store
@@ -22,10 +20,8 @@ class RadiObjectLocal(Loader):
     storage = "radiobject-isotropic"
     cites = "docs/training.md"
     warm = "decoded cache"
-    holds = True
-    limits = True
-    read_calls = False
-    tiling: ClassVar[str] = "isotropic"
+    holds = limits = True
+    tiling = "isotropic"
 
     @cached_property
     def store(self) -> Path:
@@ -35,22 +31,22 @@ class RadiObjectLocal(Loader):
     def files(self) -> list[Path]:
         return [self.store / "collections" / COLLECTION]
 
-    def prepare(self) -> None:
-        _ = self.store
-
     def uri(self) -> str:
         """Return the store's URI."""
         return str(self.store)
 
-    def open(self) -> Any:
-        from radiobject import RadiObject, TileDBStats
+    def collection(self) -> Any:
+        """Return the images, opened."""
+        from radiobject import RadiObject
 
+        opened = RadiObject(self.uri()).collection(COLLECTION)
+        rows = {s.id: n for n, s in enumerate(self.task.cohort.subjects)}
+        self._volumes = [rows[str(subject)] for subject in opened.obs_subject_ids]
+        return opened
+
+    def open(self) -> Any:
         self._limit_cache()
-        self._stats = TileDBStats()
-        self._rows = {s.id: n for n, s in enumerate(self.task.cohort.subjects)}
-        collection = RadiObject(self.uri()).collection(COLLECTION)
-        self._subject_ids = collection.obs_subject_ids
-        return training_loader(self.task, collection)
+        return training_loader(self.task, self.collection())
 
     def _limit_cache(self) -> None:
         from radiobject.ctx import ReadConfig, configure
@@ -65,13 +61,6 @@ class RadiObjectLocal(Loader):
     def boxes(self, batch: Any) -> list[Box]:
         starts = zip(*(axis.tolist() for axis in batch["patch_start"]), strict=True)
         return [
-            (self._rows[str(self._subject_ids[volume])], tuple(start))
+            (self._volumes[volume], tuple(start))
             for volume, start in zip(batch["idx"].tolist(), starts, strict=True)
         ]
-
-    def read_bytes(self) -> int | None:
-        # Tiles are read from mapped files: the library's own counter knows them. It counts in
-        # the process that reads, so worker processes are out of its sight.
-        if self.task.num_workers:
-            return None
-        return self._stats.all_counters()["bytes_read"]

@@ -1,7 +1,5 @@
 """tensorstore over zarr 3, the reads of a batch in flight together, written into the batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data.boxes import Box, slices
-from benchmarks.data.cohort import Subject
 from benchmarks.rivals.base import BoxLoader
 from benchmarks.rivals.zarr import save_zarr
 
@@ -29,8 +26,8 @@ class Tensorstore(BoxLoader):
     cites = "https://google.github.io/tensorstore/python/api/tensorstore.array.html"
     needs = ("torch", "tensorstore", "zarr")
 
-    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
-        save_zarr(voxels, path, None)
+    def write(self, voxels: np.ndarray, path: Path) -> None:
+        save_zarr(voxels, path)
 
     def pool_bytes(self) -> int:
         """Return the limit of tensorstore's cache of decoded chunks."""

@@ -13,8 +13,7 @@ class TensorstoreCached(Tensorstore):
     label = "tensorstore (cache)"
     cites = "https://google.github.io/tensorstore/context.html"
     warm = "decoded chunks in memory"
-    holds = True
-    limits = True
+    holds = limits = True
 
     def pool_bytes(self) -> int:
         # Chunks at the edges are decoded whole: all of them take more than the volumes do.

@@ -1,7 +1,5 @@
 """tensorstore over zarr 3 in a bucket, with its cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

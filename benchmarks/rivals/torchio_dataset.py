@@ -1,7 +1,5 @@
 """TorchIO's `SubjectsDataset` with a random crop: every patch loads its volume."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -18,7 +18,7 @@ class TorchioQueue(TorchioDataset):
     warm = "buffer of 300 patches"
 
     @property
-    def cycle(self) -> int:  # type: ignore[override]
+    def cycle(self) -> int:
         """Return the batches of an epoch: the buffer is filled, then emptied."""
         return len(self.task.boxes()) // self.task.batch_size
 

@@ -1,14 +1,11 @@
 """zarr-python 3, one file per 32^3 chunk, zstd 3, its own codecs."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from benchmarks.data.cohort import Subject
 from benchmarks.data.forms import CHUNK, ZSTD_LEVEL
 from benchmarks.rivals.base import BoxLoader
 
@@ -23,40 +20,37 @@ class ZarrPython(BoxLoader):
     suffix = ".zarr"
     cites = "https://zarr.readthedocs.io/en/stable/user-guide/performance/"
     needs = ("torch", "zarr")
-    pipeline: ClassVar[str] = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+    pipeline = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+    sharded = False
 
-    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
-        save_zarr(voxels, path, None)
+    def write(self, voxels: np.ndarray, path: Path) -> None:
+        save_zarr(voxels, path, self.sharded)
 
     def source(self, path: Path) -> Any:
         """Return what zarr opens."""
         return str(path)
 
-    def volumes(self) -> list[Any]:
+    def open_volume(self, path: Path) -> Any:
         import zarr
 
         # An array keeps the pipeline that was set when it was opened.
         with zarr.config.set({"codec_pipeline.path": self.pipeline}):
-            return [zarr.open_array(self.source(path), mode="r") for path in self.files()]
+            return zarr.open_array(self.source(path), mode="r")
 
 
-def save_zarr(voxels: np.ndarray, path: Path, shards: tuple[int, ...] | None) -> None:
-    """Write one array."""
+def save_zarr(voxels: np.ndarray, path: Path, sharded: bool = False) -> None:
+    """Write one array; sharded, a file holds all its chunks."""
     import zarr
     from zarr.codecs import BloscCodec
 
+    whole = tuple(math.ceil(n / c) * c for n, c in zip(voxels.shape, CHUNK, strict=True))
     shuffle = "shuffle" if voxels.itemsize > 1 else "noshuffle"
     array = zarr.create_array(
         store=str(path),
         shape=voxels.shape,
         dtype=voxels.dtype,
         chunks=CHUNK,
-        shards=shards,
+        shards=whole if sharded else None,
         compressors=BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle=shuffle),
     )
     array[...] = voxels
-
-
-def whole(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shard that holds a volume."""
-    return tuple(math.ceil(n / c) * c for n, c in zip(shape, CHUNK, strict=True))

@@ -1,7 +1,5 @@
 """zarr-python 3 with zarrs over shards in a bucket."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

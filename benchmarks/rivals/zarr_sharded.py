@@ -1,11 +1,5 @@
 """zarr-python 3 with zarrs, one shard per volume."""
 
-from pathlib import Path
-
-import numpy as np
-
-from benchmarks.data.cohort import Subject
-from benchmarks.rivals.zarr import save_zarr, whole
 from benchmarks.rivals.zarrs import Zarrs
 
 
@@ -16,6 +10,4 @@ class ZarrSharded(Zarrs):
     label = "zarr-python (sharded, zarrs)"
     storage = "zarr-sharded"
     cites = "https://zarr.readthedocs.io/en/stable/user-guide/performance/#sharding"
-
-    def write(self, voxels: np.ndarray, subject: Subject, path: Path) -> None:
-        save_zarr(voxels, path, whole(voxels.shape))
+    sharded = True

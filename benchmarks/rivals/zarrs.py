@@ -1,5 +1,8 @@
 """zarr-python 3 with the codec pipeline of zarrs, which decodes in Rust on all cores."""
 
+from pathlib import Path
+from typing import Any
+
 from benchmarks.rivals.zarr import ZarrPython
 
 
@@ -15,7 +18,7 @@ class Zarrs(ZarrPython):
     needs = ("torch", "zarr", "zarrs")
     pipeline = "zarrs.ZarrsCodecPipeline"
 
-    def volumes(self) -> list:
+    def open_volume(self, path: Path) -> Any:
         import zarrs  # noqa: F401 - registers the pipeline
 
-        return super().volumes()
+        return super().open_volume(path)

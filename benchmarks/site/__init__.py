@@ -5,8 +5,6 @@ for files on disk. Here the scripts come from npm, which checks them against ``p
 and lie beside the page; the data lie in one more script.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -15,9 +13,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.config import ROOT
-from benchmarks.environment import current_commit
+from benchmarks.environment import current_commit, require_history
 from benchmarks.errors import BenchmarkError
-from benchmarks.history import require_history
 from benchmarks.site.page import front_page
 
 RESULTS = ROOT / "docs" / "history"
@@ -44,38 +41,20 @@ PACKAGED = {
     f"{_NPM}/bootstrap@3.1.1/dist/js/bootstrap.min.js": "bootstrap/dist/js/bootstrap.min.js",
     f"{_NPM}/bootstrap@3.1.1/dist/css/bootstrap.min.css": "bootstrap/dist/css/bootstrap.min.css",
 }
-_OURS = ("data", "answer")
 
-# Answers asv's requests from the data script, in jQuery's own terms.
-_ANSWER = """
-(function () {
-  var fetch = $.ajax;
-  $.ajax = function (request) {
-    var name = decodeURIComponent(request.url.split("?")[0]);
-    if (!(name in window.ASV_DATA)) { return fetch.apply($, arguments); }
-    var answer = $.Deferred();
-    setTimeout(function () { answer.resolve(window.ASV_DATA[name]); }, 0);
-    return answer.promise();
-  };
-})();
-"""
+_HEAD = '  <script src="{0}/data.js"></script><script src="{0}/answer.js"></script>\n  </head>'
+_BODY = """<body>
+    <!-- the front page -->
+    <a href="index.html" style="position:fixed;bottom:4px;right:8px;z-index:9999">front page</a>"""
 
 
 def publish() -> Path:
-    """Publish all results; return the front page.
-
-    Raises
-    ------
-    BenchmarkError
-        Without history or results, or if asv cannot publish.
-    """
+    """Publish all results; return the front page."""
     require_history(clean=False)
     if not (RESULTS / "benchmarks.json").is_file():
         raise BenchmarkError("no results to publish; `make range RANGE=a..b` makes some")
     command = [sys.executable, "-m", "asv", "publish", "--no-pull"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BenchmarkError(f"asv could not publish: {(done.stdout + done.stderr).strip()}")
+    _run(command, ROOT, "asv could not publish")
     page = (HTML / "index.html").read_text()
     offline = vendor_scripts(page, PACKAGES, HTML / "vendor")
     if offline is None:
@@ -85,22 +64,22 @@ def publish() -> Path:
         )
     else:
         _write_data(HTML)
-        page = offline
-    (HTML / "graphs.html").write_text(page)
+    (HTML / "graphs.html").write_text(offline or page)
     (HTML / "index.html").write_text(front_page(RESULTS, current_commit()))
     return HTML / "index.html"
+
+
+def _run(command: list[str], folder: Path, failure: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip() or "no message"
+        raise BenchmarkError(f"{failure}: {said}")
 
 
 def vendor_scripts(page: str, packages: Path, beside: Path) -> str | None:
     """Return `page` with its scripts taken from its folder `beside`; None where npm is missing.
 
     npm is asked once: what it fetched and checked stays in `packages`.
-
-    Raises
-    ------
-    BenchmarkError
-        If npm cannot deliver a package with the digest of ``package-lock.json``, or asv's page
-        asks for a script that is not known.
     """
     asked = [match["url"] for match in TAG.finditer(page)]
     unknown = [url for url in asked if url not in PACKAGED]
@@ -110,28 +89,16 @@ def vendor_scripts(page: str, packages: Path, beside: Path) -> str | None:
     if not all(path.is_file() for path in files.values()):
         if shutil.which("npm") is None:
             return None
-        _fetch(packages)
+        packages.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(Path(__file__).with_name(name), packages)
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        _run(command, packages, "npm could not fetch the scripts of asv's page")
     beside.mkdir(parents=True, exist_ok=True)
     for path in files.values():
         shutil.copy(path, beside)
     local = TAG.sub(lambda m: f'{m["attribute"]}="{beside.name}/{files[m["url"]].name}"', page)
-    scripts = "".join(f'<script src="{beside.name}/{name}.js"></script>' for name in _OURS)
-    return local.replace("</head>", f"  {scripts}\n  </head>").replace(
-        "<body>",
-        '<body>\n    <!-- the front page -->\n    <a href="index.html" '
-        'style="position:fixed;bottom:4px;right:8px;z-index:9999">front page</a>',
-    )
-
-
-def _fetch(packages: Path) -> None:
-    packages.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(Path(__file__).with_name(name), packages)
-    command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=packages, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip() or "no message"
-        raise BenchmarkError(f"npm could not fetch the scripts of asv's page: {said}")
+    return local.replace("</head>", _HEAD.format(beside.name)).replace("<body>", _BODY)
 
 
 def _write_data(html: Path) -> None:
@@ -140,5 +107,5 @@ def _write_data(html: Path) -> None:
         for path in sorted(html.rglob("*.json"))
     }
     encoded = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
-    for name, content in zip(_OURS, (f"window.ASV_DATA = {encoded};\n", _ANSWER), strict=True):
-        (html / "vendor" / f"{name}.js").write_text(content)
+    (html / "vendor" / "data.js").write_text(f"window.ASV_DATA = {encoded};\n")
+    shutil.copy(Path(__file__).with_name("answer.js"), html / "vendor")

@@ -1,14 +1,13 @@
 """The front page: regimes, and figures over commits for each machine. One file, no script."""
 
-from __future__ import annotations
-
-import html
 import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from benchmarks.config import ROOT
@@ -16,27 +15,17 @@ from benchmarks.environment import git, provenance
 from benchmarks.infrastructure.plots import OKABE_ITO
 from benchmarks.regimes import KEPT, leaders
 
-_LOADERS = "suites.loaders.Loaders"
 OURS, LIMIT = "radiobject", "memory"
 # As wide as a telephone shows it: letters keep their size there, and two charts fit side by side
 # on a desk.
-_SIZE, _MARGIN = (380, 200), (46, 10, 10, 46)  # width, height; left, top, right, bottom
+_WIDTH, _HEIGHT = 380, 200
+_LEFT, _TOP, _RIGHT, _BOTTOM = 46, 10, 370, 154  # of the part that is drawn into
 _MOST_NAMES = 12  # commits whose names are written: more would lie over each other
 _COLOURS = (OKABE_ITO[4], OKABE_ITO[0], OKABE_ITO[2])
 
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 1.5rem auto;
-       padding: 0 .8rem; color: #1a1a1a; background: #fff }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-h3 { font-size: 1rem; margin: 1rem 0 .3rem }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(22rem, 100%), 1fr));
-        gap: .5rem 2rem }
-svg { width: 100%; height: auto; overflow: visible }
-.note { color: #555; font-size: .9rem; margin: .2rem 0 }
-.row { display: grid; grid-template-columns: 8.5rem 1fr 4rem; gap: .5rem; align-items: center;
-       font-size: .9rem } .row b { text-align: right; font-weight: 400 }
-.bar { display: block; height: .8rem; min-width: 1px } code { overflow-wrap: anywhere }
-"""
+_PAGE = Template(Path(__file__).with_name("page.html").read_text())
+
+Values = Mapping[tuple[str, ...], float]
 
 
 @dataclass
@@ -46,53 +35,49 @@ class Line:
     machine: str
     versions: str
     commits: list[str] = field(default_factory=list)
-    values: list[dict[str, dict[tuple[str, ...], float]]] = field(default_factory=list)
+    values: list[dict[str, Values]] = field(default_factory=list)
     releases: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure over commits."""
+    """One figure over commits: what each series takes of a benchmark's values."""
 
     title: str
-    benchmark: str
     unit: str
-    series: Mapping[str, Callable[[Mapping[tuple[str, ...], float]], float | None]]
-    command: str
+    benchmark: str
+    series: Mapping[str, Callable[[Values], float | None]]
+
+    @property
+    def command(self) -> str:
+        """Return what measures it again."""
+        return f"asv run --bench '{self.benchmark.rpartition('.')[0]}' COMMIT^!"
 
 
-def best_rival(values: Mapping[tuple[str, ...], float]) -> float | None:
+def best_rival(values: Values) -> float | None:
     """Return the samples per second of the fastest rival, from seconds per sample."""
     rivals = [v for (name, *_), v in values.items() if name not in (OURS, LIMIT)]
     return 1 / min(rivals) if rivals else None
 
 
-def _rate(name: str) -> Callable[[Mapping[tuple[str, ...], float]], float | None]:
+def _rate(name: str) -> Callable[[Values], float | None]:
     return lambda values: 1 / values[name,] if values.get((name,)) else None
 
 
-def _at(*key: str) -> Callable[[Mapping[tuple[str, ...], float]], float | None]:
+def _at(*key: str) -> Callable[[Values], float | None]:
     return lambda values: values.get(key)
 
 
-_ASV = "asv run --bench '{}' COMMIT^!"
+_LOADERS = "suites.loaders.Loaders"
+_S3 = {name: _at(f"{name.lower()}-s3", "first epoch") for name in ("RadiObject", "tensorstore")}
+_RATES = {"RadiObject": _rate(OURS), "best rival": best_rival, "limit": _rate(LIMIT)}
+_OURS = {"RadiObject": _at(OURS)}
 CHARTS = (
-    Chart(
-        "Samples per second, warm, 64 cubed", f"{_LOADERS}.track_seconds_per_sample", "samples/s",
-        {"RadiObject": _rate(OURS), "best rival": best_rival, "limit": _rate(LIMIT)},
-        _ASV.format("suites.loaders"),
-    ),
-    Chart("First batch", f"{_LOADERS}.track_first_batch", "s",
-          {"RadiObject": _at(OURS)}, _ASV.format("suites.loaders")),
-    Chart("Memory, resident", f"{_LOADERS}.track_resident", "MiB",
-          {"RadiObject": _at(OURS)}, _ASV.format("suites.loaders")),
-    Chart(
-        "S3, first epoch: bytes over those stored", "suites.s3.S3.track_bytes_over_stored", "x",
-        {"RadiObject": _at("radiobject-s3", "first epoch"),
-         "tensorstore": _at("tensorstore-s3", "first epoch")},
-        _ASV.format("suites.s3"),
-    ),
-)  # fmt: skip
+    Chart("Samples, warm, 64 cubed", "samples/s", f"{_LOADERS}.track_seconds_per_sample", _RATES),
+    Chart("First batch", "s", f"{_LOADERS}.track_first_batch", _OURS),
+    Chart("Memory, resident", "MiB", f"{_LOADERS}.track_resident", _OURS),
+    Chart("S3, first epoch: bytes over stored", "x", "suites.s3.S3.track_bytes_over_stored", _S3),
+)
 
 
 def read_lines(results: Path) -> list[Line]:
@@ -100,18 +85,16 @@ def read_lines(results: Path) -> list[Line]:
     from asv.results import iter_results
 
     grouped = defaultdict(list)
-    for stored in iter_results(str(results)):
+    for stored in sorted(iter_results(str(results)), key=lambda one: one.date):
         grouped[stored.params["machine"], stored.env_name].append(stored)
     lines = []
     for (machine, versions), of_line in sorted(grouped.items()):
-        line = Line(machine, versions)
-        for stored in sorted(of_line, key=lambda one: one.date):
-            line.commits.append(stored.commit_hash)
-            line.values.append(
-                {name: _values(stored, name) for name in stored.get_all_result_keys()}
-            )
-        line.releases = releases(line.commits)
-        lines.append(line)
+        commits = [stored.commit_hash for stored in of_line]
+        values = [
+            {name: _values(stored, name) for name in stored.get_all_result_keys()}
+            for stored in of_line
+        ]
+        lines.append(Line(machine, versions, commits, values, releases(commits)))
     return lines
 
 
@@ -127,7 +110,7 @@ def releases(commits: Sequence[str]) -> list[str]:
     return named
 
 
-def _values(stored: Any, name: str) -> dict[tuple[str, ...], float]:
+def _values(stored: Any, name: str) -> Values:
     params = stored.get_result_params(name)
     values = stored.get_result_value(name, params)
     keys = (tuple(text.strip("'") for text in key) for key in itertools.product(*params))
@@ -136,27 +119,16 @@ def _values(stored: Any, name: str) -> dict[tuple[str, ...], float]:
 
 def front_page(results: Path, commit: str | None) -> str:
     """Return the page's HTML, from the kept regimes and asv's stored `results`."""
-    published = f"published at commit {commit[:10]}" if commit else ""
-    body = [
-        "<h1>RadiObject, measured</h1>",
-        '<p>Every benchmark over every commit: <a href="graphs.html#/">grid</a>, '
-        '<a href="graphs.html#/summarylist">list</a>, '
-        '<a href="graphs.html#/regressions">regressions</a>.</p>',
-        _regimes(),
-    ]
+    body = [_regimes()]
     lines = read_lines(results)
     if not lines:
         body.append("<p>No commit has been measured yet: <code>make range RANGE=a..b</code>.</p>")
     for line in lines:
-        body.append(f"<h2>{html.escape(line.machine)}</h2>")
-        body.append(f"<div class=grid>{''.join(draw(chart, line) for chart in CHARTS)}</div>")
-        body.append(f"<p class=note>{html.escape(line.versions)}</p>")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>RadiObject, measured</title><style>{_STYLE}</style></head><body>"
-        f"{''.join(body)}<p class=note>{published}</p></body></html>\n"
-    )
+        charts = "".join(draw(chart, line) for chart in CHARTS)
+        body.append(f"<h2>{escape(line.machine)}</h2><div class=grid>{charts}</div>")
+        body.append(f"<p class=note>{escape(line.versions)}</p>")
+    published = f"published at commit {commit[:10]}" if commit else ""
+    return _PAGE.substitute(body="".join(body), published=published)
 
 
 def _regimes() -> str:
@@ -166,20 +138,20 @@ def _regimes() -> str:
     shown = "".join(map(_regime, summary["regimes"].values()))
     return (
         f"<h2>Regimes, samples/s</h2><div class=grid>{shown}</div>"
-        f"<p class=note>{html.escape(provenance(summary))}</p>"
+        f"<p class=note>{escape(provenance(summary))}</p>"
     )
 
 
-def _regime(measured: Mapping[str, Any]) -> str:
+def _regime(measured: dict[str, Any]) -> str:
     """Return one regime's bars, each a share of its longest: none is cut, whoever wins."""
-    ours, rival, limit = leaders(dict(measured))
-    title = f"<div><h3>{html.escape(measured['title'])}</h3>"
+    ours, rival, limit = leaders(measured)
+    title = f"<div><h3>{escape(measured['title'])}</h3>"
     if ours is None or rival is None:
         return f"{title}<p class=note>not measured</p></div>"
     rows = [row for row in (ours, rival, limit) if row]
     most = max(row["samples_per_s"] for row in rows)
     bars = "".join(
-        f"<div class=row><span>{html.escape(row['label'])}</span><span><span class=bar "
+        f"<div class=row><span>{escape(row['label'])}</span><span><span class=bar "
         f'style="width:{row["samples_per_s"] / most:.1%};background:{colour}"></span></span>'
         f"<b>{row['samples_per_s']:,.0f}</b></div>"
         for row, colour in zip(rows, _COLOURS, strict=False)
@@ -194,46 +166,45 @@ def _regime(measured: Mapping[str, Any]) -> str:
 
 def draw(chart: Chart, line: Line) -> str:
     """Return a chart of a line's commits, or nothing where it has no value: no empty boxes."""
-    series = {
-        name: [take(values.get(chart.benchmark, {})) for values in line.values]
-        for name, take in chart.series.items()
-    }
+    taken = [values.get(chart.benchmark, {}) for values in line.values]
+    series = {name: list(map(take, taken)) for name, take in chart.series.items()}
     known = [value for values in series.values() for value in values if value is not None]
     if not known:
         return ""
-    (width, height), (left, top, right, bottom) = _SIZE, _MARGIN
-    most, step = max(known) * 1.1 or 1.0, (width - left - right) / max(1, len(line.commits) - 1)
+    most = max(known) or 1.0
+    step = (_RIGHT - _LEFT) / max(1, len(line.commits) - 1)
 
-    def place(number: int, value: float) -> tuple[float, float]:
-        return left + number * step, top + (height - top - bottom) * (1 - value / most)
+    def x_of(number: int) -> float:
+        return _LEFT + number * step
+
+    def y_of(value: float) -> float:
+        return _BOTTOM - (_BOTTOM - _TOP) * value / (1.1 * most)
 
     parts = [
-        f'<text x="{left - 6}" y="{place(0, value)[1] + 4:.1f}" font-size="11" '
+        f'<text x="{_LEFT - 6}" y="{y_of(value) + 4:.1f}" font-size="11" '
         f'text-anchor="end">{short(value)}</text>'
-        for value in (0.0, most / 2.2, most / 1.1)
+        for value in (0.0, most / 2, most)
     ]
+    names = []
     for (name, values), colour in zip(series.items(), _COLOURS, strict=False):
-        points = [(*place(n, v), n, v) for n, v in enumerate(values) if v is not None]
-        track = " ".join(f"{x:.1f},{y:.1f}" for x, y, *_ in points)
+        names.append(f'<span style="color:{colour}">■</span> {escape(name)}')
+        points = [(n, v) for n, v in enumerate(values) if v is not None]
+        track = " ".join(f"{x_of(n):.1f},{y_of(v):.1f}" for n, v in points)
         parts.append(f'<polyline points="{track}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"><title>{name}, '
+            f'<circle cx="{x_of(n):.1f}" cy="{y_of(v):.1f}" r="3.5" fill="{colour}"><title>{name}, '
             f"{line.commits[n][:10]}: {v:.4g} {chart.unit}</title></circle>"
-            for x, y, n, v in points
+            for n, v in points
         ]
     every = -(-len(line.commits) // _MOST_NAMES)
     parts += [
-        _mark(commit, place(n, 0), release or commit[:7] * (n % every == 0), bool(release))
+        _mark(commit, x_of(n), release, "" if n % every else commit[:7])
         for n, (commit, release) in enumerate(zip(line.commits, line.releases, strict=True))
     ]
-    names = ", ".join(
-        f'<span style="color:{colour}">■</span> {html.escape(name)}'
-        for name, colour in zip(series, _COLOURS, strict=False)
-    )
     return (
-        f"<div><h3>{chart.title} ({chart.unit})</h3><p class=note>{names}</p>"
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{chart.title}">'
-        f"{''.join(parts)}</svg><p class=note><code>{html.escape(chart.command)}</code></p></div>"
+        f"<div><h3>{chart.title} ({chart.unit})</h3><p class=note>{', '.join(names)}</p>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{chart.title}">'
+        f"{''.join(parts)}</svg><p class=note><code>{escape(chart.command)}</code></p></div>"
     )
 
 
@@ -242,18 +213,18 @@ def short(value: float) -> str:
     return f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.3g}"
 
 
-def _mark(commit: str, at: tuple[float, float], name: str, is_release: bool) -> str:
+def _mark(commit: str, x: float, release: str, name: str) -> str:
     """Return a commit's mark, linked where there is an address; a release has a line of its own."""
-    if not name:
+    if not release and not name:
         return ""
-    x, y = at
-    size, weight = (11, 700) if is_release else (9, 400)
+    size, weight = (11, 700) if release else (9, 400)
+    y = _BOTTOM + 12
     text = (
-        f'<text x="{x:.1f}" y="{y + 12:.1f}" font-size="{size}" font-weight="{weight}" '
-        f'text-anchor="end" transform="rotate(-45 {x:.1f} {y + 12:.1f})">{html.escape(name)}</text>'
+        f'<text x="{x:.1f}" y="{y}" font-size="{size}" font-weight="{weight}" text-anchor="end" '
+        f'transform="rotate(-45 {x:.1f} {y})">{escape(release or name)}</text>'
     )
-    if is_release:
-        text += f'<path d="M{x:.1f} {_MARGIN[1]}V{y:.1f}" stroke="#999" stroke-dasharray="3"/>'
+    if release:
+        text += f'<path d="M{x:.1f} {_TOP}V{_BOTTOM}" stroke="#999" stroke-dasharray="3"/>'
     address = commit_address()
     return f'<a href="{address}{commit}">{text}</a>' if address else text
 
@@ -263,4 +234,4 @@ def commit_address() -> str | None:
     from asv.util import load_json
 
     found = load_json(str(ROOT / "asv.conf.json"), js_comments=True).get("show_commit_url", "#")
-    return None if found == "#" else html.escape(found)
+    return None if found == "#" else escape(found)

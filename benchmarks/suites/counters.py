@@ -1,5 +1,6 @@
 """Exact counts of what a read costs: free of noise, so a change of one is a change."""
 
+from benchmarks.operations import count
 from benchmarks.suites.base import LACKS, BaseCase, make_task, operation
 
 # No loader: its threads read ahead, and two of them may decode the same tile, so that equal code
@@ -35,18 +36,9 @@ def count_all(task):
     counted = {}
     for name in OPERATIONS:
         try:
-            counted[name] = _count(task, name)
+            call = operation(name, task)
+            call()
+            counted[name] = count(call, COUNTED)
         except LACKS as error:
             print(f"{name} is not counted: {error}")
     return counted
-
-
-def _count(task, name):
-    from radiobject.stats import TileDBStats
-
-    call = operation(name, task)
-    call()
-    with TileDBStats() as stats:
-        call()
-    found = stats.all_counters()
-    return {counter: found[counter] for counter in COUNTED if counter in found}

@@ -4,38 +4,41 @@ import itertools
 import os
 import tempfile
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.data.forms import COLLECTION, make_store
+from benchmarks.data.boxes import slices
+from benchmarks.data.forms import CHUNK, ZSTD_LEVEL
+from benchmarks.operations import open_collection
+from benchmarks.rivals.blosc2 import open_blosc2, save_blosc2
 from benchmarks.suites.base import LACKS, BaseCase, skipping
 
-WAYS = (
-    "radiobject",
-    "radiobject-resident",
-    "radiobject-host",
-    "arrays",
-    "monai-cache",
-    "monai-workers",
-    "blosc2-workers",
-)
 NETWORKS = ("light", "heavy")
 BATCHES = 50
 
 
-def samples_per_second(batches, device, count=BATCHES):
-    """Return the rate of delivery, after as many batches of warming up; `device` has them all."""
+def synchronize(device):
+    """Wait for what the device was given to do."""
     import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_per_sample(batches, device, count=BATCHES):
+    """Return seconds of delivery, after as many batches of warming up; `device` has them all."""
 
     def run():
         samples = sum(len(batch) for batch in itertools.islice(batches, count))
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        synchronize(device)
         return samples
 
     run()
     begin = time.perf_counter()
-    return run() / (time.perf_counter() - begin)
+    samples = run()
+    return (time.perf_counter() - begin) / samples
 
 
 def of_radiobject(way, collection, patch_size, batch_size, device):
@@ -44,16 +47,12 @@ def of_radiobject(way, collection, patch_size, batch_size, device):
 
     options = {"batch_size": batch_size, "patch_size": patch_size, "patches_per_volume": 64}
     if way == "radiobject-host":
-        loader = create_training_dataloader(collection, num_workers=0, **options)
-        for batch in _endless(loader):
-            yield batch["image"].to(device, non_blocking=True)
-        return
-    room = int(np.prod(collection.shapes, axis=1).sum()) * 8 if "resident" in way else 0
-    loader = create_training_dataloader(
-        collection, device=device, device_cache_bytes=room, **options
-    )
-    for batch in _endless(loader):
-        yield batch["image"]
+        options["num_workers"] = 0
+    else:
+        room = int(np.prod(collection.shapes, axis=1).sum()) * 8 if "resident" in way else 0
+        options |= {"device": device, "device_cache_bytes": room}
+    for batch in _endless(create_training_dataloader(collection, **options)):
+        yield batch["image"].to(device, non_blocking=True)
 
 
 def of_arrays(arrays, patch_size, batch_size, device):
@@ -66,50 +65,41 @@ def of_arrays(arrays, patch_size, batch_size, device):
         made = torch.empty(shape, pin_memory=device.type == "cuda")
         for place in made.numpy()[:, 0]:
             array = arrays[rng.integers(len(arrays))]
-            start = [rng.integers(n - p + 1) for n, p in zip(array.shape, patch_size, strict=True)]
-            place[...] = array[
-                tuple(slice(a, a + p) for a, p in zip(start, patch_size, strict=True))
-            ]
+            place[...] = array[_random_box(rng, array.shape, patch_size)]
         yield made.to(device, non_blocking=True)
 
 
-def of_monai(arrays, patch_size, batch_size, device):
-    """Yield MONAI's batches as its guide to fast training has them: all cached on the device."""
-    from monai.data import CacheDataset, ThreadDataLoader
+def _random_box(rng, shape, patch_size):
+    return slices(rng.integers(0, np.array(shape) - patch_size + 1), patch_size)
+
+
+def of_monai(workers, arrays, patch_size, batch_size, device):
+    """Yield MONAI's batches: as its guide to fast training has them, all cached on the device.
+
+    Or, with workers, at their best from host memory: no copy, no metadata, pinned.
+    """
+    from monai.data import CacheDataset, DataLoader, ThreadDataLoader
     from monai.transforms import Compose, EnsureTyped, RandSpatialCropd
 
+    place = "cpu" if workers else device
     steps = [
-        EnsureTyped("image", device=device, dtype=np.float32, track_meta=False),
+        EnsureTyped("image", device=place, dtype=np.float32, track_meta=False),
         RandSpatialCropd("image", patch_size, random_size=False),
     ]
     records = [{"image": array[None]} for array in arrays]
     cached = CacheDataset(records, Compose(steps), copy_cache=False, progress=False)
-    loader = ThreadDataLoader(cached, batch_size=batch_size, shuffle=True, num_workers=0)
-    for batch in _endless(loader):
-        yield batch["image"]
-
-
-def of_monai_workers(arrays, patch_size, batch_size, device):
-    """Yield MONAI's batches at their best from host memory: no copy, no metadata, pinned."""
-    from monai.data import CacheDataset, DataLoader
-    from monai.transforms import Compose, EnsureTyped, RandSpatialCropd
-
-    steps = [
-        EnsureTyped("image", dtype=np.float32, track_meta=False),
-        RandSpatialCropd("image", patch_size, random_size=False),
-    ]
-    records = [{"image": array[None]} for array in arrays]
-    cached = CacheDataset(records, Compose(steps), copy_cache=False, progress=False)
-    loader = DataLoader(
-        cached,
-        batch_size=batch_size,
-        shuffle=True,
-        num_workers=len(os.sched_getaffinity(0)),
-        persistent_workers=True,
-        pin_memory=device.type == "cuda",
-    )
-    for batch in _endless(loader):
+    options = _in_workers(device) if workers else {"num_workers": 0}
+    kind = DataLoader if workers else ThreadDataLoader
+    for batch in _endless(kind(cached, batch_size=batch_size, shuffle=True, **options)):
         yield batch["image"].to(device, non_blocking=True)
+
+
+def _in_workers(device):
+    return {
+        "num_workers": len(os.sched_getaffinity(0)),
+        "persistent_workers": True,
+        "pin_memory": device.type == "cuda",
+    }
 
 
 class CompressedPatches:
@@ -123,20 +113,12 @@ class CompressedPatches:
         return len(self.paths) * 200
 
     def __getitem__(self, number):
-        import blosc2
         import torch
 
         if self.volumes is None:
-            self.volumes = [
-                blosc2.open(path, mode="r", mmap_mode="r", dparams={"nthreads": 1})
-                for path in self.paths
-            ]
+            self.volumes = [open_blosc2(path) for path in self.paths]
         volume = self.volumes[number % len(self.volumes)]
-        rng = np.random.default_rng(number)
-        start = [
-            rng.integers(n - p + 1) for n, p in zip(volume.shape, self.patch_size, strict=True)
-        ]
-        box = tuple(slice(a, a + p) for a, p in zip(start, self.patch_size, strict=True))
+        box = _random_box(np.random.default_rng(number), volume.shape, self.patch_size)
         return torch.from_numpy(volume[box].astype(np.float32))[None]
 
 
@@ -144,31 +126,23 @@ def of_blosc2_workers(arrays, patch_size, batch_size, device):
     """Yield batches that workers decompress, pinned; blocks and level as for the reads."""
     from torch.utils.data import DataLoader
 
-    from benchmarks.data.forms import CHUNK, ZSTD_LEVEL
-    from benchmarks.rivals.blosc2 import save_blosc2
-
     with tempfile.TemporaryDirectory() as folder:
-        paths = [f"{folder}/{number}.b2nd" for number in range(len(arrays))]
+        paths = [Path(folder, f"{number}.b2nd") for number in range(len(arrays))]
         for path, array in zip(paths, arrays, strict=True):
             save_blosc2(array, path, array.shape, CHUNK, ZSTD_LEVEL)
-        loader = DataLoader(
-            CompressedPatches(paths, patch_size),
-            batch_size=batch_size,
-            shuffle=True,
-            num_workers=len(os.sched_getaffinity(0)),
-            persistent_workers=True,
-            pin_memory=device.type == "cuda",
-        )
+        patches = CompressedPatches(paths, patch_size)
+        loader = DataLoader(patches, batch_size=batch_size, shuffle=True, **_in_workers(device))
         for batch in _endless(loader):
             yield batch.to(device, non_blocking=True)
 
 
 OTHERS = {
     "arrays": of_arrays,
-    "monai-cache": of_monai,
-    "monai-workers": of_monai_workers,
+    "monai-cache": partial(of_monai, False),
+    "monai-workers": partial(of_monai, True),
     "blosc2-workers": of_blosc2_workers,
 }
+WAYS = ("radiobject", "radiobject-resident", "radiobject-host", *OTHERS)
 
 
 def _endless(loader):
@@ -183,17 +157,14 @@ def begun(task, way):
 
         if not torch.cuda.is_available():
             raise NotImplementedError("there is no CUDA device here")
-        from radiobject import RadiObject
-
-        collection = RadiObject(str(make_store(task.cohort, "isotropic", task.home)))
-        collection = collection.collection(COLLECTION)
+        collection = open_collection(task)
         device = torch.device("cuda", torch.cuda.current_device())
         shared = (task.patch_size, task.batch_size, device)
-        if way.startswith("radiobject"):
-            batches = of_radiobject(way, collection, *shared)
-        else:
+        if way in OTHERS:
             arrays = [collection.iloc[i].to_numpy() for i in range(len(collection))]
             batches = OTHERS[way](arrays, *shared)
+        else:
+            batches = of_radiobject(way, collection, *shared)
         next(batches)
     except LACKS as error:
         raise skipping(error) from error
@@ -229,18 +200,16 @@ def network(kind, device):
 
 def seconds_of_model(batches, step, device, count=BATCHES):
     """Return seconds per step, fed by a loader and alone, on one batch that is there."""
-    import torch
+
+    def run(given, steps):
+        for batch in itertools.islice(given, steps):
+            step(batch)
+        synchronize(device)
 
     def per_step(given):
-        for batch in itertools.islice(given, 3):
-            step(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        run(given, 3)
         begin = time.perf_counter()
-        for batch in itertools.islice(given, count):
-            step(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        run(given, count)
         return (time.perf_counter() - begin) / count
 
     alone = next(batches).clone()
@@ -257,8 +226,8 @@ class Device(BaseCase):
         self.device, self.batches = begun(task, way)
 
     def track_seconds_per_sample(self, task, way):
-        rates = [samples_per_second(self.batches, self.device) for _ in range(5)]
-        return {"samples": [1 / rate for rate in rates], "number": 1}
+        samples = [seconds_per_sample(self.batches, self.device) for _ in range(5)]
+        return {"samples": samples, "number": 1}
 
     track_seconds_per_sample.unit = "s"
 

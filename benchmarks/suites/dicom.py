@@ -1,9 +1,10 @@
 """What a scan of DICOM headers costs, beside highdicom in the same run."""
 
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
+from benchmarks.infrastructure.measure import interleaved, seconds_of
 from benchmarks.suites.base import LACKS, skipping
 
 FRAMES = 1000
@@ -81,12 +82,8 @@ class DicomScan:
         def rival():
             highdicom.Image.from_dataset(pydicom.dcmread(self.path))
 
-        ours, theirs = [], []
-        for _ in range(5):
-            for act, seconds in ((lambda: self.scan(self.path), ours), (rival, theirs)):
-                began = time.perf_counter()
-                act()
-                seconds.append(time.perf_counter() - began)
-        return min(ours) / min(theirs)
+        calls = {"ours": partial(seconds_of, self.time_scan), "theirs": partial(seconds_of, rival)}
+        taken = list(interleaved(calls, 5))
+        return min(one["ours"] for one in taken)[0] / min(one["theirs"] for one in taken)[0]
 
     track_ratio_to_highdicom.unit = "of highdicom's time"

@@ -1,8 +1,9 @@
 """Loaders side by side: one ranking holds every ratio, one graph shows every line."""
 
 from benchmarks.config import use_private_cache
+from benchmarks.operations import prepare_growth
 from benchmarks.ranking import as_table, rank
-from benchmarks.suites.base import BaseCase, chosen_size, make_task
+from benchmarks.suites.base import BaseCase, _Measured, chosen_size, make_task
 
 LOADERS = (
     "radiobject", "monai-dataset", "monai-cache", "torchio-queue", "nnunet-blosc2", "zarrs",
@@ -17,36 +18,21 @@ def ranked(names, workers):
     return {row["name"]: row for row in as_table(rows)}
 
 
-class _Ranked:
-    """What a loader's row says; a loader that cannot run in this environment is skipped."""
+class _Ranked(_Measured):
+    """What a loader's row says, with the memory and the processor that it takes."""
 
-    version = "1"
-    timeout = 900.0
     param_names = ("loader",)
 
     def setup(self, rows, loader):
-        if loader not in rows:
-            raise NotImplementedError(f"{loader} is left out of this size")
-        if rows[loader]["status"] != "ok":
-            raise NotImplementedError(rows[loader]["reason"])
-
-    def track_seconds_per_sample(self, rows, loader):
-        return {"samples": [1 / rate for rate in rows[loader]["rounds"]], "number": 1}
-
-    track_seconds_per_sample.unit = "s"
+        self.take(rows.get(loader, {"status": "", "reason": f"{loader} is not in this size"}))
 
     def track_cpu_seconds_per_sample(self, rows, loader):
-        return rows[loader]["cpu_ms_per_sample"] / 1e3
+        return self.row["cpu_ms_per_sample"] / 1e3
 
     track_cpu_seconds_per_sample.unit = "s"
 
-    def track_first_batch(self, rows, loader):
-        return rows[loader]["first_batch_ms"] / 1e3
-
-    track_first_batch.unit = "s"
-
     def track_resident(self, rows, loader):
-        return rows[loader]["resident_mib"]
+        return self.row["resident_mib"]
 
     track_resident.unit = "MiB"
 
@@ -60,7 +46,7 @@ class Loaders(_Ranked):
         return ranked(LOADERS, 0)
 
     def track_disk_per_volume(self, rows, loader):
-        return rows[loader]["disk_mib"]
+        return self.row["disk_mib"]
 
     track_disk_per_volume.unit = "MiB"
 
@@ -80,8 +66,6 @@ class Growth(BaseCase):
     unit = "bytes"
 
     def setup(self, task):
-        from benchmarks.memory import prepare_growth
-
         use_private_cache()
         self.grow = prepare_growth(task)
 

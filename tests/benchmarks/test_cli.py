@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import history, s3
+from benchmarks import environment, s3
 from benchmarks.__main__ import main
 from benchmarks.config import preset
 from benchmarks.errors import BenchmarkError
@@ -110,11 +110,11 @@ def _answers(answers: dict[str, str | None]):
 def test_a_repository_that_asv_cannot_use(
     monkeypatch: pytest.MonkeyPatch, commit, answers, changed, said: str
 ) -> None:
-    monkeypatch.setattr(history, "current_commit", lambda: commit)
-    monkeypatch.setattr(history, "git", _answers(answers))
-    monkeypatch.setattr("benchmarks.environment.uncommitted", lambda: changed)
+    monkeypatch.setattr(environment, "current_commit", lambda: commit)
+    monkeypatch.setattr(environment, "git", _answers(answers))
+    monkeypatch.setattr(environment, "uncommitted", lambda: changed)
     with pytest.raises(BenchmarkError, match=said):
-        history.require_history(clean=True)
+        environment.require_history(clean=True)
 
 
 def test_a_gate_against_no_commit(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -41,8 +41,8 @@ print(radiobject.__file__)
 def _ask(folder, tables):
     done = subprocess.run(
         [sys.executable, "-c", ASK.format(used=USED), str(tables)],
-        cwd=folder, env={"PYTHONPATH": str(folder), "PATH": ""}, capture_output=True, text=True,
-        check=False,
+        cwd=folder, env={"PYTHONPATH": f"{folder}:{ROOT}", "PATH": ""}, capture_output=True,
+        text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

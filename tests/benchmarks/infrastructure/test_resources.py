@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.infrastructure.resources import CPUSampler, bytes_read, cpu_seconds, resident_mib
+from benchmarks.infrastructure.resources import CPUSampler, cpu_seconds, resident_mib
 
 
 def test_a_busy_process_is_seen_busy_and_an_idle_one_idle() -> None:
@@ -64,13 +64,3 @@ def _burn() -> None:
     end = time.process_time() + 0.3
     while time.process_time() < end:
         pass
-
-
-def test_bytes_of_read_calls_count(tmp_path) -> None:
-    (tmp_path / "file").write_bytes(bytes(1 << 20))
-    before = bytes_read()
-    (tmp_path / "file").read_bytes()
-    after = bytes_read()
-    assert before is not None
-    assert after is not None
-    assert after - before >= 1 << 20
