@@ -32,6 +32,7 @@ ORDER = (
     "registrations",
     "decoded cache",
     "open volumes",
+    "transforms",
     # Last: it starts anew, and needs nobody.
     "huge pages",
 )

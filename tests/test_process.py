@@ -55,6 +55,7 @@ def test_a_component_without_a_place_is_refused():
 
 
 def test_libtiledb_is_first_and_every_component_registered():
+    import radiobject.ml.datasets.transforms
     import radiobject.storage.cache.registration
     import radiobject.storage.io.lock
     import radiobject.storage.read.reader  # noqa: F401

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -20,6 +21,8 @@ import torch
 from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.ml.datasets.names import PLAIN, VoxelNames
 
+_KEEPING = ("CacheDataset", "PersistentDataset")
+"""MONAI's data sets, with those derived from them, that ask for a sample once and keep it."""
 _MAX_SEED = 2**32
 """Seeds of NumPy's `RandomState` lie below it; MONAI takes them modulo this."""
 
@@ -111,7 +114,7 @@ def with_metatensor(sample: Mapping[str, Any], names: VoxelNames = PLAIN) -> dic
     return {**sample, **wrapped}
 
 
-def as_asked(found: Any, names: VoxelNames = PLAIN) -> Any:
+def as_asked(found: Any, names: VoxelNames = PLAIN, *, drawn: bool = False) -> Any:
     """Return samples as the one who asks for them expects them: MetaTensors if that is MONAI.
 
     MONAI's data sets (`CacheDataset`, `PersistentDataset`, ...) and transforms over ours read the
@@ -123,9 +126,14 @@ def as_asked(found: Any, names: VoxelNames = PLAIN) -> Any:
         A sample, or several, or lists of the views of each.
     names : VoxelNames
         The arrays of voxels.
+    drawn : bool
+        Whether samples are drawn anew in each epoch, which nothing that keeps them would see.
     """
-    if "monai.data" not in sys.modules or not _monai_asks():
+    frame = _frame_of_monai() if "monai.data" in sys.modules else None
+    if frame is None:
         return found
+    if drawn:
+        _warn_of_what_is_kept(frame.f_locals.get("self"))
     if isinstance(found, list):
         return [_with_metatensor_if_plain(sample, names) for sample in found]
     return _with_metatensor_if_plain(found, names)
@@ -141,8 +149,20 @@ def _with_metatensor_if_plain(sample: Any, names: VoxelNames) -> Any:
     return with_metatensor(sample, names)
 
 
-def _monai_asks() -> bool:
-    """Return whether the code that indexes the data set is MONAI's.
+def _warn_of_what_is_kept(asking: object) -> None:
+    kinds = [kind for kind in type(asking).__mro__ if kind.__module__.startswith("monai.")]
+    if any(kind.__name__ in _KEEPING for kind in kinds):
+        warnings.warn(
+            f"MONAI's {kinds[0].__name__} keeps the samples that it is given, and these are drawn "
+            "anew in each epoch: of each sample it would deliver one patch for ever, or keep every "
+            "patch there is. Give it whole volumes and crop them in a transform of MONAI, or leave "
+            "it out: decoded volumes are kept in memory without it",
+            stacklevel=4,
+        )
+
+
+def _frame_of_monai() -> FrameType | None:
+    """Return the frame that indexes the data set, where its code is MONAI's.
 
     What stands between is PyTorch's own way of wrapping data sets, and this package.
     """
@@ -150,9 +170,9 @@ def _monai_asks() -> bool:
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         if not module.startswith(("radiobject.", "torch.utils.data.")):
-            return module.startswith("monai.")
+            return frame if module.startswith("monai.") else None
         frame = frame.f_back
-    return False
+    return None
 
 
 def with_affine_of_image(result: Any, names: VoxelNames = PLAIN) -> Any:

@@ -22,13 +22,13 @@ from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets import slices
 from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
-from radiobject.ml.datasets.draws import Draws, SampleIndex, each_view, numbers
+from radiobject.ml.datasets.draws import Draws, SampleIndex, each_view, epoch_of, numbers
 from radiobject.ml.datasets.fields import Arrays, Field, read_requests, read_voxels
 from radiobject.ml.datasets.guarantee import BatchGuarantee
 from radiobject.ml.datasets.labels import Labels
 from radiobject.ml.datasets.names import VoxelNames
 from radiobject.ml.datasets.narrow import with_narrowed
-from radiobject.ml.datasets.plan import SamplePlan, refuse_negative
+from radiobject.ml.datasets.plan import SamplePlan, refuse_beyond, refuse_negative
 from radiobject.ml.datasets.positions import Positions
 from radiobject.ml.datasets.source import VolumeTable
 from radiobject.ml.datasets.transforms import apply_to_sample, generators_kept, seeds_of
@@ -217,16 +217,18 @@ class StoredDataset(Dataset):
         Raises
         ------
         IndexError
-            If a number is negative.
+            If a number is negative, or a plain one is not that of a sample.
+        ConfigurationError
+            If an index was made for a data set of another size.
         """
         which = np.array([int(i) for i in indices], np.int64)
         refuse_negative(which)
-        epoch = np.array([getattr(i, "epoch", -1) for i in indices], np.int64)
+        known = [epoch_of(i, len(self)) for i in indices]
+        epoch = np.array([-1 if e is None else e for e in known], np.int64)
         plain = np.flatnonzero(epoch < 0)
         if plain.size:
-            sample, _, _ = numbers(which[plain], len(self))
-            drawn, epoch[plain] = self._draws.take(sample)
-            which[plain] += drawn - sample
+            refuse_beyond(which[plain], len(self))
+            which[plain], epoch[plain] = self._draws.take(which[plain])
             if are_batch and plain.size == which.size:
                 which = self.with_foreground(which)
             elif not are_batch:
@@ -447,7 +449,7 @@ class StoredDataset(Dataset):
             number = number % len(self)
         asked = [index if isinstance(index, SampleIndex) else number]
         sample = self._each_with_views(self.samples(self.asked(asked)))[0]
-        return monai_compat.as_asked(sample, self.voxel_names)
+        return self._as_asked(sample)
 
     def __getitems__(self, indices: Any) -> Any:
         """Read several samples into one buffer.
@@ -460,7 +462,10 @@ class StoredDataset(Dataset):
         if not self.is_uniform:
             return [self[i] for i in indices]
         samples = self._each_with_views(self.samples(self.asked(indices, are_batch=True)))
-        return monai_compat.as_asked(samples, self.voxel_names)
+        return self._as_asked(samples)
+
+    def _as_asked(self, found: Any) -> Any:
+        return monai_compat.as_asked(found, self.voxel_names, drawn=self._positions.are_drawn)
 
     def _each_with_views(self, samples: SampleList) -> list[Any]:
         """Return samples; where there are several views of each, their lists."""

@@ -20,6 +20,7 @@ import numpy as np
 import torch.distributed
 from numpy.typing import NDArray
 
+from radiobject.exceptions import ConfigurationError
 from radiobject.sampling.foreground import FORCED, FREE
 from radiobject.system.memory import SharedMemory
 
@@ -83,18 +84,40 @@ class SampleIndex(int):
         time in an epoch.
     epoch : int
         The epoch that it is drawn for.
+    samples : int, optional
+        Samples of the data set that it was made for, so that another one does not take it.
     """
 
     epoch: int
+    samples: int | None
 
-    def __new__(cls, value: int, epoch: int) -> SampleIndex:
+    def __new__(cls, value: int, epoch: int, samples: int | None = None) -> SampleIndex:
         """Return `value`, with its epoch."""
         made = super().__new__(cls, value)
         made.epoch = epoch
+        made.samples = samples
         return made
 
-    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]
-        return int(self), self.epoch
+    def __getnewargs__(self) -> tuple[int, int, int | None]:  # type: ignore[override]
+        return int(self), self.epoch, self.samples
+
+
+def epoch_of(index: Any, samples: int) -> int | None:
+    """Return the epoch that an index carries, None for a plain number.
+
+    Raises
+    ------
+    ConfigurationError
+        If it was made for a data set of another size than `samples`.
+    """
+    epoch: int | None = getattr(index, "epoch", None)
+    made_for = getattr(index, "samples", None)
+    if epoch is not None and made_for not in (None, samples):
+        raise ConfigurationError(
+            f"the sampler orders a data set of {made_for} samples, and this one has {samples}: "
+            "give both the same"
+        )
+    return epoch
 
 
 class Draws:

@@ -59,3 +59,9 @@ def refuse_negative(which: NDArray[np.int64]) -> None:
     """Raise an `IndexError` for numbers of samples below 0."""
     if which.size and which.min() < 0:
         raise IndexError(f"samples are numbered from 0, got {which.tolist()}")
+
+
+def refuse_beyond(which: NDArray[np.int64], samples: int) -> None:
+    """Raise an `IndexError` for plain numbers of samples that a data set of `samples` lacks."""
+    if which.size and which.max() >= samples:
+        raise IndexError(f"sample {int(which.max())} is not in a dataset of {samples}")

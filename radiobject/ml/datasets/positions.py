@@ -147,6 +147,16 @@ class Positions:
         """Samples of an epoch."""
         return int(self.first[-1])
 
+    @property
+    def are_drawn(self) -> bool:
+        """Whether a sample lies elsewhere in each epoch."""
+        rule = self._config.placement
+        if self.side is None:
+            return False
+        if isinstance(rule, At) and rule.each:
+            return rule.jitter is not None
+        return self.slice_axis is None or not isinstance(rule, Uniform)
+
     def have_foreground(self) -> NDArray[np.bool_]:
         """Return which volumes have voxels that a patch can be placed around."""
         rule = self._config.placement

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,24 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from radiobject import process
 from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.datasets.names import PLAIN, VoxelNames
 from radiobject.sampling.philox import philox
 
 _TRANSFORM_STREAM = 0x7F
+
+_one_at_a_time = threading.RLock()
+"""The generators are those of the whole process, and a transform's own state is one, too: of two
+threads that seed them at once each would draw the other's numbers."""
+
+
+def _renew() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+process.at_fork("transforms", in_child=_renew)
 
 
 def apply_seeded(
@@ -60,12 +74,14 @@ def apply_to_sample(
 def generators_kept() -> Iterator[None]:
     """Put the generators of `random`, NumPy and PyTorch back as they are now.
 
-    That takes longer than many a transform, so it is done once a batch.
+    That takes longer than many a transform, so it is done once a batch. Other threads that want
+    the same wait, as those of MONAI's `ThreadDataLoader` and of its `CacheDataset` may.
     """
-    state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(state[0])
-        np.random.set_state(state[1])  # noqa: NPY002
-        torch.set_rng_state(state[2])
+    with _one_at_a_time:
+        state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(state[0])
+            np.random.set_state(state[1])  # noqa: NPY002
+            torch.set_rng_state(state[2])

@@ -187,9 +187,12 @@ class VolumeLoader(DataLoader):
             )
 
     def _progress_of(self, dataset: StoredDataset) -> Progress:
+        inner = getattr(self.batch_sampler, "sampler", self.sampler)
+        if isinstance(inner, EpochSampler):
+            inner.refuse_another(dataset)
         if isinstance(self.sampler, EpochSampler) and self.batch_size is not None:
             self.sampler.fixed_epoch |= self.fixed_epoch
-            return SampleProgress(self.sampler, self.batch_size, self.drop_last)
+            return SampleProgress(dataset, self.sampler, self.batch_size, self.drop_last)
         return BatchProgress(
             dataset, self.sampler, self.batch_sampler, fixed_epoch=self.fixed_epoch
         )
@@ -366,7 +369,8 @@ class VolumeLoader(DataLoader):
 
     def _from_workers(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
         workers = self._workers
-        if workers is None or not workers.can_start or workers.ring.nbytes < self._slot_bytes:
+        wanted = (self._dataset, self._collate, self._slot_bytes)
+        if workers is None or not workers.can_start or not workers.would_do(*wanted):
             workers = self._new_workers()
             if self._keep_workers and (self._workers is None or not self._workers.is_busy):
                 self._workers = workers

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError
 from radiobject.ml.datasets.base import StoredDataset
-from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.datasets.draws import epoch_of
+from radiobject.ml.datasets.plan import SamplePlan, refuse_beyond
 from radiobject.ml.loaders.samplers import EpochSampler, Run
 
 _VERSION = 1
@@ -110,16 +111,20 @@ class SampleProgress(_Position):
 
     Parameters
     ----------
+    dataset : StoredDataset
+        What is read.
     sampler : EpochSampler
-        It holds the epoch: who tells it another one tells the loader.
+        Over the same samples. It holds the epoch: who tells it another one tells the loader.
     batch_size : int
         Samples per batch and rank.
     drop_last : bool
         Whether an incomplete last batch is left out.
     """
 
-    def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool) -> None:
-        super().__init__(sampler.dataset)
+    def __init__(
+        self, dataset: StoredDataset, sampler: EpochSampler, batch_size: int, drop_last: bool
+    ) -> None:
+        super().__init__(dataset)
         self._sampler = sampler
         self._batch_size = batch_size
         self._drop_last = drop_last
@@ -273,8 +278,9 @@ class BatchProgress(_Position):
         for batch in self._batch_sampler:
             index, epochs = [], []
             for number in batch:
-                known = getattr(number, "epoch", None)
+                known = epoch_of(number, len(self._dataset))
                 if known is None:
+                    refuse_beyond(np.array([int(number)]), size)
                     extra = seen[int(number)] * world + rank
                     seen[int(number)] += 1
                     index.append(int(number) + extra * size)

@@ -84,6 +84,11 @@ class EpochSampler(Sampler[int]):
         fixed_epoch: bool = False,
         batch_size: int | None = None,
     ) -> None:
+        if not isinstance(dataset, StoredDataset):
+            raise ConfigurationError(
+                f"EpochSampler orders data sets of stored volumes, got {type(dataset).__name__}; "
+                "in one that wraps them samples are new in every epoch with any sampler"
+            )
         weights = None if volume_weights is None else np.asarray(volume_weights, np.float64)
         _refuse_impossible(rank, world_size, volumes_per_block, weights)
         if weights is not None and len(weights) != dataset.n_volumes:
@@ -143,6 +148,20 @@ class EpochSampler(Sampler[int]):
         if not self.fixed_epoch:
             self.follow(epoch)
             self.dataset.choose_epoch(epoch)
+
+    def refuse_another(self, dataset: StoredDataset) -> None:
+        """Refuse to order the samples of a data set that is not this sampler's, nor equal to it.
+
+        Raises
+        ------
+        ConfigurationError
+        """
+        if dataset is not self.dataset and dataset.fingerprint != self.dataset.fingerprint:
+            raise ConfigurationError(
+                f"the sampler orders another data set, of {len(self.dataset)} samples of "
+                f"{self.dataset.n_volumes} volumes, than the loader's, of {len(dataset)} of "
+                f"{dataset.n_volumes}: give both the same"
+            )
 
     def begin(self, consumed: int = 0) -> Run:
         """Start the next pass; the one after it visits the epoch after."""
@@ -228,7 +247,7 @@ class EpochIndices(Iterator[int]):
             run.under_way = False
             raise StopIteration
         self._yielded += 1
-        return SampleIndex(self._indices[self._yielded - 1], run.epoch)
+        return SampleIndex(self._indices[self._yielded - 1], run.epoch, self._sampler.total)
 
     def _begin(self) -> Run:
         self._run = run = self._sampler.begin()

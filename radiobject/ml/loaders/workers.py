@@ -91,6 +91,7 @@ class Workers:
         self._together = together
         self.ring = SharedRing(batch_bytes, 2 * self._messages * together + _SPARE_SLOTS)
         self._requests = _Requests()
+        self._made_with = (dataset.transform, collate)
         with _the_number_was_warned_of():
             self._loader: DataLoader = DataLoader(
                 dataset,
@@ -113,6 +114,12 @@ class Workers:
         if self._busy or self._broken:
             return False
         return all(process.is_alive() for process in self.processes)
+
+    def would_do(self, dataset: StoredDataset, collate: Collate, slot_bytes: int) -> bool:
+        """Return whether they would do what is wanted now: they have the data set as it was."""
+        transform, made_with = self._made_with
+        same = transform is dataset.transform and made_with is collate
+        return same and self.ring.nbytes >= slot_bytes
 
     @property
     def processes(self) -> list[Any]:
