@@ -21,7 +21,7 @@ from radiobject.lazy import lazy_property
 from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets import slices
-from radiobject.ml.datasets.batch import SampleList, batch_of, samples_of
+from radiobject.ml.datasets.batch import SampleList, batch_of, collate, samples_of
 from radiobject.ml.datasets.draws import Draws, SampleIndex, each_view, epoch_of, numbers
 from radiobject.ml.datasets.fields import Arrays, Field, read_requests, read_voxels
 from radiobject.ml.datasets.guarantee import BatchGuarantee
@@ -439,9 +439,13 @@ class StoredDataset(Dataset):
             return parts[0]
         return SampleList([sample for part in parts for sample in part], None)
 
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: int | slice | list[int]) -> Any:
         if isinstance(index, slice):
             return Subset(self, range(*index.indices(len(self))))
+        if isinstance(
+            index, list
+        ):  # as DataLoader(sampler=BatchSampler(...), batch_size=None) asks
+            return collate(self.__getitems__(index))
         number = operator.index(index)
         if not isinstance(index, SampleIndex):
             if not -len(self) <= number < len(self):

@@ -25,8 +25,12 @@ from radiobject.sampling.foreground import FORCED, FREE
 from radiobject.system.memory import SharedMemory
 
 _HEADER = 4096
-_EPOCH, _CHOSEN, _RANK, _WORLD = range(4)
-
+_EPOCH, _CHOSEN, _COUNTED = range(3)
+"""What the header says of a row of counts: epoch, whether that was chosen, whether any was asked
+for."""
+_MOST_ROWS = 64
+_MOST_BYTES = 16 << 20
+"""Of the counts of all rows, where one row does not take more."""
 
 _MARK_BITS = 61
 _NUMBER = (1 << _MARK_BITS) - 1
@@ -127,6 +131,10 @@ class Draws:
     one of them counts the others see. A pickle that travels otherwise (to another machine, to a
     file) takes the counts along as they are.
 
+    Ranks of a process group count for themselves, each in a row of its own: they may have been
+    started with a data set that was made before, and none of them is to depend on how far the
+    others are.
+
     Parameters
     ----------
     samples : int
@@ -134,48 +142,65 @@ class Draws:
     """
 
     def __init__(self, samples: int) -> None:
-        self._attach(SharedMemory("draws", _HEADER + 4 * samples), samples)
-        self._header[_WORLD] = 1
+        self._make(samples)
+        self._told = (0, 1)
+
+    def _make(self, samples: int) -> None:
+        self._attach(SharedMemory("draws", _HEADER + 4 * samples * _rows_for(samples)), samples)
 
     def _attach(self, shared: SharedMemory, samples: int) -> None:
+        rows = _rows_for(samples)
         self._shared = shared
-        self._header: NDArray[np.int64] = np.frombuffer(shared.mapping, np.int64, 4)
+        self._header: NDArray[np.int64] = np.frombuffer(shared.mapping, np.int64, 3 * rows)
+        self._header = self._header.reshape(rows, 3)
         self._counts: NDArray[np.uint32] = np.frombuffer(
-            shared.mapping, np.uint32, samples, _HEADER
-        )
+            shared.mapping, np.uint32, samples * rows, _HEADER
+        ).reshape(rows, samples)
+        self._samples = samples
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._header[[_RANK, _WORLD]] = self._group()
+        state = {"samples": self._samples, "told": self._group()}
         if context.get_spawning_popen() is not None:
-            return {"shared": self._shared, "samples": len(self._counts)}
-        asked = np.flatnonzero(self._counts)
+            return {**state, "shared": self._shared}
+        row = self._row()  # of others it knows nothing: what is not touched takes no memory
+        asked = np.flatnonzero(self._counts[row]) if self._header[row, _COUNTED] else []
         return {
-            "samples": len(self._counts),
-            "header": self._header.tolist(),
+            **state,
+            "header": self._header[row].tolist(),
             "asked": asked,
-            "counts": self._counts[asked],
+            "counts": self._counts[row, asked],
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._told = state["told"]
         if "shared" in state:
             self._attach(state["shared"], state["samples"])
             return
-        self._attach(SharedMemory("draws", _HEADER + 4 * state["samples"]), state["samples"])
-        self._header[:] = state["header"]
-        self._counts[state["asked"]] = state["counts"]
+        self._make(state["samples"])
+        epoch, chosen, _ = state["header"]
+        self._header[:, [_EPOCH, _CHOSEN]] = epoch, chosen
+        row = self._row()
+        self._header[row] = state["header"]
+        self._counts[row, state["asked"]] = state["counts"]
 
     @property
     def epoch(self) -> int:
         """The epoch that was chosen, or 0."""
-        return int(self._header[_EPOCH])
+        return int(self._header[self._row(), _EPOCH])
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that plain numbers are drawn for, in every process."""
+        """Choose the epoch that plain numbers are drawn for, in every process of a rank.
+
+        Outside of a process group it holds for the ranks that are still to be started.
+        """
         with self._alone():
-            self._header[[_EPOCH, _CHOSEN]] = epoch, 1
-            self._counts[:] = 0
+            rows = [self._row()] if self._group()[1] > 1 else range(len(self._header))
+            for row in rows:
+                if self._header[row, _COUNTED]:
+                    self._counts[row] = 0
+                self._header[row] = epoch, 1, 0
 
     def take(self, sample: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return index and epoch of the next draw of each sample.
@@ -189,21 +214,27 @@ class Draws:
             Numbers from 0, below the number of samples.
         """
         rank, world = self._group()
-        nth = np.empty_like(sample)
+        row, nth = self._row(), np.empty_like(sample)
         with self._alone():
+            counts = self._counts[row]
             for place, number in enumerate(sample.tolist()):
-                nth[place] = self._counts[number]
-                self._counts[number] += 1
-            epoch, chosen = self._header[[_EPOCH, _CHOSEN]].tolist()
+                nth[place] = counts[number]
+                counts[number] += 1
+            self._header[row, _COUNTED] = 1
+            epoch, chosen, _ = self._header[row].tolist()
         if chosen:
-            return sample + (nth * world + rank) * len(self._counts), np.full_like(sample, epoch)
-        return sample + rank * len(self._counts), nth + epoch
+            return sample + (nth * world + rank) * self._samples, np.full_like(sample, epoch)
+        return sample + rank * self._samples, nth + epoch
+
+    def _row(self) -> int:
+        """Return the row that this process's rank counts in."""
+        return self._group()[0] % len(self._header)
 
     def _group(self) -> tuple[int, int]:
         """Return rank and size of the process group; a spawned worker has those of its parent."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return int(self._header[_RANK]), int(self._header[_WORLD])
+        return self._told
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -216,3 +247,7 @@ class Draws:
                 yield
             finally:
                 self._shared.unlock()
+
+
+def _rows_for(samples: int) -> int:
+    return max(1, min(_MOST_ROWS, _MOST_BYTES // max(4 * samples, 1)))
