@@ -155,7 +155,7 @@ def _distinct(identifiers: Iterable[str], used: set[str], separator: str = "~") 
 
 def _cut(stem: str) -> str:
     """Return a name that fits, with its ending, into the 255 bytes that file systems have."""
-    return stem.encode()[:_MAX_NAME].decode("utf-8", "ignore")
+    return stem.encode()[:_MAX_NAME].decode("utf-8", "ignore").rstrip(".")
 
 
 def _write_tables(

@@ -16,7 +16,7 @@ from radiobject.exceptions import IngestError
 from radiobject.formats.links import OUTSIDE, why_not_followed
 from radiobject.formats.nifti_header import is_nifti
 from radiobject.formats.readers import reader_of, stem_of, why_closed
-from radiobject.formats.search import GLOB_CHARACTERS, Found, is_glob, search_images
+from radiobject.formats.search import Found, is_glob, search_images, wildcard_part
 from radiobject.indexing import shortened
 
 PathLike = str | os.PathLike[str]
@@ -277,8 +277,8 @@ def resolve_dicom_source(
 
 def varying_part(pattern: str, match: Path) -> str:
     """Return the first part of a path in which the matches of a glob differ: the subject."""
-    at = next(i for i, part in enumerate(Path(pattern).parts) if GLOB_CHARACTERS & set(part))
-    return match.parts[at] if at < len(match.parts) else match.name
+    at = wildcard_part(pattern)
+    return match.parts[at] if at is not None and at < len(match.parts) else match.name
 
 
 def resolve_image_source(

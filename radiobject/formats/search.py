@@ -53,7 +53,18 @@ class Found:
 
 def is_glob(text: str) -> bool:
     """Return whether a source is a pattern and not the name of something that is there."""
-    return bool(GLOB_CHARACTERS & set(text)) and not os.path.lexists(text)
+    return wildcard_part(text) is not None and not os.path.lexists(text)
+
+
+def wildcard_part(text: str) -> int | None:
+    """Return the place, among a path's parts, of the first with a wildcard; None if none has one.
+
+    The question mark of Windows' long paths (``\\\\?\\C:\\``) is none.
+    """
+    path = Path(text)
+    first = int(bool(path.anchor))
+    parts = enumerate(path.parts[first:], first)
+    return next((place for place, part in parts if GLOB_CHARACTERS & set(part)), None)
 
 
 def search_images(source: str | os.PathLike[str], *, follow: bool = False) -> Found:
@@ -104,9 +115,7 @@ def search_images(source: str | os.PathLike[str], *, follow: bool = False) -> Fo
 
 def glob_root(text: str) -> Path:
     """Return the folder before the first wildcard of a glob."""
-    parts = Path(text).parts
-    first = next(i for i, part in enumerate(parts) if GLOB_CHARACTERS & set(part))
-    return Path(*parts[:first]) if first else Path()
+    return Path(*Path(text).parts[: wildcard_part(text)])
 
 
 def _one_each(found: Found) -> list[Path]:

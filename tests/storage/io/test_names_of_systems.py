@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import PureWindowsPath
 
 import numpy as np
 import pytest
 
-from radiobject import RadiObject, VolumeCollection
+from radiobject import RadiObject, VolumeCollection, export
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout
 from radiobject.system import files
@@ -95,3 +96,64 @@ def test_on_windows_paths_are_short_unless_long_ones_are_allowed(tmp_path, monke
     with pytest.raises(StorageError, match=r"at most 259: choose .*LongPathsEnabled"):
         layout.refuse_long(root)
     layout.refuse_long("s3://bucket/" + "x" * 300)
+
+
+HOSTILE = (
+    "aux",
+    "AUX.ct",
+    "a:b",
+    "T1w",
+    "t1w",
+    "dot.",
+    "space ",
+    "q?*",
+    "a|b<c>",
+    'say "x"',
+    "ü/\\",
+)
+
+
+def refused_by_windows(name):
+    if PureWindowsPath(name).is_reserved() or name != name.rstrip(". "):
+        return True
+    return any(c in '<>:"|?*\\' or ord(c) < 32 for c in name)
+
+
+@pytest.fixture(scope="module")
+def made_on_linux(tmp_path_factory):
+    """Collections, subjects and volumes of names that no folder of Windows can have."""
+    root = tmp_path_factory.mktemp("hostile") / "store"
+    with RadiObjectWriter(str(root)) as writer:
+        for place, name in enumerate(HOSTILE):
+            with writer.add_collection(name) as collection:
+                collection.write_volume(VOXELS + place, f"{name}_{place}", f"s {name}")
+    return root
+
+
+def test_a_store_made_on_linux_can_be_copied_to_windows(made_on_linux):
+    names = [p.relative_to(made_on_linux) for p in made_on_linux.rglob("*")]
+    assert len(names) > 10 * len(HOSTILE)
+    assert [n for n in names if any(map(refused_by_windows, n.parts))] == []
+    folded = {n.as_posix().casefold() for n in names}
+    assert len(folded) == len(names)  # nor are two one where case does not count
+    assert max(len(str(n)) for n in names) <= 180  # what a path has to leave room for
+    radi = RadiObject(str(made_on_linux))
+    for place, name in enumerate(HOSTILE):
+        (volume,) = radi.collection(name)
+        assert (volume.obs_id, volume[0, 0, 0]) == (f"{name}_{place}", place)
+
+
+@pytest.mark.parametrize("structure", ["collections", "flat"])
+def test_what_is_exported_has_names_for_every_system(made_on_linux, tmp_path, structure):
+    radi = RadiObject(str(made_on_linux))
+    done = export.export_niftis(radi, tmp_path, structure=structure, compression=False)
+    assert len(done) == len({str(one.path).casefold() for one in done}) == len(HOSTILE)
+    names = [p.relative_to(tmp_path) for p in tmp_path.rglob("*")]
+    assert [n for n in names if any(map(refused_by_windows, n.parts))] == []
+    assert len({n.as_posix().casefold() for n in names}) == len(names)
+
+
+def test_a_long_name_is_not_cut_to_one_that_windows_refuses():
+    for length in range(140, 160):
+        (stem,) = export._distinct(["x" * length + "." * 3 + "y" * 40], set())
+        assert not refused_by_windows(stem)
