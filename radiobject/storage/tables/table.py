@@ -19,6 +19,7 @@ from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.atomic import atomic
 from radiobject.storage.io.libtiledb import FOREVER, reading, rows_ctx, writing, writing_ctx
 from radiobject.storage.tables import digests
+from radiobject.storage.tables.cells import read_cells
 from radiobject.storage.tables.columns import (
     BLOB,
     TEXT,
@@ -184,12 +185,10 @@ class Table:
             columns = list(known) if columns is None else columns
             if if_there:
                 columns = [name for name in columns if name in known]
-            query = array.query(attrs=list(columns), dims=list(names), cond=condition)
-            if keys is None:
-                found = query[:]
-            else:
-                wanted = [stored_key(key).encode() for key in keys]
-                found = query.multi_index[wanted] if wanted else {}
+            wanted = None if keys is None else [stored_key(key).encode() for key in keys]
+            found: Mapping[str, np.ndarray] = {}
+            if wanted is None or wanted:
+                found = read_cells(array, [*columns, *names], condition=condition, keys=wanted)
             empty = np.empty(0, dtype=object)
             table = {name: _key_column(found.get(name, empty)) for name in names}
             schema = array.schema
