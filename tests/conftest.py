@@ -37,6 +37,11 @@ else:
 # Tests of the cache of headers have one of their own; the others leave nothing in the user's.
 os.environ["RADIOBJECT_HEADER_CACHE"] = "off"
 
+# On systems without forks what is about them, or kills that way, cannot even be imported; and the
+# benchmarks are for Linux.
+if not hasattr(os, "fork"):
+    collect_ignore = ["benchmarks", "test_kill.py", "storage/io/test_lock.py"]
+
 NO_DEVICE = "there is no CUDA device here"
 
 

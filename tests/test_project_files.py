@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import os
 import re
@@ -68,6 +69,51 @@ def test_workflows_run_targets_and_files_that_there_are() -> None:
     assert {"docs", "dist", "compare"} <= called
     assert [".ci/run"] in commands
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    named = {word for words in commands for word in words if word.startswith("tests/")}
+    assert {"tests/worlds/core.py", "tests/benchmarks"} == named
+    assert all((ROOT / place).exists() for place in named)
+    extras = set(_setup()["options.extras_require"])
+    for words in commands:
+        wanted = [re.findall(r"\.\[([\w,]+)\]", word) for word in words]
+        assert {extra for found in wanted for extra in ",".join(found).split(",")} - {""} <= extras
+
+
+def test_make_is_called_where_there_is_one() -> None:
+    """Runners with Windows have a shell by the name of bash, and no make of ours."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]
+    everywhere = jobs.pop("tests")
+    assert everywhere["defaults"]["run"]["shell"] == "bash"
+    assert not [s for s in everywhere["steps"] if s.get("run", "").startswith(("make", ".ci"))]
+    assert {job["runs-on"] for job in jobs.values()} == {"ubuntu-latest"}
+
+
+LINUX_ALONE = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "tty"}
+
+
+def _imported_at_the_top(path: Path) -> set[str]:
+    found: set[str] = set()
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.Import):
+            found |= {name.name for name in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            found.add(str(statement.module))
+    return found
+
+
+def test_tests_can_be_collected_where_modules_of_linux_are_missing() -> None:
+    """One that could not be imported would end the run before its first test."""
+    left_out = re.search(r"collect_ignore = (\[.*\])", (ROOT / "tests" / "conftest.py").read_text())
+    assert left_out is not None
+    ignored = [ROOT / "tests" / name for name in ast.literal_eval(left_out[1])]
+    assert all(place.exists() for place in ignored)
+    for path in (ROOT / "tests").rglob("*.py"):
+        if not path.name.startswith(("test_", "conftest")):
+            continue
+        if any(place in (path, *path.parents) for place in ignored):
+            continue
+        assert not _imported_at_the_top(path) & LINUX_ALONE, path
+        forked = re.search(r"^\w.*get_context\(\"fork", path.read_text(), re.MULTILINE)
+        assert forked is None, path
 
 
 def test_the_whole_check_runs_targets_that_there_are() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -22,7 +21,9 @@ from storage import legacy_store
 from radiobject import RadiObject
 from radiobject.storage.schema.derived import read_derived
 from radiobject.storage.schema.intensity_index import intensity_index_uri
+from radiobject.system.present import optional_module
 
+pty = optional_module("pty")
 KEY = "a key of more than sixteen bytes\n"
 
 
@@ -259,6 +260,7 @@ def test_delete_asks_and_vacuum_forgets(store: Path) -> None:
     assert radiobject("info", store).code == 3
 
 
+@pytest.mark.skipif(pty is None, reason="this system makes no terminals")
 def test_a_terminal_is_asked(store: Path) -> None:
     def answer(text: bytes) -> int:
         command = [sys.executable, "-m", "radiobject", "delete", str(store), "--subject", "s0"]

@@ -1,6 +1,7 @@
 """What has to work everywhere: store, commit, kill, cache, loader, ingest, command line.
 
-Run by test_worlds.py, in a process where the library sees another system.
+Run by test_worlds.py, in a process where the library sees another system, and by the workflow on
+the systems themselves.
 """
 
 import multiprocessing
@@ -24,7 +25,7 @@ from radiobject.storage.read import reader
 from radiobject.system import common_memory, files, present, processes
 from radiobject.writers import VolumeCollectionWriter
 
-WINDOWS = os.environ.get("RADIOBJECT_WORLD") == "windows"
+WINDOWS = os.environ.get("RADIOBJECT_WORLD", os.name) in ("windows", "nt")
 SHAPE = (40, 36, 34)
 
 
