@@ -28,9 +28,10 @@ from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgre
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
 from radiobject.ml.loaders.samplers import EpochSampler, Run
-from radiobject.ml.loaders.worker_choice import Choice, Measured, cannot_travel, choose
+from radiobject.ml.loaders.worker_choice import Choice, Measured, cannot_travel, choose, so_far
 from radiobject.ml.loaders.workers import Answer, Workers
 from radiobject.storage.io import stats
+from radiobject.system.processes import processors
 
 _log = logging.getLogger(__name__)
 
@@ -342,18 +343,14 @@ class VolumeLoader(DataLoader):
         for made in ahead:
             yield made
             del made
-            now = Measured(
-                meter.batches,
-                ahead.make_seconds,
-                meter.wait_seconds,
-                meter.seconds - meter.wait_seconds,
-            )
+            now = so_far(meter.batches, ahead.make_seconds, meter.wait_seconds, meter.seconds)
             first = first or now  # what the first batch took is told of no other
             if (now - first).is_enough:
                 break
         else:
             return
-        self._choice = choose(now - first, self.workers_at_most, len(self) - meter.batches)
+        left = len(self) - meter.batches
+        self._choice = choose(now - first, self.workers_at_most, left, processors())
         if self._choice.workers:
             why = cannot_travel(self._dataset, self.multiprocessing_context)
             self._choice = self._choice if why is None else Choice(0, why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import time
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -35,12 +36,15 @@ class Measured:
         Seconds that the loop waited for them.
     use_s : float
         Seconds that it used them.
+    busy_s : float
+        Processor seconds of the whole process, the model's own among them, on all processors.
     """
 
     batches: int
     make_s: float
     wait_s: float
     use_s: float
+    busy_s: float = 0.0
 
     def __sub__(self, other: Measured) -> Measured:
         return Measured(
@@ -48,6 +52,7 @@ class Measured:
             self.make_s - other.make_s,
             self.wait_s - other.wait_s,
             self.use_s - other.use_s,
+            self.busy_s - other.busy_s,
         )
 
     @property
@@ -55,6 +60,11 @@ class Measured:
         """Whether more batches would tell no more."""
         seconds = self.wait_s + self.use_s
         return self.batches >= _MOST or (self.batches >= _FEWEST and seconds >= _SHORTEST_S)
+
+
+def so_far(batches: int, make_s: float, wait_s: float, seconds: float) -> Measured:
+    """Return what a loop has done in `seconds`, and what this process has."""
+    return Measured(batches, make_s, wait_s, seconds - wait_s, time.process_time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,11 @@ class Choice:
     lasts: bool = True
 
 
-def choose(measured: Measured, at_most: int, left: int) -> Choice:
+def choose(measured: Measured, at_most: int, left: int, processors: int) -> Choice:
     """Return how many workers a loop gains by.
+
+    What the process does now has to be done by whoever does it: where the model itself computes on
+    the processors, workers can only take turns with it, however long a batch takes to make.
 
     Parameters
     ----------
@@ -87,6 +100,8 @@ def choose(measured: Measured, at_most: int, left: int) -> Choice:
         Workers there may be.
     left : int
         Batches left of the pass.
+    processors : int
+        Processors that there are for all of it.
     """
     seconds = measured.wait_s + measured.use_s
     waited = measured.wait_s / seconds if seconds else 0.0
@@ -97,10 +112,13 @@ def choose(measured: Measured, at_most: int, left: int) -> Choice:
     if make < 2 * _MESSAGE_S:
         return Choice(0, f"{what}: little more than asking a worker for it")
     workers = min(at_most, math.ceil(make / max(use, make / at_most)))
-    then = max(use, make / workers, _MESSAGE_S)
+    busy = measured.busy_s / measured.batches
+    then = max(use, make / workers, busy / processors, _MESSAGE_S)
     now = seconds / measured.batches
     if now < _WORTH * then:
-        return Choice(0, f"{what}: {workers} workers would not deliver it much faster")
+        busiest = then == busy / processors
+        why = f", {processors} processors are busy for {1e3 * then:.1f} ms of it" if busiest else ""
+        return Choice(0, f"{what}{why}: {workers} workers would not deliver it much faster")
     if (now - then) * left < _START_S + workers * _START_EACH_S:
         return Choice(
             0, f"{what}, but {left} batches are too few to start workers for", lasts=False

@@ -1,15 +1,19 @@
 """Workers that nobody asked for: chosen by measuring, and the batches are the same."""
 
+import hashlib
 import multiprocessing
+import threading
 import time
 
 import pytest
 import torch
 
 from radiobject.ml import create_training_dataloader, create_validation_dataloader
+from radiobject.ml.loaders import loader as loader_module
 from radiobject.ml.loaders import options as options_module
 from radiobject.ml.loaders import worker_choice
 from radiobject.ml.loaders.worker_choice import Choice, Measured, cannot_travel, choose
+from radiobject.system.processes import processors as real_processors
 
 # Three processors are imitated on machines that have two.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -31,13 +35,18 @@ OPTIONS = {"batch_size": 2, "patch_size": (8, 8, 8), "receipt": True}
         (Measured(64, 0.05, 0.05, 0.00), 16, 9999, 0, "little more than asking a worker"),
         # Both threads are busy and so are both processors: two workers would do no more.
         (Measured(10, 0.20, 0.10, 0.00), 2, 9999, 0, "would not deliver it much faster"),
+        # A model that computes on the same two processors: they have their hands full already.
+        (Measured(10, 1.00, 1.00, 1.00, 3.60), 2, 9999, 0, "2 processors are busy for 180.0 ms"),
+        # It leaves one of them alone, as a model on a device does.
+        (Measured(10, 1.00, 1.00, 1.00, 2.00), 2, 9999, 1, "100.0 ms to make"),
+        (Measured(10, 1.00, 1.00, 1.00, 3.60), 16, 9999, 1, "100.0 ms to make"),
         # Too short to start anything for.
         (Measured(10, 0.10, 0.10, 0.00), 16, 30, 0, "30 batches are too few"),
         (Measured(10, 0.10, 0.10, 0.00), 16, 3000, 16, "10.0 ms to make"),
     ],
 )
 def test_what_is_chosen(measured, at_most, left, workers, words):
-    choice = choose(measured, at_most, left)
+    choice = choose(measured, at_most, left, at_most)
     assert (choice.workers, choice.lasts) == (workers, "too few" not in words)
     assert words in choice.why
 
@@ -110,6 +119,41 @@ def test_a_loop_that_is_slower_than_its_batches_gets_none(shelf, monkeypatch):
         time.sleep(0.03)
     assert loader.num_workers == 0
     assert "waited for" in loader.report().workers_why
+
+
+def test_a_model_that_computes_on_the_same_processors_is_counted(shelf, monkeypatch):
+    """What a loop of its own uses is measured, and no worker competes with it."""
+    monkeypatch.setattr(options_module, "processors", lambda: 2)
+    seen = []
+    monkeypatch.setattr(
+        loader_module, "choose", lambda *given: seen.append(given) or choose(*given)
+    )
+    loader = create_training_dataloader(
+        shelf, **OPTIONS, transform=computing, patches_per_volume=16
+    )
+    for _ in loader:
+        threads = [threading.Thread(target=compute, args=(0.01,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    (measured, at_most, _, processors) = seen[0]
+    assert (at_most, processors) == (2, real_processors())
+    wall = measured.wait_s + measured.use_s
+    assert measured.busy_s >= measured.batches * 2 * 0.008
+    assert measured.busy_s <= processors * wall * 1.1
+
+
+def compute(seconds):
+    """Compute without the interpreter's lock until so much processor time is used."""
+    begun, block = time.thread_time(), bytes(1 << 20)
+    while time.thread_time() - begun < seconds:
+        hashlib.sha256(block)
+
+
+def computing(sample):
+    compute(0.004)
+    return sample
 
 
 def test_a_pass_that_is_too_short_is_measured_again(shelf, monkeypatch):
