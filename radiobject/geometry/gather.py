@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ AXES = 4
 
 COLUMNS = 3 + 3 * AXES + 2
 """Numbers of a packed box; see `GatherPlan.packed`."""
+_ADDRESS, ROW, _SCALED = range(3)
 
 _QUIET_NAN = np.uint32(0x7FC00000)
 _SIGN = np.uint32(0x80000000)
@@ -87,6 +89,8 @@ class GatherPlan:
         Linear map of the stored values, as `Rescale` defines it.
     scaled : ndarray of bool, shape (n,)
         Where that map is to be applied.
+    table : ndarray of int64, shape (n, COLUMNS), optional
+        All of this as `packed` returns it, but for the addresses, which are filled in.
     """
 
     stored: np.dtype
@@ -102,6 +106,7 @@ class GatherPlan:
     slope: NDArray[np.float64]
     intercept: NDArray[np.float64]
     scaled: NDArray[np.bool_]
+    table: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -151,19 +156,12 @@ class GatherPlan:
             Per box: address of the first voxel, row, whether to rescale; then start, shape and
             stride along `AXES` axes; then slope and intercept, the bits of float64.
         """
-        table = np.empty((len(self), COLUMNS), np.int64)
-        table[:, 0] = np.asarray(addresses, np.int64)[self.memory] + self.base
-        table[:, 1] = self.row
-        table[:, 2] = self.scaled
-        added = AXES - len(self.side)
-        for group, (values, missing) in enumerate(
-            ((self.start, 0), (self.shape, 1), (self.stride, 0))
-        ):
-            first = 3 + group * AXES
-            table[:, first : first + added] = missing
-            table[:, first + added : first + AXES] = values
-        table[:, -2] = self.slope.view(np.int64)
-        table[:, -1] = self.intercept.view(np.int64)
+        table = self.table
+        if table is None:
+            table = packed_volumes(self.shape, self.stride, self.slope, self.intercept, self.scaled)
+            table[:, ROW] = self.row
+            parts_of(table, len(self.side)).start[...] = self.start
+        table[:, _ADDRESS] = np.asarray(addresses, np.int64)[self.memory] + self.base
         return table
 
     @property
@@ -175,6 +173,45 @@ class GatherPlan:
     def mode_number(self) -> int:
         """Number of the padding mode in ``PADDING_MODES``."""
         return PADDING_MODES.index(self.mode)
+
+
+class PackedParts(NamedTuple):
+    """Views of the columns of packed boxes that have as many axes as the volumes."""
+
+    start: NDArray[np.int64]
+    shape: NDArray[np.int64]
+    stride: NDArray[np.int64]
+    slope: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+
+def parts_of(table: NDArray[np.int64], axes: int) -> PackedParts:
+    """Return what packed boxes of volumes with so many axes are made of."""
+    first = 3 + AXES - axes
+    start, shape, stride = (table[:, a : a + axes] for a in (first, first + AXES, first + 2 * AXES))
+    return PackedParts(
+        start, shape, stride, table[:, -2].view(np.float64), table[:, -1].view(np.float64)
+    )
+
+
+def packed_volumes(
+    shape: NDArray[np.int64],
+    stride: NDArray[np.int64],
+    slope: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    scaled: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    """Return what the packed boxes of volumes have in common: no address, row and start yet.
+
+    Parameters are those of `GatherPlan`, for volumes instead of boxes.
+    """
+    table = np.zeros((len(shape), COLUMNS), np.int64)
+    table[:, 3 + AXES : 3 + 2 * AXES] = 1
+    parts = parts_of(table, shape.shape[1])
+    parts.shape[...], parts.stride[...] = shape, stride
+    parts.slope[...], parts.intercept[...] = slope, intercept
+    table[:, _SCALED] = scaled
+    return table
 
 
 def fill_value(value: float, delivered: str) -> NDArray:

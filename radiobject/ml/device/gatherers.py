@@ -145,6 +145,7 @@ def _is_right(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
         slope=plan.slope[chosen],
         intercept=plan.intercept[chosen],
         scaled=plan.scaled[chosen],
+        table=None,
     )
     got = _plain(out[torch.from_numpy(plan.row[chosen]).to(out.device)].cpu(), plan)
     want = np.empty(got.shape, held_as(plan.delivered))

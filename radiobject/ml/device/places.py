@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from radiobject.geometry.gather import GatherPlan, can_gather
+from radiobject.geometry.gather import ROW, GatherPlan, can_gather, packed_volumes, parts_of
 from radiobject.geometry.padding import Padding
 from radiobject.geometry.ras_view import RasView
 from radiobject.geometry.rescale import Rescale
@@ -48,9 +48,6 @@ class Places:
         self._gathers = gathers
         self._delivered = delivered
         self._pad = pad
-        scales = [rescale or Rescale() for rescale in table.rescales]
-        self._slope = np.array([s.slope for s in scales])
-        self._intercept = np.array([s.intercept for s in scales])
         self._scaled = np.array([rescale is not None for rescale in table.rescales])
         self._shape = np.array([locator.shape for locator in table.locators], np.int64)
         steps = np.cumprod(self._shape[:, :0:-1], axis=1)[:, ::-1]
@@ -58,6 +55,14 @@ class Places:
         self._first = np.zeros(len(table), np.int64)
         if views is not None:
             self._see(views)
+        scales = [rescale or Rescale() for rescale in table.rescales]
+        self._packed = packed_volumes(
+            self._shape,
+            self._stride,
+            np.array([s.slope for s in scales]),
+            np.array([s.intercept for s in scales]),
+            self._scaled,
+        )
         names, self._type = np.unique(
             [locator.dtype for locator in table.locators], return_inverse=True
         )
@@ -98,7 +103,8 @@ class Places:
         for row in np.unique(volumes[unknown]).tolist():
             place = where(self._table.locators[row])
             if place is not None:
-                self._memory[row], self._base[row] = place
+                self._memory[row], base = place
+                self._base[row] = base + self._first[row] * self._types[self._type[row]].itemsize
         return self._memory[volumes]
 
     def plans(
@@ -121,27 +127,41 @@ class Places:
         side : tuple of int, length d
             Sides of the boxes in voxels.
         """
-        made = []
-        kinds = self._type[volumes]
+        if len(self._types) == 1:
+            return [self._plan(self._types[0], volumes, starts, rows, side)]
+        kinds, made = self._type[volumes], []
         for kind, stored in enumerate(self._types):
-            chosen = slice(None) if len(self._types) == 1 else np.flatnonzero(kinds == kind)
-            some = volumes[chosen]
-            if len(some):
-                made.append(
-                    GatherPlan(
-                        stored,
-                        self._delivered,
-                        side,
-                        self._pad,
-                        rows[chosen],
-                        self._memory[some],
-                        self._base[some] + self._first[some] * stored.itemsize,
-                        self._stride[some],
-                        self._shape[some],
-                        starts[chosen],
-                        self._slope[some],
-                        self._intercept[some],
-                        self._scaled[some],
-                    )
-                )
+            chosen = np.flatnonzero(kinds == kind)
+            if chosen.size:
+                made.append(self._plan(stored, volumes[chosen], starts[chosen], rows[chosen], side))
         return made
+
+    def _plan(
+        self,
+        stored: np.dtype,
+        volumes: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        side: tuple[int, ...],
+    ) -> GatherPlan:
+        """Return the gather of boxes of volumes of one type: all of it in one array, and views."""
+        table = self._packed[volumes]
+        table[:, ROW] = rows
+        start, shape, stride, slope, intercept = parts_of(table, len(side))
+        start[...] = starts
+        return GatherPlan(
+            stored,
+            self._delivered,
+            side,
+            self._pad,
+            rows,
+            self._memory[volumes],
+            self._base[volumes],
+            stride,
+            shape,
+            start,
+            slope,
+            intercept,
+            self._scaled[volumes],
+            table,
+        )

@@ -1,6 +1,7 @@
 """What a cached batch costs while the interpreter is held, counted; and it is the same batch."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,8 +96,11 @@ class Launched:
 
     slower = None
 
+    def __init__(self):
+        self.plans = []
+
     def __call__(self, plan, memories, out):
-        plan.packed([0] * len(memories))
+        self.plans.append((plan, plan.packed([1 << 30] * len(memories))))
         return True
 
 
@@ -115,6 +119,25 @@ CONFIGS = {
     ),
     "whole": DatasetConfig(),
 }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_what_is_packed_beforehand_is_what_a_plan_says(warm, name, rescaled):
+    shelves = {"CT": warm["CT"], "seg": warm["seg"]}  # of two types
+    dataset = VolumeCollectionDataset(shelves, CONFIGS[name], masks={"mask": warm["seg"]})
+    if rescaled:
+        dataset.fields[0].channels[0].rescales[:] = [Rescale(2.0, -1.0), None, Rescale(0.5, 3.0)]
+    source = DeviceSource(dataset, torch.device("cpu"), PrivateBuffers(1 << 22, 2))
+    source._gather = Launched()
+    source.read(dataset.plan([0, 2, 1, 0], 0))
+    compared = 0
+    for plan, packed in source._gather.plans:
+        want = replace(plan, table=None).packed([1 << 30] * 2)
+        assert np.array_equal(packed, want)
+        assert want[:, 1].tolist() == plan.row.tolist()
+        compared += len(plan)
+    assert compared == (0 if name == "neighbours" else 12)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
