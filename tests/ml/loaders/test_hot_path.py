@@ -125,7 +125,8 @@ CONFIGS = {
 @pytest.mark.parametrize("rescaled", [False, True])
 def test_what_is_packed_beforehand_is_what_a_plan_says(warm, name, rescaled):
     shelves = {"CT": warm["CT"], "seg": warm["seg"]}  # of two types
-    dataset = VolumeCollectionDataset(shelves, CONFIGS[name], masks={"mask": warm["seg"]})
+    config = replace(CONFIGS[name], dtype="float32")
+    dataset = VolumeCollectionDataset(shelves, config, masks={"mask": warm["seg"]})
     if rescaled:
         dataset.fields[0].channels[0].rescales[:] = [Rescale(2.0, -1.0), None, Rescale(0.5, 3.0)]
     source = DeviceSource(dataset, torch.device("cpu"), PrivateBuffers(1 << 22, 2))
