@@ -44,8 +44,8 @@ def read_cells(
         query.set_cond(tiledb.QueryCondition(condition))
     subarray = tiledb.Subarray(array, array.ctx)
     if keys is not None:
-        for key in keys:
-            subarray.add_dim_range(0, (key, key))
+        others = array.schema.domain.ndim - 1
+        subarray.add_ranges([[(key, key) for key in keys], *[()] * others])
     query.set_subarray(subarray)
     query.submit()
     schema = array.schema
