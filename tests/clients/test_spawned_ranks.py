@@ -5,9 +5,10 @@ import json
 import ml_ranks
 import pytest
 import torch
-from conftest import CONFIG
 
-from radiobject.ml import VolumeCollectionDataset
+from radiobject.ml import DatasetConfig, VolumeCollectionDataset
+
+CONFIG = DatasetConfig("patch", patch_size=(8, 8, 8), patches_per_volume=4, seed=5)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

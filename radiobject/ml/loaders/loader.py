@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -180,7 +181,7 @@ class VolumeLoader(DataLoader):
         self._workers: Workers | None = None
         self._slot_bytes = 0
         self._start_counting()
-        if len(self) == 0:
+        if self._progress.length() == 0:
             warnings.warn(
                 f"the loader delivers nothing: {len(self.sampler)} samples a rank, batch_size "  # type: ignore[arg-type]
                 f"{batch_size} and drop_last={drop_last}",
@@ -349,7 +350,7 @@ class VolumeLoader(DataLoader):
                 break
         else:
             return
-        left = len(self) - meter.batches
+        left = (self._progress.length() or sys.maxsize) - meter.batches
         self._choice = choose(now - first, self.workers_at_most, left, processors())
         if self._choice.workers:
             why = cannot_travel(self._dataset, self.multiprocessing_context)

@@ -40,6 +40,10 @@ class Progress(Protocol):
         """Return the batches of a whole epoch on this rank."""
         ...
 
+    def length(self) -> int | None:
+        """Return the same, None where a sampler of somebody else has no end."""
+        ...
+
     def begin(self) -> tuple[Run, Iterator[SamplePlan]]:
         """Start the next pass; return it, and the plan of each batch that is left of it."""
         ...
@@ -142,6 +146,10 @@ class SampleProgress(_Position):
     def batches(self) -> int:
         """Return the batches of a whole epoch on this rank."""
         return self._batches_of(len(self._sampler))
+
+    def length(self) -> int:
+        """Return the same."""
+        return self.batches()
 
     def _batches_of(self, samples: int) -> int:
         whole, rest = divmod(samples, self._batch_size)
@@ -263,6 +271,13 @@ class BatchProgress(_Position):
         """Return the batches of a whole epoch on this rank."""
         return len(cast(Sized, self._batch_sampler))
 
+    def length(self) -> int | None:
+        """Return the same, None for a sampler without an end, which has no length."""
+        try:
+            return self.batches()
+        except (TypeError, NotImplementedError):
+            return None
+
     def begin(self) -> tuple[Run, Iterator[SamplePlan]]:
         """Start the next pass; return it, and the plan of each batch that is left of it."""
         epoch = self.epoch
@@ -297,8 +312,8 @@ class BatchProgress(_Position):
 
     def state(self) -> dict[str, Any]:
         """Return the position, and what it is a position in."""
-        epoch, run = self.epoch, self._run
-        if run is not None and not run.over and run.consumed < self.batches():
+        epoch, run, length = self.epoch, self._run, self.length()
+        if run is not None and not run.over and (length is None or run.consumed < length):
             return self._state(run.epoch, run.consumed, self._order())
         return self._state(epoch, self._consumed_of(epoch), self._order())
 
@@ -310,7 +325,8 @@ class BatchProgress(_Position):
 
     def _order(self) -> str:
         inner = getattr(self._batch_sampler, "sampler", self._sampler)
-        return f"{self.batches()} batches of {type(inner).__name__}"
+        length = self.length()
+        return f"{'' if length is None else f'{length} '}batches of {type(inner).__name__}"
 
 
 def _process_group() -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Our data sets within other people's: the epoch still moves on, and nothing stands for another."""
 
 import copy
+import itertools
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from torch.utils.data import (
     ConcatDataset,
     DataLoader,
     RandomSampler,
+    Sampler,
     Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -241,6 +243,30 @@ def test_ranks_that_share_a_data_set_do_not_depend_on_each_other():
     second._told = (1, 2)
     assert (first.epoch, second.epoch) == (9, 9)
     assert taken(second, [5]) == ([5 + 6], [9])
+
+
+class Endless(Sampler):
+    """Indices without an end, as loops that count steps and not epochs have them."""
+
+    def __iter__(self):
+        return itertools.cycle([3, 0, 3, 7, 11])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sampler_without_an_end(shelf, workers):
+    loader = VolumeLoader(make(shelf), Endless(), batch_size=2, num_workers=workers)
+    batches = list(itertools.islice(loader, 10))
+    places = seen(batches)
+    assert [2 * place[0] + place[1] for place in places[:5]] == [3, 0, 3, 7, 11]
+    assert len(set(places)) == 20
+    for _ in zip(range(4), loader, strict=False):
+        state = loader.state_dict()
+    again = VolumeLoader(make(shelf), Endless(), batch_size=2)
+    again.load_state_dict(state)
+    assert again.state_dict()["consumed"] == 4
+    assert again.epoch == 1
+    with pytest.raises(TypeError, match="has no len"):
+        len(loader)
 
 
 def test_what_pytorch_advises_for_reading_many_at_once(shelf):
