@@ -67,7 +67,7 @@ def _values(
         values = np.empty(0, object)
         if len(offsets):
             values = query.unpack_buffer(name, data, offsets)
-    elif attribute is not None and np.dtype(attribute.dtype).kind in "SV":
+    elif attribute is not None and attribute._tiledb_dtype == lt.DataType.BLOB:
         values = data.view("S1")  # a byte for each cell
     else:
         values = data.view(schema.attr_or_dim_dtype(name))
