@@ -23,6 +23,7 @@ from radiobject.ml.datasets.names import PLAIN, VoxelNames
 
 _KEEPING = ("CacheDataset", "PersistentDataset")
 """MONAI's data sets, with those derived from them, that ask for a sample once and keep it."""
+_BY_PICKLE = "pickle_hashing"
 _MAX_SEED = 2**32
 """Seeds of NumPy's `RandomState` lie below it; MONAI takes them modulo this."""
 
@@ -132,8 +133,7 @@ def as_asked(found: Any, names: VoxelNames = PLAIN, *, drawn: bool = False) -> A
     frame = _frame_of_monai() if "monai.data" in sys.modules else None
     if frame is None:
         return found
-    if drawn:
-        _warn_of_what_is_kept(frame.f_locals.get("self"))
+    _warn_of_what_is_kept(frame.f_locals.get("self"), drawn=drawn)
     if isinstance(found, list):
         return [_with_metatensor_if_plain(sample, names) for sample in found]
     return _with_metatensor_if_plain(found, names)
@@ -149,9 +149,19 @@ def _with_metatensor_if_plain(sample: Any, names: VoxelNames) -> Any:
     return with_metatensor(sample, names)
 
 
-def _warn_of_what_is_kept(asking: object) -> None:
+def _warn_of_what_is_kept(asking: object, *, drawn: bool) -> None:
     kinds = [kind for kind in type(asking).__mro__ if kind.__module__.startswith("monai.")]
-    if any(kind.__name__ in _KEEPING for kind in kinds):
+    if not any(kind.__name__ in _KEEPING for kind in kinds):
+        return
+    if not drawn and getattr(getattr(asking, "hash_func", None), "__name__", "") == _BY_PICKLE:
+        warnings.warn(
+            f"MONAI's {kinds[0].__name__} looks for a sample by a digest of its pickle, in which "
+            "equal tensors differ: none would be found again, and each pass would add files to its "
+            "folder. Give it hash_func=lambda sample: sample['obs_id'].encode(), or leave it out: "
+            "decoded volumes are kept in memory without it",
+            stacklevel=4,
+        )
+    elif drawn:
         warnings.warn(
             f"MONAI's {kinds[0].__name__} keeps the samples that it is given, and these are drawn "
             "anew in each epoch: of each sample it would deliver one patch for ever, or keep every "

@@ -121,7 +121,7 @@ def test_a_number_that_is_not_of_a_sample_is_refused(shelf, workers):
     """It was taken for a further draw of another sample: 12 of 12 gave sample 0."""
     dataset = make(shelf)
     for numbers in ([12], [0, 25]):
-        loader = DataLoader(Subset(dataset, numbers), batch_size=2, num_workers=workers)
+        loader = DataLoader(Subset(dataset, numbers), batch_size=2)
         with pytest.raises(IndexError, match="is not in a dataset of 12"):
             list(loader)
         ours = VolumeLoader(dataset, batch_sampler=[numbers], num_workers=workers)
