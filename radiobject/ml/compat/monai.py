@@ -151,9 +151,9 @@ def _with_metatensor_if_plain(sample: Any, names: VoxelNames) -> Any:
 
 def _warn_of_what_is_kept(asking: object, *, drawn: bool) -> None:
     kinds = [kind for kind in type(asking).__mro__ if kind.__module__.startswith("monai.")]
-    if not any(kind.__name__ in _KEEPING for kind in kinds):
-        return
-    if not drawn and getattr(getattr(asking, "hash_func", None), "__name__", "") == _BY_PICKLE:
+    keeping = {kind.__name__ for kind in kinds} & {*_KEEPING}
+    by = getattr(getattr(asking, "hash_func", None), "__name__", "")
+    if not drawn and _KEEPING[1] in keeping and by == _BY_PICKLE:
         warnings.warn(
             f"MONAI's {kinds[0].__name__} looks for a sample by a digest of its pickle, in which "
             "equal tensors differ: none would be found again, and each pass would add files to its "
@@ -161,7 +161,7 @@ def _warn_of_what_is_kept(asking: object, *, drawn: bool) -> None:
             "decoded volumes are kept in memory without it",
             stacklevel=4,
         )
-    elif drawn:
+    elif drawn and keeping:
         warnings.warn(
             f"MONAI's {kinds[0].__name__} keeps the samples that it is given, and these are drawn "
             "anew in each epoch: of each sample it would deliver one patch for ever, or keep every "
