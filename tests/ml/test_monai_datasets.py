@@ -43,7 +43,8 @@ def place(sample, rows=(2, 3, 5)):
 
 def made(kind, source, folder, steps):
     if kind is data.PersistentDataset:
-        return kind(source, steps, cache_dir=folder, hash_func=lambda s: s["obs_id"].encode())
+        by_id = {"hash_func": lambda sample: sample["obs_id"].encode()}
+        return kind(source, steps, folder, **by_id, track_meta=True, weights_only=False)
     if kind is data.SmartCacheDataset:
         return kind(source, steps, replace_rate=0.5, cache_num=2, shuffle=False, progress=False)
     return kind(source, steps, num_workers=2, progress=False)
