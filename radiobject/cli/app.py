@@ -21,7 +21,7 @@ from radiobject.cli import (
     scanning,
     viewing,
 )
-from radiobject.cli.reporting import ExitCode, print_any_text, settings
+from radiobject.cli.reporting import ExitCode, print_any_text, quiet_libraries, settings
 
 _CODES = """Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 done in part (inputs were
 refused); 5 the data set is damaged or inconsistent; 6 another writer holds it; 130 interrupted."""
@@ -90,6 +90,7 @@ for group in (
 def run() -> None:
     """Run the command line of this process."""
     print_any_text()
+    quiet_libraries()
     try:
         app(prog_name="radiobject")
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import PurePath
 from typing import Any, ParamSpec, TextIO
 
 import typer
@@ -89,6 +91,33 @@ def print_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+class _Words(logging.Handler):
+    """Says what this library logs as any warning; of others' lines, only where --debug is given."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.partition(".")[0] == "radiobject":
+            _say_warning(record.getMessage())
+        elif settings.debug:
+            note(f"{record.name}: {record.getMessage()}")
+
+
+def quiet_libraries() -> None:
+    """Let no library print lines of its own in this process.
+
+    What a file's reader has to say of it is a line of the report, which names the file. Beside it,
+    a line without one ("Unknown encoding", "pixdim[0] should be 1") helps nobody, and --debug shows
+    it all the same. nibabel's logger prints by itself; others do where a process has no handler.
+    """
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Words) for handler in root.handlers):
+        root.addHandler(_Words(logging.WARNING))
+    logging.getLogger("nibabel.global").addFilter(_is_asked_for)
+
+
+def _is_asked_for(_: logging.LogRecord) -> bool:
+    return settings.debug
 
 
 def emit(value: Any) -> None:
@@ -240,7 +269,21 @@ def _report(error: BaseException) -> None:
         err().print(Text.assemble(("error: ", "bold red"), said))
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+_LIBRARIES = frozenset({
+    "blosc2", "highdicom", "jpeg_ls", "libjpeg", "nibabel", "numcodecs", "openjpeg", "pydicom",
+    "rle", "SimpleITK", "zarr",
+})  # fmt: skip
+"""Packages that read files: what they warn of is in the report, by file."""
+
+
+def _show_warning(
+    message: Warning | str, _category: type[Warning], filename: str, *_: Any, **__: Any
+) -> None:
+    if settings.debug or not _LIBRARIES.intersection(PurePath(filename).parts):
+        _say_warning(str(message))
+
+
+def _say_warning(message: str) -> None:
     if not settings.quiet and not settings.json:
-        said = visible(in_options(str(message)))
+        said = visible(in_options(message))
         err().print(Text.assemble(("warning: ", "yellow"), said))

@@ -146,7 +146,7 @@ def _zipped(
     """Return the one array of an .npz, and what others in it say of its place."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
-        members = {Path(info.filename).stem: info for info in archive.infolist()}
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if sum(info.file_size for info in members.values()) > limits.max_bytes:
             raise IngestError(f"{name}: decodes to more than {limits.max_bytes:,} bytes")
         found = {}

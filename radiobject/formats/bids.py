@@ -24,7 +24,9 @@ from radiobject.formats.bids_sidecars import SIDECAR_FIELDS, Sidecars, as_column
 from radiobject.formats.bids_tables import BidsTables, Ignored
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import why_not_followed
+from radiobject.formats.readers import how_to_unpack
 from radiobject.formats.search import summarised
+from radiobject.formats.surfaces import cifti_of_name
 from radiobject.sampling.label_names import LabelNames
 
 __all__ = [
@@ -44,6 +46,7 @@ METADATA_KEY = "bids"
 
 _IMAGE_ENDINGS = (".nii.gz", ".nii")
 _GRADIENTS = ("bval", "bvec")
+_READ_BESIDE = (".json", ".bval", ".bvec", "_scans.tsv", "_sessions.tsv")
 _NAMED = 20
 
 
@@ -405,10 +408,20 @@ def _read_folder(tree: _Tree, folder: Path) -> tuple[list[Path], list[Path]]:
                     sidecars.append((name, path))
             elif tree.label_tables.remember(folder, entry.name):
                 continue
+            elif packed := how_to_unpack(path):
+                tree.skipped[_relative(tree, path)] = packed
             elif folder != tree.root:
-                tree.companions["".join(path.suffixes[-2:]) or path.name] += 1
+                tree.companions[_kind_of_companion(path)] += 1
     tree.sidecars.seen[str(folder)] = sidecars
     return images, subfolders
+
+
+def _kind_of_companion(path: Path) -> str:
+    """Return what files beside images are counted by: their ending, tables by what they hold."""
+    for ending in (".tsv", ".tsv.gz"):
+        if path.name.lower().endswith(ending):
+            return f"_{path.name[: -len(ending)].rsplit('_', 1)[-1]}{ending}"
+    return "".join(path.suffixes[-2:]) or path.name
 
 
 def _why_not_entered(tree: _Tree, link: Path) -> str:
@@ -439,7 +452,7 @@ def _unusable(
         tree.refused[place] = why
         return why
     if name is None:
-        why = "not a BIDS name"
+        why = cifti_of_name(path.name) or "not a BIDS name"
     elif f"sub-{name.entities.get('sub')}" != subject:
         why = f"its name is not of {subject}"
     elif (twin := stems[_stem(path.name)]) != path:
@@ -451,7 +464,7 @@ def _unusable(
 
 def _say_of_the_rest(tree: _Tree) -> None:
     for ending, count in sorted(tree.companions.items()):
-        if not ending.endswith((".json", ".tsv", ".bval", ".bvec")):
+        if not ending.endswith(_READ_BESIDE):
             tree.skipped[f"*{ending}"] = f"{count} files that are no NIfTI images"
     for other in ("sourcedata", "rawdata"):
         if (tree.root / other).is_dir():

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 ENTITY_COLUMNS: Mapping[str, str] = {
-    "ses": "session", "task": "task", "tracksys": "tracksys", "acq": "acquisition",
+    "ses": "session", "cohort": "cohort", "sample": "sample", "task": "task",
+    "tracksys": "tracksys", "acq": "acquisition", "nuc": "nucleus", "voi": "volume_of_interest",
     "ce": "ceagent", "trc": "tracer", "stain": "stain", "rec": "reconstruction",
     "dir": "direction", "run": "run", "mod": "modality_entity", "echo": "echo", "flip": "flip",
     "inv": "inversion", "mt": "mtransfer", "part": "part", "proc": "processing",
-    "hemi": "hemisphere", "space": "space", "split": "split", "res": "resolution",
-    "den": "density", "label": "label", "seg": "segmentation", "desc": "description",
-    "chunk": "chunk",
+    "hemi": "hemisphere", "space": "space", "split": "split", "recording": "recording",
+    "chunk": "chunk", "atlas": "atlas", "seg": "segmentation", "scale": "scale",
+    "res": "resolution", "den": "density", "label": "label", "desc": "description",
 }  # fmt: skip
 """Obs columns of the entities in a file name, in the order in which a name has them."""
 

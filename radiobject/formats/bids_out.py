@@ -18,7 +18,7 @@ from radiobject.formats.bids import METADATA_KEY
 from radiobject.formats.bids_names import DATATYPES, LABEL_SUFFIXES, BidsName
 from radiobject.formats.bids_own import GENERATOR, REGIONS, TABLE
 from radiobject.formats.bids_tables import OUTSIDE
-from radiobject.formats.nifti_gradients import gradient_text
+from radiobject.formats.nifti_gradients import file_affine, gradient_text, same_directions
 from radiobject.sampling.label_names import LabelNames
 
 VERSION = "1.10.0"
@@ -172,15 +172,14 @@ def _stem(above: str, name: BidsName, datatype: str) -> str:
 
 
 def _gradients(volume: Described, kept: Mapping[str, Any]) -> dict[str, str]:
-    """Return the gradient files; directions are turned with the axes if these were."""
-    bval, bvec = kept.get("bval"), kept.get("bvec")
-    if bval is None or bvec is None or len(volume.shape) != 4:
-        return {}
-    original = volume.metadata.get("original_affine")
-    if original is None:
-        return {".bval": bval, ".bvec": bvec}
-    turned = gradient_text(bvec, np.array(json.loads(str(original))), volume.affine)
-    return {} if turned is None else {".bval": bval, ".bvec": turned}
+    """Return the gradient files; directions are turned with the axes if these were moved."""
+    texts = {f".{key}": str(kept[key]) for key in ("bval", "bvec") if key in kept}
+    before = file_affine(volume.metadata)
+    if ".bvec" in texts and before is not None and not same_directions(before, volume.affine):
+        turned = gradient_text(texts.pop(".bvec"), before, volume.affine)
+        if turned is not None:
+            texts[".bvec"] = turned
+    return texts
 
 
 def description(name: str, derivative: str = "") -> dict[str, Any]:

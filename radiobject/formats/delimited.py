@@ -75,7 +75,10 @@ def read_table(path: Path, *, text: Collection[str] = ()) -> DelimitedTable:
     except OSError as error:
         raise IngestError(f"{path.name}: cannot be read: {error.strerror or error}") from error
     remarks: list[str] = []
-    decoded = decode_text(content, remarks)
+    try:
+        decoded = decode_text(content, remarks)
+    except IngestError as error:
+        raise IngestError(f"{path.name}: {error}") from error
     names, rows = _rows(path, decoded, remarks)
     columns = _columns(path, names, remarks)
     found = {

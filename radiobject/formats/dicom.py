@@ -33,6 +33,7 @@ from radiobject.formats.privacy import (
     check_keywords,
     column_name,
 )
+from radiobject.formats.readers import how_to_unpack
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.formats.source import SourceFile, readable_name
 from radiobject.formats.time_axis import TIME_AXIS
@@ -226,7 +227,7 @@ def load_series(
         columns=columns,
         metadata=metadata | rescale_metadata(stack.rescale),
         rescale=stack.rescale,
-        warnings=series.warnings,
+        warnings=series.warnings + stack.warnings,
     )
 
 
@@ -371,14 +372,14 @@ def _headers(
             caches[root] = HeaderCache(root, f"{limits} {sorted(keep)}")
         try:
             if is_archive(path):
-                raise NotDicomError("archives are not opened")
+                raise NotDicomError("archives are not opened; unpack it first")
             stamp, frames = caches[root].get(path)
             if frames is None:
                 frames = read_frames(path, limits, keep)
                 caches[root].put(path, stamp, frames)
             found.frames += frames
         except NotDicomError as error:
-            found.skipped[name] = str(error)
+            found.skipped[name] = how_to_unpack(path) or str(error)
         except RefusedFileError as error:
             found.paths[name] = path
             found.refused.append((name, error))
@@ -410,14 +411,18 @@ def _refused_lines(refused: Iterable[tuple[str, RefusedFileError]]) -> list[Repo
 def _without_damage(outcome: Outcome, refused: Iterable[tuple[str, RefusedFileError]]) -> Outcome:
     """Refuse a series of which files could not be read: what is left of it is not the scan."""
     own = outcome.frames[0].file.identity
-    damaged = [name for name, error in refused if error.identity == own and not error.harmless]
-    if isinstance(outcome, RefusedSeries) or not damaged:
+    damaged = [pair for pair in refused if pair[1].identity == own and not pair[1].harmless]
+    if not damaged:
         return outcome
-    return RefusedSeries(
-        outcome.frames,
-        f"the series is not whole: {len(damaged)} of its files cannot be read, such as "
-        f"{damaged[0]}",
+    name, error = damaged[0]
+    why = (
+        f"the series is not whole: {len(damaged)} of its files cannot be read, such as {name} "
+        f"({error}); restore what is damaged, or take it away if it is no part of the scan"
     )
+    if isinstance(outcome, RefusedSeries):
+        why += f". Of the other {len({frame.file.path for frame in outcome.frames})} files: "
+        why += outcome.reason
+    return RefusedSeries(outcome.frames, why)
 
 
 def _line(outcome: Outcome, names: dict[Path, str]) -> ReportLine:

@@ -332,7 +332,9 @@ def _frame(
     position = _numbers(view, "ImagePositionPatient", 3)
     orientation = _numbers(view, "ImageOrientationPatient", 6)
     if position is None or orientation is None:
-        raise IngestError("no ImagePositionPatient or ImageOrientationPatient: it has no place")
+        names = {"ImagePositionPatient": position, "ImageOrientationPatient": orientation}
+        absent = " and ".join(name for name, value in names.items() if value is None)
+        raise IngestError(f"no {absent}: it has no place")
     spacing = _numbers(view, "PixelSpacing", 2)
     if spacing is None:
         raise IngestError("no PixelSpacing: the size of its pixels is not known")

@@ -115,6 +115,7 @@ class PixelFormat:
     ``inverted`` is True for MONOCHROME1, or where the presentation shape says so: it is meant for
     display, after all transforms (PS3.3 C.7.6.3.1.2), and leaves the values as they are.
     ``has_table`` is True where a modality lookup table stands in place of slope and intercept.
+    ``bits_below`` counts the bits under a value that belong to none: HighBit + 1 - BitsStored.
     """
 
     rows: int
@@ -125,6 +126,7 @@ class PixelFormat:
     inverted: bool
     has_table: bool = False
     padding: tuple[int, int] | None = None
+    bits_below: int = 0
 
     @property
     def dtype(self) -> np.dtype:
@@ -229,7 +231,14 @@ def pixel_format(fields: Mapping[str, Any]) -> PixelFormat:
         inverted=shape == "INVERSE" if shape else photometric == "MONOCHROME1",
         has_table="ModalityLUTSequence" in fields,
         padding=_padding(fields, signed, allocated),
+        bits_below=_bits_below(fields, stored, allocated),
     )
+
+
+def _bits_below(fields: Mapping[str, Any], stored: int, allocated: int) -> int:
+    """Return how many bits lie below a value; a HighBit that cannot be is passed over."""
+    high = _integer(fields, "HighBit", stored - 1)
+    return high + 1 - stored if stored <= high < allocated else 0
 
 
 def _integer(fields: Mapping[str, Any], keyword: str, default: int) -> int:

@@ -22,6 +22,7 @@ from radiobject.formats.dicom_header import (
     element_header_bytes,
     parse_errors,
 )
+from radiobject.formats.dicom_remarks import remarks, summed_up
 from radiobject.formats.engines import encaps, pydicom
 from radiobject.formats.engines import pixels as codecs
 from radiobject.formats.guards import Limits
@@ -32,7 +33,7 @@ from radiobject.formats.rescale import (
     same_width,
     scaled_range,
 )
-from radiobject.formats.source import SourceFile, read_file
+from radiobject.formats.source import SourceFile, read_file, readable_name
 
 _JPEG2000_SIZE = b"\xff\x4f\xff\x51"
 _JPEG_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
@@ -52,12 +53,15 @@ class DecodedStack:
         Provenance, a file each.
     padded : int
         Padding pixels that were set to the lowest value of the others, as asked for.
+    warnings : tuple of str
+        What was doubtful about the pixels of a file.
     """
 
     values: NDArray[Any]
     rescale: tuple[float, float] | None
     files: tuple[SourceFile, ...]
     padded: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def decode_frames(
@@ -77,13 +81,17 @@ def decode_frames(
     values = np.empty((len(frames), frames[0].rows, frames[0].columns), dtype=dtype)
     sources: list[SourceFile] = []
     wanted: dict[Any, list[int]] = {}
+    said: dict[str, list[str]] = {}
     for slot, frame in enumerate(frames):
         wanted.setdefault(frame.file.path, []).append(slot)
     for slots in wanted.values():
         file = frames[slots[0]].file
         content = read_file(file.path, limits)
         sources.append(SourceFile.of_bytes(file.path.name, content))
-        stored = _file_frames(file, content)
+        with remarks() as heard:
+            stored = _file_frames(file, content)
+        for text in dict.fromkeys(heard):
+            said.setdefault(text, []).append(readable_name(file.path.name))
         for slot in slots:
             frame = frames[slot]
             whole = stored[frame.index]
@@ -95,7 +103,7 @@ def decode_frames(
     if padding is not None and not padding.all():
         padded = int(padding.sum())
         scaled[padding] = scaled[~padding].min()
-    return DecodedStack(scaled, rescale, tuple(sources), padded)
+    return DecodedStack(scaled, rescale, tuple(sources), padded, summed_up(said))
 
 
 def _padding_pixels(values: NDArray[Any], frames: Sequence[Frame]) -> NDArray[np.bool_] | None:
@@ -155,7 +163,7 @@ def _file_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
     if stored is None:
         dataset = _dataset(file, content)
         stored = _decoded_frames(file, dataset)
-    used = _used_bits(stored, pixels)
+    used = _used_bits(file.path.name, stored, pixels)
     return _looked_up(file, dataset or _dataset(file, content), used) if pixels.has_table else used
 
 
@@ -284,14 +292,21 @@ def codestream_size(stream: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _used_bits(stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
+def _used_bits(name: str, stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
     """Return values with the bits above BitsStored replaced by the sign, or by zeros.
 
     Old files keep overlays there (PS3.5 8.1.1).
+
+    Raises
+    ------
+    IngestError
+        If HighBit says that values lie higher, and the bits below are used all the same.
     """
     unused = pixels.bits_allocated - pixels.bits_stored
     if unused == 0:
         return stored
+    if pixels.bits_below:
+        return _moved_down(name, stored, pixels)
     low, high = int(stored.min()), int(stored.max())
     span = 1 << pixels.bits_stored
     if (-span // 2 if pixels.signed else 0) <= low and high < (
@@ -299,3 +314,20 @@ def _used_bits(stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
     ):
         return stored
     return (stored << unused) >> unused
+
+
+def _moved_down(name: str, stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
+    """Return values that lie above unused bits, as old files have them, where these are empty.
+
+    The standard has wanted HighBit to be BitsStored - 1 since; a header that says otherwise may
+    as well be wrong, which bits below that are used would show.
+    """
+    below = pixels.bits_below
+    if (stored & ((1 << below) - 1)).any():
+        raise IngestError(
+            f"{name}: its HighBit is {below + pixels.bits_stored - 1} and its BitsStored "
+            f"{pixels.bits_stored}, so that values lie in the bits from {below} on, but lower bits "
+            "are used too: where the values lie is not known; correct the header"
+        )
+    above = pixels.bits_allocated - pixels.bits_stored - below
+    return (stored << above) >> (above + below)

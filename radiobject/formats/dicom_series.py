@@ -193,10 +193,20 @@ def _of_group(frames: list[Frame], limits: Limits, options: DicomOptions) -> Ite
     groups = _by_grid(frames)
     strays = [group[0] for group in groups if len(group) == 1 < len(groups)]
     if strays:
-        yield _refused_strays(strays, len(groups))
+        yield _refused_strays(strays, groups)
     for group in groups:
         if len(group) > 1 or not strays:
-            yield from _outcomes(group, len(groups), limits, options)
+            yield from _outcomes(group, _mixture(groups), limits, options)
+
+
+def _mixture(groups: Sequence[Sequence[Frame]]) -> str:
+    """Return what a series mixes, in words; empty for one group."""
+    if len(groups) < 2:
+        return ""
+    stacks = sorted({group[0].stack for group in groups})
+    if len(stacks) < len(groups):
+        return f"{len(groups)} orientations or sizes"
+    return f"{len(groups)} stacks (StackID {shortened(stacks)})"
 
 
 def _by_grid(frames: Iterable[Frame]) -> list[list[Frame]]:
@@ -228,22 +238,21 @@ def _same_grid(first: Frame, second: Frame) -> bool:
     )
 
 
-def _refused_strays(strays: list[Frame], groups: int) -> RefusedSeries:
+def _refused_strays(strays: list[Frame], groups: Sequence[Sequence[Frame]]) -> RefusedSeries:
     count = "one image is" if len(strays) == 1 else f"{len(strays)} images are each"
     return RefusedSeries(
         tuple(strays),
-        f"{count} alone among the {groups} orientations or sizes of the series: "
-        "scouts, projections or strays",
+        f"{count} alone among the {_mixture(groups)} of the series: scouts, projections or strays",
     )
 
 
 def _outcomes(
-    group: list[Frame], siblings: int, limits: Limits, options: DicomOptions
+    group: list[Frame], mixture: str, limits: Limits, options: DicomOptions
 ) -> Iterator[Outcome]:
     """Yield the volumes of a group, or its refusal."""
     note: tuple[str, ...] = ()
-    if siblings > 1:
-        note = (f"the series mixes {siblings} orientations or sizes; each is its own volume",)
+    if mixture:
+        note = (f"the series mixes {mixture}; each is its own volume",)
     try:
         kinds = list(separated(group))
     except IngestError as error:

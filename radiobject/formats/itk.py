@@ -38,8 +38,8 @@ def read_voxels(path: Path, reader: str, shape: tuple[int, ...]) -> NDArray[Any]
     # ITK's arrays have the slowest axis first, and the components of a voxel last.
     axes = image.GetDimension()
     data = array.transpose(*reversed(range(axes)), *range(axes, array.ndim))
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
+    # What the axes behind those of space have of one voxel only is no axis.
+    data = data.reshape((*data.shape[:3], *(side for side in data.shape[3:] if side != 1)))
     if data.shape != shape:
         raise IngestError(f"{path.name}: voxels of shape {data.shape}, the header has {shape}")
     return data

@@ -136,9 +136,7 @@ def parse_meta_header(name: str, head: bytes) -> MetaHeader:
         raise IngestError(f"{name}: values of type {kind or 'unknown'!r} cannot be stored")
     components = int(_numbers(name, {"elementnumberofchannels": "1"} | fields,
                               "elementnumberofchannels")[0])  # fmt: skip
-    shape = tuple(s for s in (*sizes, components) if len(sizes) < 4 or s > 1 or s < 1)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
+    shape = (*sizes[:3], *(side for side in (*sizes[3:], components) if side != 1))
     if len(sizes) < 3 or len(shape) > 4 or fields.get("ndims") != str(len(sizes)):
         raise IngestError(
             f"{name}: {len(sizes)} dimensions and {components} components; only 3-D and 4-D can "

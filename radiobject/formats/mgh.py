@@ -17,6 +17,7 @@ from radiobject.formats.gzip_stream import GZIP_MAGIC, gunzip_blocks, gunzip_hea
 from radiobject.formats.image import LoadedImage
 from radiobject.formats.placed import placed_image
 from radiobject.formats.source import SourceFile, read_file
+from radiobject.formats.surfaces import doubt_of_surface
 
 _HEADER_BYTES = 284
 _FLAG = slice(28, 30)
@@ -57,6 +58,7 @@ def load_mgh(
         "mgh_ras",
         SourceFile.of_bytes(place.name, content),
         reorient=reorient,
+        warnings=doubt_of_surface(kept),
     )
 
 

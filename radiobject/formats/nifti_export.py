@@ -14,7 +14,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.formats.engines import nifti1, nifti2
-from radiobject.formats.nifti_gradients import axis_of, set_time_step, write_gradients
+from radiobject.formats.nifti_gradients import (
+    axis_of,
+    file_affine,
+    set_time_step,
+    write_gradients,
+)
 from radiobject.geometry.orientation import (
     COSINE_TOLERANCE,
     MM_PER_UNIT,
@@ -28,6 +33,8 @@ _NIFTI1_MAX_SIDE = 32767
 _SLAB_BYTES = 4 << 20
 _AFFINE_TOLERANCE = 1e-6
 _SCANNER, _ALIGNED = 1, 2
+_VECTORS = range(1004, 1011)
+"""Intents of several values a voxel: matrices, displacements, vectors, points, quaternions."""
 _MM = 2
 
 # Fields that name a voxel axis or a slice number: wrong once the axes have moved.
@@ -116,6 +123,8 @@ def export_header(
     for name in _PLAIN_FIELDS:
         if name in kept:
             header[name] = kept[name]
+    if int(header["intent_code"]) in _VECTORS and len(file_shape) < kept["dim"][0]:
+        header["intent_code"] = 0
     if "pixdim" in kept:
         header["pixdim"][4:] = kept["pixdim"][4:]
     else:
@@ -141,14 +150,14 @@ def _file_dtype(dtype: np.dtype) -> np.dtype:
 
 
 def _file_shape(shape: tuple[int, ...], kept: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return `shape` with the axes of one voxel that the file had."""
+    """Return `shape` with the axes of one voxel that the file had behind those of space."""
     dim = kept.get("dim")
     if dim is None:
         return shape
-    stated = tuple(dim[1 : dim[0] + 1])
-    plain = [side for side in stated[3:] if side != 1]
-    same = stated[:3] == shape[:3] and plain == [side for side in shape[3:] if side != 1]
-    return stated if same else shape
+    behind = tuple(dim[4 : dim[0] + 1])
+    plain = [side for side in behind if side != 1]
+    same = plain == [side for side in shape[3:] if side != 1]
+    return (*shape[:3], *behind) if same else shape
 
 
 def _set_scale(header: Any, kept: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
@@ -207,8 +216,8 @@ def _same_axes(
     """Return whether the voxel axes still are the file's own."""
     if not all(name in kept for name in _AXIS_FIELDS):
         return False
-    original = metadata.get("original_affine")
-    return original is None or axis_codes(np.array(json.loads(original))) == axis_codes(affine)
+    before = file_affine(metadata)
+    return before is None or axis_codes(before) == axis_codes(affine)
 
 
 def _slabs(blocks: NDArray[Any] | Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:

@@ -6,6 +6,7 @@ over where the axes are right-handed in RAS+ ("FDT user guide", bvecs).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from radiobject.formats.time_axis import TIME_AXIS, TimeAxis
 
+_SAME_COSINE = 1e-6
 _SECONDS = 8
 _SPACE = 7
 
@@ -53,6 +55,20 @@ def write_gradients(path: Path, axis: TimeAxis | None, affine: NDArray[np.floati
         return [b_values]
     directions.write_text("".join(map(_line, along)), encoding="ascii")
     return [b_values, directions]
+
+
+def file_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """Return the affine of the file that a volume was read from, before any axis was moved."""
+    text = metadata.get("original_affine") or metadata.get("orientation_affine")
+    return None if not text else np.array(json.loads(str(text)), dtype=np.float64)
+
+
+def same_directions(first: NDArray[np.floating], second: NDArray[np.floating]) -> bool:
+    """Return whether the axes of two affines point the same way, however long their steps."""
+    one, other = (
+        matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (first, second)
+    )
+    return bool(np.allclose(one, other, rtol=0, atol=_SAME_COSINE))
 
 
 def gradient_text(

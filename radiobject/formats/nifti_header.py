@@ -16,6 +16,7 @@ from radiobject.formats.engines import nifti1, nifti2
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits, is_archive
 from radiobject.formats.gzip_stream import GZIP_MAGIC, gunzip_head
 from radiobject.formats.metadata import NiftiMetadata
+from radiobject.formats.surfaces import doubt_of_surface, why_surface
 from radiobject.geometry.orientation import (
     OrientationSource,
     affine_to_list,
@@ -136,7 +137,7 @@ class NiftiLayout:
     def warnings(self) -> tuple[str, ...]:
         """Return what is doubtful about where the voxels are, a sentence each."""
         sform, qform = int(self.header["sform_code"]), int(self.header["qform_code"])
-        found = []
+        found = list(doubt_of_surface(self.shape))
         if self.source == "identity":
             found.append("neither sform nor qform; left and right are assumed, not known")
         elif self.source == "nifti_qform" and sform > 0:
@@ -180,14 +181,11 @@ def pair_paths(path: Path) -> tuple[Path, Path]:
             if not name.lower().endswith(ending + packed):
                 continue
             stem = name[: -len(ending + packed)]
-            partner = next(
-                (
-                    candidate
-                    for zipped in (packed, "" if packed else ".gz")
-                    if (candidate := path.with_name(stem + other + zipped)).is_file()
-                ),
-                None,
-            )
+            # Both are in capitals where a program of old wrote one so.
+            endings = [other + zipped for zipped in (packed, "" if packed else ".gz")]
+            endings += [one.upper() for one in endings]
+            candidates = (path.with_name(stem + one) for one in endings)
+            partner = next((one for one in candidates if one.is_file()), None)
             if partner is None:
                 raise IngestError(f"{name}: half of a pair; {stem}{other} is not beside it")
             return (path, partner) if is_header else (partner, path)
@@ -227,6 +225,9 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
         dtype = header.get_data_dtype()
     except (nifti1.HeaderDataError, *_DAMAGED) as error:
         raise IngestError(f"{path.name}: damaged NIfTI header ({error})") from error
+    why = why_surface(path.name, header, shape)
+    if why:
+        raise IngestError(f"{path.name}: {why}")
     shape = _volume_shape(path.name, shape)
     check_dtype(path.name, dtype)
     limits.check_volume(path.name, shape, dtype.itemsize)

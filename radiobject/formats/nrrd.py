@@ -208,6 +208,8 @@ def _affine(
     unknown = [unit for unit in units if unit.strip() and unit.strip().lower() not in _MM]
     if unknown:
         raise IngestError(f"{name}: lengths in {unknown[0]!r} are not known in millimetres")
+    if len(units) not in (0, 3):
+        raise IngestError(f"{name}: {len(units)} space units for 3 axes of space")
     scale = [_MM.get(unit.strip().lower(), 1.0) for unit in units] or [1.0] * 3
     signs = np.diag([*(s * u for s, u in zip(_SPACES[space], scale, strict=True)), 1.0])
     return signs @ matrix, spatial

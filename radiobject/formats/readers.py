@@ -83,6 +83,19 @@ CONVERSIONS = {
 }
 """Formats that stay closed, and what turns a file of them into one that is read."""
 
+_UNPACKING = {
+    ".gz": "gunzip -k {name}",
+    ".bz2": "bunzip2 -k {name}",
+    ".xz": "unxz -k {name}",
+    ".lzma": "unlzma -k {name}",
+    ".zst": "unzstd {name}",
+    ".lz4": "unlz4 {name}",
+    ".z": "gunzip -k {name}",
+}
+"""What unpacks a file that is compressed as a whole, by its ending; the packed one stays."""
+
+_SERIES_ENDINGS = (".dcm", ".ima")
+
 
 def _deferred(module: str, name: str, *args: Any, **kwargs: Any) -> Any:
     return getattr(import_module(module), name)(*args, **kwargs)
@@ -176,10 +189,28 @@ def stem_of(path: Path) -> str:
     return path.name[: -len(suffix)] if suffix else path.name
 
 
+def how_to_unpack(path: Path) -> str:
+    """Return what is said of an image in a packing that is not read; empty for any other file."""
+    name = path.name.lower()
+    ending = next((end for end in _UNPACKING if name.endswith(end)), "")
+    if not ending or is_archive(path) or reader_of(path) is not None:
+        return ""
+    inner = Path(path.name[: -len(ending)])
+    reader = reader_of(inner)
+    known = reader is not None and not reader.folders
+    if not known and not inner.name.lower().endswith(_SERIES_ENDINGS):
+        return ""
+    command = _UNPACKING[ending].format(name=path.name)
+    return f"packed as {ending}, which is not read; unpack it: {command}"
+
+
 def why_closed(path: Path) -> str:
     """Return what is said of a file that no reader takes."""
     if is_archive(path):
         return "archives are not opened; unpack it first"
+    packed = how_to_unpack(path)
+    if packed:
+        return packed
     name = path.name.lower()
     # ".mif.gz" before ".gz": the longer ending is the more exact one.
     for ending, command in sorted(CONVERSIONS.items(), key=lambda pair: -len(pair[0])):

@@ -121,6 +121,9 @@ def _answering(answer: Callable[[Request], Any]) -> Callable[[Request], Response
             return _error(400 if isinstance(error, ValueError | TypeError) else 500, str(error))
         except ValueError as error:
             return _error(400, str(error))
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, the page shows it; a server's traceback would be on the terminal.
+            return _error(500, f"{type(error).__name__}: {error}")
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return respond

@@ -52,7 +52,10 @@ class Server:
         hosts = [f"{name}:{self._port}" for name in (_LOOPBACK, "localhost")]
         config = uvicorn.Config(
             create_app(self._radi, self._token, hosts),
-            log_level="warning",
+            # A line on a request that no browser makes helps nobody; what goes wrong behind one is
+            # said by the answers.
+            log_config=None,
+            log_level="critical",
             access_log=False,  # its lines would hold the token
             lifespan="off",
             server_header=False,

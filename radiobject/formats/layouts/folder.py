@@ -13,7 +13,7 @@ from radiobject._types import SUBJECT_ID
 from radiobject.formats.image import Scalar
 from radiobject.formats.layouts.parts import Channel, JoinedMasks
 from radiobject.formats.links import why_not_followed
-from radiobject.formats.readers import reader_of, stem_of
+from radiobject.formats.readers import how_to_unpack, reader_of, stem_of
 from radiobject.formats.search import preference, summarised
 from radiobject.sampling.label_names import LabelNames
 
@@ -186,7 +186,9 @@ class FolderFiles:
     def rest(self, why: str) -> dict[str, str]:
         """Return the files that nothing took, with a reason; many of one ending as a number."""
         seen = (path for paths in self._by_folder.values() for path in paths)
-        others = {self.name(path): why for path in seen if path not in self._taken}
+        others = {
+            self.name(path): how_to_unpack(path) or why for path in seen if path not in self._taken
+        }
         return summarised(others | {n: w for n, w in self._twins.items() if n in others})
 
 
