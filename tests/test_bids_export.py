@@ -33,6 +33,16 @@ FROM_FILES = {
     "source_sha256",
 }  # fmt: skip
 PLAIN = {"EchoTime": 0.003, "FlipAngle": 9, "Manufacturer": "Maker"}
+APART = {
+    "dir-AP_run-1": {}, "dir-PA_run-2": {}, "rec-a": {}, "rec-b": {}, "chunk-1": {}, "chunk-2": {},
+    "echo-1_part-mag": {"EchoTime": 0.01}, "echo-1_part-phase": {"EchoTime": 0.01, "Units": "rad"},
+    "echo-2_part-mag": {"EchoTime": 0.03}, "echo-2_part-phase": {"EchoTime": 0.03, "Units": "rad"},
+}  # fmt: skip
+"""Entities that tell images of one task apart, and the sidecar of each."""
+INVERSIONS = {
+    "FlipAngle": 5, "RepetitionTimeExcitation": 0.006, "RepetitionTimePreparation": 5.0,
+    "NumberShots": 176, "MagneticFieldStrength": 3,
+}  # fmt: skip
 
 
 def volume(path: Path, seed: int, shape: tuple[int, ...] = (3, 4, 5)) -> None:
@@ -62,6 +72,14 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build.put(root / "sub-01/sub-01_sessions.tsv", "session_id\tweight\nses-1\t70.5\nses-2\t71\n")
     volume(root / "sub-02/anat/sub-02_T1w.nii.gz", 2)
     volume(root / "sub-02/func/sub-02_task-rest_bold.nii.gz", 3, (3, 4, 5, 4))
+    for number, (entities, sidecar) in enumerate(APART.items(), 20):
+        stem = root / f"sub-02/func/sub-02_task-rest_{entities}_bold"
+        volume(Path(f"{stem}.nii.gz"), number, (3, 4, 5, 4))
+        build.put(Path(f"{stem}.json"), TASK | sidecar)
+    for number in (1, 2):
+        stem = root / f"sub-02/anat/sub-02_inv-{number}_MP2RAGE"
+        volume(Path(f"{stem}.nii.gz"), number + 40)
+        build.put(Path(f"{stem}.json"), INVERSIONS | {"InversionTime": 0.8 * number})
     volume(root / "sub-02/dwi/sub-02_dwi.nii.gz", 4, (3, 4, 5, 3))
     build.put(root / "sub-02/dwi/sub-02_dwi.bval", BVAL)
     build.put(root / "sub-02/dwi/sub-02_dwi.bvec", BVEC)
@@ -88,7 +106,7 @@ def stored(original: Path, tmp_path_factory: pytest.TempPathFactory) -> RadiObje
 def written(stored: RadiObject, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written") / "out"
     done = stored.to_bids(folder, name="Study")
-    assert len(done) == 9
+    assert len(done) == 9 + len(APART) + 2
     return folder
 
 
@@ -151,6 +169,26 @@ def test_what_came_from_bids_goes_back_as_it_was(
     again = ingest_plan(str(tmp_path / "again"), plan_bids(out)).radi
     assert_equal(radi, again)
     assert findings(out) == []
+
+
+def test_entities_are_columns_and_images_that_differ_in_one_are_two(
+    stored: RadiObject, original: Path, written: Path
+) -> None:
+    names = ("direction", "run", "reconstruction", "echo", "part", "chunk")
+    rows = stored.bold.to_obs()
+    found = ["_".join(str(row[name]) for name in names if row[name] and not pd.isna(row[name]))
+             for _, row in rows.iterrows()]  # fmt: skip
+    assert sorted(found) == sorted([
+        "", "AP_1", "PA_2", "a", "b", "1", "2", "1_mag", "1_phase", "2_mag", "2_phase",
+    ])  # fmt: skip
+    inversions = stored.MP2RAGE.to_obs()
+    assert inversions["inversion"].tolist() == ["1", "2"]
+    assert inversions["InversionTime"].tolist() == [0.8, 1.6]
+    for entities, sidecar in APART.items():
+        place = f"sub-02/func/sub-02_task-rest_{entities}_bold"
+        assert json.loads((written / f"{place}.json").read_text()) == TASK | sidecar
+        pair = [nib.load(home / f"{place}.nii.gz").get_fdata() for home in (original, written)]
+        np.testing.assert_array_equal(*pair)
 
 
 def test_gradients_turn_with_the_axes(original: Path, tmp_path: Path) -> None:

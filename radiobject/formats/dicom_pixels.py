@@ -231,6 +231,9 @@ def _decoded_frames(file: DicomFile, dataset: Any) -> NDArray[Any]:
             if file.syntax not in NATIVE_SYNTAXES and pydicom.uid.UID(file.syntax).is_encapsulated:
                 for stream in _codestreams(dataset, file.frames):
                     _check_codestream(name, stream, pixels)
+            if pixels.bits_below:
+                # pydicom takes every value to lie in the lowest bits, and drops the others.
+                dataset.pixel_array_options(correct_unused_bits=False)
             stored = dataset.pixel_array
     except IngestError:
         raise

@@ -40,8 +40,10 @@ def why_surface(name: str, header: Any, shape: Sequence[int]) -> str:
     intent = int(header["intent_code"])
     if intent in _INTENTS or (len(shape) > 5 and all(side == 1 for side in shape[:4])):
         return _cifti(name, intent in _DENSE or intent not in _INTENTS)
-    if int(header["dim"][1]) < 0:
-        return "values of a surface's vertices, as FreeSurfer writes them; no volume"
+    sides = tuple(int(side) for side in header["dim"][1 : 1 + min(len(shape), 3)])
+    if sides != tuple(shape[:3]):
+        # nibabel knows the two ways in which FreeSurfer writes a row that is too long for NIfTI-1.
+        return f"values of {shape[0]} vertices of a surface, as FreeSurfer writes them; no volume"
     return ""
 
 

@@ -285,7 +285,7 @@ def test_files_without_extension_beside_a_readme_and_a_dicomdir(tmp_path: Path) 
     assert report.skipped == {
         "DICOMDIR": "a DICOMDIR",
         "README": "not a DICOM file",
-        "archive.zip": "archives are not opened",
+        "archive.zip": "archives are not opened; unpack it first",
     }
     np.testing.assert_array_equal(load_folder(tmp_path).data, TRUTH)
 

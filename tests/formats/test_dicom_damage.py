@@ -43,6 +43,39 @@ def test_truncated_and_unreadable_files_are_reported_and_the_rest_is_kept(tmp_pa
     assert report.refused[-1].files == 4, "the rest of the series is not taken for whole"
 
 
+@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "ImageOrientationPatient"])
+@pytest.mark.parametrize(
+    ("slices", "others"),
+    [
+        ((2,), "a gap of 6.000 mm behind slice 2 of 5, where the spacing is 3.000 mm: 1 missing"),
+        ((5,), ""),
+        ((1, 3), "slice gaps run from 3.000 to 6.000 mm around 5.000 mm: not evenly spaced"),
+    ],
+)
+def test_slices_without_a_position_are_the_reason_that_is_given(
+    keyword: str, slices: tuple[int, ...], others: str, tmp_path: Path
+) -> None:
+    """And not the gap that they leave, which is said behind it."""
+    write_series(
+        tmp_path,
+        slices=6,
+        edit=lambda ds, s: delattr(ds, keyword) if s in slices else None,
+    )
+    report, found = scan_dicom(tmp_path)
+    assert not found
+    alone, rest = report.lines
+    assert alone.reasons == (f"no {keyword}: it has no place",)
+    assert (alone.source, alone.files) == (f"IM000{slices[0]}.dcm", len(slices))
+    (why,) = rest.reasons
+    assert why.startswith(
+        f"the series is not whole: {len(slices)} of its files cannot be read, such as "
+        f"IM000{slices[0]}.dcm (no {keyword}: it has no place); restore what is damaged, or take "
+        "it away if it is no part of the scan"
+    )
+    assert others in why
+    assert (f". Of the other {6 - len(slices)} files: " in why) == bool(others)
+
+
 def test_a_file_cut_after_the_scan_is_refused(tmp_path: Path) -> None:
     paths = write_series(tmp_path)
     _, found = scan_dicom(tmp_path)

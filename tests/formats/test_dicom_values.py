@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+import SimpleITK as sitk
 from dicom_builder import (
     set_pixels,
     slice_pixels,
@@ -15,15 +17,18 @@ from dicom_builder import (
 )
 from dicom_oracle import TRUTH, check_against_highdicom, refused
 from pydicom.dataset import Dataset
+from pydicom.pixels import apply_rescale
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLSLossless,
     RLELossless,
 )
 
+from radiobject.exceptions import IngestError
 from radiobject.formats.dicom import load_folder
 from radiobject.geometry.orientation import spacing_mm
 
@@ -109,6 +114,104 @@ def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:
 
     write_series(tmp_path, edit=overlay)
     np.testing.assert_array_equal(load_folder(tmp_path).data, TRUTH)
+
+
+def overlaid(ds: Dataset, pixels: np.ndarray, bits: np.ndarray) -> None:
+    """Put pixels of 12 bits below overlays and what else old devices left in bits 12 to 15."""
+    wide = (pixels.astype(np.int64) & 0x0FFF) | (bits.astype(np.int64) << 12)
+    set_pixels(ds, wide.astype(np.uint16).astype(pixels.dtype), bits_stored=12)
+    for place, group in enumerate((0x6000, 0x6002)):
+        for element, vr, value in (
+            (0x10, "US", 4), (0x11, "US", 6), (0x40, "CS", "G"), (0x50, "SS", [1, 1]),
+            (0x100, "US", 16), (0x102, "US", 12 + place),
+        ):  # fmt: skip
+            ds.add_new((group, element), vr, value)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+@pytest.mark.parametrize("syntax", [None, RLELossless, ExplicitVRBigEndian])
+def test_overlays_in_the_bits_above_leave_values_alone(
+    dtype: str, syntax: str | None, tmp_path: Path
+) -> None:
+    """Signed values have their sign in bit 11, whatever stands above it."""
+    truth = np.stack([slice_pixels(4, 6, s, dtype) for s in range(3)])
+    if dtype == "int16":
+        truth = (truth * 7 - 1500).astype(dtype)
+    bits = np.random.default_rng(0).integers(0, 16, truth.shape)
+
+    def edit(ds: Dataset, s: int) -> None:
+        overlaid(ds, truth[s], bits[s])
+        if syntax == RLELossless:
+            ds.compress(syntax, generate_instance_uid=False)
+        elif syntax is not None:
+            ds.PixelData = np.frombuffer(ds.PixelData, "<u2").astype(">u2").tobytes()
+
+    native = ExplicitVRBigEndian if syntax == ExplicitVRBigEndian else ExplicitVRLittleEndian
+    paths = write_series(tmp_path, slices=3, edit=edit, syntax=native)
+    loaded = load_folder(tmp_path)
+    np.testing.assert_array_equal(loaded.data, truth.transpose(2, 1, 0).astype(int) - 1024)
+    for s, path in enumerate(paths):
+        dataset = pydicom.dcmread(path)
+        by_pydicom = apply_rescale(dataset.pixel_array, dataset)
+        np.testing.assert_array_equal(loaded.data[:, :, s].T, by_pydicom)
+    if syntax is None:
+        image = sitk.ReadImage([str(path) for path in paths])
+        found = sitk.GetArrayFromImage(image)
+        np.testing.assert_array_equal(loaded.data, found.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_values_that_lie_in_the_upper_bits(dtype: str, compressed: bool, tmp_path: Path) -> None:
+    """As HighBit says, by which SimpleITK goes and pydicom does not."""
+    truth = (slice_pixels(4, 6, 0, dtype) * 13 - (900 if dtype == "int16" else 0)).astype(dtype)
+
+    def edit(ds: Dataset, s: int) -> None:
+        set_pixels(ds, (truth << 4).astype(dtype), bits_stored=12)
+        ds.HighBit = 15
+        if compressed:
+            ds.compress(RLELossless, generate_instance_uid=False)
+
+    (path,) = write_series(tmp_path, slices=1, edit=edit)
+    loaded = load_folder(tmp_path)
+    np.testing.assert_array_equal(loaded.data[:, :, 0].T, truth.astype(int) - 1024)
+    by_itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
+    np.testing.assert_array_equal(loaded.data[:, :, 0].T, by_itk)
+
+
+def test_a_high_bit_that_its_pixels_refute(tmp_path: Path) -> None:
+    def edit(ds: Dataset, s: int) -> None:
+        set_pixels(ds, slice_pixels(4, 6, s, "uint16"), bits_stored=12)
+        ds.HighBit = 15
+
+    write_series(tmp_path, edit=edit)
+    with pytest.raises(IngestError, match=r"IM0000\.dcm: its HighBit is 15 and its BitsStored 12"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("high", [0, 10, 16, 99])
+def test_a_high_bit_that_cannot_be_is_passed_over(high: int, tmp_path: Path) -> None:
+    def edit(ds: Dataset, s: int) -> None:
+        set_pixels(ds, slice_pixels(4, 6, s, "uint16"), bits_stored=12)
+        ds.HighBit = high
+
+    write_series(tmp_path, edit=edit)
+    np.testing.assert_array_equal(load_folder(tmp_path).data, TRUTH)
+
+
+@pytest.mark.filterwarnings("ignore:Unknown encoding")
+def test_what_pydicom_remarks_on_a_file_is_a_warning_of_its_series(tmp_path: Path) -> None:
+    def edit(ds: Dataset, s: int) -> None:
+        ds.compress(RLELossless, generate_instance_uid=False)
+        if s != 1:
+            ds.SpecificCharacterSet = "ISO_IR 999"
+
+    write_series(tmp_path, edit=edit)
+    loaded = load_folder(tmp_path)
+    (said,) = loaded.warnings
+    assert said.startswith("4 files, such as IM0000.dcm: Unknown encoding 'ISO_IR 999'")
+    assert said.endswith("(pydicom)")
+    np.testing.assert_array_equal(loaded.data, TRUTH)
 
 
 @pytest.mark.parametrize(
