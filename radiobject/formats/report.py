@@ -147,9 +147,9 @@ class IngestReport:
                 for row in rows
             ]
         )
-        text += [f"skipped   {name}: {why}" for name, why in self.skipped.items()]
-        text += [f"fault     {name}: {why}" for name, why in self.faults.items()]
-        text += [f"note      {said}" for said in self.notes]
+        text += [f"skipped   {_name(at)}: {_flat(why)}" for at, why in self.skipped.items()]
+        text += [f"fault     {_name(at)}: {_flat(why)}" for at, why in self.faults.items()]
+        text += [f"note      {_flat(said)}" for said in self.notes]
         text += [
             f"empty     {subject}: all its images were refused, its row was given and is stored"
             for subject in self.without_volumes
@@ -165,7 +165,17 @@ def _cells(line: ReportLine) -> tuple[str, ...]:
         str(line.files),
         "x".join(map(str, line.shape)),
         "x".join(f"{step:.3g}" for step in line.spacing_mm),
-        line.description,
-        line.source,
-        "; ".join(line.reasons),
+        _flat(line.description),
+        _name(line.source),
+        "; ".join(map(_flat, line.reasons)),
     )
+
+
+def _flat(text: str) -> str:
+    """Return a text as a part of one line: libraries' reasons have several."""
+    return " ".join(text.split())
+
+
+def _name(text: str) -> str:
+    """Return a file's name with a line's end in it spelt out."""
+    return text.replace("\n", "\\n").replace("\r", "\\r")

@@ -70,6 +70,22 @@ def fill(root: Path) -> None:
     write_series(disc, names=names("N"), edit=belongs("", 9))
     cut = write_series(disc, names=names("X"), edit=belongs("MRN-C", 10))[3]
     cut.write_bytes(cut.read_bytes()[:-20])
+
+    def unplaced(ds: Dataset, s: int) -> None:
+        belongs("MRN-B", 12)(ds, s)
+        if s == 2:
+            del ds.ImagePositionPatient
+
+    write_series(disc, names=names("Q"), edit=unplaced)
+    # Two volumes and the beginning of a third.
+    for t, slices in enumerate((5, 5, 2)):
+
+        def aborted(ds: Dataset, s: int, t: int = t) -> None:
+            belongs("MRN-A", 13, Modality="MR", SeriesDescription="fMRI")(ds, s)
+            ds.InstanceNumber = 1 + 5 * t + s
+
+        write_series(disc, slices=slices, series_uid="1.2.9.8", names=names(f"G{t}"), edit=aborted,
+                     slope=None)  # fmt: skip
     # What never was a volume.
     scout = belongs("MRN-A", 11, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     write_series(disc, slices=1, names=["topogram"], edit=scout)
@@ -78,6 +94,8 @@ def fill(root: Path) -> None:
     shutil.copy(PYDICOM_FILES / "dicomdirtests" / "DICOMDIR", root / "DICOMDIR")
     (root / "README.TXT").write_text("viewer")
     (root / "viewer.zip").write_bytes(b"PK")
+    (disc / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (disc / "IM99.dcm.gz").write_bytes(b"\x1f\x8b")
 
 
 @pytest.fixture
@@ -120,9 +138,13 @@ def test_a_dirty_folder_of_many_patients(disc: Path, tmp_path: Path) -> None:
         "missing in 1 of 5 slices (R01)",
         "gantry tilt", "1 missing in all", "no PatientID", "cut short",
         "scout", "structured report", "segmentation object", "RTSTRUCT", "colour image",
+        "such as DICOM/Q02 (no ImagePositionPatient: it has no place)",
+        "the last of 3 volumes has 2 of 5 slices",
     ):  # fmt: skip
         assert words in text, words
-    assert set(report["skipped"]) == {"DICOMDIR", "README.TXT", "viewer.zip"}
+    assert set(report["skipped"]) == {
+        "DICOMDIR", "README.TXT", "viewer.zip", "DICOM/photo.png", "DICOM/IM99.dcm.gz",
+    }  # fmt: skip
     assert report["counts"] == {"accepted": 2, "warned": 3, "refused": len(report["lines"]) - 5}
     # Nothing of the patients but the ids that were asked for.
     for path in store.rglob("*"):

@@ -44,6 +44,16 @@ def test_table() -> None:
     assert IngestReport().to_table().endswith("0 files skipped")
 
 
+def test_an_input_is_one_line_whatever_its_name_and_its_reason() -> None:
+    made = IngestReport([ReportLine("a\nb", Verdict.REFUSED, ("one\n  two", "three"))])
+    made.skipped["c\r\nd"] = "no\nimage"
+    made.faults["t"], made.notes = "x\ny", ["p\nq"]
+    assert [line.split(None, 2)[-1] for line in made.to_table().splitlines()[1:5]] == [
+        "a\\nb    one two; three", "no image", "x y", "q",
+    ]  # fmt: skip
+    assert len(made.to_table().splitlines()) == 6
+
+
 def test_readers_are_light_until_they_are_used() -> None:
     program = (
         "import sys\n"
