@@ -483,7 +483,7 @@ def _summarise(report: IngestReport, what: str) -> None:
     if shown.says_something:
         note(in_options(shown.to_table().rsplit("\n", 1)[0]))
     counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
-    skipped = f", {len(report.skipped)} files skipped" if report.skipped else ""
+    skipped = f", {report.skipped_files} files skipped" if report.skipped else ""
     print(f"{what}: {counts}{skipped}")
 
 

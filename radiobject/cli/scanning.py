@@ -27,6 +27,7 @@ from radiobject.cli.sources import read_key
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.privacy import keyed_id
+from radiobject.formats.search import summarised
 from radiobject.ingest.plan import IngestPlan
 from radiobject.ingest.plan_dicom import scan_table
 from radiobject.ingest.plan_layout import summarise
@@ -113,21 +114,24 @@ def scan(
         return value if identify else keyed_id(value, key)
 
     rows: list[dict[str, Any]] = []
-    skipped = 0
+    others: dict[str, str] = {}
     options = DicomOptions(allow_tilt=allow_tilt, drop_aborted=drop_aborted)
     with counting("reading headers") as progress:
         for folder in folders:
             found, report = scan_table(folder.resolve(), hashed, options=options, progress=progress)
             rows += found
-            skipped += len(report.skipped)
+            above = f"{folder}/" if len(folders) > 1 else ""
+            others |= {f"{above}{name}": why for name, why in report.skipped.items()}
     if settings.json:
-        emit({"volumes": rows, "skipped": skipped})
+        emit({"volumes": rows, "skipped": len(others), "others": others})
     elif csv_file is not None:
         _write_csv(csv_file, rows)
     else:
         table([_shown(row) for row in rows], _SHOWN)
+    for name, why in summarised(others).items():
+        note(f"skipped   {name}: {why}")
     volumes = sum(1 for row in rows if row["volume"])
-    note(f"{volumes} volumes, {len(rows) - volumes} left out or refused, {skipped} other files")
+    note(f"{volumes} volumes, {len(rows) - volumes} left out or refused, {len(others)} other files")
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

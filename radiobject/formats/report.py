@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+
+
+_MANY = re.compile(r"(\d+) (?:files|images)\b")
 
 
 class Verdict(StrEnum):
@@ -110,6 +114,12 @@ class IngestReport:
         return [line for line in self.lines if line.verdict is Verdict.REFUSED]
 
     @property
+    def skipped_files(self) -> int:
+        """Number of files that were passed over; an entry that stands for many says how many."""
+        many = (_MANY.match(why) for why in self.skipped.values())
+        return sum(int(found[1]) if found else 1 for found in many)
+
+    @property
     def says_something(self) -> bool:
         """Whether there is anything to tell beside numbers."""
         return bool(self.lines or self.skipped or self.faults or self.notes or self.without_volumes)
@@ -155,7 +165,7 @@ class IngestReport:
             for subject in self.without_volumes
         ]
         counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
-        text.append(f"{counts}, {len(self.skipped)} files skipped")
+        text.append(f"{counts}, {self.skipped_files} files skipped")
         return "\n".join(line.rstrip() for line in text)
 
 

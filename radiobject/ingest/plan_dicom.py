@@ -23,7 +23,7 @@ from radiobject.formats.dicom_table import (
 )
 from radiobject.formats.discovery import ImageFormat, NoImagesError, varying_part
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
-from radiobject.formats.search import is_glob
+from radiobject.formats.search import is_glob, summarised
 from radiobject.ingest.patients import check_patients, checked_source
 from radiobject.ingest.plan import IngestPlan, PlannedImage, kept_fields, owned_by_folder
 from radiobject.rows.expression import matching_rows
@@ -168,7 +168,7 @@ def plan_dicoms(
     if allow_tilt:
         chosen = replace(chosen, allow_tilt=True)
     scan, found = scanned(root, keep=kept, options=chosen, progress=progress)
-    report = IngestReport(list(scan.report.refused), dict(scan.report.skipped))
+    report = IngestReport(list(scan.report.refused), summarised(scan.report.skipped))
     wanted, names = _selected(found, select, collection, report)
     owners = [_subject(one, subject_from, report) for one in wanted]
     owned = [(one, name, owner) for one, name, owner in zip(wanted, names, owners, strict=True)
@@ -260,7 +260,7 @@ def plan_table(
     for root in dict.fromkeys(row.get("root") or "" for row in wanted):
         scan, volumes = scanned(root, keep=kept, options=options, progress=progress)
         found |= {(root, volume_key(one.series)): one for one in volumes}
-        report.skipped |= scan.report.skipped
+        report.skipped |= summarised(scan.report.skipped)
     chosen: list[tuple[Mapping[str, str], ScannedSeries]] = []
     for number, row in enumerate(wanted, 1):
         one = found.pop((row["root"], row["volume"]), None)

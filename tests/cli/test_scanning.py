@@ -54,6 +54,23 @@ def test_scan_lists_volumes_and_nothing_that_identifies(export: Path) -> None:
     assert {row["patient"] for row in named if row["volume"]} == {"SECRET0", "SECRET1"}
 
 
+def test_every_other_file_is_named_or_counted(export: Path, tmp_path: Path) -> None:
+    (export / "p0/README").write_text("x")
+    for number in range(30):
+        (export / f"p1/{number}.png").write_bytes(b"\x89PNG")
+    done = radiobject("scan", export)
+    assert done.err.splitlines() == [
+        "skipped   p0/README: not a DICOM file",
+        "skipped   *.png: 30 files: not a DICOM file",
+        "4 volumes, 2 left out or refused, 31 other files",
+    ]
+    found = radiobject("scan", export, export / "p0", "--json").json
+    assert (found["skipped"], len(found["others"])) == (32, 32)
+    stored = radiobject("ingest", tmp_path / "store", export)
+    assert "skipped   *.png: 30 files: not a DICOM file" in stored.err.splitlines()
+    assert stored.out.strip().endswith("31 files skipped")
+
+
 def test_hashes_of_a_key_are_the_same_each_time(export: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"k" * 20)
     (tmp_path / "key").chmod(0o600)

@@ -44,6 +44,13 @@ def test_table() -> None:
     assert IngestReport().to_table().endswith("0 files skipped")
 
 
+def test_files_that_are_summed_up_are_counted() -> None:
+    made = IngestReport()
+    made.skipped |= {"a.txt": "no image", "*.png": "21 files: no image", "d": "2 images that ..."}
+    assert made.skipped_files == 24
+    assert made.to_table().endswith("24 files skipped")
+
+
 def test_an_input_is_one_line_whatever_its_name_and_its_reason() -> None:
     made = IngestReport([ReportLine("a\nb", Verdict.REFUSED, ("one\n  two", "three"))])
     made.skipped["c\r\nd"] = "no\nimage"
