@@ -20,7 +20,7 @@ import pandas as pd
 from radiobject.exceptions import IngestError
 from radiobject.formats.bids_names import ENTITY_COLUMNS, LABEL_SUFFIXES, BidsName
 from radiobject.formats.bids_own import OWN_SUBJECT, LabelTables, read_own_ids
-from radiobject.formats.bids_sidecars import SIDECAR_FIELDS, Sidecars, as_column
+from radiobject.formats.bids_sidecars import SIDECAR_FIELDS, Gradients, Sidecars, as_column
 from radiobject.formats.bids_tables import BidsTables, Ignored
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import why_not_followed
@@ -45,8 +45,7 @@ METADATA_KEY = "bids"
 """Key of a volume's metadata with what an export needs to write its file and sidecar again."""
 
 _IMAGE_ENDINGS = (".nii.gz", ".nii")
-_GRADIENTS = ("bval", "bvec")
-_READ_BESIDE = (".json", ".bval", ".bvec", "_scans.tsv", "_sessions.tsv")
+_READ_BESIDE = (".json", "_scans.tsv", "_sessions.tsv")
 _NAMED = 20
 
 
@@ -129,6 +128,7 @@ class _Tree:
     refused: dict[str, str]
     companions: Counter[str]
     label_tables: LabelTables
+    gradients: Gradients
     follow: bool = False
 
 
@@ -202,7 +202,10 @@ def index_bids(
         frozenset(labels),
         summarised(tree.skipped),
         tree.refused,
-        tree.sidecars.faults | tree.tables.faults | tree.label_tables.faults,
+        tree.sidecars.faults
+        | tree.tables.faults
+        | tree.label_tables.faults
+        | tree.gradients.faults,
         (*tree.sidecars.notes, *tree.tables.notes),
         tree.label_tables.of(collections),
     )
@@ -255,6 +258,7 @@ def _tree(folder: Path, keep: Sequence[str], follow: bool) -> _Tree:
         {},
         Counter(),
         LabelTables(folder, follow),
+        Gradients(folder, follow),
         follow,
     )
 
@@ -345,7 +349,7 @@ def _walk(
         if name.suffix in LABEL_SUFFIXES:
             pipeline = "" if tree.root == tree.home else tree.root.name
             tree.label_tables.note((pipeline, _label_collection(name)), chain, name)
-        kept = _metadata(tree, folder, name, fields, path)
+        kept = _metadata(tree, chain, name, fields)
         yield name, BidsImage(path, subject, stem, columns, kept)
     for subfolder in subfolders:
         if f"{_relative(tree, subfolder)}/" not in tree.ignored:
@@ -359,20 +363,17 @@ def _scans_here(tree: _Tree, folder: Path) -> Mapping[str, dict[str, Scalar]]:
 
 
 def _metadata(
-    tree: _Tree, folder: Path, name: BidsName, fields: Mapping[str, Any], path: Path
+    tree: _Tree, chain: tuple[Path, ...], name: BidsName, fields: Mapping[str, Any]
 ) -> dict[str, str]:
     kept: dict[str, Any] = {
-        "datatype": folder.name,
+        "datatype": chain[-1].name,
         "entities": {key: value for key, value in name.entities.items() if key != "sub"},
         "suffix": name.suffix,
         "sidecar": dict(fields),
     }
     if tree.root != tree.home:
         kept["pipeline"] = tree.root.name
-    for ending in _GRADIENTS:
-        beside = path.with_name(f"{_stem(path.name)}.{ending}")
-        if beside.is_file() and beside.stat().st_size < 1 << 20:
-            kept[ending] = beside.read_text("utf-8", "replace")
+    kept |= tree.gradients.texts_of(chain, name)
     text = json.dumps(kept).encode("utf-8", "replace").decode()
     return {METADATA_KEY: text}
 
@@ -406,7 +407,7 @@ def _read_folder(tree: _Tree, folder: Path) -> tuple[list[Path], list[Path]]:
                 name = BidsName.parse(entry.name[: -len(".json")])
                 if name is not None:
                     sidecars.append((name, path))
-            elif tree.label_tables.remember(folder, entry.name):
+            elif _remembered(tree, folder, path):
                 continue
             elif packed := how_to_unpack(path):
                 tree.skipped[_relative(tree, path)] = packed
@@ -414,6 +415,11 @@ def _read_folder(tree: _Tree, folder: Path) -> tuple[list[Path], list[Path]]:
                 tree.companions[_kind_of_companion(path)] += 1
     tree.sidecars.seen[str(folder)] = sidecars
     return images, subfolders
+
+
+def _remembered(tree: _Tree, folder: Path, path: Path) -> bool:
+    """Return whether a file names labels or holds gradients, and remember it."""
+    return tree.label_tables.remember(folder, path.name) or tree.gradients.remember(folder, path)
 
 
 def _kind_of_companion(path: Path) -> str:

@@ -14,6 +14,9 @@ from radiobject.formats.delimited import decode_text
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import refuse_placeholder, why_not_followed
 
+GRADIENT_ENDINGS = (".bval", ".bvec")
+_MOST_GRADIENTS = 1 << 20
+
 SIDECAR_FIELDS = frozenset(
     {
         "AcquisitionDuration", "B0FieldIdentifier", "B0FieldSource", "BodyPart",
@@ -110,6 +113,51 @@ class Sidecars:
         return {
             key: value for key, value in content.items() if key in self.keep and value is not None
         }
+
+
+@dataclass
+class Gradients:
+    """The ``.bval`` and ``.bvec`` of a tree, inherited as sidecars are.
+
+    Those that cannot be read are in `faults`, by file.
+    """
+
+    home: Path
+    follow: bool = False
+    faults: dict[str, str] = field(default_factory=dict)
+    seen: dict[str, list[tuple[BidsName, Path]]] = field(default_factory=dict)
+
+    def remember(self, folder: Path, path: Path) -> bool:
+        """Return whether a file is one of gradients, and remember it."""
+        if path.suffix not in GRADIENT_ENDINGS:
+            return False
+        name = BidsName.parse(path.stem)
+        if name is not None:
+            self.seen.setdefault(str(folder), []).append((name, path))
+        return True
+
+    def texts_of(self, chain: tuple[Path, ...], name: BidsName) -> dict[str, str]:
+        """Return what applies to an image, by the ending without its dot; nearer ones win."""
+        found: dict[str, Path] = {}
+        for folder in chain:
+            applicable = [
+                (len(stated.entities), path)
+                for stated, path in self.seen.get(str(folder), ())
+                if stated.applies_to(name)
+            ]
+            found |= {path.suffix[1:]: path for _, path in sorted(applicable)}
+        texts = {ending: self._text(path) for ending, path in sorted(found.items())}
+        return {ending: text for ending, text in texts.items() if text is not None}
+
+    def _text(self, path: Path) -> str | None:
+        why = why_not_followed(self.home, path, follow=self.follow)
+        if not why and path.stat().st_size > _MOST_GRADIENTS:
+            why = f"over {_MOST_GRADIENTS:,} bytes"
+        if why:
+            place = path.relative_to(self.home).as_posix()
+            self.faults[place] = f"its gradients are left out: {why}"
+            return None
+        return path.read_text("utf-8", "replace")
 
 
 def as_column(value: Any) -> Scalar | None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-
 _MANY = re.compile(r"(\d+) (?:files|images)\b")
 
 
