@@ -228,10 +228,12 @@ def _own_row(one: _Named, ending: str) -> dict[str, Any]:
     known |= set(one.place.sidecar)
     ids = (f"{one.place.stem}{ending}", one.described.collection, one.row[layout.OBS_ID],
            one.described.subject)  # fmt: skip
+    # Labels of a pipeline have no such tables here: what they said stands in ours.
+    elsewhere = () if one.place.stem.startswith("derivatives/") else ("session_", "scan_")
     others = {
         key: value
         for key, value in one.row.items()
-        if key not in known and not key.startswith(("session_", "scan_"))
+        if key not in known and not key.startswith(elsewhere)
     }
     return dict(zip(KEYS, ids, strict=True)) | others
 

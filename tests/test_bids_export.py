@@ -93,6 +93,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         '17\tn/a\t["left"]\n',
     )
     build.mask(seg / "sub-02/anat/sub-02_desc-brain_mask.nii.gz", 1, shape=(3, 4, 5))
+    graded = "filename\tgrade\nanat/sub-02_desc-brain_mask.nii.gz\tgood\n"
+    build.put(seg / "sub-02/sub-02_scans.tsv", graded)
     return root
 
 
@@ -166,6 +168,12 @@ def test_what_came_from_bids_goes_back_as_it_was(
                  "derivatives/freesurfer/desc-aseg_dseg.tsv"):  # fmt: skip
         tables = [pd.read_csv(home / name, sep="\t") for home in (out, original)]
         pd.testing.assert_frame_equal(*tables, check_dtype=False)
+    kinds = [json.loads((out / place / "dataset_description.json").read_text())["DatasetType"]
+             for place in (".", "derivatives/freesurfer")]  # fmt: skip
+    assert kinds == ["raw", "derivative"]
+    own = (out / "volumes.tsv").read_text().split("\n", 1)[0].split("\t")
+    assert not set(own) & {"EchoTime", "RepetitionTime", "NumberShots"}, "they are in sidecars"
+    assert radi.brain_mask.to_obs()["scan_grade"].tolist() == ["good"]
     again = ingest_plan(str(tmp_path / "again"), plan_bids(out)).radi
     assert_equal(radi, again)
     assert findings(out) == []
@@ -245,7 +253,9 @@ def test_a_folder_that_says_it_is_ours_and_lies(
     assert "volumes.tsv" in plan_bids(tmp_path / "out").report.faults
     table.unlink()
     table.symlink_to("/etc/hostname")
-    assert set(plan_bids(tmp_path / "out").collections) == set(stored.collection_names)
+    linked = plan_bids(tmp_path / "out")
+    assert set(linked.collections) == set(stored.collection_names)
+    assert "volumes.tsv" not in linked.report.faults, "it was not looked at"
 
 
 def test_files_that_are_there(stored: RadiObject, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from cli.cli_runner import radiobject
 
 from radiobject import RadiObject
+from radiobject.storage.schema.splits import SPLIT
 from radiobject.writers import RadiObjectWriter
 
 
@@ -68,6 +69,7 @@ def test_types_are_checked(uri: Path, tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("subject,obs_ids\na,[]\n", "kept by the store"),
+        ("subject,SPLIT\na,train\n".replace("SPLIT", SPLIT), "kept by the store"),
         ("subject,age\na,1\na,2\n", "several rows for 'a'"),
         ("age\n1\n", "no column of subjects"),
     ],

@@ -102,6 +102,39 @@ def test_sidecars_are_inherited_and_the_nearer_wins(tmp_path: Path) -> None:
     assert two.columns["SkullStripped"] == 0
 
 
+def test_of_two_sidecars_in_one_folder_the_more_exact_wins(tmp_path: Path) -> None:
+    put(tmp_path, {
+        "sub-01/func/sub-01_task-rest_bold.nii": "x", "sub-01/func/sub-01_task-nback_bold.nii": "x",
+        "task-rest_bold.json": {"RepetitionTime": 2}, "bold.json": {"RepetitionTime": 3},
+    })  # fmt: skip
+    times = {image.obs_id: image.columns["RepetitionTime"]
+             for image in index_bids(tmp_path).collections["bold"]}  # fmt: skip
+    assert times == {"sub-01_task-nback_bold": 3.0, "sub-01_task-rest_bold": 2.0}
+
+
+def test_patterns_that_are_taken_back_and_that_hold_at_any_depth(tmp_path: Path) -> None:
+    names = ("T1w", "T2w", "PDw", "FLAIR")
+    put(tmp_path, {f"sub-01/anat/sub-01_{name}.nii": "x" for name in names})
+    put(tmp_path, {
+        "sub-01/extra/sub-01_T1rho.nii": "x",
+        ".bidsignore": "sub-0?_T*\n!**/sub-01_T2w.nii\n/sub-01/anat/sub-01_PDw.nii\nanat/*FLAIR*\n"
+        "extra/\n",
+    })  # fmt: skip
+    index = index_bids(tmp_path)
+    # A pattern with a slash counts from the top, one without at any depth.
+    assert sorted(index.collections) == ["FLAIR", "T2w"]
+    assert sorted(index.skipped) == [
+        "sub-01/anat/sub-01_PDw.nii", "sub-01/anat/sub-01_T1w.nii", "sub-01/extra/",
+    ]  # fmt: skip
+
+
+def test_an_id_that_could_be_two_folders_is_neither(tmp_path: Path) -> None:
+    put(tmp_path, {f"sub-{n}/anat/sub-{n}_T1w.nii": "x" for n in ("1", "01")})
+    put(tmp_path, {"participants.tsv": "participant_id\tage\n001\t3\n1\t4\n01\t5\n"})
+    ids = index_bids(tmp_path).participants["obs_subject_id"].tolist()
+    assert ids == ["sub-001", "sub-1", "sub-01"]
+
+
 def test_identifying_fields_are_kept_only_by_name(tmp_path: Path) -> None:
     small(tmp_path)
     columns = index_bids(tmp_path, keep=["InstitutionName"]).collections["T1w"][0].columns

@@ -57,6 +57,9 @@ def test_cells_are_what_they_were(tmp_path):
         ("id\tnäme\n1\tö\n", "t.csv", "tabs"),
         ("id,näme\n1,ö\n".encode("utf-16"), "t.csv", "UTF-16"),
         ("id,näme\n1,ö\n".encode("utf-16-le"), "t.csv", "UTF-16"),
+        ("\ufeffid,näme\n1,ö\n".encode("utf-16-be"), "t.csv", "UTF-16"),
+        ("id,näme\n1,ö\n".encode("utf-16-be"), "t.csv", "UTF-16"),
+        ("id,näme\r1,ö\r", "t.csv", None),
         ("id,näme\n1,ö\n".encode("latin-1"), "t.csv", "Latin-1"),
         ("\ufeffid,näme\r\n1,ö\r\n", "t.csv", None),
         ("id\tnäme\n1\tö\n", "t.tsv", None),
@@ -82,6 +85,23 @@ def test_rows_that_do_not_fit(tmp_path):
         "column 3 has no name; left out",
         "column 'a' is there twice; the first is read",
     ]
+
+
+def test_a_quote_in_a_tsv_is_a_letter_and_in_a_csv_it_is_none(tmp_path):
+    assert columns(put(tmp_path, 'a\tb\n"x\ty"\n', "t.tsv")) == {"a": ['"x'], "b": ['y"']}
+    assert columns(put(tmp_path, 'a,b\n"x,y",z\n')) == {"a": ["x,y"], "b": ["z"]}
+
+
+def test_names_that_no_column_can_have(tmp_path):
+    table = read_table(put(tmp_path, "a,b\0c, ,d\n1,2,3,4\n"))
+    assert list(table.frame) == ["a", "d"]
+    assert len(table.remarks) == 2
+
+
+def test_text_that_is_damaged_is_named_with_its_file(tmp_path):
+    for content in (b"\xff\xfea", b"\xfe\xff\0a\0"):
+        with pytest.raises(IngestError, match=r"t\.csv: damaged utf-16 text"):
+            read_table(put(tmp_path, content))
 
 
 def test_what_is_no_table(tmp_path):

@@ -173,6 +173,19 @@ def test_metaimage_headers(tmp_path: Path, fields: dict[str, str], said: str) ->
         load_image(other.meta(tmp_path / "a.mha", **fields))
 
 
+def test_headers_that_cannot_be_true(tmp_path: Path) -> None:
+    small = ["type: short", "dimension: 3", "sizes: 2000 2000 2000", "encoding: gzip",
+             "endian: little", *other.PLACED]  # fmt: skip
+    (tmp_path / "a.nrrd").write_bytes(
+        "\n".join(["NRRD0005", *small, "", ""]).encode() + b"\x1f\x8b"
+    )
+    with pytest.raises(IngestError, match="a ratio over 1100"):
+        load_image(tmp_path / "a.nrrd")
+    huge = "space directions: (2e7,0,0) (0,2,0) (0,0,3)"
+    with pytest.raises(IngestError, match="voxels of 2e\\+07 mm"):
+        load_image(other.nrrd(tmp_path / "b.nrrd", other.PLACED[0], huge, other.PLACED[2]))
+
+
 def test_names_of_old_for_a_matrix_and_an_offset(tmp_path: Path) -> None:
     text = (
         "NDims = 3\nDimSize = 3 4 5\nElementType = MET_SHORT\nElementSpacing = 1 2 3\n"

@@ -11,6 +11,7 @@ import pytest
 
 from radiobject import RadiObject
 from radiobject.exceptions import AlignmentError, ConfigurationError, IngestError
+from radiobject.formats.layouts.parts import JoinedMasks
 from radiobject.formats.layouts.table import LAYOUTS, recognised
 from radiobject.ingest import IngestOptions, ingest_plan
 from radiobject.ingest.plan import join_plans
@@ -123,6 +124,9 @@ def test_the_decathlon(folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(IngestError, match="not there"):
         ingest_plan(str(tmp_path / "store"), plan)
     outcome = ingest_plan(str(tmp_path / "store"), plan, REPORT)
+    assert plan.subjects.set_index("obs_subject_id")["partition"].to_dict() == {
+        "prostate_00": "train", "prostate_01": "train", "prostate_03": "test",
+    }  # fmt: skip
     wrong = [line for line in outcome.report.refused if "prostate_03" in line.source]
     assert len(wrong) == 2
     assert "3 volumes along the fourth axis, expected 2" in wrong[0].reasons[0]
@@ -250,6 +254,66 @@ def test_links_and_hidden_files_of_a_layout(tmp_path: Path) -> None:
     }
     followed = plan_folder(folder, follow_links=True)
     assert {image.obs_subject_id for image in followed.images} == {"case_00000", "case_00002"}
+
+
+def test_files_that_a_layout_lists_or_links_outside_of_its_folder(tmp_path: Path) -> None:
+    build.image(tmp_path / "far.nii.gz")
+    listing = build.decathlon(tmp_path)
+    content = {"modality": {"0": "T2"}, "labels": {}, "training": [
+        {"image": "./imagesTr/prostate_00.nii.gz", "label": "../far.nii.gz"},
+        {"image": str(tmp_path / "far.nii.gz")},
+    ]}  # fmt: skip
+    build.put(listing / "dataset.json", content)
+    outside = "listed in dataset.json, and outside of the folder"
+    assert {line.source: line.reasons[0] for line in plan_folder(listing).report.refused} == {
+        "../far.nii.gz": outside, str(tmp_path / "far.nii.gz"): outside,
+    }  # fmt: skip
+    linking = build.kits(tmp_path)
+    (linking / "dataset/case_00001/segmentation.nii.gz").unlink()
+    (linking / "dataset/case_00001/segmentation.nii.gz").symlink_to(tmp_path / "far.nii.gz")
+    (line,) = plan_folder(linking).report.refused
+    assert line.source == "dataset/case_00001/segmentation.nii.gz"
+    assert line.reasons == ("a link out of its folder; follow_links=True follows it",)
+
+
+def test_cases_that_nnunet_lists_by_their_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "Dataset007_Far"
+    for name in ("imagesTr/.keep", "../elsewhere/.keep"):
+        build.put(folder / name, "")
+    near = [build.image(folder / f"data/p1_{kind}.nii.gz", n) for n, kind in enumerate("ab")]
+    build.image(tmp_path / "elsewhere/p2_a.nii.gz", 5)
+    build.image(folder / "data/p2_b.nii.gz", 6)
+    build.mask(folder / "data/p1_mask.nii.gz", 1)
+    build.put(folder / "dataset.json", {
+        "channel_names": {"0": "T2", "1": "ADC"}, "labels": {"background": 0, "PZ": 1},
+        "file_ending": ".nii.gz",
+        "dataset": {
+            "p1": {"images": ["data/p1_a.nii.gz", "data/p1_b.nii.gz"],
+                   "label": "data/p1_mask.nii.gz"},
+            "p2": {"images": ["../elsewhere/p2_a.nii.gz", "data/p2_b.nii.gz"]},
+        },
+    })  # fmt: skip
+    plan = plan_folder(folder)
+    assert plan.layout.startswith("nnU-Net")
+    found = {image.obs_id: image.collection for image in plan.images}
+    assert found == {"p1_T2": "T2", "p1_ADC": "ADC", "p1_label": "label", "p2_ADC": "ADC"}
+    assert {line.source: line.reasons[0] for line in plan.report.refused} == {
+        "p2_a.nii.gz": "lies outside of the folder; follow_links=True reads it"
+    }
+    followed = plan_folder(folder, follow_links=True)
+    radi = ingest_plan(str(tmp_path / "s"), followed).radi
+    assert radi.T2.obs_ids == ["p1_T2", "p2_T2"]
+    np.testing.assert_array_equal(radi.ADC.loc["p1_ADC"].to_numpy(), near[1])
+
+
+def test_more_structures_than_a_byte_counts(tmp_path: Path) -> None:
+    build.mask(tmp_path / "m/a.nii.gz", 1)
+    build.mask(tmp_path / "m/b.nii.gz", 1, first=2)
+    joined = JoinedMasks((("a", 255), ("b", 256))).load(tmp_path / "m", reorient=None, keep=())
+    assert joined.data.dtype == np.uint16
+    assert joined.data[:, 0, 0].tolist() == [255, 0, 256, 0]
+    few = JoinedMasks((("a", 254), ("b", 255))).load(tmp_path / "m", reorient=None, keep=())
+    assert few.data.dtype == np.uint8
 
 
 def test_what_has_no_layout(tmp_path: Path) -> None:
