@@ -471,7 +471,8 @@ def _carry_out(
 
 def _write_report(path: Path, report: IngestReport) -> None:
     as_json = path.suffix.lower() == ".json"
-    path.write_text((report.to_json() if as_json else report.to_table()) + "\n", encoding="utf-8")
+    text = report.to_json() if as_json else in_options(report.to_table())
+    path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _summarise(report: IngestReport, what: str) -> None:

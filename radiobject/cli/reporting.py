@@ -219,6 +219,10 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 _OPTIONS = {
+    " (subject_from= in Python)": "",
+    ", load_dicom_seg)": ")",
+    ", load_rtstruct)": ")",
+    "pass a larger Limits": "in Python, pass a larger Limits",
     "pass exists='resume' or 'replace' where offered": "give --resume, --update or --replace",
     "pass exists='skip' or 'replace'": "give --exists skip or --exists replace",
     "exists='resume'": "--resume",
@@ -241,10 +245,6 @@ _OPTIONS = {
     "RadiObject.delete or VolumeCollection.delete": "`radiobject delete`",
     "pass pad=Padding(...) or a smaller box": "give a smaller --patch-size",
     " (drop_aborted=True)": "",
-    " (subject_from= in Python)": "",
-    ", load_dicom_seg)": ")",
-    ", load_rtstruct)": ")",
-    "pass a larger Limits": "in Python, pass a larger Limits",
     "say that there are none: labels=[]": "say that there are none: --no-labels",
     "put all on one with reference=": "put all on one with --reference",
     "pass break_lock=True": "run `radiobject unlock`",

@@ -144,6 +144,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         if known
         else "",
         "spacing": "x".join(f"{step:.3g}" for step in steps) if known else "",
+        "reason": in_options(row["reason"]),
     }
 
 
@@ -157,7 +158,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         )
         writer = csv.DictWriter(stream, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row | {"reason": in_options(row["reason"])} for row in rows)
 
 
 def read_plan(path: Path) -> list[dict[str, str]]:

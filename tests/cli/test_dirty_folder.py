@@ -111,6 +111,7 @@ def test_a_dirty_folder_of_many_patients(disc: Path, tmp_path: Path) -> None:
     assert first.code == 1
     assert "subject 'DICOM' would hold 3 patients" in first.err
     assert "--subject-from PatientID" in first.err
+    assert "Python" not in first.err
     assert not store.exists()
 
     done = radiobject(
