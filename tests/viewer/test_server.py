@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import webbrowser
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from radiobject import RadiObject
 from radiobject.exceptions import ConfigurationError
+from radiobject.viewer.app import _answering
 from radiobject.viewer.server import Server
 
 
@@ -70,10 +73,21 @@ def test_the_command_prints_the_url_serves_and_ends_with_ctrl_c(shown: RadiObjec
             url = process.stdout.readline().strip()
             assert httpx.get(f"{url}api/overview").json()["subjects"] == 3
             assert httpx.get(url.rsplit("/", 2)[0] + "/").status_code == 403
+            place = {"collection": "CT", "volume": "nobody", "axis": 0, "index": 0}
+            assert httpx.get(f"{url}api/plane", params=place).status_code == 404
+            # Not HTTP at all: what a browser sends that is told to use TLS.
+            with socket.create_connection((httpx.URL(url).host, httpx.URL(url).port)) as other:
+                other.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+                other.recv(1000)
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 0
             said = process.stderr.read()
         finally:
             process.kill()
-    assert "Traceback" not in said
-    assert url.rsplit("/", 2)[1] not in said
+    assert said.splitlines() == ["Ctrl-C ends it"]
+
+
+def test_an_error_of_any_type_is_an_answer() -> None:
+    answer = _answering(lambda request: 1 / 0)(Request({"type": "http"}))
+    assert answer.status_code == 500
+    assert b"ZeroDivisionError: division by zero" in answer.body
