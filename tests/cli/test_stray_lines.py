@@ -134,7 +134,7 @@ def test_every_line_on_stderr_is_ours(tmp_path: Path) -> None:
         ["export", "two", "out-bids", "--bids"],
     ]
     done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", PROGRAM, json.dumps(commands)],
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "COLUMNS": "80"},
     )  # fmt: skip
