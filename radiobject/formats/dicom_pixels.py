@@ -224,6 +224,8 @@ def _native_frames(file: DicomFile, content: bytes) -> NDArray[Any] | None:
 def _decoded_frames(file: DicomFile, dataset: Any) -> NDArray[Any]:
     """Return pixels through pydicom and its codecs, after a look at each codestream's own size."""
     pixels, name = file.pixels, file.path.name
+    if "PixelData" not in dataset:
+        raise IngestError(f"{name}: cut short: the file ends within its pixels")
     try:
         if file.syntax == ENCAPSULATED_UNCOMPRESSED:
             stored = _unpacked(file, dataset)

@@ -33,7 +33,7 @@ TRAILING_SLACK_BYTES = 1 << 16
 AT_ONCE_BYTES = 1 << 28
 """Largest content that is decoded in one piece, which takes as much memory for a moment."""
 
-_WBITS_GZIP = 31
+_WBITS_GZIP, _WBITS_EITHER = 31, 47
 _FLAGS_BYTE = 3
 _HEADER_CHECKSUM_FLAG = 2
 
@@ -120,6 +120,40 @@ def gunzip_blocks(
     raise IngestError(
         f"{name}: decompresses to more than the {declared:,} bytes that its header declares"
     )
+
+
+def check_zlib(name: str, compressed: bytes, declared: int) -> None:
+    """Go through a zlib or gzip stream to its end, which is what verifies its checksum.
+
+    Raises
+    ------
+    IngestError
+        If the stream is damaged, cut short, or decodes to another size than `declared` bytes.
+    """
+    stream: Any = zlib.decompressobj(wbits=_WBITS_EITHER)
+    source = memoryview(compressed)
+    at = produced = 0
+    fed: bytes | memoryview = b""
+    piece = b""
+    try:
+        while not stream.eof and produced <= declared:
+            # A full piece may have left more behind in the decompressor than in its input.
+            if not fed and len(piece) < _PIECE_BYTES:
+                fed = source[at : at + _WINDOW_BYTES]
+                at += len(fed)
+                if not fed:
+                    break
+            piece = stream.decompress(fed, _PIECE_BYTES)
+            fed = stream.unconsumed_tail
+            produced += len(piece)
+    except zlib.error as error:
+        raise IngestError(f"{name}: damaged zlib stream ({error})") from error
+    if produced != declared or not stream.eof:
+        more = "more than " if produced > declared else ""
+        raise IngestError(
+            f"{name}: its packed voxels are cut short or others: {more}{min(produced, declared):,} "
+            f"of {declared:,} bytes are there"
+        )
 
 
 def _at_once(compressed: bytes, declared: int) -> NDArray[np.uint8] | None:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
+from radiobject.formats.gzip_stream import check_zlib
 from radiobject.formats.image import LoadedImage
 from radiobject.formats.itk import read_voxels
 from radiobject.formats.placed import beside, checked_affine, placed_image, source_of
-from radiobject.formats.source import read_head
+from radiobject.formats.source import read_file, read_head
 from radiobject.geometry.orientation import LPS_TO_RAS, axis_codes
 
 _HEAD_BYTES = 1 << 20
@@ -100,11 +101,23 @@ def load_metaimage(
             f"{there:,}"
         )
     limits.check_gzip(place.name, source.size, size)
+    if header.packed is not None:
+        _check_stream(place, files, header, size, limits)
     data = read_voxels(place, "MetaImageIO", header.shape)
     return placed_image(
         place, data, affine, "metaimage", source, reorient=reorient,
         warnings=header.warnings,
     )  # fmt: skip
+
+
+def _check_stream(
+    place: Path, files: Sequence[Path], header: MetaHeader, size: int, limits: Limits
+) -> None:
+    """Refuse packed voxels that are damaged: MetaIO prints that they are, and gives what it has."""
+    if len(files) > 2:
+        raise IngestError(f"{place.name}: packed voxels in several files are not read")
+    start = header.start if len(files) == 1 else 0
+    check_zlib(place.name, read_file(files[-1], limits)[start:], size)
 
 
 def meta_files(path: Path) -> tuple[Path, ...]:

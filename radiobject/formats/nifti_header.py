@@ -25,9 +25,6 @@ from radiobject.geometry.orientation import (
     spacing_mm,
 )
 
-_LOG = logging.getLogger(__name__)
-# nibabel's remarks are for who asks for them: without a handler Python prints them to stderr.
-_LOG.addHandler(logging.NullHandler())
 _HOPELESS = 40
 
 FORMS_TOLERANCE_MM = 0.1
@@ -78,6 +75,8 @@ class NiftiLayout:
         Voxel index to RAS+ mm.
     source : str
         Which header field the affine came from.
+    mended : tuple of str
+        What was wrong with the header, and put right.
     """
 
     name: str
@@ -88,6 +87,7 @@ class NiftiLayout:
     offset: int
     affine: NDArray[np.float64]
     source: OrientationSource
+    mended: tuple[str, ...] = ()
 
     @property
     def voxel_bytes(self) -> int:
@@ -137,7 +137,7 @@ class NiftiLayout:
     def warnings(self) -> tuple[str, ...]:
         """Return what is doubtful about where the voxels are, a sentence each."""
         sform, qform = int(self.header["sform_code"]), int(self.header["qform_code"])
-        found = list(doubt_of_surface(self.shape))
+        found = [*self.mended, *doubt_of_surface(self.shape)]
         if self.source == "identity":
             found.append("neither sform nor qform; left and right are assumed, not known")
         elif self.source == "nifti_qform" and sform > 0:
@@ -219,8 +219,7 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
     }[version, paired]
     try:
         header = kind(head[: kind.template_dtype.itemsize], check=False)
-        # nibabel's own check mends what can be mended; told to our logger, not printed.
-        header.check_fix(logger=_LOG, error_level=_HOPELESS)
+        mended = _mend(header)
         shape = tuple(int(side) for side in header.get_data_shape())
         dtype = header.get_data_dtype()
     except (nifti1.HeaderDataError, *_DAMAGED) as error:
@@ -237,7 +236,27 @@ def parse_header(path: Path, head: bytes, limits: Limits = DEFAULT_LIMITS) -> Ni
     if not smallest <= offset <= limits.max_bytes:
         raise IngestError(f"{path.name}: vox_offset {stated:g} is not behind the header")
     affine, source = _geometry(path.name, header)
-    return NiftiLayout(path.name, header, version, shape, dtype, offset, affine, source)
+    return NiftiLayout(path.name, header, version, shape, dtype, offset, affine, source, mended)
+
+
+class _Kept(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def _mend(header: Any) -> tuple[str, ...]:
+    """Let nibabel mend what can be mended in a header; return what it says of it."""
+    # A logger of this one header: what is said belongs to its file, and is printed nowhere.
+    logger, kept = logging.Logger(__name__), _Kept()
+    logger.addHandler(kept)
+    header.check_fix(logger=logger, error_level=_HOPELESS)
+    return tuple(kept.lines)
 
 
 def _geometry(name: str, header: Any) -> tuple[NDArray[np.float64], OrientationSource]:

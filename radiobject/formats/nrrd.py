@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
+from radiobject.formats.gzip_stream import check_zlib
 from radiobject.formats.image import LoadedImage
 from radiobject.formats.itk import read_voxels
 from radiobject.formats.placed import beside, checked_affine, placed_image, source_of
-from radiobject.formats.source import read_head
+from radiobject.formats.source import read_file, read_head
 
 _HEAD_BYTES = 1 << 22
 _SPACES = {
@@ -62,6 +63,10 @@ class NrrdHeader:
         (X, Y, Z), or (X, Y, Z, C) with the length of the axis that is none of space.
     data_files : tuple of str
         Names of the files with the voxels; empty where they follow the header.
+    start : int
+        First byte behind the header.
+    skips : bool
+        Whether lines or bytes in front of the voxels are to be passed over.
     """
 
     sizes: tuple[int, ...]
@@ -70,6 +75,8 @@ class NrrdHeader:
     affine: NDArray[np.float64]
     shape: tuple[int, ...]
     data_files: tuple[str, ...]
+    start: int = 0
+    skips: bool = False
 
 
 def load_nrrd(
@@ -96,12 +103,26 @@ def load_nrrd(
     limits.check_volume(place.name, header.shape, header.itemsize)
     affine = checked_affine(place.name, header.affine)
     files = nrrd_files(place)
-    if header.encoding in ("gzip", "gz") and len(files) == 1:
-        decoded = int(np.prod(header.sizes)) * header.itemsize
-        limits.check_gzip(place.name, place.stat().st_size, decoded)
     source = source_of(place, files, limits)
+    if header.encoding in ("gzip", "gz"):
+        _check_streams(place, files, header, limits)
     data = read_voxels(place, "NrrdImageIO", header.shape)
     return placed_image(place, data, affine, "nrrd_space", source, reorient=reorient)
+
+
+def _check_streams(place: Path, files: Sequence[Path], header: NrrdHeader, limits: Limits) -> None:
+    """Refuse packed voxels that are damaged: NrrdIO does not look at their checksums."""
+    if header.skips:
+        raise IngestError(
+            f"{place.name}: packed voxels behind a line or byte skip are not read; save it without"
+        )
+    packed = files[1:] or files
+    decoded = int(np.prod(header.sizes, dtype=np.int64)) * header.itemsize // len(packed)
+    for file in packed:
+        content = read_file(file, limits)
+        start = header.start if len(files) == 1 else 0
+        limits.check_gzip(place.name, len(content) - start, decoded)
+        check_zlib(file.name, content[start:], decoded)
 
 
 def nrrd_files(path: Path) -> tuple[Path, ...]:
@@ -148,7 +169,12 @@ def parse_nrrd_header(name: str, head: bytes) -> NrrdHeader:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     encoding = fields.get("encoding", "").strip().lower()
-    return NrrdHeader(sizes, _SIZES[kind], encoding, affine, shape, files)
+    skips = any(
+        fields.get(key, "0") not in ("", "0")
+        for key in ("line skip", "lineskip", "byte skip", "byteskip")
+    )
+    start = end.end() if end else len(head)
+    return NrrdHeader(sizes, _SIZES[kind], encoding, affine, shape, files, start, skips)
 
 
 def _fields(lines: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -198,7 +198,9 @@ def ingest_one(timestamp: int, task: IngestTask) -> IngestedVolume:
     except Exception as error:
         # Whatever a reader stumbles over in one file is that file's: the others go in.
         if options.on_error == "report":
-            return IngestedVolume(image, error=f"{type(error).__name__}: {error}")
+            own = isinstance(error, RadiObjectError)
+            said = str(error) if own else f"{type(error).__name__}: {error}"
+            return IngestedVolume(image, error=said)
         if isinstance(error, RadiObjectError | OSError | TypeError):
             raise
         raise IngestError(f"{image.file_name}: {type(error).__name__}: {error}") from error

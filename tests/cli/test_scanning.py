@@ -65,7 +65,7 @@ def test_every_other_file_is_named_or_counted(export: Path, tmp_path: Path) -> N
         "4 volumes, 2 left out or refused, 31 other files",
     ]
     found = radiobject("scan", export, export / "p0", "--json").json
-    assert (found["skipped"], len(found["others"])) == (32, 32)
+    assert (found["skipped"], len(found["others"])) == (31, 31), "one was named twice"
     stored = radiobject("ingest", tmp_path / "store", export)
     assert "skipped   *.png: 30 files: not a DICOM file" in stored.err.splitlines()
     assert stored.out.strip().endswith("31 files skipped")

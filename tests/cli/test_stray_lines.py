@@ -46,7 +46,7 @@ for words in json.loads(sys.argv.pop()):
 
 OURS = re.compile(
     r"(end of \w|verdict  |accepted  |warned  |refused  |stored  |changed  |skipped   |fault   |"
-    r"note   |warning: |error: |would store \d|\d+ volumes, )"
+    r"note   |error: |would store \d|\d+ volumes, |\d+ accepted, )"
 )
 
 
@@ -64,18 +64,18 @@ def images(folder: Path) -> None:
         (folder / f"n{place}.nii").write_bytes(content)
     (folder / "cut.nii.gz").write_bytes(gzip.compress(whole)[:-30])
     image = sitk.GetImageFromArray(voxels)
-    for ending in (".mha", ".nrrd"):
-        for packed in (True, False):
-            path = folder / f"i{packed}{ending}"
-            sitk.WriteImage(image, str(path), useCompression=packed)
+    for kind in ("mha", "nrrd"):
+        for packed in ("packed", "plain"):
+            path = folder / f"{kind}_{packed}.{kind}"
+            sitk.WriteImage(image, str(path), useCompression=packed == "packed")
             content = bytearray(path.read_bytes())
             content[-200:-100] = bytes(100)
-            (folder / f"spoilt{packed}{ending}").write_bytes(content)
-            (folder / f"cut{packed}{ending}").write_bytes(content[:-300])
+            (folder / f"{kind}_{packed}_spoilt.{kind}").write_bytes(content)
+            (folder / f"{kind}_{packed}_cut.{kind}").write_bytes(content[:-300])
     nib.save(MGHImage(voxels, affine), folder / "m.mgz")
-    (folder / "cut.mgz").write_bytes((folder / "m.mgz").read_bytes()[:-50])
+    (folder / "m_cut.mgz").write_bytes((folder / "m.mgz").read_bytes()[:-50])
     np.savez_compressed(folder / "a.npz", data=voxels, affine=affine)
-    (folder / "spoilt.npz").write_bytes((folder / "a.npz").read_bytes()[:-300])
+    (folder / "a_spoilt.npz").write_bytes((folder / "a.npz").read_bytes()[:-300])
     blosc2.asarray(voxels, urlpath=str(folder / "b.b2nd"), mode="w")
     (folder / "b.affine.json").write_text(json.dumps({"affine": affine.tolist(), "axes": "xyz"}))
     group = zarr.open_group(store=str(folder / "z.zarr"), mode="w", zarr_format=2)
@@ -113,7 +113,7 @@ def scans(folder: Path) -> None:
     cut.write_bytes(cut.read_bytes()[:-100])
     write_mosaics(folder / "p1", "siemens_dwi_0")
     for name in ("reportsi.dcm", "liver_1frame.dcm", "SC_rgb_rle.dcm", "MR_truncated.dcm",
-                 "emri_small_jpeg_ls_lossless.dcm", "JPEG-lossy.dcm"):  # fmt: skip
+                 "JPEGLSNearLossless_08.dcm", "JPEG-lossy.dcm"):  # fmt: skip
         shutil.copy(PYDICOM_FILES / name, folder / "p1" / name)
     (folder / "p1/photo.png").write_bytes(b"\x89PNG\r\n")
 
@@ -146,6 +146,8 @@ def test_every_line_on_stderr_is_ours(tmp_path: Path) -> None:
     assert done.returncode == 0
     # Nothing was lost on the way: what concerns a file names it.
     said = "\n".join(lines)
-    for name in ("cut.nii.gz", "cutTrue.mha", "spoilt.npz", "cut.mgz", "page.nii.gz", "photo.png"):
-        assert name in said
+    for name in ("cut.nii.gz", "mha_packed_cut.mha", "mha_packed_spoilt.mha", "a_spoilt.npz",
+                 "nrrd_packed_spoilt.nrrd", "m_cut.mgz", "page.nii.gz", "photo.png"):  # fmt: skip
+        assert re.search(rf"^(refused|skipped) .*{name}", said, re.MULTILINE), name
+    assert "n80.nii: pixdim[1,2,3] should be positive; setting to abs of pixdim values" in said
     assert "Unknown encoding 'ISO_IR 999'" in said

@@ -163,7 +163,7 @@ def test_overlays_in_the_bits_above_leave_values_alone(
 @pytest.mark.parametrize("dtype", ["uint16", "int16"])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_values_that_lie_in_the_upper_bits(dtype: str, compressed: bool, tmp_path: Path) -> None:
-    """As HighBit says, by which SimpleITK goes and pydicom does not."""
+    """As PS3.5 defines HighBit; pydicom and SimpleITK take the lowest bits, which are empty."""
     truth = (slice_pixels(4, 6, 0, dtype) * 13 - (900 if dtype == "int16" else 0)).astype(dtype)
 
     def edit(ds: Dataset, s: int) -> None:
@@ -172,11 +172,9 @@ def test_values_that_lie_in_the_upper_bits(dtype: str, compressed: bool, tmp_pat
         if compressed:
             ds.compress(RLELossless, generate_instance_uid=False)
 
-    (path,) = write_series(tmp_path, slices=1, edit=edit)
+    write_series(tmp_path, slices=1, edit=edit)
     loaded = load_folder(tmp_path)
     np.testing.assert_array_equal(loaded.data[:, :, 0].T, truth.astype(int) - 1024)
-    by_itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[0]
-    np.testing.assert_array_equal(loaded.data[:, :, 0].T, by_itk)
 
 
 def test_a_high_bit_that_its_pixels_refute(tmp_path: Path) -> None:

@@ -81,6 +81,17 @@ def test_no_bytes_of_a_header_end_an_ingest(tmp_path: Path):
     assert len(report.refused) == 19
 
 
+def test_what_nibabel_mends_in_a_header_is_a_warning_of_its_file(tmp_path: Path, capfd):
+    path = write(tmp_path / "a.nii", coordinates(_SHAPE))
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<f", content, 80, -1.5)
+    path.write_bytes(content)
+    assert load_nifti(path).warnings == (
+        "a.nii: pixdim[1,2,3] should be positive; setting to abs of pixdim values",
+    )
+    assert capfd.readouterr().err == ""
+
+
 def test_an_error_of_any_type_is_the_line_of_its_file(tmp_path: Path, monkeypatch):
     from radiobject.formats import nifti
 

@@ -226,6 +226,41 @@ def test_levels_and_images_of_ome_zarr(tmp_path: Path) -> None:
         load_image(path)
 
 
+# ---- damage ----
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".nhdr"])
+@pytest.mark.parametrize("at", [0.3, 0.5, 0.9, 1.0])
+def test_a_flipped_byte_of_packed_voxels_is_refused_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], ending: str, at: float
+) -> None:
+    """ITK reads on, prints "Uncompress failed" at the most, and delivers other voxels."""
+    noise = np.random.default_rng(0).integers(0, 99, (20, 18, 20)).astype(np.int16)
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(path), useCompression=True)
+    np.testing.assert_array_equal(load_image(path).data, noise.transpose(2, 1, 0))
+    largest = max(tmp_path.iterdir(), key=lambda file: file.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[min(int(at * len(content)), len(content) - 3)] ^= 0x5A
+    largest.write_bytes(content)
+    with pytest.raises(IngestError, match=r"damaged zlib|cut short"):
+        load_image(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_packed_voxels_of_another_size(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.GetImageFromArray(other.voxels()), str(tmp_path / "a.nrrd"), True)
+    content = (tmp_path / "a.nrrd").read_bytes()
+    for sizes, said in ((b"5 4 2", "more than 80 of 80"), (b"5 4 4", "120 of 160 bytes")):
+        (tmp_path / "b.nrrd").write_bytes(content.replace(b"sizes: 5 4 3", b"sizes: " + sizes))
+        with pytest.raises(IngestError, match=said):
+            load_image(tmp_path / "b.nrrd")
+    skipping = content.replace(b"encoding: gzip", b"byte skip: 1\nencoding: gzip")
+    (tmp_path / "b.nrrd").write_bytes(skipping)
+    with pytest.raises(IngestError, match="behind a line or byte skip"):
+        load_image(tmp_path / "b.nrrd")
+
+
 # ---- packings that are not read ----
 
 PACKED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
