@@ -48,7 +48,7 @@ def test_scans_of_one_name_are_numbered_behind_what_they_have() -> None:
     ]  # fmt: skip
 
 
-def test_names_that_differ_in_case_alone_are_told_apart() -> None:
+def test_names_that_differ_in_case_alone_are_two() -> None:
     assert stems(described("ct"), described("CT")) == [
         "sub-01/other/sub-01_ct", "sub-01/other/sub-01_acq-2_CT",
     ]  # fmt: skip

@@ -96,7 +96,7 @@ def test_frames_that_are_stacks_of_their_own_are_no_volume(tmp_path: Path) -> No
     assert "4 images are each alone among the 4 stacks (StackID" in report.lines[0].reasons[0]
 
 
-def test_stacks_are_told_apart_in_a_store_and_chosen(tmp_path: Path) -> None:
+def test_stacks_in_a_store_and_in_a_selection(tmp_path: Path) -> None:
     write_enhanced(
         tmp_path / "in/p1/IM", times=2, edit_frame=in_stacks(PLACES["interleaved"][0], name="{}")
     )
