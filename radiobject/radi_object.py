@@ -349,6 +349,7 @@ class RadiObject(Changeable):
     def vacuum(self, keep: int = 1, *, executor: ExecutorLike | None = None) -> dict[str, int]:
         """Forget all but the last `keep` states, and remove what only the forgotten ones had.
 
+        With ``keep=1`` nothing is left in the files of what was deleted, replaced or dropped.
         Files are removed by threads, or where `executor` runs.
 
         Returns

@@ -70,16 +70,16 @@ def compact(tx: Merging, places: dict[str, str], *, force: bool = False) -> None
         except (tiledb.TileDBError, StorageError) as error:
             # The commit is complete without this, and the next round tries again.
             _log.warning("the table at %s was not merged: %s", location, error)
-            _undo(tx, location)
+            undo(tx, location)
     try:
         _compact_metadata(tx.uri, force)
     except (tiledb.TileDBError, StorageError) as error:
         _log.warning("the history of %s was not merged: %s", tx.uri, error)
 
 
-def _undo(tx: Merging, location: str) -> None:
+def undo(tx: Merging, location: str) -> None:
     """Remove what an interrupted merge left of a table: on a full disk, room is what is wanted."""
-    recorded = None if tx.manifest is None else tx.manifest.tables.get(_place(tx, location))
+    recorded = None if tx.manifest is None else tx.manifest.tables.get(place_of(tx, location))
     try:
         files.remove_uncommitted(location)
         if recorded is not None:
@@ -88,14 +88,15 @@ def _undo(tx: Merging, location: str) -> None:
         _log.warning("what merging left at %s was not removed: %s", location, error)
 
 
-def _place(tx: Merging, location: str) -> str:
+def place_of(tx: Merging, location: str) -> str:
+    """Return a table's place in the data set, as its record names it."""
     return location.removeprefix(f"{tx.uri}/")
 
 
 def _compact_table(tx: Merging, table: Table, force: bool) -> None:
     if not table.has_many_fragments(force=force):
         return
-    place = _place(tx, table.uri)
+    place = place_of(tx, table.uri)
 
     def forget_merged() -> None:
         merged, notes = table.merged_before()
@@ -103,7 +104,7 @@ def _compact_table(tx: Merging, table: Table, force: bool) -> None:
             return
         if tx.manifest is not None and place in tx.manifest.tables:
             recorded = tx.manifest.tables[place].items()
-            gone = {path for path, _ in recorded if merged & set(_parts(path))}
+            gone = {path for path, _ in recorded if merged & set(parts_of(path))}
             gone |= {f"{tdb.COMMITS}/{note}" for note in notes}
             tx.record_merge({place: {p: entry for p, entry in recorded if p not in gone}})
         unseal(table.uri, merged)
@@ -122,7 +123,7 @@ def _compact_table(tx: Merging, table: Table, force: bool) -> None:
             forget_merged()
 
 
-def _parts(path: str) -> list[str]:
+def parts_of(path: str) -> list[str]:
     """Return the names in a path, without what follows a point."""
     return [part.partition(".")[0] for part in path.split("/")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -224,6 +224,21 @@ def remove_after(uri: str, timestamp: int) -> None:
             span = tdb.span(layout.base_name(entry))
             if span is not None and span[0] > timestamp:
                 _remove_stamped(entry)
+
+
+def remove_written(uri: str, fragments: Iterable[str], marks: Sequence[str]) -> None:
+    """Remove fragments of the array at `uri`, and marks of its commits, by name.
+
+    Conditions that delete rows go last: without them the rows would be seen again.
+    """
+    conditions = [mark for mark in marks if mark.endswith(tdb.DELETED)]
+    for mark in marks:
+        if mark not in conditions:
+            _remove_stamped(layout.join(uri, tdb.COMMITS, mark))
+    for name in fragments:
+        _remove_stamped(layout.join(uri, tdb.FRAGMENTS, name))
+    for mark in conditions:
+        _remove_stamped(layout.join(uri, tdb.COMMITS, mark))
 
 
 def remove_unrecorded(uri: str, recorded: Container[str]) -> None:

@@ -30,6 +30,8 @@ WRITTEN = ".wrt"
 """Ending of the mark that commits one fragment."""
 CONSOLIDATED = ".con"
 """Ending of the mark that commits several."""
+DELETED = ".del"
+"""Ending of the condition that deletes rows."""
 REPLACED = ".vac"
 """Ending of the list of what a merge replaced."""
 

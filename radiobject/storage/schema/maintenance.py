@@ -10,10 +10,11 @@ from radiobject.exceptions import DiskFullError
 from radiobject.executors import ExecutorLike, run
 from radiobject.storage.commits import compaction
 from radiobject.storage.commits.head import Commit
+from radiobject.storage.commits.purge import purge
 from radiobject.storage.commits.transaction import Transaction
 from radiobject.storage.io import files, layout, owned
 from radiobject.storage.read import reader
-from radiobject.storage.schema.collection import CollectionStore
+from radiobject.storage.schema.collection import INDEX_KEY, CollectionStore
 
 
 def vacuum(tx: Transaction, keep: int, executor: ExecutorLike | None = None) -> dict[str, int]:
@@ -22,7 +23,9 @@ def vacuum(tx: Transaction, keep: int, executor: ExecutorLike | None = None) -> 
     The history is shortened first, by a commit of its own: a crash later leaves files that nothing
     refers to, which the next vacuum removes, and never a state without its files. Only where the
     disk has no room for that commit, room is made first, by removing what no kept state reads.
-    What goes is chosen here; its files are removed where `executor` runs.
+    What goes is chosen here; its files are removed where `executor` runs. Rows that were deleted or
+    replaced, and values of dropped columns, leave the tables' files with the last state that had
+    them.
 
     Returns
     -------
@@ -52,6 +55,7 @@ def vacuum(tx: Transaction, keep: int, executor: ExecutorLike | None = None) -> 
                 raise
             _forget(tx, gone)
     removed = _remove(tx.uri, kept, gone, executor)
+    _purge_tables(tx, kept)
     compaction.compact(tx, last.collections, force=True)
     return {"states": len(gone), **{name: made_room[name] + n for name, n in removed.items()}}
 
@@ -87,6 +91,22 @@ def _remove(
         for _ in run(_remove_volume, gone_here, executor=executor, places=[uri]):
             removed["volumes"] += 1
     return removed
+
+
+def _purge_tables(tx: Transaction, kept: Sequence[Commit]) -> None:
+    """Remove from the tables what no kept state reads."""
+    oldest = kept[0].timestamp
+    purge(tx, layout.join(tx.uri, layout.OBS_META), oldest)
+    for place in sorted({place for state in kept for place in state.collections.values()}):
+        uri = layout.located(tx.uri, place)
+        states = [state for state in kept if place in state.collections.values()]
+        ids: set[str] = set()
+        for state in states:
+            ids |= set(CollectionStore(uri, state.timestamp).rows.obs_ids.tolist())
+        purge(tx, layout.join(uri, layout.OBS), oldest)
+        purge(tx, layout.join(uri, layout.TILE_INDEX), oldest, (INDEX_KEY, _arrays(uri, states)))
+        for name in layout.DERIVED:
+            purge(tx, layout.join(uri, name), oldest, (layout.OBS_ID, ids))
 
 
 def _unneeded(uri: str, kept: Sequence[Commit], gone: Sequence[Commit]) -> list[str]:
