@@ -2,7 +2,7 @@
 
 A row that is deleted or replaced stays in the table's files, as older states read it, and so do the
 values of a column that was dropped. Once those states are forgotten, the rows that are left are
-written anew and the old files go: what a data set no longer says of a patient is nowhere in it then.
+written anew and the old files go: what a data set no longer says of a patient is in none of them.
 """
 
 from __future__ import annotations
