@@ -62,7 +62,11 @@ def delete(
     else:
         done = {"volumes": volume}
         _delete_volumes(uri, volume or [], yes)
-    emit({"uri": uri, "deleted": done}) if as_json else print("deleted")
+    if as_json:
+        emit({"uri": uri, "deleted": done})
+    else:
+        kept = "" if everything else f"; older states have it until `radiobject vacuum {uri}`"
+        print(f"deleted{kept}")
 
 
 def _delete_volumes(uri: str, ids: list[str], yes: bool) -> None:
