@@ -20,7 +20,7 @@ from radiobject.exceptions import StorageError
 from radiobject.storage.commits.compaction import Merging, parts_of, place_of, undo
 from radiobject.storage.io import files, layout
 from radiobject.storage.io import tiledb_names as tdb
-from radiobject.storage.tables.digests import new_files, seal, unseal
+from radiobject.storage.tables.digests import new_files, seal, take_touched, unseal
 from radiobject.storage.tables.table import Table, stored_key
 
 ROWS_AT_ONCE = 50_000
@@ -105,6 +105,7 @@ def _purge(
     elif recorded is not None:
         kept = {path: entry for path, entry in recorded.items() if not names & set(parts_of(path))}
         tx.record_merge({place_of(tx, location): {**kept, **new_files(location, recorded)}})
+        take_touched(tx.uri)
     unseal(location, old.fragments)
     files.remove_written(location, old.fragments, old.marks)
     return True
