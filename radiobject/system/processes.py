@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import math
 import multiprocessing
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from radiobject.system import control_groups
 from radiobject.system.present import os
 
 _OF_PROCESSES = Path("/proc/self/stat").exists()
@@ -40,8 +43,22 @@ def _by_count() -> int:
     return os.cpu_count() or 1
 
 
-processors = _by_affinity if hasattr(os, "sched_getaffinity") else _by_count
-"""Return how many processors this process may run on."""
+_present = _by_affinity if hasattr(os, "sched_getaffinity") else _by_count
+
+
+@lru_cache(maxsize=1)
+def _share() -> float | None:
+    return control_groups.processors_left()
+
+
+def processors() -> int:
+    """Return how many processors this process may use: where it may run, and for how much time.
+
+    A container with the time of one and a half on a machine of 64 has two.
+    """
+    count, share = _present(), _share()
+    return count if share is None else max(1, min(count, math.ceil(share)))
+
 
 workers_start_cheaply = multiprocessing.get_all_start_methods()[0] != "spawn"
 """Whether the system's own way to start a worker copies a process that has imported everything."""
