@@ -41,7 +41,7 @@ def memory_left() -> int | None:
 
 
 def processors_left() -> float | None:
-    """Return the processors' worth of time that this process's groups give it, None for no limit."""
+    """Return how many processors' time this process's groups give it; None for no limit."""
     shares = []
     for folder in _folders("cpu"):
         quota, _, period = _text(folder / "cpu.max").partition(" ")
