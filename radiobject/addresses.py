@@ -33,6 +33,14 @@ def is_absolute(place: str) -> bool:
     return place.startswith(("/", "\\\\")) or is_remote(place) or _DRIVE(place) is not None
 
 
+def with_home(path: str | os.PathLike[str]) -> str:
+    """Return a path in which ``~`` at its beginning is the home folder, if that is known.
+
+    A shell puts it in only where a word begins with it, not in ``NAME=~/scans``.
+    """
+    return os.path.expanduser(os.fspath(path))
+
+
 def local_path(uri: str, *, drives: bool = HAS_DRIVES) -> str:
     """Return the path that a local `uri` names.
 

@@ -1,14 +1,18 @@
 """One owner of what an address names, and callers that agree with it."""
 
 import os
+import pwd
 from pathlib import Path
 
 import numpy as np
 import pytest
+from stores import SUBJECTS, write_scans
 
 from radiobject import RadiObject, Volume
 from radiobject.addresses import is_absolute, is_local, is_remote, local_path
+from radiobject.cli.sources import parse_source, plan_of
 from radiobject.exceptions import ConfigurationError
+from radiobject.formats import dicom_cache
 from radiobject.storage.io import layout
 from radiobject.writers import VolumeCollectionWriter
 
@@ -129,3 +133,43 @@ def test_addresses_that_hold_no_data_set_are_refused_in_their_own_words(uri):
 
 def test_the_case_of_a_scheme_does_not_matter():
     assert layout.normalise_uri("S3://Bucket/A") == "s3://Bucket/A"
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """A user whom the system does not know, as containers that run under any number have."""
+
+    def unknown(*_args):
+        raise KeyError("no such user")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+
+
+@pytest.mark.parametrize("uri", ["~/store", "~nobody-here/store"])
+def test_a_home_that_is_not_known_is_told(homeless, uri):
+    with pytest.raises(ConfigurationError, match="give the whole path"):
+        layout.normalise_uri(uri)
+
+
+def test_who_has_no_home_has_no_header_cache(homeless):
+    assert dicom_cache._folder() is None
+
+
+def test_a_source_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    """A shell puts the home folder in only where a word begins with it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "scans").mkdir()
+    write_scans(tmp_path / "scans")
+    (tmp_path / "list.csv").write_text("subject,path\na,scans/a.nii\n")
+    radi = RadiObject.from_images("~/store", {"CT": "~/scans/*.nii"})
+    assert sorted(radi.obs_subject_ids) == sorted(SUBJECTS)
+    assert (tmp_path / "store").is_dir()
+    listed = RadiObject.from_images("~/listed", {"CT": [("~/scans/a.nii", "one")]})
+    assert listed.obs_subject_ids == ["one"]
+    for text in ("CT=~/scans", "CT=~/scans/*.nii", "CT=@~/list.csv"):
+        source = parse_source(text)
+        assert source.name == "CT"
+        assert plan_of(source, keep=(), subject_pattern=None, subject_from=None).entries

@@ -11,6 +11,7 @@ import pandas as pd
 import typer
 
 from radiobject._types import SUBJECT_ID
+from radiobject.addresses import with_home
 from radiobject.cli.reporting import note
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.delimited import read_table
@@ -68,6 +69,7 @@ def parse_source(text: str, kind: str = "auto") -> Source:
     """
     match = None if Path(text).exists() else _NAMED.fullmatch(text)
     name, place = (match[1], match[2]) if match else (None, text)
+    place = f"@{with_home(place[1:])}" if place.startswith("@") else with_home(place)
     return Source(name, place, _kind_of(place) if kind == "auto" else kind)
 
 

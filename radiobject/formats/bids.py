@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from radiobject.addresses import with_home
 from radiobject.exceptions import IngestError
 from radiobject.formats.bids_names import ENTITY_COLUMNS, LABEL_SUFFIXES, BidsName
 from radiobject.formats.bids_own import OWN_SUBJECT, LabelTables, read_own_ids
@@ -176,7 +177,7 @@ def index_bids(
     IngestError
         If it has no ``sub-*`` folder.
     """
-    folder = Path(root)
+    folder = Path(with_home(root))
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
     subjects = _subject_folders(folder)

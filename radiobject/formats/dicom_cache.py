@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from radiobject._version import __version__
+from radiobject.addresses import with_home
 from radiobject.exceptions import StorageError
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import DicomFile, PixelFormat, SeriesIdentity
@@ -126,7 +127,9 @@ def _folder() -> Path | None:
         return None
     if chosen:
         return Path(chosen)
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    home = os.environ.get("XDG_CACHE_HOME") or with_home("~/.cache")
+    if not os.path.isabs(home):
+        return None  # a user without a home, as containers have
     return Path(home) / "radiobject" / "dicom-headers"
 
 

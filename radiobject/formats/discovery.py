@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from radiobject.addresses import with_home
 from radiobject.exceptions import IngestError
 from radiobject.formats.links import OUTSIDE, why_not_followed
 from radiobject.formats.nifti_header import is_nifti
@@ -183,7 +184,7 @@ def resolve_files(
         there = [pair for pair in given if pair[0].exists()]
         gone = {str(path): _why_gone(path) for path, _ in given if not path.exists()}
         return there, Found(Path(), [path for path, _ in there], gone)
-    text = os.fspath(source)  # type: ignore[arg-type]
+    text = with_home(source)  # type: ignore[arg-type]
     if is_glob(text) or _is_folder_of_images(Path(text)):
         found = search_images(text, follow=follow_links)
     else:
@@ -255,7 +256,7 @@ def resolve_dicom_source(
         for path, _ in pairs:
             _require(path)
         return pairs
-    text = os.fspath(source)  # type: ignore[arg-type]
+    text = with_home(source)  # type: ignore[arg-type]
     if is_glob(text):
         matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
         folders = [path for path in matches if path.is_dir()]
@@ -305,10 +306,10 @@ def _listed(source: ImageSource, subject_of: SubjectIdFn | None) -> list[tuple[P
     pairs: list[tuple[Path, str]] = []
     for item in source:  # type: ignore[union-attr]
         if isinstance(item, str | os.PathLike):
-            path = Path(item)
+            path = Path(with_home(item))
             subject = subject_of(path) if subject_of is not None else path.name
         elif isinstance(item, tuple | list) and len(item) == 2:
-            path, subject = Path(item[0]), str(item[1])
+            path, subject = Path(with_home(item[0])), str(item[1])
         else:
             raise IngestError(f"expected (path, subject id), got {item!r}")
         pairs.append((path, subject))
@@ -316,7 +317,7 @@ def _listed(source: ImageSource, subject_of: SubjectIdFn | None) -> list[tuple[P
 
 
 def _format_of_path(source: object) -> ImageFormat:
-    text = os.fspath(source)  # type: ignore[call-overload]
+    text = with_home(source)  # type: ignore[arg-type]
     path = Path(text)
     if _is_folder_of_images(path):
         return _format_of_folder(path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from radiobject.addresses import with_home
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.dicom import DicomScan, scan_files
 from radiobject.formats.dicom_labels import LABEL_KINDS, labels_of
@@ -78,17 +79,17 @@ def scanned(
 
 def _roots(root: DicomRoot) -> Iterator[_Root]:
     if isinstance(root, str | Path):
-        text = str(root)
+        text = with_home(root)
         if is_glob(text):
             yield from _matches(text)
         else:
-            yield _Root(Path(root))
+            yield _Root(Path(text))
         return
     for item in root:
         if isinstance(item, str | Path):
-            yield _Root(Path(item))
+            yield _Root(Path(with_home(item)))
         else:
-            yield _Root(Path(item[0]), str(item[1]))
+            yield _Root(Path(with_home(item[0])), str(item[1]))
 
 
 def _matches(pattern: str) -> Iterator[_Root]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from radiobject.addresses import with_home
 from radiobject.exceptions import IngestError
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.layouts.folder import FolderIndex
@@ -53,7 +54,7 @@ def plan_folder(
     IngestError
         If the folder has none of the layouts, or nothing in it is of the one asked for.
     """
-    folder = Path(root)
+    folder = Path(with_home(root))
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder at {folder}")
     found = recognised(folder) if layout is None else layout_called(layout)

@@ -12,7 +12,7 @@ from pathlib import Path
 from radiobject._types import OBS_ID as OBS_ID
 from radiobject._types import OBS_IDS as OBS_IDS
 from radiobject._types import SUBJECT_ID as SUBJECT_ID
-from radiobject.addresses import is_local, local_path
+from radiobject.addresses import is_local, local_path, with_home
 from radiobject.exceptions import ConfigurationError, IntegrityError, SchemaError, StorageError
 from radiobject.system.files import DEVICE_NAMES, longest_path
 
@@ -76,7 +76,13 @@ def normalise_uri(uri: object) -> str:
         raise ValueError("the URI is empty; give a folder or s3://bucket/name")
     if not is_local(uri):
         return _known_kind(uri).rstrip("/")
-    place = Path(local_path(uri)).expanduser().absolute().as_posix()
+    given = with_home(local_path(uri))
+    if given.startswith("~") and not os.path.lexists(given):
+        raise ConfigurationError(
+            f"{uri!r} begins with the home folder of a user whom this system does not know; give "
+            f"the whole path, or ./{given} for a folder of that name"
+        )
+    place = Path(given).absolute().as_posix()
     try:
         place.encode()
     except UnicodeEncodeError:
