@@ -1,7 +1,6 @@
 """One owner of what an address names, and callers that agree with it."""
 
 import os
-import pwd
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +141,7 @@ def homeless(monkeypatch):
     def unknown(*_args):
         raise KeyError("no such user")
 
+    pwd = pytest.importorskip("pwd")
     monkeypatch.delenv("HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
