@@ -172,4 +172,4 @@ def test_a_source_in_the_home_folder_is_found(tmp_path, monkeypatch):
     for text in ("CT=~/scans", "CT=~/scans/*.nii", "CT=@~/list.csv"):
         source = parse_source(text)
         assert source.name == "CT"
-        assert plan_of(source, keep=(), subject_pattern=None, subject_from=None).entries
+        assert plan_of(source, keep=(), subject_pattern=None, subject_from=None).images
