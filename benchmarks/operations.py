@@ -114,7 +114,7 @@ def count(call: Operation, names: Sequence[str]) -> dict[str, int]:
 def prepare_growth(task: Task) -> Callable[[], float]:
     """Return a call that drains `PATCHES` warm patches and returns the bytes gained with each."""
     drain = drainer(training_loader(task, open_collection(task)))
-    drain(max(1_000, 3 * len(task.boxes())) // task.batch_size)
+    drain(max(1_000, 3 * task.patches_per_epoch) // task.batch_size)
 
     def call() -> float:
         before = settled_mib()
@@ -136,7 +136,7 @@ def _pairs(task: Task) -> Operation:
 
 def _warm(task: Task, loader: Any) -> Operation:
     drain = drainer(loader)
-    drain(2 * len(task.boxes()) // task.batch_size)
+    drain(2 * task.patches_per_epoch // task.batch_size)
     return partial(drain, 5)
 
 

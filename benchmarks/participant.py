@@ -55,21 +55,27 @@ class Session:
     def open(self) -> dict[str, Any]:
         """Take the first batch and warm up, until a cache holds what it will."""
         first = first_batch_ms(self._batches)
-        per_epoch = math.ceil(len(self._task.boxes()) / self._task.batch_size)
+        per_epoch = math.ceil(self._task.patches_per_epoch / self._task.batch_size)
         measure_batches(self._batches, _WARM_UP_EPOCHS * per_epoch, 1, budget_s=_WARM_UP_S)
         return {"first_batch_ms": first}
 
     def epoch(self) -> dict[str, Any]:
         """Time one epoch from its first batch, with what an object store answered."""
         before = traffic() if environment_endpoint() else None
-        count = len(self._task.boxes()) // self._task.batch_size
-        begin = time.perf_counter()
+        count = self._task.patches_per_epoch // self._task.batch_size
+        cpu, begin = cpu_seconds(), time.perf_counter()
         first = first_batch_ms(self._batches)
         measure_batches(self._batches, count - 1, 1)
-        seconds = time.perf_counter() - begin
+        seconds, cpu = time.perf_counter() - begin, cpu_seconds() - cpu
         answered = {} if before is None else vars(traffic().since(before))
-        rate = count * self._task.batch_size / seconds
-        return {"first_batch_ms": first, "samples_per_s": rate, **answered}
+        samples = count * self._task.batch_size
+        return {
+            "first_batch_ms": first,
+            "samples_per_s": samples / seconds,
+            "cpu_ms_per_sample": cpu * 1e3 / samples,
+            "resident_mib": resident_mib(),
+            **answered,
+        }
 
     def round(self, batches: int, budget_s: float) -> dict[str, Any]:
         """Time whole cycles until `batches` are delivered or `budget_s` is over."""

@@ -125,10 +125,10 @@ def rank_epochs(task: Task, names: Sequence[str], preset: Preset) -> tuple[list[
     What a network costs is in whole epochs: `Row.requests` and `Row.bytes_sent` are of one.
     """
     first = _prepared(task, names)
-    later = [replace(row, rounds=[]) for row in first]
     for row in _measurable(first):
         with _process(row, task) as proving:
             row.ask(proving, "prove")
+    later = [replace(row, rounds=[]) for row in first]
     for _ in track(range(preset.rounds), "measuring epochs", total=preset.rounds):
         for row, again in zip(first, later, strict=True):
             if row.status == "ok":

@@ -157,8 +157,8 @@ def summary_markdown(summary: dict[str, Any]) -> str:
     """Return a line for each regime: README's figures, also where others are faster."""
     lines = [
         "| regime | RadiObject, samples/s | best rival | rival, samples/s | ours / rival "
-        "| ours / limit | first batch, ms (rival) | MiB (rival) |",
-        "|---|---:|---|---:|---:|---:|---:|---:|",
+        "| ours / limit | first batch, ms (rival) | MiB (rival) | disk, MiB a volume (rival) |",
+        "|---|---:|---|---:|---:|---:|---:|---:|---:|",
         *map(summary_row, summary["regimes"].values()),
     ]
     return "\n".join([*lines, "", provenance(summary)])
@@ -168,14 +168,24 @@ def summary_row(measured: dict[str, Any]) -> str:
     """Return one regime's line: ours, the fastest rival and the limit."""
     ours, rival, limit = leaders(measured)
     if ours is None or rival is None:
-        return f"| {measured['title']} | not measured | | | | | | |"
+        return f"| {measured['title']} | not measured | | | | | | | |"
+
+    def both(figure: str, pattern: str) -> str:
+        a, b = (_shown(row[figure], pattern) for row in (ours, rival))
+        return f"{a} ({b})" if a and b else ""
+
     over_limit = f"{ours['samples_per_s'] / limit['samples_per_s']:.2f}" if limit else ""
     return (
         f"| {measured['title']} | {ours['samples_per_s']:,.0f} | {rival['label']} "
         f"| {rival['samples_per_s']:,.0f} | {ours['samples_per_s'] / rival['samples_per_s']:.2f} "
-        f"| {over_limit} | {ours['first_batch_ms']:.0f} ({rival['first_batch_ms']:.0f}) "
-        f"| {ours['resident_mib']:.0f} ({rival['resident_mib']:.0f}) |"
+        f"| {over_limit} | {both('first_batch_ms', '.0f')} | {both('resident_mib', '.0f')} "
+        f"| {both('disk_mib', '.2f')} |"
     )
+
+
+def _shown(value: float, pattern: str) -> str:
+    """Return a figure, or nothing where it was not measured."""
+    return format(value, pattern) if value else ""
 
 
 def as_markdown(summary: dict[str, Any]) -> str:
@@ -201,8 +211,8 @@ def _table(measured: dict[str, Any]) -> list[str]:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
         line = (
             f"| {row['label']} | {row['samples_per_s']:,.0f} | {ratio} | {row['workers']} "
-            f"| {row['first_batch_ms']:.0f} | {row['cpu_ms_per_sample']:.2f} "
-            f"| {row['resident_mib']:.0f} |"
+            f"| {row['first_batch_ms']:.0f} | {_shown(row['cpu_ms_per_sample'], '.2f')} "
+            f"| {_shown(row['resident_mib'], '.0f')} |"
         )
         sent = f" {row['requests']} | {row['bytes_sent'] / 1e6:.1f} |" if traffic else ""
         lines.append(line + sent)

@@ -46,6 +46,11 @@ class Task:
     augment: str = ""
 
     @property
+    def patches_per_epoch(self) -> int:
+        """Return how many boxes an epoch has."""
+        return len(self.cohort.subjects) * self.patches_per_volume
+
+    @property
     def cache_bytes(self) -> int:
         """Return what a loader may hold decoded."""
         sizes = (math.prod(s.shape) * np.dtype(s.dtype).itemsize for s in self.cohort.subjects)

@@ -1,6 +1,7 @@
 """What every loader answers, whoever wrote it."""
 
 import importlib.util
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -110,6 +111,21 @@ class Batches:
                 yield {name: part[first : first + self._size] for name, part in many.items()}
 
 
+class Epochs:
+    """A sampler whose numbers go on from one epoch to the next: each has boxes of its own."""
+
+    def __init__(self, length: int) -> None:
+        self._starts = itertools.count(0, length)
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        first = next(self._starts)
+        return iter(range(first, first + self._length))
+
+
 class BoxLoader(Loader):
     """A format's own reader, given the task's boxes and filling one buffer per batch.
 
@@ -119,6 +135,7 @@ class BoxLoader(Loader):
     gives_boxes = True
     suffix = ""
     _volumes: list[Any] | None = None
+    _drawn: tuple[int, list[Box]] = (-1, [])  # an epoch and its boxes
 
     def settings(self) -> tuple[object, ...]:
         """Return what the form's bytes depend on beside the voxels."""
@@ -143,9 +160,9 @@ class BoxLoader(Loader):
         from torch.utils.data import DataLoader
 
         self._volumes = None
-        self._asked = self.task.boxes()
         return DataLoader(
             self,
+            sampler=Epochs(self.task.patches_per_epoch),
             batch_size=self.task.batch_size,
             num_workers=self.task.num_workers,
             drop_last=True,
@@ -153,13 +170,16 @@ class BoxLoader(Loader):
             collate_fn=dict,  # the batch is whole already
         )
 
-    def __len__(self) -> int:
-        return len(self._asked)
+    def _box(self, number: int) -> Box:
+        epoch, number = divmod(number, self.task.patches_per_epoch)
+        if epoch != self._drawn[0]:
+            self._drawn = epoch, self.task.boxes(epoch)
+        return self._drawn[1][number]
 
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+    def __getitems__(self, numbers: Sequence[int]) -> dict[str, Any]:
         import torch
 
-        boxes = [self._asked[index] for index in indices]
+        boxes = list(map(self._box, numbers))
         dtype = np.dtype(self.task.cohort.subjects[0].dtype)
         out = np.empty((len(boxes), 1, *self.task.patch_size), dtype)
         self.read(boxes, out)

@@ -20,7 +20,7 @@ class TorchioQueue(TorchioDataset):
     @property
     def cycle(self) -> int:
         """Return the batches of an epoch: the buffer is filled, then emptied."""
-        return len(self.task.boxes()) // self.task.batch_size
+        return self.task.patches_per_epoch // self.task.batch_size
 
     def open(self) -> Any:
         import torchio as tio

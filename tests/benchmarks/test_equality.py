@@ -112,6 +112,16 @@ def test_readers_travel_to_workers_without_what_they_opened(cohort: Cohort, home
     assert prove_equal(copy, 1) == prove_equal(loader, 1)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_epoch_has_boxes_of_its_own(cohort: Cohort, home: Path, workers: int) -> None:
+    task = Task(cohort, (16, 12, 20), batch_size=2, num_workers=workers)
+    loader = NpyMemmap(task).open()
+    for epoch in range(2):
+        delivered = [box for batch in loader for box in batch["boxes"]]
+        assert delivered == task.boxes(epoch)
+    assert task.boxes(0) != task.boxes(1)
+
+
 class _OneVoxelOff(RamCopy):
     def read(self, boxes, out) -> None:
         super().read(boxes, out)

@@ -71,6 +71,8 @@ def test_first_epochs_over_s3_count_requests_and_bytes(task: Task) -> None:
         first, later = rank_epochs(task, ("radiobject-s3", "tensorstore-s3"), TINY)
     for rows in (first, later):
         assert {row.status for row in rows} == {"ok"}, [row.reason for row in rows]
+        assert all(row.resident_mib > 0 and row.disk_mib > 0 for row in rows)
+    assert all(row.cpu_ms_per_sample > 0 for row in first)  # later ones may be below a clock's tick
     ours = {row.name: row for row in first}["radiobject-s3"]
     assert ours.requests > 0
     assert ours.bytes_sent > 0

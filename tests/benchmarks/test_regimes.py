@@ -19,7 +19,7 @@ def _row(label: str, rate: float, **more: object) -> dict:
     row = {
         "label": label, "status": "ok", "framework": label, "storage": "x", "samples_per_s": rate,
         "first_batch_ms": rate, "resident_mib": 2 * rate, "ratio": 1.0, "workers": 0,
-        "cpu_ms_per_sample": 1.0, "reason": "",
+        "cpu_ms_per_sample": 1.0, "reason": "", "disk_mib": rate / 10,
     }  # fmt: skip
     return row | more
 
@@ -35,8 +35,31 @@ def test_the_summary_names_the_faster_of_two_rivals_and_the_limit() -> None:
         ],
     }
     assert regimes.summary_row(said) == (
-        "| warm | 60 | fast rival | 80 | 0.75 | 0.60 | 60 (80) | 120 (160) |"
+        "| warm | 60 | fast rival | 80 | 0.75 | 0.60 | 60 (80) | 120 (160) | 6.00 (8.00) |"
     )
+
+
+def test_what_was_not_measured_is_left_blank() -> None:
+    blank = {"resident_mib": 0.0, "cpu_ms_per_sample": 0.0, "disk_mib": 0.0}
+    rows = [_row("RadiObject", 60.0, **blank), _row("rival", 30.0, **blank)]
+    said = {"title": "s3", "rows": rows}
+    assert regimes.summary_row(said).endswith("| 60 (30) |  |  |")
+    assert regimes._table(said)[2] == "| RadiObject | 60 | 1.00 | 0 | 60 |  |  |"
+
+
+def test_augmentations_leave_metadata_out_for_every_loader() -> None:
+    from monai.data import get_track_meta, set_track_meta
+
+    from benchmarks.data.augmentations import AFFINE, USUAL, augmentation
+
+    before = get_track_meta()
+    try:
+        for name in (USUAL, AFFINE):
+            set_track_meta(True)
+            augmentation(name)
+            assert not get_track_meta()
+    finally:
+        set_track_meta(before)
 
 
 def test_what_augmentation_leaves_needs_all_four_regimes() -> None:
