@@ -240,7 +240,7 @@ class Store(RuleBasedStateMachine):
 
 TestStore = Store.TestCase
 TestStore.settings = settings(
-    max_examples=12,
+    max_examples=8,
     stateful_step_count=12,
     phases=(Phase.explicit, Phase.generate),
     deadline=None,

@@ -145,18 +145,18 @@ def test_merging_keeps_every_state_and_every_dropped_column(table):
             states.append({n: c.to_list() for n, c in then.read(list(names)).items()})
         return states
 
-    for turn in range(9):
+    for turn in range(6):
         table.write(rows(*"abc"[: 1 + turn % 3], n=turn), tick())
     table.evolve(drop=["n"], tick=tick)
-    for _ in range(6):
+    for _ in range(3):
         table.write({k: v for k, v in rows("a", "z").items() if k != "n"}, tick())
     table.delete_keys("k", ["z"], tick())
     table.evolve(add={"n": np.dtype(np.int16)}, tick=tick)
     assert table.read(["n"])["n"].to_list() == [None] * 3
-    for turn in range(5):
+    for turn in range(2):
         table.write(rows("b", n=turn), tick())
     before = seen()
-    assert [8, 8, 8] in [state.get("n") for state in before]
+    assert [5, 5, 5] in [state.get("n") for state in before]
     assert table.consolidate(force=True)
     assert seen() == before
     assert not table.consolidate()
