@@ -40,7 +40,7 @@ from radiobject.formats.dicom_planes import (
 )
 from radiobject.formats.discovery import DICOM_HEAD_BYTES, starts_like_dicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
-from radiobject.formats.privacy import ALLOWED_KEYWORDS
+from radiobject.formats.privacy import ALLOWED_KEYWORDS, BURNED_IN
 
 AGREEING = (
     "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyDate", "FrameOfReferenceUID",
@@ -74,7 +74,7 @@ _KEYWORDS = (
     "TemporalPositionIndex", "FrameAcquisitionNumber", "FrameAcquisitionDateTime",
     "FrameReferenceDateTime", "NominalCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase",
     "DiffusionDirectionality", "InStackPositionNumber", "InPlanePhaseEncodingDirection",
-    "Manufacturer", "ImageComments",
+    "Manufacturer", "ImageComments", BURNED_IN,
     # Nuclear medicine (PS3.3 C.8.4).
     "FrameIncrementPointer", "SliceVector", "DetectorInformationSequence",
 )  # fmt: skip
@@ -233,6 +233,7 @@ def _frames(header: Header, path: Path, limits: Limits, keep: Sequence[str]) -> 
         sop_uid=text_of(fields, "SOPInstanceUID"),
         agreement={name: text_of(base, name) for name in AGREEING},
         study_time=moment(text_of(fields, "StudyDate"), text_of(fields, "StudyTime") or "00"),
+        burned_in=text_of(base, BURNED_IN).upper() == "YES",
     )
     return _placed(file, base, fields.get(_GROUPS[1]) or [])
 

@@ -145,7 +145,8 @@ class DicomFile:
 
     ``pixel_offset`` is where the Pixel Data element starts in the file, None where the file must
     be parsed anew (deflated). ``fields`` holds the allowed header fields by keyword.
-    ``agreement`` holds what images of one volume must agree in, by keyword.
+    ``agreement`` holds what images of one volume must agree in, by keyword. ``burned_in`` says that
+    the pixels hold text, which may name the patient.
     """
 
     path: Path
@@ -159,6 +160,7 @@ class DicomFile:
     sop_uid: str = field(default="", repr=False)
     agreement: Mapping[str, str] = field(default_factory=dict, repr=False)
     study_time: float | None = None
+    burned_in: bool = False
 
     @property
     def series_uid(self) -> str:

@@ -27,6 +27,7 @@ from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.dicom_volumes import Part, along_normal, parted_in_time, separated
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.metadata import DicomMetadata
+from radiobject.formats.privacy import BURNED_IN
 from radiobject.formats.time_axis import TimeAxis
 from radiobject.geometry.orientation import affine_to_list, axis_codes
 from radiobject.indexing import shortened
@@ -293,6 +294,7 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
     ]
     frames = tuple(frame for volume in volumes for frame in volume)
     check_one_day(frames)
+    _check_burned_in(frames)
     _check_scales(frames)
     shape: tuple[int, ...] = (first.columns, first.rows, len(times[0]))
     if len(times) > 1:
@@ -307,6 +309,26 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
         axis=time_axis(volumes, part.key) if len(times) > 1 else None,
         options=options,
     )
+
+
+def _check_burned_in(frames: Sequence[Frame]) -> None:
+    """Refuse a volume with text in its pixels, unless what says so is asked for.
+
+    Such text is as a rule the patient's name and date of birth (PS3.3 C.7.6.1.1.5).
+
+    Raises
+    ------
+    IngestError
+        If images say so.
+    """
+    said = [f for f in frames if f.file.burned_in and BURNED_IN not in f.file.fields]
+    if said:
+        files = dict.fromkeys(frame.file.path.name for frame in said)
+        raise IngestError(
+            f"{len(said)} of {len(frames)} images say that text is burned into their pixels "
+            f"({BURNED_IN} is YES: {shortened(files, quoted=False)}), often the patient's name: "
+            f"blank it, or store it on purpose with keep_fields=['{BURNED_IN}']"
+        )
 
 
 def _beside(volumes: Sequence[Sequence[Frame]]) -> tuple[str, ...]:

@@ -44,6 +44,9 @@ IDENTIFYING_KEYWORDS = frozenset(
 """Fields that can point to a person: the attributes of the confidentiality profile of DICOM
 PS3.15, table E.1-1, that images carry most often."""
 
+BURNED_IN = "BurnedInAnnotation"
+"""The field by which an image says that text is part of its pixels."""
+
 _NIFTI_TEXT = frozenset({"descrip", "aux_file", "intent_name", "db_name"})
 
 

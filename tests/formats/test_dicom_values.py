@@ -29,7 +29,7 @@ from pydicom.uid import (
 )
 
 from radiobject.exceptions import IngestError
-from radiobject.formats.dicom import load_folder
+from radiobject.formats.dicom import load_folder, scan_dicom
 from radiobject.geometry.orientation import spacing_mm
 
 # ---- intensity ----
@@ -269,3 +269,19 @@ def test_frames_without_places_are_refused(tmp_path: Path) -> None:
         tmp_path, slices=1, edit=lambda ds, s: set_pixels(ds, np.zeros((3, 4, 6), np.int16))
     )
     assert "3 frames without a position of each" in refused(tmp_path)
+
+
+def test_text_in_the_pixels_is_stored_on_purpose_only(tmp_path: Path) -> None:
+    """It is as a rule the patient's name: no header that is left out hides it."""
+
+    def one_says_so(ds: Dataset, s: int) -> None:
+        ds.BurnedInAnnotation = "YES" if s == 3 else "NO"
+
+    paths = write_series(tmp_path / "scan", edit=one_says_so)
+    report, series = scan_dicom([tmp_path / "scan"])
+    assert series == []
+    reason = report.refused[0].reasons[0]
+    assert "1 of 5 images say that text is burned into their pixels" in reason
+    assert paths[3].name in reason
+    _, kept = scan_dicom([tmp_path / "scan"], keep=["BurnedInAnnotation"])
+    assert len(kept) == 1
