@@ -483,9 +483,8 @@ def _summarise(report: IngestReport, what: str) -> None:
     )
     if shown.says_something:
         note(in_options(shown.to_table().rsplit("\n", 1)[0]))
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items())
     skipped = f", {report.skipped_files} files skipped" if report.skipped else ""
-    print(f"{what}: {counts}{skipped}")
+    print(f"{what}: {report.told_counts}{skipped}")
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
+_LEFT_OUT = "left out"
 _MANY = re.compile(r"(\d+) (?:files|images)\b")
 
 
@@ -108,6 +109,15 @@ class IngestReport:
         return {v.value: found[v] for v in Verdict if found[v] or v in always}
 
     @property
+    def told_counts(self) -> str:
+        """The counts in words; what was never meant to be a volume is left out, not refused."""
+        left_out = sum(line.harmless for line in self.refused)
+        counts = self.counts
+        counts[Verdict.REFUSED] -= left_out
+        told = [f"{count} {verdict}" for verdict, count in counts.items()]
+        return ", ".join([*told, f"{left_out} {_LEFT_OUT}"] if left_out else told)
+
+    @property
     def refused(self) -> list[ReportLine]:
         """The lines that become no volume."""
         return [line for line in self.lines if line.verdict is Verdict.REFUSED]
@@ -163,14 +173,13 @@ class IngestReport:
             f"empty     {subject}: all its images were refused, its row was given and is stored"
             for subject in self.without_volumes
         ]
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in self.counts.items())
-        text.append(f"{counts}, {self.skipped_files} files skipped")
+        text.append(f"{self.told_counts}, {self.skipped_files} files skipped")
         return "\n".join(line.rstrip() for line in text)
 
 
 def _cells(line: ReportLine) -> tuple[str, ...]:
     return (
-        line.verdict.value,
+        _LEFT_OUT if line.harmless else line.verdict.value,
         str(line.files),
         "x".join(map(str, line.shape)),
         "x".join(f"{step:.3g}" for step in line.spacing_mm),

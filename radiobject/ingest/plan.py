@@ -22,6 +22,7 @@ from radiobject.formats.layouts.parts import Channel, JoinedMasks
 from radiobject.formats.nifti_header import TEXT_FIELDS
 from radiobject.formats.privacy import check_keywords, keyed_id
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
+from radiobject.formats.source import readable_name
 from radiobject.indexing import shortened
 from radiobject.ingest.patients import Owned, check_patients
 from radiobject.ingest.subjects import subject_finder
@@ -79,7 +80,9 @@ class PlannedImage:
         """The name of the source, with its folder's where all patients' files have one name."""
         source = self.source
         if not isinstance(source, Path):
-            return source.folder or source.files[0].name
+            # Several series may lie in one folder: the first file tells them apart, as in a scan.
+            first = readable_name(source.files[0].name)
+            return f"{source.folder}/{first}" if source.folder else first
         distinct = self.obs_subject_id in source.name or self.obs_subject_id != source.parent.name
         return source.name if distinct else f"{source.parent.name}/{source.name}"
 
@@ -366,8 +369,7 @@ def owned_by_folder(images: Iterable[PlannedImage]) -> Iterator[Owned]:
     for image in images:
         source = image.source
         if not image.subject_asked and not isinstance(source, Path):
-            where = source.folder or source.files[0].name
-            yield Owned(image.obs_subject_id, source.identity.patient, where)
+            yield Owned(image.obs_subject_id, source.identity.patient, image.file_name)
 
 
 def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:

@@ -98,6 +98,60 @@ def fill(root: Path) -> None:
     (disc / "IM99.dcm.gz").write_bytes(b"\x1f\x8b")
 
 
+REPORT = [
+    "left out 1 CT Chest DICOM/topogram a scout (localizer) image, not part of a volume",
+    "left out 1 OT DICOM/SC_rgb_rle a colour image (RGB); only grey values make a volume",
+    "left out 1 RTSTRUCT DICOM/rtstruct contours (RTSTRUCT); take it as labels "
+        "(--labels-from rtstruct)",
+    "left out 1 SEG Liver Segmentation DICOM/liver_1frame a segmentation object (SEG); "
+        "take it as labels (--labels-from seg)",
+    "left out 1 SR IHE Year 2 - Simple Image Report DICOM/reportsi a structured report "
+        "(SR)",
+    "refused 1 CT Chest DICOM/Q02 no ImagePositionPatient: it has no place",
+    "refused 1 CT Chest DICOM/X03 cut short: 48 bytes of pixels are declared, at most 28 "
+        "are there",
+    "refused 12 MR fMRI DICOM/G000 the last of 3 volumes has 2 of 5 slices: the "
+        "acquisition was aborted, or files are missing; leave that volume out with "
+        "--drop-aborted",
+    "refused 4 CT Chest DICOM/M00 a gap of 6.000 mm behind slice 2 of 4, where the "
+        "spacing is 3.000 mm: 1 missing in all; find the files, or take the parts as series "
+        "of their own",
+    "refused 4 CT Chest DICOM/Q00 the series is not whole: 1 of its files cannot be "
+        "read, such as DICOM/Q02 (no ImagePositionPatient: it has no place); restore what is "
+        "damaged, or take it away if it is no part of the scan. Of the other 4 files: a gap "
+        "of 6.000 mm behind slice 2 of 4, where the spacing is 3.000 mm: 1 missing in all; "
+        "find the files, or take the parts as series of their own",
+    "refused 4 CT Chest DICOM/X00 the series is not whole: 1 of its files cannot be "
+        "read, such as DICOM/X03 (cut short: 48 bytes of pixels are declared, at most 28 are "
+        "there); restore what is damaged, or take it away if it is no part of the scan. Of "
+        "the other 4 files: a gap of 6.000 mm behind slice 3 of 4, where the spacing is "
+        "3.000 mm: 1 missing in all; find the files, or take the parts as series of their own",
+    "refused 5 6x4x5 1.5x2x3 CT Chest DICOM/N00 no PatientID: whose it is, is not known; "
+        "take its subject from folders or from a list",
+    "refused 5 CT Chest DICOM/R00 RescaleSlope is missing in 1 of 5 slices (R01): their "
+        "values have no known unit; restore the headers, or leave these files out",
+    "refused 5 CT Chest DICOM/T00 slices are stacked at 14.9 degrees to their normal "
+        "(gantry tilt); resample the series to a right-angled grid, or pass --allow-tilt to "
+        "keep a sheared affine",
+    "skipped DICOM/IM99.dcm.gz: packed as .gz, which is not read; unpack it: gunzip -k "
+        "IM99.dcm.gz",
+    "skipped DICOM/photo.png: not a DICOM file",
+    "skipped DICOMDIR: a DICOMDIR",
+    "skipped README.TXT: not a DICOM file",
+    "skipped viewer.zip: archives are not opened; unpack it first",
+    "warned 5 6x4x5 1.5x2x3 CT Chest DICOM/A00 1 files are exact copies of others and "
+        "left out, such as A02 copy; one SeriesInstanceUID is used by 3 series that differ "
+        "in PatientID, StudyInstanceUID, Modality, SeriesNumber; each is its own volume",
+    "warned 5 6x4x5 1.5x2x3 CT Chest DICOM/B00 one SeriesInstanceUID is used by 3 series "
+        "that differ in PatientID, StudyInstanceUID, Modality, SeriesNumber; each is its own "
+        "volume",
+    "warned 5 6x4x5 1.5x2x3 PT Chest DICOM/P00 one SeriesInstanceUID is used by 3 series "
+        "that differ in PatientID, StudyInstanceUID, Modality, SeriesNumber; each is its own "
+        "volume",
+]  # fmt: skip
+"""What a newcomer reads: a line for each series and file that is not simply stored."""
+
+
 @pytest.fixture
 def disc(tmp_path: Path) -> Path:
     fill(tmp_path / "disc")
@@ -110,6 +164,7 @@ def test_a_dirty_folder_of_many_patients(disc: Path, tmp_path: Path) -> None:
     first = radiobject("ingest", store, disc)
     assert first.code == 1
     assert "subject 'DICOM' would hold 3 patients" in first.err
+    assert "such as those of 'DICOM/A00', 'DICOM/B00', 'DICOM/F000'; choose: " in first.err
     assert "--subject-from PatientID" in first.err
     assert "Python" not in first.err
     assert not store.exists()
@@ -118,6 +173,11 @@ def test_a_dirty_folder_of_many_patients(disc: Path, tmp_path: Path) -> None:
         "ingest", store, disc, "--subject-from", "PatientID", "--report", tmp_path / "report.json"
     )
     assert done.code == 4, done.err
+    assert sorted(" ".join(line.split()) for line in done.err.splitlines()[1:]) == REPORT
+    assert done.out == (
+        "RadiObject(3 subjects, 3 collections: [CT, MR, PT]): "
+        "2 accepted, 3 warned, 9 refused, 5 left out, 5 files skipped\n"
+    )
     radi = RadiObject(str(store))
     radi.validate()
     assert radi.obs_subject_ids == ["MRN-A", "MRN-B", "MRN-C"]
@@ -146,6 +206,9 @@ def test_a_dirty_folder_of_many_patients(disc: Path, tmp_path: Path) -> None:
     assert set(report["skipped"]) == {
         "DICOMDIR", "README.TXT", "viewer.zip", "DICOM/photo.png", "DICOM/IM99.dcm.gz",
     }  # fmt: skip
+    seen = sum(line["files"] for line in report["lines"]) + len(report["skipped"])
+    files = [path for path in disc.rglob("*") if path.is_file()]
+    assert seen + 1 == len(files), "each file once, and the copy that is named"
     assert report["counts"] == {"accepted": 2, "warned": 3, "refused": len(report["lines"]) - 5}
     # Nothing of the patients but the ids that were asked for.
     for path in store.rglob("*"):

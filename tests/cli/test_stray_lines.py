@@ -45,7 +45,7 @@ for words in json.loads(sys.argv.pop()):
 """
 
 OURS = re.compile(
-    r"(end of \w|verdict  |accepted  |warned  |refused  |stored  |changed  |skipped   |fault   |"
+    r"(end of \w|(verdict|accepted|warned|refused|left out|stored|changed|skipped|fault) +|"
     r"note   |error: |would store \d|\d+ volumes, |\d+ accepted, )"
 )
 
