@@ -76,6 +76,22 @@ def test_an_iterator_that_was_only_looked_into(shelf):
     assert check(peeked) == 22
 
 
+def same(sample):
+    return sample
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_iterator_that_goes_on_takes_nothing_from_another(shelf, workers):
+    """Deliveries were paired by their order: the first took one of the second and raised, and 0 of
+    the second's other 10 batches had the voxels of their ids."""
+    loader = loader_of(shelf, workers, transform=same)
+    first = iter(loader)
+    assert check([next(first)]) == 2
+    second = iter(loader)
+    assert check([next(second)]) == 2
+    assert check(first) == check(second) == 22
+
+
 @pytest.mark.parametrize("persistent", [True, False])
 def test_after_an_error_in_a_worker(shelf, persistent):
     loader = loader_of(shelf, transform=Fault(fail), persistent_workers=persistent)
