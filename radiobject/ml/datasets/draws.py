@@ -165,7 +165,9 @@ class Draws:
         if context.get_spawning_popen() is not None:
             return {**state, "shared": self._shared}
         row = self._row()  # of others it knows nothing: what is not touched takes no memory
-        asked = np.flatnonzero(self._counts[row]) if self._header[row, _COUNTED] else []
+        asked: NDArray[np.intp] = np.empty(0, np.intp)
+        if self._header[row, _COUNTED]:
+            asked = np.flatnonzero(self._counts[row])
         return {
             **state,
             "header": self._header[row].tolist(),
