@@ -29,6 +29,8 @@ class Loader:
         What is held warm while steady state is measured.
     holds, limits
         Whether it keeps decoded voxels, and whether it can be held to `Task.cache_bytes` of them.
+    history
+        Whether asv measures it at every commit; each loader says so for itself.
     gives_boxes
         Whether it reads the task's own boxes (else it draws its own positions).
     cycle
@@ -39,7 +41,7 @@ class Loader:
     scenario = "local"
     needs: tuple[str, ...] = ("torch",)
     warm = "page cache"
-    holds = limits = gives_boxes = False
+    holds = limits = history = gives_boxes = False
     cycle = 1
 
     def __init__(self, task: Task) -> None:

@@ -26,6 +26,7 @@ class H5py(BoxLoader):
     storage = "hdf5"
     suffix = ".h5"
     cites = "https://docs.h5py.org/en/stable/high/file.html#chunk-cache"
+    history = True
     needs = ("torch", "h5py")
     warm = "decoded chunks in memory"
     holds = limits = True

@@ -14,6 +14,7 @@ class RamCopy(BoxLoader):
     framework = "NumPy"
     storage = "memory"
     cites = "https://docs.pytorch.org/docs/stable/data.html#map-style-datasets"
+    history = True
     needs = ("torch", "nibabel")
     warm = "whole volumes in memory"
 

@@ -15,6 +15,7 @@ class MonaiCacheDataset(MonaiDataset):
     name = "monai-cache"
     label = "MONAI CacheDataset"
     cites = "https://monai.readthedocs.io/en/stable/data.html#cachedataset"
+    history = True
     warm = "whole volumes in memory"
     holds = limits = True
 

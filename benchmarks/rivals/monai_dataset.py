@@ -19,6 +19,7 @@ class MonaiDataset(VolumeLoader):
     framework = "MONAI"
     storage = "nifti_gz"
     cites = "https://monai.readthedocs.io/en/stable/transforms.html#randspatialcropsamplesd"
+    history = True
     needs = ("monai", "nibabel")
 
     def rows(self) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ class NnunetBlosc2(Blosc2):
         "https://github.com/MIC-DKFZ/nnUNet/blob/master/nnunetv2/training/dataloading/"
         "nnunet_dataset.py"
     )
+    history = True
 
     def settings(self) -> tuple[object, ...]:
         first = self.task.cohort.subjects[0]

@@ -17,6 +17,7 @@ class NpyMemmap(BoxLoader):
     storage = "npy"
     suffix = ".npy"
     cites = "https://numpy.org/doc/stable/reference/generated/numpy.load.html"
+    history = True
 
     def write(self, voxels: np.ndarray, path: Path) -> None:
         np.save(path, voxels)

@@ -19,6 +19,7 @@ class RadiObjectLocal(Loader):
     framework = "RadiObject"
     storage = "radiobject-isotropic"
     cites = "docs/training.md"
+    history = True
     warm = "decoded cache"
     holds = limits = True
     tiling = "isotropic"

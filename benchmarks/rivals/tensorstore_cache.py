@@ -12,6 +12,7 @@ class TensorstoreCached(Tensorstore):
     name = "tensorstore-cache"
     label = "tensorstore (cache)"
     cites = "https://google.github.io/tensorstore/context.html"
+    history = True
     warm = "decoded chunks in memory"
     holds = limits = True
 

@@ -15,6 +15,7 @@ class TorchioQueue(TorchioDataset):
     name = "torchio-queue"
     label = "TorchIO Queue"
     cites = "https://docs.torchio.org/patches/patch_training.html"
+    history = True
     warm = "buffer of 300 patches"
 
     @property

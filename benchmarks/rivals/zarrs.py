@@ -15,6 +15,7 @@ class Zarrs(ZarrPython):
     name = "zarrs"
     label = "zarr-python (zarrs)"
     cites = "https://pypi.org/project/zarrs/"
+    history = True
     needs = ("torch", "zarr", "zarrs")
     pipeline = "zarrs.ZarrsCodecPipeline"
 

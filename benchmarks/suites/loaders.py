@@ -1,14 +1,12 @@
 """Loaders side by side: one ranking holds every ratio, one graph shows every line."""
 
+from benchmarks import rivals
 from benchmarks.config import use_private_cache
 from benchmarks.operations import prepare_growth
 from benchmarks.ranking import as_table, rank
 from benchmarks.suites.base import BaseCase, _Measured, chosen_size, make_task
 
-LOADERS = (
-    "radiobject", "monai-dataset", "monai-cache", "torchio-queue", "nnunet-blosc2", "zarrs",
-    "tensorstore-cache", "h5py", "npy", "memory",
-)  # fmt: skip
+LOADERS = tuple(name for name, kind in rivals.LOADERS.items() if vars(kind).get("history"))
 WITH_WORKERS = ("radiobject", "npy", "nnunet-blosc2", "monai-cache")
 
 
