@@ -484,7 +484,7 @@ def _summarise(report: IngestReport, what: str) -> None:
     if shown.says_something:
         note(in_options(shown.to_table().rsplit("\n", 1)[0]))
     skipped = f", {report.skipped_files} files skipped" if report.skipped else ""
-    print(f"{what}: {report.told_counts}{skipped}")
+    print(f"{what}: {report.counts_text}{skipped}")
 
 
 def register(app: typer.Typer) -> None:

@@ -282,7 +282,7 @@ _LIBRARIES = frozenset({
 
 
 def _show_warning(
-    message: Warning | str, _category: type[Warning], filename: str, *_: Any, **__: Any
+    message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any
 ) -> None:
     if settings.debug or not _LIBRARIES.intersection(PurePath(filename).parts):
         _say_warning(str(message))

@@ -109,13 +109,13 @@ class IngestReport:
         return {v.value: found[v] for v in Verdict if found[v] or v in always}
 
     @property
-    def told_counts(self) -> str:
+    def counts_text(self) -> str:
         """The counts in words; what was never meant to be a volume is left out, not refused."""
         left_out = sum(line.harmless for line in self.refused)
         counts = self.counts
         counts[Verdict.REFUSED] -= left_out
-        told = [f"{count} {verdict}" for verdict, count in counts.items()]
-        return ", ".join([*told, f"{left_out} {_LEFT_OUT}"] if left_out else told)
+        parts = [f"{count} {verdict}" for verdict, count in counts.items()]
+        return ", ".join([*parts, f"{left_out} {_LEFT_OUT}"] if left_out else parts)
 
     @property
     def refused(self) -> list[ReportLine]:
@@ -173,7 +173,7 @@ class IngestReport:
             f"empty     {subject}: all its images were refused, its row was given and is stored"
             for subject in self.without_volumes
         ]
-        text.append(f"{self.told_counts}, {self.skipped_files} files skipped")
+        text.append(f"{self.counts_text}, {self.skipped_files} files skipped")
         return "\n".join(line.rstrip() for line in text)
 
 
