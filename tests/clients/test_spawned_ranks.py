@@ -20,7 +20,7 @@ def test_each_draws_as_if_it_were_alone(shelf, tmp_path, method):
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     for rank, passes in enumerate(found):
         alone = VolumeCollectionDataset(shelf, CONFIG)
-        alone._draws._told = rank, ml_ranks.WORLD  # as in that rank's processes
+        alone._draws._group_given = rank, ml_ranks.WORLD  # as in that rank's processes
         assert passes == ml_ranks.epochs(alone, rank)
     every = [digest for passes in found for one in passes for digest in one]
     assert len(set(every)) == len(every) == 2 * 24

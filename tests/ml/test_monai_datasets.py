@@ -65,7 +65,7 @@ def test_what_keeps_samples_crops_whole_volumes_anew(volumes, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_what_keeps_drawn_patches_is_told_of(shelf, tmp_path, kind):
+def test_what_keeps_drawn_patches_is_warned_of(shelf, tmp_path, kind):
     """Of each sample one patch was delivered for ever, and nothing was said."""
     patches = VolumeCollectionDataset(shelf, PATCHES)
     with pytest.warns(UserWarning, match=f"MONAI's {kind.__name__} keeps the samples.*one patch"):
@@ -73,7 +73,7 @@ def test_what_keeps_drawn_patches_is_told_of(shelf, tmp_path, kind):
     assert not torch.equal(*(data.Dataset(patches)[0]["image"] for _ in range(2)))
 
 
-def test_what_would_find_no_volume_again_is_told_of(volumes, tmp_path):
+def test_what_would_find_no_volume_again_is_warned_of(volumes, tmp_path):
     """Each pass made a file for each volume: PyTorch pickles equal tensors differently."""
     with pytest.warns(UserWarning, match=r"digest of its pickle.*hash_func=lambda sample"):
         data.PersistentDataset(volumes, EnsureTyped("image"), cache_dir=tmp_path)[0]

@@ -143,7 +143,7 @@ class Draws:
 
     def __init__(self, samples: int) -> None:
         self._make(samples)
-        self._told = (0, 1)
+        self._group_given = (0, 1)
 
     def _make(self, samples: int) -> None:
         self._attach(SharedMemory("draws", _HEADER + 4 * samples * _rows_for(samples)), samples)
@@ -161,7 +161,7 @@ class Draws:
         self._pid = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {"samples": self._samples, "told": self._group()}
+        state = {"samples": self._samples, "group": self._group()}
         if context.get_spawning_popen() is not None:
             return {**state, "shared": self._shared}
         row = self._row()  # of others it knows nothing: what is not touched takes no memory
@@ -176,7 +176,7 @@ class Draws:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._told = state["told"]
+        self._group_given = state["group"]
         if "shared" in state:
             self._attach(state["shared"], state["samples"])
             return
@@ -236,7 +236,7 @@ class Draws:
         """Return rank and size of the process group; a spawned worker has those of its parent."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return self._told
+        return self._group_given
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -92,7 +92,7 @@ def test_a_distributed_sampler_on_a_plain_loader(shelf):
     seen = []
     for rank in range(2):
         dataset = make(shelf)
-        dataset._draws._told = rank, 2  # as in a worker spawned by that rank
+        dataset._draws._group_given = rank, 2  # as in a worker spawned by that rank
         sampler = DistributedSampler(dataset, num_replicas=2, rank=rank, seed=1)
         loader = DataLoader(dataset, batch_size=3, sampler=sampler)
         for epoch in range(4):

@@ -216,8 +216,8 @@ def test_ranks_that_share_a_data_set_do_not_depend_on_each_other():
     def ranks():
         first = Draws(6)
         second = Draws.__new__(Draws)
-        second.__setstate__({"samples": 6, "told": (1, 2), "shared": first._shared})
-        first._told = (0, 2)
+        second.__setstate__({"samples": 6, "group": (1, 2), "shared": first._shared})
+        first._group_given = (0, 2)
         return first, second
 
     def taken(draws, numbers):
@@ -238,9 +238,9 @@ def test_ranks_that_share_a_data_set_do_not_depend_on_each_other():
     assert together == apart
     first.set_epoch(7)
     assert (first.epoch, second.epoch) == (7, 0)
-    first._told = second._told = (0, 1)
+    first._group_given = second._group_given = (0, 1)
     first.set_epoch(9)
-    second._told = (1, 2)
+    second._group_given = (1, 2)
     assert (first.epoch, second.epoch) == (9, 9)
     assert taken(second, [5]) == ([5 + 6], [9])
 
