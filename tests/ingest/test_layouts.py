@@ -271,7 +271,10 @@ def test_files_that_a_layout_lists_or_links_outside_of_its_folder(tmp_path: Path
     linking = build.kits(tmp_path)
     (linking / "dataset/case_00001/segmentation.nii.gz").unlink()
     (linking / "dataset/case_00001/segmentation.nii.gz").symlink_to(tmp_path / "far.nii.gz")
-    (line,) = plan_folder(linking).report.refused
+    build.image(linking / "dataset/case_00000/preview.nii.gz")
+    report = plan_folder(linking).report
+    assert report.skipped["dataset/case_00000/preview.nii.gz"] == "no part of a KiTS case"
+    (line,) = report.refused
     assert line.source == "dataset/case_00001/segmentation.nii.gz"
     assert line.reasons == ("a link out of its folder; follow_links=True follows it",)
 
