@@ -65,6 +65,12 @@ def test_cifti_is_called_by_its_name_and_never_a_volume(
     assert said in str(refused.value)
 
 
+def test_an_intent_alone_says_what_a_file_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", coordinates(SHAPE), intent_code=3006)
+    with pytest.raises(IngestError, match="CIFTI-2: a row for each vertex and voxel"):
+        load_nifti(path)
+
+
 def test_cifti_beside_images_costs_its_own_line(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     write(tmp_path / "in/a.nii", coordinates(SHAPE))

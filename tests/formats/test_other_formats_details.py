@@ -132,6 +132,15 @@ def test_a_metaimage_in_time_of_one_slice_or_one_volume(
     np.testing.assert_array_equal(load_image(path).data, data)
 
 
+@pytest.mark.parametrize(
+    ("unit", "mm"), [("mm", 1), ("millimeter", 1), ("m", 1000), ("micron", 1e-3), ("", 1)]
+)
+def test_units_of_an_nrrd(tmp_path: Path, unit: str, mm: float) -> None:
+    units = f'space units: "{unit}" "mm" "mm"'
+    path = other.nrrd(tmp_path / "a.nrrd", *other.PLACED, units)
+    assert np.diag(load_image(path).affine)[:3] == pytest.approx([-mm, -2, 3])
+
+
 def test_an_nrrd_of_one_slice(tmp_path: Path) -> None:
     data = other.voxels((3, 4, 1))
     path = other.nrrd(tmp_path / "a.nrrd", *other.PLACED, data=data, sizes="3 4 1")
@@ -148,6 +157,7 @@ def test_an_nrrd_of_one_slice(tmp_path: Path) -> None:
         ((other.PLACED[0], "space directions: (1,0,0) (0,2,0)", other.PLACED[2]), "three space"),
         ((other.PLACED[0], "space directions: (1,0) (0,2) (0,3)", other.PLACED[2]), "expected 3"),
         ((*other.PLACED[:2], "space origin: (1,2,x)"), "is no vector"),
+        ((other.PLACED[0], f"{other.PLACED[1]} none", other.PLACED[2]), "three space"),
         (("space: left-posterior-superior-time", *other.PLACED[1:]), "does not say where left"),
     ],
 )
