@@ -184,11 +184,15 @@ class OrientationConfig(BaseModel):
 
 
 class WriteConfig(BaseModel):
-    """Settings of everything that writes volumes."""
+    """Settings of everything that writes volumes.
+
+    `shared` makes new data sets on a disk ones that the group of their folder may change, too.
+    """
 
     tile: TileConfig = Field(default_factory=TileConfig)
     compression: CompressionConfig = Field(default_factory=CompressionConfig)
     orientation: OrientationConfig = Field(default_factory=OrientationConfig)
+    shared: bool = False
 
 
 class ReadConfig(BaseModel):

@@ -22,6 +22,8 @@ class RadiObjectWriter(DatasetWriter):
         Columns of obs_meta; taken from the rows when not given.
     ctx : tiledb.Ctx, optional
         Accepted for programs that pass one.
+    shared : bool, optional
+        Let the group of the folder change it, too; None follows `WriteConfig`.
     """
 
     def write_obs_meta(self, df: pd.DataFrame) -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import shutil
 import time
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiledb
 from memory_alone import alone
+from stores import check_volume, scanned_again
 
 from benchmarks.data.tables import write_tables
 from radiobject import RadiObject
 from radiobject.storage.schema import collection
-from radiobject.storage.tables.table import Table
+from radiobject.storage.tables.table import Table, create_table
 from radiobject.storage.tables.writer import write_volume
 
 ROWS = 20_000
@@ -170,3 +173,60 @@ def test_a_filter_takes_time_in_proportion_to_its_terms(form):
         return min(taken)
 
     assert seconds(2000) <= 8 * seconds(500)
+
+
+def test_an_append_reads_the_rows_that_it_is_about_alone(uri, scans, tmp_path, monkeypatch):
+    """It read all rows of all subjects before, and made objects of every volume's id."""
+    place, rows, read = tmp_path / "store", [], Table.read
+    shutil.copytree(uri, place)
+
+    def counted(*args, **kwargs):
+        found = read(*args, **kwargs)
+        rows.append(len(next(iter(found.values())).values))
+        return found
+
+    radi = RadiObject(place)
+    monkeypatch.setattr(Table, "read", counted)
+    known, new = scanned_again(scans / "a.nii", tmp_path), scanned_again(scans / "b.nii", tmp_path)
+    images = [(known, "sub-000007"), (new, "new")]
+    radi.append({"CT": images}, obs_meta=pd.DataFrame({"obs_subject_id": ["new"], "age": [3]}))
+    assert sum(rows) <= 10
+    assert len(rows) <= 8
+    radi.append({"CT": [(scanned_again(known, tmp_path), "sub-000007")]})
+    assert sum(rows) <= 20
+    monkeypatch.undo()
+    radi = RadiObject(place)
+    assert (len(radi), len(radi.CT)) == (ROWS + 1, ROWS + 3)
+    assert radi.loc["sub-000007"].CT.obs_ids == [
+        "sub-000007_CT", "sub-000007_CT_acq-1", "sub-000007_CT_acq-2",
+    ]  # fmt: skip
+    check_volume(radi.get_volume("new_CT"), "b")
+    told = radi.obs_meta.read(["age", "obs_ids"]).set_index("obs_subject_id")
+    assert told.loc["new"].tolist() == [3, '["new_CT"]']
+    assert told.loc["sub-000007"].tolist() == [
+        7, '["sub-000007_CT_acq-1", "sub-000007_CT_acq-2"]',
+    ]  # fmt: skip
+
+
+def test_rows_of_some_keys_are_those_of_a_whole_read(tmp_path):
+    """Also of the second key, of missing values, of what was deleted, and of every kind of text."""
+    ids = ["b", "a", "ü", "a/b", "zz", "\x7f", "日本"]
+    values = [1.5, None, 3.0, None, 5.0, 6.0, 7.0]
+    uri = str(tmp_path / "t")
+    create_table(uri, ["subject", "id"], {"x": np.dtype(np.float64), "n": np.dtype("U")})
+    table = Table(uri)
+    notes = [None if v is None else f"n{v}" for v in values]
+    ids_of = [f"{name}_1" for name in ids]
+    table.write({"subject": ids, "id": ids_of, "x": values, "n": notes}, 10)
+    table.write({"subject": ["a"], "id": ["a_2"], "x": [None], "n": ["again"]}, 11)
+    table.delete_keys("subject", ["zz"], 12)
+    whole = table.read(None)
+    rows = list(zip(*(whole[name].to_list() for name in ("subject", "id", "x", "n")), strict=True))
+    assert len(rows) == 7
+    for key, wanted in (("subject", ["a", "ü", "zz", "not there", "a"]), ("id", ["日本_1", "a_2"])):
+        found = table.read(None, keys=wanted, of=key)
+        some = zip(*(found[name].to_list() for name in ("subject", "id", "x", "n")), strict=True)
+        place = ("subject", "id").index(key)
+        assert list(some) == [row for row in rows if row[place] in wanted]
+    assert len(table.read(["x"], keys=[])["x"].values) == 0
+    assert table.read(["x"], keys=["a"], condition="x > 0")["x"].to_list() == []

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from radiobject import process
-from radiobject.cli.options import AsJson, OnExecutor, Uri, Workers
+from radiobject.cli.options import AsJson, OnExecutor, Shared, Uri, Workers
 from radiobject.cli.reporting import (
     ExitCode,
     emit,
@@ -229,6 +229,7 @@ class _Arguments:
     label_name: str | None
     follow_links: bool = False
     statistics: Statistics = ()
+    shared: bool = False
 
     @property
     def dicom(self) -> DicomOptions:
@@ -312,6 +313,7 @@ class _Arguments:
             follow_links=self.follow_links,
             progress=show_progress(),
             executor=executor,
+            shared=self.shared or None,
         )
 
 
@@ -372,6 +374,7 @@ def ingest(
     label_name: LabelName = None,
     follow_links: FollowLinks = False,
     statistics: CountedOf = None,
+    shared: Shared = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a data set from NIfTI, DICOM or BIDS."""
@@ -383,7 +386,7 @@ def ingest(
         kind, labels or [], keep_field or [], id_key_file, obs_meta, subject_pattern,
         subject_from, patch_size, reorient, on_error, select or [], allow_tilt, drop_aborted,
         clip_padding, suv, labels_from or [], label_name, follow_links,
-        parse_statistics(statistics or ()),
+        parse_statistics(statistics or ()), shared,
     )  # fmt: skip
     if dry_run:
         show_plan(arguments.plan(sources or [], plan))

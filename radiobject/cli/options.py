@@ -32,6 +32,11 @@ Workers = Annotated[
     int | None, typer.Option(min=1, max=256, help="Threads that read and write; 4 by default.")
 ]
 
+Shared = Annotated[
+    bool,
+    typer.Option("--shared", help="Let the group of the folder change the new data set, too."),
+]
+
 OnExecutor = Annotated[
     str | None,
     typer.Option(

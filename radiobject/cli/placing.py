@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from radiobject.cli.options import AsJson, Uri
+from radiobject.cli.options import AsJson, Shared, Uri
 from radiobject.cli.reporting import ExitCode, emit, reported, size_text
 from radiobject.edit.copying import copy_dataset
 from radiobject.edit.doctor import examine
@@ -22,10 +22,11 @@ def cp(
     checksums: Annotated[
         bool, typer.Option("--checksums", help="Decode every voxel of the copy, too.")
     ] = False,
+    shared: Shared = False,
     as_json: AsJson = False,
 ) -> None:
     """Copy a data set between disks and object stores, with its history; run again to go on."""
-    done = copy_dataset(uri, target, checksums=checksums)
+    done = copy_dataset(uri, target, checksums=checksums, shared=shared)
     if as_json:
         emit({"source": uri, "target": target, **done})
         return

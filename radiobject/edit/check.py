@@ -27,6 +27,7 @@ from radiobject.storage.schema.description import describe_volume
 from radiobject.storage.schema.legacy import LegacyCollectionStore, LegacyDatasetStore
 from radiobject.storage.schema.lookup import read_rows
 from radiobject.storage.schema.volume_rows import VolumeRows
+from radiobject.system import room
 
 _LOCAL_AT_ONCE = 4
 _REMOTE_AT_ONCE = 16
@@ -109,7 +110,7 @@ class _Sound:
     def note(self, volume: str) -> None:
         """Add a volume, which the next check with the same file passes over."""
         if self._path is not None:
-            with self._lock, open(self._path, "a") as file:
+            with self._lock, room.writing(self._path), open(self._path, "a") as file:
                 file.write(f"{volume}\n")
 
 

@@ -7,23 +7,29 @@ up again. No lock is taken; if a vacuum removes what is being copied, that is an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from radiobject.addresses import is_remote
+from radiobject.ctx import get_radiobject_config
 from radiobject.edit.check import Extent, validate_dataset
 from radiobject.exceptions import StorageError, StoreExistsError
 from radiobject.process import new_threads
 from radiobject.storage.commits.head import Head, read_head
-from radiobject.storage.io import files, layout, owned
+from radiobject.storage.io import files, layout, owned, sharing
 from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.array_files import open_files
 from radiobject.storage.schema.dataset import open_dataset
 from radiobject.storage.tables import groups
+from radiobject.system import room
 
 _AT_ONCE = 16
 _LAST = (f"{tdb.METADATA}/", f"{tdb.GROUP}/", tdb.GROUP_MARK)
 """Of the data set itself: what makes its folder one, and at the very end what its head says."""
 
 
-def copy_dataset(source: str, target: str, *, checksums: bool = False) -> dict[str, int]:
+def copy_dataset(
+    source: str, target: str, *, checksums: bool = False, shared: bool | None = None
+) -> dict[str, int]:
     """Copy a data set to a free address, or go on with a copy that was interrupted.
 
     Parameters
@@ -33,6 +39,8 @@ def copy_dataset(source: str, target: str, *, checksums: bool = False) -> dict[s
     checksums : bool
         Decode every voxel of the copy, too. Table files are compared with their recorded digests,
         and every file by its size, in any case.
+    shared : bool, optional
+        Let the group of the target's folder change the copy, too; None follows `WriteConfig`.
 
     Returns
     -------
@@ -50,17 +58,20 @@ def copy_dataset(source: str, target: str, *, checksums: bool = False) -> dict[s
     head = read_head(source)
     there = open_files(target).sizes() if files.is_something(target) else {}
     _refuse_other(target, there)
+    if shared is None:
+        shared = get_radiobject_config().write.shared and not is_remote(target)
+    if shared:
+        sharing.refuse_unshareable(target)
     wanted = _files_of(source, head)
+    _remove_outdated(target, there, wanted)
+    if shared:
+        sharing.mark(target)
     missing = {name: size for name, size in wanted.items() if there.get(name) != size}
-    early = [name for name in missing if not name.startswith(_LAST)]
-    if is_remote(source) or is_remote(target):
-        with new_threads("copy", _AT_ONCE) as threads:
-            list(threads.map(lambda name: _copy(source, target, name), early))
-    else:
-        for name in early:
-            _copy(source, target, name)
-    for name in sorted((n for n in missing if n.startswith(_LAST)), key=_order_of_last):
-        _copy(source, target, name)
+    try:
+        _copy_all(source, target, head, missing)
+    except StorageError:
+        _refuse_given_up(source, head)
+        raise
     _compare(source, target, wanted)
     validate_dataset(open_dataset(target), Extent(checksums=checksums))
     return {
@@ -68,6 +79,27 @@ def copy_dataset(source: str, target: str, *, checksums: bool = False) -> dict[s
         "bytes": sum(missing.values()),
         "there": len(wanted) - len(missing),
     }
+
+
+def _copy_all(source: str, target: str, head: Head, names: Iterable[str]) -> None:
+    """Copy files, what makes the target a data set last."""
+    early = [name for name in names if not name.startswith(_LAST)]
+    if is_remote(source) or is_remote(target):
+        with new_threads("copy", _AT_ONCE) as threads:
+            list(threads.map(lambda name: _copy(source, target, name), early))
+    else:
+        for name in early:
+            _copy(source, target, name)
+    _refuse_given_up(source, head)
+    last = sorted((name for name in names if name.startswith(_LAST)), key=_order_of_last)
+    try:
+        for name in last:
+            _copy(source, target, name)
+    except BaseException:
+        # Half a history is that of another data set.
+        for name in last:
+            files.remove_file(layout.join(target, name))
+        raise
 
 
 def _order_of_last(name: str) -> tuple[bool, bool, str]:
@@ -83,6 +115,41 @@ def _refuse_other(target: str, there: dict[str, int]) -> None:
     if strange:
         raise StoreExistsError(
             f"other files lie at {target}, such as {strange[0]!r}; choose another address"
+        )
+
+
+def _remove_outdated(target: str, there: dict[str, int], wanted: dict[str, int]) -> None:
+    """Remove what an interrupted copy brought, and its source has removed since.
+
+    Table files that no state records would be merged with those that are. What a copy brought is
+    known by its company: names with digits that nobody gives twice, which the source has, too.
+    """
+    stamped = {name for name in there if _written(name) or owned.PARTIAL.search(name)}
+    ours = {_part(name) for name in stamped & wanted.keys()}
+    for name in sorted(stamped - wanted.keys()):
+        if _part(name) not in ours:
+            raise StoreExistsError(
+                f"{target} has files of another data set, such as {name!r}; choose another address"
+            )
+        files.remove_file(layout.join(target, name))
+
+
+def _part(name: str) -> str:
+    """Return the collection that a path is in, or the table of subjects, or "" for the root's."""
+    first, *rest = name.split("/")
+    if first == layout.COLLECTIONS:
+        return f"{first}/{rest[0]}"
+    return first if first == layout.OBS_META else ""
+
+
+def _refuse_given_up(source: str, head: Head) -> None:
+    """Raise if a state that is being copied is not there any more."""
+    kept = {state.timestamp for state in read_head(source).commits}
+    lost = [state for state in head.commits if state.timestamp not in kept]
+    if lost:
+        raise StorageError(
+            f"{len(lost)} of the states of {source} were given up by vacuum() while they were "
+            "copied; run the same command again to copy those that it has"
         )
 
 
@@ -117,12 +184,13 @@ def _written(name: str) -> int:
 
 def _copy(source: str, target: str, name: str) -> None:
     old, new = layout.join(source, name), layout.join(target, name)
-    try:
-        files.copy_file(old, new)
-    except (OSError, StorageError) as error:
-        raise StorageError(
-            f"{old} cannot be copied to {new}: {error}; run the same command again to go on"
-        ) from error
+    with room.writing(new):
+        try:
+            files.copy_file(old, new)
+        except (OSError, StorageError) as error:
+            raise StorageError(
+                f"{old} cannot be copied to {new}: {error}; run the same command again to go on"
+            ) from error
 
 
 def _compare(source: str, target: str, wanted: dict[str, int]) -> None:

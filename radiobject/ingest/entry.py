@@ -93,7 +93,7 @@ def store_plan(
         with transaction(location, "replace") as tx:
             _empty(tx)
             return IngestRun(tx, plan, settings).execute()
-    with creation(location, ROOT, "ingest") as tx:
+    with creation(location, ROOT, "ingest", shared=settings.shared) as tx:
         schema = frame_schema(plan.subjects, dataset.META_KEYS)
         dataset.create_obs_meta(location, schema, tx.clock)
         return IngestRun(tx, plan, settings).execute()
@@ -126,8 +126,13 @@ def _run_on(
     """Return the run that adds to a data set as it is."""
     places = dict(before.state.collections)
     stores = {name: before.collection(name) for name in before.names}
-    subjects = set(before.subjects.rows[layout.SUBJECT_ID].values)
-    return IngestRun(tx, plan, options, places, stores, subjects, before.subjects, pending=False)
+    some = before.subjects.some(_subjects_of(plan))
+    subjects = set(some.rows[layout.SUBJECT_ID].values)
+    return IngestRun(tx, plan, options, places, stores, subjects, some, pending=False)
+
+
+def _subjects_of(plan: IngestPlan) -> set[str]:
+    return {*(i.obs_subject_id for i in plan.images), *plan.subjects[layout.SUBJECT_ID].tolist()}
 
 
 def store_images(
@@ -284,7 +289,8 @@ def append_images(
 
 def _require_rows(plan: IngestPlan, before: DatasetStore, *, given: bool) -> None:
     """Refuse images of subjects that neither the data set nor the plan has a row for."""
-    new = {image.obs_subject_id for image in plan.images} - set(before.subjects.ids)
+    asked = {image.obs_subject_id for image in plan.images}
+    new = asked.difference(before.subjects.some(asked).ids)
     if new and not given:
         raise AlignmentError(
             f"obs_meta required for new subjects: {shortened(sorted(new))}; pass one row for each"
@@ -347,7 +353,8 @@ def create_collection(
     if obs is not None:
         plan = replace(plan, images=_with_rows(plan.images, obs))
     plan = replace(plan, uniform=frozenset({label} if validate_dimensions else ()))
-    with creation(location, COLLECTION, "ingest", name=label) as tx:
+    shared = settings.shared
+    with creation(location, COLLECTION, "ingest", name=label, shared=shared) as tx:
         report = IngestRun(tx, plan, settings, made={label: location}, subjects=None).execute()
     _warn_of_stored(report)
     _warn_of_refused(report)

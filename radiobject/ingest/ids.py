@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from radiobject.formats.readers import reader_of
 from radiobject.formats.report import ReportLine, Verdict
 from radiobject.formats.source import SourceFile, read_file
 from radiobject.ingest.plan import PlannedImage
-from radiobject.storage.ids import FreeIds
+from radiobject.storage.ids import FreeIds, generate_obs_id
 from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.subjects import Subjects
@@ -34,12 +34,39 @@ class _Stored:
     claimed: bool = False
 
 
+class _Taken:
+    """The ids that stored volumes have, each looked up once."""
+
+    def __init__(self, stores: Iterable[CollectionStore]) -> None:
+        self._stores = tuple(stores)
+        self._found: dict[str, bool] = {}
+
+    def __contains__(self, obs_id: object) -> bool:
+        name = str(obs_id)
+        self.look_up([name])
+        return self._found[name]
+
+    def look_up(self, obs_ids: Iterable[str]) -> None:
+        """Find out about several ids at once, in one read of each collection."""
+        new = {obs_id for obs_id in obs_ids if obs_id not in self._found}
+        if new:
+            self._found |= dict.fromkeys(new, False)
+            for store in self._stores:
+                self.add(store.present(new))
+
+    def add(self, obs_ids: Iterable[str]) -> None:
+        """Note ids that a volume is known to have."""
+        self._found |= dict.fromkeys(obs_ids, True)
+
+
 @dataclass(frozen=True)
 class _Present:
     """What is stored: ids, and the volumes per subject and collection that were asked for."""
 
-    taken: set[str] = field(default_factory=set)
+    taken: _Taken
     volumes: dict[tuple[str, str], list[_Stored]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    """How many volumes a subject has."""
 
     @classmethod
     def of(
@@ -48,34 +75,34 @@ class _Present:
         stores: Mapping[str, CollectionStore],
         before: Subjects | None,
     ) -> _Present:
-        """Read what the images can be compared with, and of the rest the ids alone."""
-        found = cls()
-        known: set[str] | None = None
+        """Read what the images can be compared with, and of the rest the ids that they may get."""
+        found = cls(_Taken(stores.values()))
+        asked = {image.obs_subject_id for image in images}
         if before is not None:
-            lists = before.rows[layout.OBS_IDS].to_list()
-            ids = [json.loads(text or "[]") for text in lists]
-            found.taken.update(obs_id for some in ids for obs_id in some)
             subjects = before.rows[layout.SUBJECT_ID].values
-            known = {str(one) for one, some in zip(subjects, ids, strict=True) if some}
-        wanted = {i.collection for i in images if known is None or i.obs_subject_id in known}
-        for name, store in stores.items():
-            if name in wanted:
-                found._read(name, store)
-            elif before is None:
-                found.taken.update(store.position)
+            for subject, text in zip(subjects, before.rows[layout.OBS_IDS].to_list(), strict=True):
+                ids = json.loads(text or "[]")
+                found.taken.add(ids)
+                found.counts[str(subject)] = len(ids)
+            asked = {subject for subject in asked if found.counts.get(subject)}
+        for name in {image.collection for image in images if image.obs_subject_id in asked}:
+            if name in stores:
+                found._read(name, stores[name], asked)
         return found
 
-    def _read(self, name: str, store: CollectionStore) -> None:
-        table = store.read_if_there((_DIGEST, _NAME))
+    def _read(self, name: str, store: CollectionStore, asked: set[str]) -> None:
+        table = store.read_if_there((_DIGEST, _NAME), asked)
         ids, subjects = table[layout.OBS_ID].values, table[layout.SUBJECT_ID].values
         sources = [
             table[column].filled("") if column in table else [""] * len(ids)
             for column in (_DIGEST, _NAME)
         ]
-        self.taken.update(map(str, ids))
+        self.taken.add(map(str, ids))
         for obs_id, subject, *source in zip(ids, subjects, *sources, strict=True):
             stored = _Stored(str(obs_id), str(source[0] or ""), str(source[1] or ""))
-            self.volumes.setdefault((str(subject), name), []).append(stored)
+            here = self.volumes.setdefault((str(subject), name), [])
+            here.append(stored)
+            self.counts[str(subject)] = max(self.counts.get(str(subject), 0), len(here))
 
 
 @dataclass
@@ -125,8 +152,11 @@ def identified(
     numbers: dict[tuple[str, str], int] = {}
     for image in images:
         numbers[image.key] = numbers.get(image.key, 0) + 1
-    used = {image.obs_id for image in images if image.obs_id is not None} | set(present.taken)
-    free = {name: FreeIds(name, used) for name in {image.collection for image in images}}
+    present.taken.look_up(_possible_ids(images, numbers, present.counts))
+    free = {i.collection: FreeIds(i.collection, present.taken) for i in images}
+    for image in images:
+        for ids in free.values() if image.obs_id is not None else ():
+            ids.take(str(image.obs_id))
     done, given, seen = Assigned(), set(), set()
     for image in images:
         if isinstance(image.source, Path):
@@ -152,6 +182,18 @@ def identified(
             ids.take(obs_id)
         done.images.append((image, obs_id))
     return done
+
+
+def _possible_ids(
+    images: Sequence[PlannedImage],
+    numbers: Mapping[tuple[str, str], int],
+    counts: Mapping[str, int],
+) -> Iterator[str]:
+    """Yield the ids that images may get: a subject's next ones come after those that it has."""
+    yield from (image.obs_id for image in images if image.obs_id is not None)
+    for (subject, collection), planned in numbers.items():
+        for number in range(planned + counts.get(subject, 0)):
+            yield generate_obs_id(subject, collection, number or None)
 
 
 def _same_as(

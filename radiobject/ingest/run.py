@@ -89,6 +89,8 @@ class IngestOptions:
         Store PET as standardised uptake values.
     clip_padding : bool
         Set DICOM's padding pixels to the lowest value of the others.
+    shared : bool, optional
+        Let the group of the folder change the new data set, too; None follows `WriteConfig`.
     """
 
     reorient: bool | None = None
@@ -106,6 +108,7 @@ class IngestOptions:
     drop_aborted: bool = False
     suv: str | None = None
     clip_padding: bool = False
+    shared: bool | None = None
 
     @property
     def dicom(self) -> DicomOptions:

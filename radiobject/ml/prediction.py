@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,7 +35,8 @@ from radiobject.storage.schema import dataset
 from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.writers import commit_volume
-from radiobject.system.files import written_whole
+from radiobject.system import room
+from radiobject.system.files import reserve_file, written_whole
 from radiobject.system.processes import user_code
 
 Output = str | Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -112,7 +114,8 @@ def _spool_folder(given: str | Path | None, uri: str) -> Path:
     else:
         code = hashlib.sha256(uri.encode()).hexdigest()[:16]
         folder = Path(tempfile.gettempdir()) / f"radiobject-infer-{user_code()}-{code}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with room.writing(folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
@@ -183,7 +186,7 @@ class _Job:
         channels = [table.locators[self.row] for table in self.tables]
         shape = channels[0].shape
         state = self._state()
-        voxels = None if state is None else self._map(state["shape"], state["dtype"], "r+")
+        voxels = None if state is None else self._map(state["shape"], state["dtype"])
         planes = 0 if state is None else int(state["planes"])
         slabs = predicted_slabs(
             channels,
@@ -196,7 +199,7 @@ class _Job:
         for first, slab in slabs if planes < shape[0] else ():
             made = _made(slab, self.output)
             if voxels is None:
-                voxels = self._map([shape[0], *made.shape[1:]], made.dtype.name, "w+")
+                voxels = self._new([shape[0], *made.shape[1:]], made.dtype.name)
             voxels[first : first + len(made)] = made
             voxels.flush()
             self._keep(first + len(made), voxels)
@@ -209,9 +212,17 @@ class _Job:
         for path in (self._path.with_suffix(".json"), self._path.with_suffix(".voxels")):
             path.unlink(missing_ok=True)
 
-    def _map(self, shape: list[int], dtype: str, mode: Any) -> np.memmap:
+    def _new(self, shape: list[int], dtype: str) -> np.memmap:
+        """Make the file with all of its room: to touch a page that the disk has none for kills."""
         path = self._path.with_suffix(".voxels")
-        return np.memmap(path, dtype=np.dtype(dtype), mode=mode, shape=tuple(shape))
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        with room.writing(path, size):
+            reserve_file(path, size)
+        return self._map(shape, dtype)
+
+    def _map(self, shape: list[int], dtype: str) -> np.memmap:
+        path = self._path.with_suffix(".voxels")
+        return np.memmap(path, dtype=np.dtype(dtype), mode="r+", shape=tuple(shape))
 
     def _state(self) -> dict[str, Any] | None:
         path = self._path.with_suffix(".json")
@@ -224,7 +235,7 @@ class _Job:
         """Note how many planes are complete, in a file that is never half written."""
         path = self._path.with_suffix(".json")
         state = {"planes": planes, "shape": list(voxels.shape), "dtype": voxels.dtype.name}
-        with written_whole(path, durable=False) as unfinished:
+        with room.writing(path), written_whole(path, durable=False) as unfinished:
             unfinished.write_text(json.dumps(state))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Container
 
 
 def generate_obs_id(
@@ -33,13 +33,14 @@ class FreeIds:
     ----------
     name : str
         The collection.
-    taken : collection of str
+    taken : container of str
         Ids that no new volume may have.
     """
 
-    def __init__(self, name: str, taken: Collection[str] = ()) -> None:
+    def __init__(self, name: str, taken: Container[str] = ()) -> None:
         self._name = name
-        self._taken = set(taken)
+        self._before = taken
+        self._taken: set[str] = set()
         self._count: dict[str, int] = {}
 
     def next(self, subject: str) -> str:
@@ -48,7 +49,7 @@ class FreeIds:
             acquisition = self._count.get(subject, 0)
             self._count[subject] = acquisition + 1
             found = generate_obs_id(subject, self._name, acquisition or None)
-            if found not in self._taken:
+            if found not in self._taken and found not in self._before:
                 self._taken.add(found)
                 return found
 

@@ -48,6 +48,8 @@ class VolumeCollectionWriter:
         The collection's name; the last part of `uri` by default.
     ctx : tiledb.Ctx, optional
         Accepted for programs that pass one.
+    shared : bool, optional
+        Let the group of the folder change it, too; None follows `WriteConfig`.
     """
 
     def __init__(
@@ -57,9 +59,12 @@ class VolumeCollectionWriter:
         obs_schema: Mapping[str, Any] | None = None,
         name: str | None = None,
         ctx: tiledb.Ctx | None = None,
+        *,
+        shared: bool | None = None,
     ) -> None:
         ignore_ctx(ctx)
         self.uri = layout.normalise_uri(uri)
+        self._shared = shared
         self.name = name or layout.base_name(self.uri)
         self._shape = None if shape is None else tuple(shape)
         self._schema = obs_schema
@@ -81,7 +86,7 @@ class VolumeCollectionWriter:
             return self
         if self._state != "new":
             raise StorageError(f"the writer of {self.uri} is already initialized")
-        opened = creation(self.uri, COLLECTION, "write", name=self.name)
+        opened = creation(self.uri, COLLECTION, "write", name=self.name, shared=self._shared)
         tx = self._stack.enter_context(opened)
         with closing_on_error(self._stack):
             stored.create_tables(self.uri, tx.clock, self._declared())
@@ -271,6 +276,8 @@ class DatasetWriter:
         Columns of obs_meta; taken from the rows when not given.
     ctx : tiledb.Ctx, optional
         Accepted for programs that pass one.
+    shared : bool, optional
+        Let the group of the folder change it, too; None follows `WriteConfig`.
     """
 
     def __init__(
@@ -278,9 +285,12 @@ class DatasetWriter:
         uri: str,
         obs_meta_schema: Mapping[str, Any] | None = None,
         ctx: tiledb.Ctx | None = None,
+        *,
+        shared: bool | None = None,
     ) -> None:
         ignore_ctx(ctx)
         self.uri = layout.normalise_uri(uri)
+        self._shared = shared
         self._schema = obs_meta_schema
         self._stack = ExitStack()
         self._tx: Transaction | None = None
@@ -297,7 +307,7 @@ class DatasetWriter:
     def __enter__(self) -> Self:
         if self._tx is not None:
             raise StorageError(f"the writer of {self.uri} is already initialized")
-        opened = creation(self.uri, ROOT, "write")
+        opened = creation(self.uri, ROOT, "write", shared=self._shared)
         self._tx = self._stack.enter_context(opened)
         with closing_on_error(self._stack):
             declared = {n: storable_dtype(d, n) for n, d in (self._schema or {}).items()}

@@ -33,6 +33,7 @@ _LOCKED_BYTE = 1 << 30
 """A lock of Windows keeps others from reading what it covers: far behind every record."""
 _LOCK_PAUSE_S = 0.002
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+_PIECE_BYTES = 1 << 20
 _OPEN_FILES = 512
 """What every system allows a process without asking."""
 UNFINISHED = r"\.(\d+)-[0-9a-f]{8}\.part"
@@ -50,14 +51,42 @@ def open_private(path: str | Path, *, create: bool = True) -> int:
     """
     if not _NO_FOLLOW and os.path.islink(path):
         raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
+    return open_mode(path, _PRIVATE, create=create)
+
+
+def open_mode(path: str | Path, mode: int, *, create: bool = True) -> int:
+    """Open a file that is no link for reading and writing, made with `mode` if it is not there."""
     flags = os.O_RDWR | _ALWAYS | _NO_FOLLOW | (os.O_CREAT if create else 0)
-    return int(os.open(path, flags, _PRIVATE))
+    return int(os.open(path, flags, mode))
 
 
 def create_private(path: str | Path) -> BinaryIO:
     """Make or empty a file that only the user can read, and open it for writing."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _ALWAYS | _NO_FOLLOW
     return open(os.open(path, flags, _PRIVATE), "wb")
+
+
+def reserve_file(path: str | Path, size: int) -> None:
+    """Make or empty a file of the user's own, all zero, with room on the disk for all of it.
+
+    Raises
+    ------
+    OSError
+        If there is none; the file is gone then.
+    """
+    try:
+        with create_private(path) as file:
+            if hasattr(os, "posix_fallocate"):
+                if size:
+                    os.posix_fallocate(file.fileno(), 0, size)
+                return
+            piece = bytes(min(size, _PIECE_BYTES))
+            for written in range(0, size, _PIECE_BYTES):
+                file.write(piece[: size - written])
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
@@ -145,8 +174,8 @@ def lock_file(name: str | None) -> int:
 def folder_lock(folder: str | Path, patience_s: float) -> Iterator[None]:
     """Hold the lock of a folder that always exists, or go on without it after a while.
 
-    Nothing is left behind: the lock is on the folder itself where it can be opened, and else on
-    a file that goes with its last handle.
+    Where the file system has no locks, it goes on at once. Nothing is left behind: the lock is on
+    the folder itself where it can be opened, and else on a file that goes with its last handle.
     """
     if hasattr(os, "O_DIRECTORY"):
         fd, take = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _ALWAYS), _lock_folder
@@ -156,8 +185,9 @@ def folder_lock(folder: str | Path, patience_s: float) -> Iterator[None]:
         fd, take = os.open(name, flags, _PRIVATE), lock
     try:
         deadline = time.monotonic() + patience_s
-        while can_lock and not take(fd) and time.monotonic() < deadline:
-            time.sleep(_LOCK_PAUSE_S)
+        with suppress(OSError):
+            while can_lock and not take(fd) and time.monotonic() < deadline:
+                time.sleep(_LOCK_PAUSE_S)
         yield
     finally:
         os.close(fd)

@@ -201,7 +201,7 @@ def stream_into(
 
 def new_ids(jobs: Sequence[VolumeJob], name: str, taken: Collection[str] = ()) -> list[str]:
     """Return an id for each job's volume in collection `name`, none of them twice or in `taken`."""
-    ids = FreeIds(name, taken)
+    ids = FreeIds(name, set(taken))
     return [ids.next(str(job.row[layout.SUBJECT_ID])) for job in jobs]
 
 

@@ -417,19 +417,30 @@ def _kind_of(path: Path, root: Path) -> str:
     )
 
 
-def run(count: int, seed: int, *, only: str = "", ask: Callable[[str], str] = answer) -> Counter:
-    """Make the alterations one at a time; return how often each outcome was seen."""
+def run(
+    count: int,
+    seed: int,
+    *,
+    only: str = "",
+    ask: Callable[[str], str] = answer,
+    base: str | Path | None = None,
+) -> Counter:
+    """Make the alterations one at a time; return how often each outcome was seen.
+
+    They are made to copies of the data set at `base`, by default a new one.
+    """
     import radiobject.edit.check  # noqa: F401  (every child would import it)
 
     with tempfile.TemporaryDirectory() as folder:
-        base, root = Path(folder, "base"), Path(folder, "store")
-        outside = Path(folder, "outside")
-        in_child(partial(flips.make, str(root)))
+        root, outside = Path(folder, "store"), Path(folder, "outside")
+        if base is None:
+            base = Path(folder, "base")
+            in_child(partial(flips.make, str(base)))
+        shutil.copytree(base, root)
         in_child(lambda: Path(folder, "described").write_text(repr(describe(str(root)))) and None)
         in_child(lambda: Path(folder, "expected").write_text(ask(str(root))) and None)
         expected = Path(folder, "expected").read_text()
         described = eval(Path(folder, "described").read_text(), {"nan": float("nan")})
-        shutil.copytree(root, base)
         assert outcome(str(root), expected, ask) == "right"
         counted: Counter = Counter()
         for what, alter in mutations(root, described, count, seed):

@@ -18,6 +18,7 @@ from radiobject.exceptions import StorageError
 from radiobject.storage.io import files, layout
 from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.atomic import atomic
+from radiobject.storage.io.libtiledb import changing_ctx
 from radiobject.storage.tables.digests import Files, Manifest, new_files, seal, unseal
 from radiobject.storage.tables.table import Table
 
@@ -137,7 +138,7 @@ def _compact_metadata(uri: str, force: bool) -> None:
     if len(files.list_folder(folder)) <= limit:
         return
     with atomic(uri, metadata=True) as place:
-        tiledb.Group.consolidate_metadata(place, ctx=get_tiledb_ctx())
+        tiledb.Group.consolidate_metadata(place, ctx=changing_ctx(uri))
         for entry in files.list_folder(layout.join(place, tdb.METADATA)):
             # It lists what was merged by where it was; the names tell it as well.
             if entry.endswith(tdb.REPLACED):

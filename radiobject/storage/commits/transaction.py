@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from radiobject.exceptions import StoreExistsError, StoreNotFoundError
+from radiobject.ctx import get_radiobject_config
+from radiobject.exceptions import (
+    LockError,
+    StorageError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
 from radiobject.storage.commits import compaction, recovery
 from radiobject.storage.commits.head import (
     Clock,
@@ -22,9 +28,10 @@ from radiobject.storage.commits.head import (
     write_head,
     write_manifest,
 )
-from radiobject.storage.io import files, layout, owned
+from radiobject.storage.io import files, layout, owned, sharing
 from radiobject.storage.io.checksum import digest
 from radiobject.storage.io.lock import acquire
+from radiobject.storage.io.lock_record import StoreLock
 from radiobject.storage.tables import digests, groups
 from radiobject.storage.tables.digests import Files, Manifest
 
@@ -191,11 +198,12 @@ def transaction(
 
 @contextmanager
 def creation(
-    uri: str, kind: str, operation: str, *, name: str | None = None
+    uri: str, kind: str, operation: str, *, name: str | None = None, shared: bool | None = None
 ) -> Iterator[Transaction]:
     """Create a data set at `uri`, or leave nothing there.
 
-    What an earlier creation left unfinished is removed first.
+    What an earlier creation left unfinished is removed first. The users of its group may change it
+    if it is `shared`; the settings say so where this is None.
 
     Raises
     ------
@@ -203,11 +211,17 @@ def creation(
         If a data set or anything else lies at `uri`.
     LockError
         If another process is creating it.
+    ConfigurationError, StorageError
+        If it cannot be shared; see `sharing.refuse_unshareable`.
     """
     layout.refuse_long(uri)
     refuse_existing(uri)
+    if shared is None:
+        shared = get_radiobject_config().write.shared and layout.is_local(uri)
+    if shared:
+        sharing.refuse_unshareable(uri)
     files.make_folder(uri)
-    lock = acquire(uri, operation)
+    lock = _new_lock(uri, operation, shared)
     finished = False
     try:
         refuse_existing(uri)
@@ -231,6 +245,19 @@ def creation(
         # An empty folder that some object stores keep looks like a group.
         if not is_ours(groups.read_metadata(uri) or {}):
             remove_leftovers(uri)
+
+
+def _new_lock(uri: str, operation: str, shared: bool) -> StoreLock:
+    """Take the lock of a data set that is to be made; leave nothing where none can be had."""
+    try:
+        if shared:
+            sharing.mark(uri)
+        return acquire(uri, operation)
+    except LockError:
+        raise  # it is another process's
+    except StorageError:
+        remove_leftovers(uri)
+        raise
 
 
 def remove_leftovers(uri: str) -> None:

@@ -153,13 +153,19 @@ def copy_file(source: str, target: str) -> None:
         if layout.is_local(source):
             shutil.copyfile(source, target)
             return
+        with (
+            _reaching(source) as vfs,
+            vfs.open(source, "rb") as reading,
+            open(target, "wb") as writing,
+        ):
+            shutil.copyfileobj(reading, writing, _PIECE_BYTES)
+        return
     with (
         _reaching(f"{source} or {target}") as vfs,
         vfs.open(source, "rb") as reading,
         vfs.open(target, "wb") as writing,
     ):
-        while piece := reading.read(_PIECE_BYTES):
-            writing.write(piece)
+        shutil.copyfileobj(reading, writing, _PIECE_BYTES)
 
 
 def make_folder(uri: str) -> None:

@@ -25,16 +25,17 @@ import tiledb.libtiledb as lt
 
 from radiobject import process
 from radiobject.addresses import is_remote
-from radiobject.ctx import config_generation, get_radiobject_config
+from radiobject.ctx import config_generation, get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import IntegrityError, RadiObjectError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
-from radiobject.storage.io import layout, stats
+from radiobject.storage.io import layout, sharing, stats
 from radiobject.storage.io.array_files import refuse_strange
 from radiobject.system import room
 from radiobject.system.processes import has_throughput_policy, prefer_throughput
 
 QUERIES_PER_CONTEXT = 500
 MAX_OPEN_ARRAYS = 64
+_FOR_GROUP = " for a group"
 FOREVER = 2**63 - 1
 """Timestamp that no write is later than, whatever the clock of the machine that wrote."""
 
@@ -116,7 +117,10 @@ class Session:
 
     def __init__(self, kind: str) -> None:
         settings = get_radiobject_config().to_tiledb_config()
-        if kind == "write":
+        if kind.endswith(_FOR_GROUP):
+            for name, value in sharing.PERMISSIONS.items():
+                settings[name] = value
+        if kind.startswith("write"):
             # One volume per thread of the caller: threads below that cost a quarter more CPU.
             settings["sm.compute_concurrency_level"] = "1"
             settings["sm.io_concurrency_level"] = "1"
@@ -131,7 +135,8 @@ class Session:
             settings["vfs.min_batch_gap"] = "0"
         self.generation = config_generation()
         self.queries = 0
-        self.ctx = _batch_context(settings) if kind == "write" else tiledb.Ctx(settings)
+        batch = kind.startswith("write")
+        self.ctx = _batch_context(settings) if batch else tiledb.Ctx(settings)
         self._arrays: OrderedDict[str, OpenArray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -244,9 +249,28 @@ def session(*, remote: bool) -> Session:
     return _serve("remote" if remote else "local")
 
 
-def writing_ctx() -> tiledb.Ctx:
-    """Return the context in which volumes are written; the caller keeps it while it writes."""
-    return _serve("write").ctx
+def writing_ctx(uri: str) -> tiledb.Ctx:
+    """Return the context in which the volume at `uri` is written; the caller keeps it meanwhile.
+
+    Raises
+    ------
+    StorageError
+        If its group would not get what is written there.
+    """
+    return _serve(f"write{_whose(uri)}").ctx
+
+
+def changing_ctx(uri: str) -> tiledb.Ctx:
+    """Return the context in which the table or group at `uri` is written; see `writing_ctx`."""
+    whose = _whose(uri)
+    return _serve(f"tables{whose}").ctx if whose else get_tiledb_ctx()
+
+
+def _whose(uri: str) -> str:
+    if not sharing.is_shared(uri):
+        return ""
+    sharing.refuse_private_umask(uri)
+    return _FOR_GROUP
 
 
 def rows_ctx() -> tiledb.Ctx:

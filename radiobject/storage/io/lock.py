@@ -15,7 +15,7 @@ from pathlib import Path
 
 from radiobject import process
 from radiobject.exceptions import LockError, StorageError
-from radiobject.storage.io import layout
+from radiobject.storage.io import layout, sharing
 from radiobject.storage.io.lock_record import ADVICE, LockRecord, StoreLock
 from radiobject.storage.io.object_lock import ObjectLock
 from radiobject.system import files, room
@@ -46,6 +46,8 @@ def acquire(root: str, operation: str, *, break_lock: bool = False) -> StoreLock
         If another writer holds it; the message names the holder, the host and the age.
     """
     if layout.is_local(root):
+        if sharing.is_shared(root):
+            sharing.refuse_private_umask(root)
         return _LocalLock(root, operation)
     return ObjectLock(root, operation, break_lock)
 
@@ -87,7 +89,7 @@ class _LocalLock:
         while True:
             with room.writing(root):
                 self._path.parent.mkdir(exist_ok=True)
-                fd = files.open_private(self._path)
+                fd = self._open_file(root)
             try:
                 locked = files.lock(fd)
                 if locked and self._is_at_path(fd):
@@ -95,14 +97,25 @@ class _LocalLock:
             except OSError as error:
                 os.close(fd)
                 raise StorageError(
-                    f"{root} cannot be locked: {error.strerror}; a share without locks is no place "
-                    "to write to: write on a local disk and copy, or mount it with locks"
+                    f"{root} cannot be locked: {error.strerror}; it can be read, but a share "
+                    "without locks is no place to write to: write on a local disk and take it "
+                    "there with radiobject cp, or mount the share with locks"
                 ) from error
             holder = None if locked else LockRecord.parse(files.read_at(fd, _RECORD_BYTES, 0))
             os.close(fd)
             if not locked:
                 who = holder.describe() if holder else "another process"
                 raise LockError(f"{root} is being written by {who}; {ADVICE}")
+
+    def _open_file(self, root: str) -> int:
+        try:
+            return files.open_private(self._path)
+        except PermissionError as error:
+            raise StorageError(
+                f"{root} cannot be written: {self._path}: {error.strerror}; ask its owner for the "
+                "permission (a data set that a group writes is made with shared=True), or work on "
+                "a copy"
+            ) from error
 
     def _is_at_path(self, fd: int) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ INDEX_KEY = "array_name"
 INDEX_COLUMN = "tile_index"
 Schema = tuple[tuple[str, ...], dict[str, np.dtype]]
 """Key columns of a table, and its value columns with their types."""
+_FEW_IDS = 1024
+"""Each takes a search of its own in the table."""
 _INDEX_TILE_ROWS = 64
 _WHOLE_INDEX_ROWS = 65_536
 """Selections up to this size carry their tile indexes along, about 3 KB a volume; of larger ones
@@ -173,9 +175,23 @@ class CollectionStore:
         """Return the key columns and `columns` of every volume, or of those that match."""
         return self.obs.read(columns, condition=condition)
 
-    def read_if_there(self, columns: Sequence[str]) -> dict[str, Column]:
-        """Return the key columns, and those of `columns` that the table has; one read."""
-        return self.obs.read(columns, if_there=True)
+    def present(self, obs_ids: Collection[str]) -> set[str]:
+        """Return those of some volume ids that it has; few take no look at all others."""
+        if "position" in self.__dict__:
+            return {obs_id for obs_id in obs_ids if obs_id in self.position}
+        few = obs_ids if len(obs_ids) <= _FEW_IDS else None
+        found = self.obs.read(keys=few, of=layout.OBS_ID)[layout.OBS_ID].values
+        return set(found.tolist()).intersection(obs_ids)
+
+    def read_if_there(
+        self, columns: Sequence[str], subjects: Collection[str] | None = None
+    ) -> dict[str, Column]:
+        """Return the key columns, and those of `columns` that the table has; one read.
+
+        Of few `subjects` alone where these are given, without a look at all others.
+        """
+        few = None if subjects is None or len(subjects) > _FEW_IDS else subjects
+        return self.obs.read(columns, keys=few, if_there=True)
 
     def locators(self, rows: npt.NDArray[np.intp]) -> Sequence[VolumeLocator]:
         """Return where the voxels of `rows` are, with tile indexes unless they are very many."""

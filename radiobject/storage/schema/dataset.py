@@ -306,7 +306,8 @@ def change_subjects(
     added, removed : iterable of (subject id, volume id)
         Volumes that came and went.
     before : Subjects, optional
-        The table as the commit found it, where nothing was written to it since.
+        Of the table as the commit found it at least the rows of all these, where nothing was
+        written to it since.
 
     Raises
     ------
@@ -320,8 +321,10 @@ def change_subjects(
             change.setdefault(subject, (set(), set()))[side].add(obs_id)
     if not change and not arrived:
         return
-    subjects = before or Subjects(Table(layout.join(tx.uri, layout.OBS_META), tx.timestamp))
-    stored = subjects.rows
+    if before is None:
+        now = Subjects(Table(layout.join(tx.uri, layout.OBS_META), tx.timestamp))
+        before = now.some({*change, *arrived})
+    stored = before.rows
     position = {subject: row for row, subject in enumerate(stored[layout.SUBJECT_ID].values)}
     unknown = sorted(set(change) - set(position) - set(arrived))
     if unknown:
@@ -338,7 +341,7 @@ def change_subjects(
         _listed(old, *change.get(subject, (set(), set())))
         for subject, old in zip([*changed, *arrived], rows[layout.OBS_IDS], strict=True)
     ]
-    table = subjects.table
+    table = before.table
     fitted: Mapping[str, Sequence[Any]] = rows
     if arrived:
         fitted = fitted_columns(table, rows, tx.clock, known=table.schema())

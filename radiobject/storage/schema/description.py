@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +20,10 @@ from radiobject.storage.io import layout, remote
 from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.array_files import refuse_strange
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER, reading, writing
+from radiobject.storage.io.libtiledb import FOREVER, changing_ctx, reading, writing
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.tables import groups
+from radiobject.system import temporary
 
 AFFINE_KEY = "orientation_affine"
 _MAX_DESCRIPTION_BYTES = 64 << 20
@@ -102,12 +101,14 @@ def _fetched(uri: str) -> Iterator[str | None]:
     if not any(tdb.is_in(name, tdb.SCHEMA) for name in names):
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="radiobject-volume-") as folder:
+    with temporary.folder("volume", f"a copy of what {uri} says of itself") as folder:
         for name in names:
-            target = Path(folder, name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read(name, _MAX_DESCRIPTION_BYTES))
-        yield folder
+            content = source.read(name, _MAX_DESCRIPTION_BYTES)
+            with temporary.keeping(f"a copy of what {uri} says of itself"):
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+        yield str(folder)
 
 
 def _described(uri: str, place: str) -> VolumeDescription:
@@ -151,6 +152,7 @@ def is_part_of_collection(uri: str) -> bool:
 
 def write_array_metadata(uri: str, values: Mapping[str, str | int | float]) -> None:
     """Set metadata of the array at `uri`."""
-    with writing(uri), atomic(uri) as place, tiledb.open(place, "w", ctx=get_tiledb_ctx()) as array:
+    ctx = changing_ctx(uri)
+    with writing(uri), atomic(uri) as place, tiledb.open(place, "w", ctx=ctx) as array:
         for key, value in values.items():
             array.meta[key] = value

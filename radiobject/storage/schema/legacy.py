@@ -8,7 +8,7 @@ changed here.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,11 +46,12 @@ class LegacyTable(Table):
         columns: Sequence[str] | None = (),
         *,
         condition: str | None = None,
-        keys: Sequence[str] | None = None,
+        keys: Iterable[str] | None = None,
+        of: str | None = None,
         if_there: bool = False,
     ) -> dict[str, Column]:
         """Return the key columns and `columns`; see `Table.read`."""
-        table = super().read(columns, condition=condition, keys=keys, if_there=if_there)
+        table = super().read(columns, condition=condition, keys=keys, of=of, if_there=if_there)
         return {name: _as_text(column) for name, column in table.items()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from radiobject.lazy import lazy_property
@@ -11,6 +13,9 @@ from radiobject.storage.tables.columns import Column
 from radiobject.storage.tables.table import Table
 from radiobject.texts import Texts
 
+_FEW = 1024
+"""Each takes a search of its own in the table."""
+
 
 class Subjects:
     """What a state's table of subjects holds; each part is read on first use, and kept.
@@ -19,21 +24,29 @@ class Subjects:
     ----------
     table : Table
         obs_meta at that state.
+    only : collection of str, optional
+        The subjects meant; all of them by default.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, only: Collection[str] | None = None) -> None:
         self.table = table
+        self._only = only
+
+    def some(self, wanted: Collection[str]) -> Subjects:
+        """Return the rows of few subjects without a look at all others; of many, all rows."""
+        return Subjects(self.table, wanted) if len(wanted) <= _FEW else self
 
     @lazy_property
     def rows(self) -> dict[str, Column]:
         """Every column of every subject."""
-        return self.table.read(None)
+        return self.table.read(None, keys=self._only)
 
     @lazy_property
     def texts(self) -> Texts:
         """Subject ids in the order of their rows."""
         rows = self.__dict__.get("rows")
-        return Texts((self.table.read() if rows is None else rows)[layout.SUBJECT_ID].values)
+        found = self.table.read(keys=self._only) if rows is None else rows
+        return Texts(found[layout.SUBJECT_ID].values)
 
     @property
     def ids(self) -> np.ndarray:

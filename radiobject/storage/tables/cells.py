@@ -20,6 +20,7 @@ def read_cells(
     *,
     condition: str | None = None,
     keys: Sequence[bytes] | None = None,
+    place: int = 0,
 ) -> dict[str, np.ndarray]:
     """Return dimensions and attributes of an open array's cells, values of one cell together.
 
@@ -32,7 +33,9 @@ def read_cells(
     condition : str, optional
         A TileDB query condition; cells for which it does not hold are left out.
     keys : sequence of bytes, optional
-        Return only cells whose first dimension is one of these.
+        Return only cells of which one dimension is one of these.
+    place : int
+        Which dimension that is; the first by default.
 
     Returns
     -------
@@ -44,8 +47,9 @@ def read_cells(
         query.set_cond(tiledb.QueryCondition(condition))
     subarray = tiledb.Subarray(array, array.ctx)
     if keys is not None:
-        others = array.schema.domain.ndim - 1
-        subarray.add_ranges([[(key, key) for key in keys], *[()] * others])
+        ranges: list[list[tuple[bytes, bytes]]] = [[] for _ in range(array.schema.domain.ndim)]
+        ranges[place] = [(key, key) for key in keys]
+        subarray.add_ranges(ranges)
     query.set_subarray(subarray)
     query.submit()
     schema = array.schema

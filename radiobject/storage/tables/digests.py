@@ -11,15 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
@@ -35,6 +32,7 @@ from radiobject.storage.io.libtiledb import FOREVER
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.packs import Packing, is_pack, name_of
 from radiobject.storage.tables.staging import Files, altered, keep_content, staged
+from radiobject.system import temporary
 
 FIRST_VERSION = 3
 """Format version from which on every table file is recorded."""
@@ -432,13 +430,14 @@ def _strangers(table_uri: str, manifest: Manifest, place: str) -> list[str]:
 @contextmanager
 def _linked(table_uri: str, files: Iterable[str]) -> Iterator[str]:
     """Give a folder with links to exactly `files`."""
-    with _scratch() as place:
-        for path in files:
-            if is_pack(path):
-                continue
-            target = place / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(f"{table_uri}/{path}")
+    with temporary.folder("table", f"links to the files of {table_uri}") as place:
+        with temporary.keeping(f"links to the files of {table_uri}"):
+            for path in files:
+                if is_pack(path):
+                    continue
+                target = place / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(f"{table_uri}/{path}")
         yield str(place)
 
 
@@ -466,12 +465,3 @@ def _fetched(table_uri: str, root: str, place: str, timestamp: int | None) -> It
                 if number == 0:
                     raise
         yield folder
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(prefix="radiobject-table-"))
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)

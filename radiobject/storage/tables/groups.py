@@ -12,7 +12,7 @@ from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io.array_files import refuse_strange
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER, reading, writing
+from radiobject.storage.io.libtiledb import FOREVER, changing_ctx, reading, writing
 
 
 def object_kind(uri: str) -> str | None:
@@ -53,7 +53,7 @@ def write_metadata(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
 def create(uri: str, values: Mapping[str, Any], timestamp: int) -> None:
     """Create a group with metadata."""
     with writing(uri):
-        tiledb.Group.create(uri, ctx=get_tiledb_ctx())
+        tiledb.Group.create(uri, ctx=changing_ctx(uri))
     write_metadata(uri, values, timestamp)
 
 
@@ -66,12 +66,13 @@ def add_arrays(uri: str, names: list[str], timestamp: int) -> None:
 
 @contextmanager
 def _changing(uri: str, timestamp: int) -> Iterator[tiledb.Group]:
-    with writing(uri), atomic(uri) as place, _open(place, "w", timestamp) as group:
+    ctx = changing_ctx(uri)
+    with writing(uri), atomic(uri) as place, _open(place, "w", timestamp, ctx) as group:
         yield group
 
 
-def _open(uri: str, mode: str, timestamp_end: int) -> tiledb.Group:
-    return tiledb.Group(uri, mode, config=_config(timestamp_end), ctx=get_tiledb_ctx())
+def _open(uri: str, mode: str, timestamp_end: int, ctx: tiledb.Ctx | None = None) -> tiledb.Group:
+    return tiledb.Group(uri, mode, config=_config(timestamp_end), ctx=ctx or get_tiledb_ctx())
 
 
 def _config(timestamp_end: int) -> tiledb.Config:

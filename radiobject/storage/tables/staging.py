@@ -18,11 +18,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from radiobject import process
-from radiobject.exceptions import IntegrityError, RadiObjectError, StorageError
+from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.storage.io.array_files import open_files
 from radiobject.storage.io.checksum import digest
 from radiobject.storage.tables import packs
-from radiobject.system import files
+from radiobject.system import files, temporary
 
 Files = dict[str, tuple[int, str]]
 """Path of each file below the table: its size and digest."""
@@ -93,18 +93,14 @@ def _leased(table_uri: str, recorded: Files) -> _Copy:
                 _copies.move_to_end(table_uri)
                 return known
     try:
-        made = _Copy(Path(tempfile.mkdtemp(dir=_folder())), recorded)
-        made.users = 1
-        try:
-            _fill(made, table_uri, known)
-        except BaseException as error:
-            shutil.rmtree(made.folder, ignore_errors=True)
-            if isinstance(error, OSError) and not isinstance(error, RadiObjectError):
-                raise StorageError(
-                    f"the table {table_uri} cannot be kept in {made.folder.parent}: "
-                    f"{error.strerror}; make room there, or name another folder in TMPDIR"
-                ) from error
-            raise
+        with temporary.keeping(f"the table {table_uri}"):
+            made = _Copy(Path(tempfile.mkdtemp(dir=_folder())), recorded)
+            made.users = 1
+            try:
+                _fill(made, table_uri, known)
+            except BaseException:
+                shutil.rmtree(made.folder, ignore_errors=True)
+                raise
     finally:
         if known is not None:
             with _lock:
@@ -186,9 +182,13 @@ def _folder() -> Path:
         if _base is not None and _base.is_dir():
             return _base
         _remove_dead()
-        _base = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        # Held until the process ends, however it ends.
-        files.lock(files.open_private(_base / _HELD))
+        base = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # Held until the process ends, however it ends. Where there are no locks, nobody removes
+        # what it leaves when it is killed: who cannot lock cannot tell.
+        held = files.open_private(base / _HELD)
+        with suppress(OSError):
+            files.lock(held)
+        _base = base
         atexit.register(_remove_own, _base, os.getpid())
         return _base
 

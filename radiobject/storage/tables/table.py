@@ -17,7 +17,14 @@ from radiobject.exceptions import SchemaError
 from radiobject.storage.io import files, layout
 from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.atomic import atomic
-from radiobject.storage.io.libtiledb import FOREVER, reading, rows_ctx, writing, writing_ctx
+from radiobject.storage.io.libtiledb import (
+    FOREVER,
+    changing_ctx,
+    reading,
+    rows_ctx,
+    writing,
+    writing_ctx,
+)
 from radiobject.storage.tables import digests
 from radiobject.storage.tables.cells import read_cells
 from radiobject.storage.tables.columns import (
@@ -44,13 +51,15 @@ _FRAGMENT = re.compile(tdb.STAMP)
 
 
 @contextmanager
-def own_context() -> Iterator[tiledb.Ctx]:
+def own_context(changed: str | None = None) -> Iterator[tiledb.Ctx]:
     """Let calls of tiledb-py that take no context use the process's own, and forget it after.
+
+    Where a table is `changed`, it is the one for that.
 
     They would make a default context, and keep it in a variable of the thread. A child that another
     thread forks frees what this thread held, and libtiledb's threads are not there to be ended.
     """
-    with tiledb.scope_ctx(get_tiledb_ctx()) as ctx:
+    with tiledb.scope_ctx(changing_ctx(changed) if changed else get_tiledb_ctx()) as ctx:
         yield ctx
 
 
@@ -70,7 +79,7 @@ def create_table(
     """
     for name in columns:
         check_column_name(name, keys)
-    with own_context() as ctx:
+    with own_context(uri) as ctx:
         pack = tiledb.FilterList([tiledb.ZstdFilter(level=3)])
         domain = tiledb.Domain(
             *(
@@ -163,7 +172,8 @@ class Table:
         columns: Sequence[str] | None = (),
         *,
         condition: str | None = None,
-        keys: Sequence[str] | None = None,
+        keys: Iterable[str] | None = None,
+        of: str | None = None,
         if_there: bool = False,
     ) -> dict[str, Column]:
         """Return the key columns and `columns`, rows in the order of their keys.
@@ -175,8 +185,9 @@ class Table:
         condition
             A TileDB query condition; rows for which it does not hold are left out.
         keys
-            Return only rows whose first key column is one of these; for columns that cannot be
-            missing.
+            Return only rows whose first key column is one of these, without a look at all others.
+        of
+            The key column that is meant, where it is not the first.
         if_there
             Leave out what the table has no column for.
         """
@@ -185,10 +196,12 @@ class Table:
             columns = list(known) if columns is None else columns
             if if_there:
                 columns = [name for name in columns if name in known]
-            wanted = None if keys is None else [stored_key(key).encode() for key in keys]
+            wanted = None if keys is None else sorted({stored_key(key).encode() for key in keys})
             found: Mapping[str, np.ndarray] = {}
             if wanted is None or wanted:
-                found = read_cells(array, [*columns, *names], condition=condition, keys=wanted)
+                place = 0 if of is None else names.index(of)
+                asked = [*columns, *names]
+                found = read_cells(array, asked, condition=condition, keys=wanted, place=place)
             empty = np.empty(0, dtype=object)
             table = {name: _key_column(found.get(name, empty)) for name in names}
             schema = array.schema
@@ -207,9 +220,9 @@ class Table:
         # Threads that share the columns of a few rows cost more than they save, but for the
         # latency of an object store.
         if count > _FEW_ROWS or (is_remote(self.uri) and not _fit_one_request(rows)):
-            ctx = get_tiledb_ctx()
+            ctx = changing_ctx(self.uri)
         else:
-            ctx = rows_ctx() if is_remote(self.uri) else writing_ctx()
+            ctx = rows_ctx() if is_remote(self.uri) else writing_ctx(self.uri)
         digests.touch(self.uri)
         with (
             writing(self.uri),
@@ -248,7 +261,7 @@ class Table:
     def _evolve(
         self, add: Mapping[str, np.dtype], drop: Sequence[str], tick: Callable[[], int]
     ) -> None:
-        evolution = tiledb.ArraySchemaEvolution(ctx=get_tiledb_ctx())
+        evolution = tiledb.ArraySchemaEvolution(ctx=changing_ctx(self.uri))
         for name, dtype in add.items():
             evolution.add_attribute(attribute_of(name, dtype))
         for name in drop:
@@ -289,7 +302,7 @@ class Table:
         digests.touch(self.uri)
         with (
             writing(self.uri),
-            own_context() as ctx,
+            own_context(self.uri) as ctx,
             tiledb.open(self.uri, "d", timestamp=timestamp, ctx=ctx) as array,
         ):
             array.query(cond=condition).submit()
@@ -344,7 +357,7 @@ class Table:
         Old states stay readable, and what was merged stays where it is. Returns whether anything
         was merged.
         """
-        ctx = get_tiledb_ctx()
+        ctx = changing_ctx(self.uri)
         names = self._mergeable(ctx)
         if len(names) <= (1 if force else _MAX_FRAGMENTS):
             return False

@@ -84,7 +84,7 @@ def write_volume(
     voxels = storable(data)
     settings = config if config is not None else get_radiobject_config().write
     tiling = Tiling(voxels.shape, tile_extents(voxels.shape, settings, patch_size))
-    ctx = writing_ctx()
+    ctx = writing_ctx(uri)
     filters = choose_filters(voxels, tiling, settings.compression).filters(ctx)
     box, fill = _content(voxels, tiling)
     reader.forget(uri)
