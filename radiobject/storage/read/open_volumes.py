@@ -117,9 +117,11 @@ def _by_stored_index(locator: VolumeLocator, packed: bytes) -> VolumeTiles:
                 "this state was opened before one was run, then open the data set again; else the "
                 "data set was not copied whole or lost it: restore its folder from a copy"
             ) from error
+        vanished = kind is StoreNotFoundError
+        perhaps = ", or open the data set again if vacuum() is just removing it" if vanished else ""
         raise kind(
             f"volume {locator.label} at {locator.uri} does not fit its stored tile index: {error}; "
-            "it was lost, cut or exchanged for another: restore its folder from a copy"
+            f"it was lost, cut or exchanged for another: restore its folder from a copy{perhaps}"
         ) from error
     return VolumeTiles(locator.uri, index, packed, locator.label)
 
