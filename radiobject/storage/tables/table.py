@@ -43,6 +43,7 @@ _FEW_ROWS = 1000
 _SMALL_COLUMN = 1 << 20
 """Of characters, four bytes each at most: less than the smallest part that S3 takes."""
 _MAX_FRAGMENTS = 24
+_MUCH_LARGER = 4
 _MERGE_BYTES = 256 << 20
 """What merging may take: libtiledb fills its buffers whatever the table's size, by default with
 1.7 GB, which also takes it 20 times longer than merging a small table does."""
@@ -354,11 +355,11 @@ class Table:
     def merge(self, *, force: bool = False) -> bool:
         """Merge many small fragments into one, keeping every row's timestamp.
 
-        Old states stay readable, and what was merged stays where it is. Returns whether anything
-        was merged.
+        Old states stay readable, and what was merged stays where it is. Without `force`, so do
+        older fragments that are much larger. Returns whether anything was merged.
         """
         ctx = changing_ctx(self.uri)
-        names = self._mergeable(ctx)
+        names = self._mergeable(ctx, force)
         if len(names) <= (1 if force else _MAX_FRAGMENTS):
             return False
         config = get_tiledb_config()
@@ -367,7 +368,7 @@ class Table:
             tiledb.consolidate(self.uri, config=config, ctx=ctx, fragment_uris=names)
         return True
 
-    def _mergeable(self, ctx: tiledb.Ctx) -> list[str]:
+    def _mergeable(self, ctx: tiledb.Ctx, force: bool) -> list[str]:
         """Return the newest fragments that have no column but those of the schema now.
 
         Merging writes the columns of the newest schema alone: a column that was dropped would be
@@ -380,8 +381,10 @@ class Table:
         whole: dict[str, bool] = {}
         held: set[str] = set()
         names: list[str] = []
-        described = (fragments.timestamp_range, fragments.uri, fragments.array_schema_name)
-        for _, uri, schema in sorted(zip(*described, strict=True), reverse=True):
+        parts = (fragments.timestamp_range, fragments.uri, fragments.array_schema_name)
+        described = sorted(zip(*parts, fragments.cell_num, strict=True), reverse=True)
+        count = len(described) if force else worth_merging([rows for *_, rows in described])
+        for _, uri, schema, _ in described[:count]:
             if schema not in whole:
                 made = int(schema.split("_")[2])
                 then = Table(self.uri, made).schema()[1]
@@ -392,6 +395,21 @@ class Table:
             names.append(layout.base_name(uri))
         variable = {name for name, dtype in now if dtype in (TEXT, BLOB)}
         return names[::-1] if variable <= held else []
+
+
+def worth_merging(rows: Sequence[int]) -> int:
+    """Return how many of some fragments to merge, told by their rows, the newest first.
+
+    One that has many times the rows of all newer ones together is left alone, and what is older:
+    with a million rows, each round would write all of them for a few. The fragments that stay are
+    few, as each is many times larger than the next.
+    """
+    taken = 0
+    for number, count in enumerate(rows):
+        if number and count > _MUCH_LARGER * taken:
+            return number
+        taken += count
+    return len(rows)
 
 
 def _fit_one_request(rows: Mapping[str, Sequence[Any] | np.ndarray]) -> bool:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+import tiledb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from radiobject.exceptions import SchemaError, StorageError
 from radiobject.storage.commits.head import ROOT, Clock, Commit, Head
 from radiobject.storage.io import layout, owned
 from radiobject.storage.tables.columns import BLOB, TEXT
-from radiobject.storage.tables.table import Table, create_table, stored_key
+from radiobject.storage.tables.table import Table, create_table, stored_key, worth_merging
 
 IDS = st.text(min_size=1, max_size=60).filter(lambda t: "\0" not in t and _encodable(t))
 
@@ -160,6 +161,36 @@ def test_merging_keeps_every_state_and_every_dropped_column(table):
     assert table.consolidate(force=True)
     assert seen() == before
     assert not table.consolidate()
+
+
+def test_merging_few_rows_leaves_very_many_where_they_are(table):
+    """Each round of a table of a million rows wrote all of them before."""
+    table.write(rows(*(f"k{n:03d}" for n in range(300))), 10)
+    [large] = table.fragments()
+    for number in range(26):
+        table.write(rows(f"k{number:03d}", n=2), 100 + number)
+    before = table.read(["n"])["n"].to_list()
+    assert table.consolidate()
+    tiledb.vacuum(table.uri)
+    assert len(table.fragments()) == 2
+    assert large in table.fragments()
+    assert table.read(["n"])["n"].to_list() == before == [2] * 26 + [1] * 274
+    assert Table(table.uri, 110).read(["n"])["n"].to_list() == [2] * 11 + [1] * 289
+    assert table.consolidate(force=True)
+    assert len(table.fragments()) == 1
+    assert table.read(["n"])["n"].to_list() == before
+
+
+def test_fragments_stay_few_and_rows_are_seldom_written_again():
+    rows_of, written = [100_000], 0
+    for _ in range(10_000):
+        rows_of.insert(0, 1)
+        if len(rows_of) > 24 and (count := worth_merging(rows_of)) > 24:
+            written += sum(rows_of[:count])
+            rows_of[:count] = [sum(rows_of[:count])]
+        assert len(rows_of) <= 32
+    assert written < 10 * 10_000
+    assert rows_of[-1] == 100_000
 
 
 def test_values_that_do_not_fit_are_refused(table):
