@@ -93,6 +93,9 @@ class _Sound:
             if not lines:
                 self._path.write_text(f"{json.dumps(title)}\n")
         except (OSError, UnicodeDecodeError) as error:
+            if room.is_full(error):
+                with room.writing(self._path):
+                    raise
             raise ConfigurationError(
                 f"resume={str(self._path)!r} cannot be used: {error}"
             ) from None

@@ -7,7 +7,8 @@ up again. No lock is taken; if a vacuum removes what is being copied, that is an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection
 
 from radiobject.addresses import is_remote
 from radiobject.ctx import get_radiobject_config
@@ -25,6 +26,7 @@ from radiobject.system import room
 _AT_ONCE = 16
 _LAST = (f"{tdb.METADATA}/", f"{tdb.GROUP}/", tdb.GROUP_MARK)
 """Of the data set itself: what makes its folder one, and at the very end what its head says."""
+_OF_A_COLLECTION = re.compile(rf"{layout.COLLECTIONS}/[^/]+/{tdb.METADATA}/")
 
 
 def copy_dataset(
@@ -81,9 +83,9 @@ def copy_dataset(
     }
 
 
-def _copy_all(source: str, target: str, head: Head, names: Iterable[str]) -> None:
+def _copy_all(source: str, target: str, head: Head, names: Collection[str]) -> None:
     """Copy files, what makes the target a data set last."""
-    early = [name for name in names if not name.startswith(_LAST)]
+    early = sorted(name for name in names if not name.startswith(_LAST))
     if is_remote(source) or is_remote(target):
         with new_threads("copy", _AT_ONCE) as threads:
             list(threads.map(lambda name: _copy(source, target, name), early))
@@ -122,24 +124,23 @@ def _remove_outdated(target: str, there: dict[str, int], wanted: dict[str, int])
     """Remove what an interrupted copy brought, and its source has removed since.
 
     Table files that no state records would be merged with those that are. What a copy brought is
-    known by its company: names with digits that nobody gives twice, which the source has, too.
+    known by its company: names with digits that nobody gives twice, which the source has, too. A
+    collection whose group the source does not have is another's.
     """
     stamped = {name for name in there if _written(name) or owned.PARTIAL.search(name)}
-    ours = {_part(name) for name in stamped & wanted.keys()}
-    for name in sorted(stamped - wanted.keys()):
-        if _part(name) not in ours:
-            raise StoreExistsError(
-                f"{target} has files of another data set, such as {name!r}; choose another address"
-            )
+    outdated = sorted(stamped - wanted.keys())
+    foreign = [name for name in outdated if _OF_A_COLLECTION.match(name)]
+    if foreign or (outdated and stamped.isdisjoint(wanted)):
+        raise StoreExistsError(
+            f"{target} has files of another data set, such as {[*foreign, *outdated][0]!r}; "
+            "choose another address"
+        )
+    for name in outdated:
         files.remove_file(layout.join(target, name))
-
-
-def _part(name: str) -> str:
-    """Return the collection that a path is in, or the table of subjects, or "" for the root's."""
-    first, *rest = name.split("/")
-    if first == layout.COLLECTIONS:
-        return f"{first}/{rest[0]}"
-    return first if first == layout.OBS_META else ""
+        folder = layout.parent(layout.join(target, name))
+        while folder != target:
+            files.remove_folder_if_empty(folder)
+            folder = layout.parent(folder)
 
 
 def _refuse_given_up(source: str, head: Head) -> None:

@@ -126,7 +126,7 @@ def _run_on(
     """Return the run that adds to a data set as it is."""
     places = dict(before.state.collections)
     stores = {name: before.collection(name) for name in before.names}
-    some = before.subjects.some(_subjects_of(plan))
+    some = before.some_subjects(_subjects_of(plan))
     subjects = set(some.rows[layout.SUBJECT_ID].values)
     return IngestRun(tx, plan, options, places, stores, subjects, some, pending=False)
 
@@ -289,8 +289,9 @@ def append_images(
 
 def _require_rows(plan: IngestPlan, before: DatasetStore, *, given: bool) -> None:
     """Refuse images of subjects that neither the data set nor the plan has a row for."""
-    asked = {image.obs_subject_id for image in plan.images}
-    new = asked.difference(before.subjects.some(asked).ids)
+    some = before.some_subjects(_subjects_of(plan))
+    known = some.ids if some.is_whole else some.rows[layout.SUBJECT_ID].values
+    new = {image.obs_subject_id for image in plan.images}.difference(known)
     if new and not given:
         raise AlignmentError(
             f"obs_meta required for new subjects: {shortened(sorted(new))}; pass one row for each"

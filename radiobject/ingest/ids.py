@@ -18,7 +18,7 @@ from radiobject.ingest.plan import PlannedImage
 from radiobject.storage.ids import FreeIds, generate_obs_id
 from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
-from radiobject.storage.schema.subjects import Subjects
+from radiobject.storage.schema.subjects import MANY, Subjects
 
 _DIGEST, _NAME = "source_sha256", "source_name"
 _CHANGED = "changed since it was stored; exists='update' replaces it"
@@ -76,7 +76,8 @@ class _Present:
         before: Subjects | None,
     ) -> _Present:
         """Read what the images can be compared with, and of the rest the ids that they may get."""
-        found = cls(_Taken(stores.values()))
+        many = not before.is_whole if before is not None else _has_many(stores.values())
+        found = cls(_Taken(stores.values() if many else ()))
         asked = {image.obs_subject_id for image in images}
         if before is not None:
             subjects = before.rows[layout.SUBJECT_ID].values
@@ -85,12 +86,15 @@ class _Present:
                 found.taken.add(ids)
                 found.counts[str(subject)] = len(ids)
             asked = {subject for subject in asked if found.counts.get(subject)}
-        for name in {image.collection for image in images if image.obs_subject_id in asked}:
-            if name in stores:
-                found._read(name, stores[name], asked)
+        wanted = {image.collection for image in images if image.obs_subject_id in asked}
+        for name, store in stores.items():
+            if name in wanted:
+                found._read(name, store, asked if many else None)
+            elif before is None and not many:
+                found.taken.add(store.position)
         return found
 
-    def _read(self, name: str, store: CollectionStore, asked: set[str]) -> None:
+    def _read(self, name: str, store: CollectionStore, asked: set[str] | None) -> None:
         table = store.read_if_there((_DIGEST, _NAME), asked)
         ids, subjects = table[layout.OBS_ID].values, table[layout.SUBJECT_ID].values
         sources = [
@@ -103,6 +107,10 @@ class _Present:
             here = self.volumes.setdefault((str(subject), name), [])
             here.append(stored)
             self.counts[str(subject)] = max(self.counts.get(str(subject), 0), len(here))
+
+
+def _has_many(stores: Iterable[CollectionStore]) -> bool:
+    return any(store.root.last.n_volumes > MANY for store in stores)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from radiobject.formats import dicom_cache
 from radiobject.formats.dicom import scan_dicom
 from radiobject.storage.commits import head
 from radiobject.storage.io import layout
-from radiobject.storage.tables import staging
+from radiobject.storage.tables import digests, staging
 from radiobject.system import files
 
 
@@ -88,22 +88,26 @@ def test_headers_are_read_without_a_cache(disk, tmp_path, monkeypatch):
     for path in tmp_path.rglob("*"):
         os.utime(path, (1e9, 1e9))
     monkeypatch.setattr(dicom_cache, "_WORTH_FRAMES", 1)
+
+    def scanned():
+        return [series.files for series in scan_dicom(tmp_path)[1]]
+
     monkeypatch.setenv(dicom_cache.HEADER_CACHE_VARIABLE, str(disk / "headers"))
     fill(disk)
-    first = scan_dicom(tmp_path)
-    assert [len(series.files) for series in first] == [len(list((tmp_path / "a").iterdir()))]
+    first = scanned()
+    assert len(first) == 1
     (disk / "ballast").unlink()
     scan_dicom(tmp_path)
     assert list((disk / "headers").glob("*.headers"))
     fill(disk)
     monkeypatch.setattr(dicom_cache.HeaderCache, "get", lambda *_: (None, None))
-    assert [s.files for s in scan_dicom(tmp_path)] == [s.files for s in first]
+    assert scanned() == first
 
 
 @pytest.mark.s3
 def test_copies_of_remote_tables_need_room_and_say_where(disk, s3_bucket, monkeypatch):
     uri = f"s3://{s3_bucket}/store"
-    make_dataset(uri, subjects=("a", "b"))
+    make_dataset(uri, ("CT",), ("a",))
     staging.clear()
     monkeypatch.setattr("tempfile.tempdir", str(disk))
     monkeypatch.setattr(staging, "_base", None)
@@ -112,7 +116,6 @@ def test_copies_of_remote_tables_need_room_and_say_where(disk, s3_bucket, monkey
         for read in (
             lambda: RadiObject(uri).obs_meta.read(),
             lambda: RadiObject(uri).CT.obs_ids,
-            lambda: RadiObject(uri).validate(),
         ):
             with pytest.raises(DiskFullError, match=rf"kept in {disk}.* TMPDIR"):
                 read()
@@ -130,6 +133,7 @@ def test_links_to_local_tables_need_room_and_say_where(disk, radi, monkeypatch):
         other = name.replace(name.split("_")[4].partition(".")[0], "0" * 32)
         copy = shutil.copytree if folder == "__fragments" else shutil.copyfile
         copy(f"{table}/{folder}/{name}", f"{table}/{folder}/{other}")
+    monkeypatch.setattr(digests, "_RETRIES_S", (0.0,))
     assert RadiObject(radi.uri).obs_subject_ids == ["a", "b", "c", "d"]
     monkeypatch.setattr("tempfile.tempdir", str(disk))
     for leave in (0, 1):
@@ -148,7 +152,6 @@ def test_a_copy_and_a_check_that_have_no_room_say_so_and_go_on_later(disk, radi,
     assert copy_dataset(radi.uri, str(disk / "copy"))["there"] > 0
     shutil.rmtree(disk / "copy")
     assert head.read_head(radi.uri).last.n_volumes == 8
-    (disk / "sound.txt").touch()
     fill(disk)
     with pytest.raises(DiskFullError, match=r"sound\.txt"):
         radi.validate(resume=disk / "sound.txt")

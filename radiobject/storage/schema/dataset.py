@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -109,6 +109,10 @@ class DatasetStore:
     def position(self) -> Mapping[str, int]:
         """Row of each subject id."""
         return Lookup(self.subject_texts)
+
+    def some_subjects(self, wanted: Collection[str]) -> Subjects:
+        """Return what has the rows of some subjects: of few of very many, those alone."""
+        return self.subjects.some(wanted, self.state.n_subjects)
 
     @property
     def splits(self) -> dict[str, str]:
@@ -323,7 +327,7 @@ def change_subjects(
         return
     if before is None:
         now = Subjects(Table(layout.join(tx.uri, layout.OBS_META), tx.timestamp))
-        before = now.some({*change, *arrived})
+        before = now.some({*change, *arrived}, tx.counts()[0])
     stored = before.rows
     position = {subject: row for row, subject in enumerate(stored[layout.SUBJECT_ID].values)}
     unknown = sorted(set(change) - set(position) - set(arrived))

@@ -13,6 +13,8 @@ from radiobject.storage.tables.columns import Column
 from radiobject.storage.tables.table import Table
 from radiobject.texts import Texts
 
+MANY = 4096
+"""A table of so many rows is read whole as fast as some of it."""
 _FEW = 1024
 """Each takes a search of its own in the table."""
 
@@ -31,10 +33,23 @@ class Subjects:
     def __init__(self, table: Table, only: Collection[str] | None = None) -> None:
         self.table = table
         self._only = only
+        self._some: Subjects | None = None
 
-    def some(self, wanted: Collection[str]) -> Subjects:
-        """Return the rows of few subjects without a look at all others; of many, all rows."""
-        return Subjects(self.table, wanted) if len(wanted) <= _FEW else self
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all subjects of the table."""
+        return self._only is None
+
+    def some(self, wanted: Collection[str], count: int) -> Subjects:
+        """Return what has the rows of some subjects, of the `count` that there are.
+
+        That is all of them, but where these are very many and those are few.
+        """
+        if count <= MANY or len(wanted) > _FEW:
+            return self
+        if self._some is None or set(self._some._only or ()) != set(wanted):
+            self._some = Subjects(self.table, wanted)
+        return self._some
 
     @lazy_property
     def rows(self) -> dict[str, Column]:

@@ -21,7 +21,7 @@ from stat import S_ISREG
 from typing import Any
 
 from radiobject.addresses import is_remote
-from radiobject.exceptions import IntegrityError, StorageError
+from radiobject.exceptions import DiskFullError, IntegrityError, StorageError
 from radiobject.process import new_threads
 from radiobject.storage.io import layout, owned, remote
 from radiobject.storage.io import tiledb_names as tdb
@@ -461,6 +461,8 @@ def _fetched(table_uri: str, root: str, place: str, timestamp: int | None) -> It
             try:
                 folder = stack.enter_context(staged(table_uri, manifest.tables[place]))
                 break
+            except DiskFullError:
+                raise
             except StorageError:
                 if number == 0:
                     raise

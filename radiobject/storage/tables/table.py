@@ -291,12 +291,21 @@ class Table:
 
     def _forget_values(self, names: Sequence[str], tick: Callable[[], int]) -> None:
         # A column that was dropped and added again would show the values it had before.
+        if not self._had(names):
+            return
         latest = Table(self.uri)
         found = latest.read(names)
         if any(bool(found[name].present.any()) for name in names):
             rows = latest.read(None)
             kept = {n: column.to_list() for n, column in rows.items() if n not in names}
             latest.write(kept, tick())
+
+    def _had(self, names: Sequence[str]) -> bool:
+        """Return whether any schema before the newest has a column of these names."""
+        listed = files.list_folder(layout.join(self.uri, tdb.SCHEMA))
+        spans = (tdb.span(layout.base_name(entry)) for entry in listed)
+        times = sorted(span[1] for span in spans if span is not None)
+        return any(set(names) & Table(self.uri, then).schema()[1].keys() for then in times[:-1])
 
     def delete(self, condition: str, timestamp: int) -> None:
         """Delete the rows for which the query condition holds, from `timestamp` on."""
