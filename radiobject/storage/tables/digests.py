@@ -282,7 +282,9 @@ def reload(root: str) -> Manifest | None:
 
 
 @contextmanager
-def checked(table_uri: str, timestamp: int | None = None) -> Iterator[str]:
+def checked(
+    table_uri: str, timestamp: int | None = None, *, for_rows: bool = False
+) -> Iterator[str]:
     """Give the URI to open a table at, after every file of it was compared with its record.
 
     A table of an older format, or one that belongs to no data set, is given as it is.
@@ -292,6 +294,9 @@ def checked(table_uri: str, timestamp: int | None = None) -> Iterator[str]:
     table_uri : str
     timestamp : int, optional
         The state that is to be read.
+    for_rows : bool
+        Read are rows, which a vacuum removes with their states: that none are found is no answer
+        then, before the block and after it.
 
     Raises
     ------
@@ -306,6 +311,8 @@ def checked(table_uri: str, timestamp: int | None = None) -> Iterator[str]:
             yield place
         return
     found = _lookup(table_uri)
+    if found is not None and for_rows:
+        _refuse_forgotten(found[0], _known[found[0]], timestamp)
     if found is None:
         yield table_uri
     elif is_remote(table_uri):
@@ -319,6 +326,8 @@ def checked(table_uri: str, timestamp: int | None = None) -> Iterator[str]:
         strangers = _compare_local(table_uri, *found, timestamp)
         if not strangers:
             yield table_uri
+            if for_rows:
+                _refuse_replaced(table_uri, *found, timestamp)
         else:
             manifest = _known[found[0]]
             assert manifest is not None
@@ -355,6 +364,15 @@ def _refuse_forgotten(root: str, manifest: Manifest | None, timestamp: int | Non
             f"the state {timestamp} of {root} was given up by vacuum() after it was opened here; "
             "open the data set again, history() lists the states that it has"
         )
+
+
+def _refuse_replaced(table_uri: str, root: str, place: str, timestamp: int | None) -> None:
+    """Raise if files were replaced while rows were read, and the state given up with them."""
+    manifest = _known.get(root)
+    try:
+        _compare(table_uri, {} if manifest is None else manifest.tables.get(place, {}))
+    except IntegrityError:
+        _refuse_forgotten(root, reload(root), timestamp)
 
 
 def _compare_local(table_uri: str, root: str, place: str, timestamp: int | None) -> list[str]:

@@ -143,12 +143,12 @@ class Table:
         self._known: tuple[tuple[str, ...], dict[str, np.dtype]] | None = None
 
     @contextmanager
-    def _open(self) -> Iterator[tiledb.Array]:
+    def _open(self, *, for_rows: bool = False) -> Iterator[tiledb.Array]:
         """Open the table after its files were compared with what the commits record of them."""
         ctx = get_tiledb_ctx()
         until = self.timestamp if self.timestamp is not None else FOREVER
         with (
-            digests.checked(self.uri, self.timestamp) as place,
+            digests.checked(self.uri, self.timestamp, for_rows=for_rows) as place,
             reading(f"the table at {self.uri}"),
             tiledb.open(place, "r", timestamp=(0, until), ctx=ctx) as array,
         ):
@@ -192,7 +192,7 @@ class Table:
         if_there
             Leave out what the table has no column for.
         """
-        with own_context(), self._open() as array:
+        with own_context(), self._open(for_rows=True) as array:
             names, known = self._schema_of(array)
             columns = list(known) if columns is None else columns
             if if_there:

@@ -5,7 +5,6 @@ replaced by ones that refuse, as NFS without its lock service and some FUSE syst
 """
 
 import errno
-import fcntl
 import os
 
 import pytest
@@ -16,7 +15,10 @@ from radiobject.edit.copying import copy_dataset
 from radiobject.edit.doctor import examine
 from radiobject.exceptions import LockError, StorageError
 from radiobject.storage.tables import staging
+from radiobject.system import files
 from radiobject.writers import VolumeCollectionWriter
+
+pytestmark = pytest.mark.skipif(files.fcntl is None, reason="locks are not POSIX's here")
 
 
 @pytest.fixture(params=[errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS],
@@ -28,8 +30,8 @@ def refused(request, monkeypatch):
     def refuse(*_):
         raise OSError(request.param, said)
 
-    monkeypatch.setattr(fcntl, "lockf", refuse)
-    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(files.fcntl, "lockf", refuse)
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
     return said
 
 
