@@ -192,7 +192,9 @@ class Table:
         if_there
             Leave out what the table has no column for.
         """
-        with own_context(), self._open(for_rows=True) as array:
+        # What the table of tile indexes lacks is made from the volume's own array.
+        for_rows = layout.base_name(self.uri) != layout.TILE_INDEX
+        with own_context(), self._open(for_rows=for_rows) as array:
             names, known = self._schema_of(array)
             columns = list(known) if columns is None else columns
             if if_there:
