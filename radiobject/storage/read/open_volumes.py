@@ -112,11 +112,7 @@ def _by_stored_index(locator: VolumeLocator, packed: bytes) -> VolumeTiles:
         stats.count(index_misfits=1)
         kind = StoreNotFoundError if isinstance(error, StoreNotFoundError) else IntegrityError
         if _is_gone(locator.uri):
-            raise StoreNotFoundError(
-                f"volume {locator.label} is not at {locator.uri} any more: vacuum() removed it if "
-                "this state was opened before one was run, then open the data set again; else the "
-                "data set was not copied whole or lost it: restore its folder from a copy"
-            ) from error
+            raise _gone(locator) from error
         vanished = kind is StoreNotFoundError
         perhaps = ", or open the data set again if vacuum() is just removing it" if vanished else ""
         raise kind(
@@ -124,6 +120,14 @@ def _by_stored_index(locator: VolumeLocator, packed: bytes) -> VolumeTiles:
             f"it was lost, cut or exchanged for another: restore its folder from a copy{perhaps}"
         ) from error
     return VolumeTiles(locator.uri, index, packed, locator.label)
+
+
+def _gone(locator: VolumeLocator) -> StoreNotFoundError:
+    return StoreNotFoundError(
+        f"volume {locator.label} is not at {locator.uri} any more: vacuum() removed it if "
+        "this state was opened before one was run, then open the data set again; else the "
+        "data set was not copied whole or lost it: restore its folder from a copy"
+    )
 
 
 def _is_gone(uri: str) -> bool:
@@ -142,6 +146,8 @@ def _check_identity(locator: VolumeLocator) -> None:
     name = layout.base_name(locator.uri)
     if locator.obs_id is None or not layout.is_array_name(name):
         return
+    if _is_gone(locator.uri):
+        raise _gone(locator)
     found = libtiledb.text_metadata(locator.uri, layout.OBS_ID)
     if found != locator.obs_id:
         raise IntegrityError(
