@@ -100,7 +100,8 @@ class LegacySubjects(LegacyTable):
         columns: Sequence[str] | None = (),
         *,
         condition: str | None = None,
-        keys: Sequence[str] | None = None,
+        keys: Iterable[str] | None = None,
+        of: str | None = None,
         if_there: bool = False,
     ) -> dict[str, Column]:
         """Return the key column and `columns`; see `Table.read`."""
@@ -108,7 +109,8 @@ class LegacySubjects(LegacyTable):
         columns = list(self.schema()[1]) if columns is None else columns
         if if_there:
             columns = [name for name in columns if name in stored or name == layout.OBS_IDS]
-        found = super().read([n for n in columns if n in stored], condition=condition, keys=keys)
+        own = [n for n in columns if n in stored]
+        found = super().read(own, condition=condition, keys=keys, of=of)
         if layout.OBS_IDS in columns and layout.OBS_IDS not in found:
             volumes = self._volume_ids()
             subjects = found[layout.SUBJECT_ID].values
