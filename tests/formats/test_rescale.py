@@ -50,3 +50,13 @@ def test_no_scale() -> None:
 def test_fractions_and_floats_are_left_to_the_reader() -> None:
     assert apply_if_lossless(np.arange(3, dtype=np.int16), 0.5, 0)[1] == (0.5, 0.0)
     assert apply_if_lossless(np.ones(3, np.float32), 2, 0)[1] == (2.0, 0.0)
+
+
+def test_only_steps_far_below_one_that_hit_nothing_but_whole_numbers_are_labels() -> None:
+    spread = np.array([-32768, 0, 32767], np.int16)
+    labels, rescale = apply_if_lossless(spread, 2 / 65535, 65536 / 65535)
+    assert (labels.tolist(), rescale) == ([0, 1, 2], None)
+    halves = (1 / 65535, 32768 / 65535)
+    assert apply_if_lossless(spread, *halves)[1] == halves, "0, 0.5 and 1 are no labels"
+    even = np.array([0, 2, 4], np.int16)
+    assert apply_if_lossless(even, 0.5, 0)[1] == (0.5, 0.0), "a coincidence"
