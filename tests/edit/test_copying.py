@@ -1,5 +1,6 @@
 """Copies of a data set: one state, verified, taken up where they stopped."""
 
+import os
 import shutil
 
 import pytest
@@ -72,3 +73,16 @@ def test_a_copy_replaces_nothing(radi, tmp_path):
     (tmp_path / "files" / "precious.txt").write_text("x")
     with pytest.raises(StoreExistsError, match=r"precious\.txt"):
         copy_dataset(radi.uri, str(tmp_path / "files"))
+
+
+def test_a_file_that_arrives_shorter_is_named(radi, tmp_path, monkeypatch):
+    copy = copying.files.copy_file
+
+    def cut(old, new):
+        copy(old, new)
+        if new.endswith("/a0.tdb") and "/volumes/d_CT-" in new:
+            os.truncate(new, os.path.getsize(new) - 1)
+
+    monkeypatch.setattr(copying.files, "copy_file", cut)
+    with pytest.raises(StorageError, match=r"a0\.tdb has \d+ bytes after it was copied"):
+        copy_dataset(radi.uri, str(tmp_path / "copy"))

@@ -14,6 +14,7 @@ from stores import check_volume, make_dataset
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.edit.copying import copy_dataset
+from radiobject.edit.doctor import examine
 from radiobject.exceptions import DiskFullError, StorageError
 from radiobject.formats import dicom_cache
 from radiobject.formats.dicom import scan_dicom
@@ -172,3 +173,9 @@ def test_decoded_tiles_that_find_no_memory_are_decoded_again(tmp_path, monkeypat
     for _ in range(2):
         for volume in VolumeCollection(tmp_path / "store" / "collections" / "CT"):
             check_volume(volume, volume.obs_id[0])
+
+
+def test_the_doctor_says_that_there_is_little_room(disk):
+    found = {finding.what: finding for finding in examine(str(disk))}
+    assert not found["free space"].good
+    assert "vacuum" in found["free space"].remedy

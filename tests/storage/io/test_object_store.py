@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from s3_server import Proxy
 
-from radiobject.ctx import S3Config, configure
+from radiobject.ctx import S3Config, configure, reset_radiobject_config
 from radiobject.exceptions import ConfigurationError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.storage.cache import tile_cache
@@ -151,3 +151,21 @@ def test_what_cannot_be_reached_is_named_in_our_words(s3_endpoint):
             ask(uri)
     with pytest.raises(StorageError, match=rf"{uri} cannot be reached"):
         files.write_small(uri, b"x")
+
+
+def test_patience_ends():
+    from obstore.exceptions import GenericError
+
+    tries = []
+
+    def busy():
+        tries.append(1)
+        raise GenericError("Server returned non-2xx status code: 503 Service Unavailable")
+
+    configure(s3=S3Config(patience_s=0.3))
+    try:
+        with pytest.raises(GenericError):
+            object_store.patiently(busy)
+    finally:
+        reset_radiobject_config()
+    assert 2 <= len(tries) <= 5
