@@ -236,6 +236,7 @@ _OPTIONS = {
     "subject_pattern": "--subject-pattern",
     "subject_from": "--subject-from",
     "allow_tilt=True": "--allow-tilt",
+    "shared=True": "--shared",
     "keep_fields=['BurnedInAnnotation']": "--keep-field BurnedInAnnotation",
     "obs_meta required": "--obs-meta required",
     "pass widen=True to widen": "give --widen to widen",
