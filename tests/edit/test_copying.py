@@ -86,3 +86,18 @@ def test_a_file_that_arrives_shorter_is_named(radi, tmp_path, monkeypatch):
     monkeypatch.setattr(copying.files, "copy_file", cut)
     with pytest.raises(StorageError, match=r"a0\.tdb has \d+ bytes after it was copied"):
         copy_dataset(radi.uri, str(tmp_path / "copy"))
+
+
+def test_a_table_that_arrives_altered_is_named(radi, tmp_path, monkeypatch):
+    copy = copying.files.copy_file
+
+    def alter(old, new):
+        copy(old, new)
+        if new.endswith("/d0_var.tdb") and "/obs_meta/" in new:
+            with open(new, "r+b") as file:
+                file.seek(9)
+                file.write(b"!")
+
+    monkeypatch.setattr(copying.files, "copy_file", alter)
+    with pytest.raises(StorageError, match="is not the file that was written"):
+        copy_dataset(radi.uri, str(tmp_path / "copy"))

@@ -190,3 +190,23 @@ def test_a_failed_creation_leaves_nothing_on_s3(s3_bucket):
         writer.write_volume(np.zeros((2, 2, 2)), "i", "s")
         raise ZeroDivisionError
     assert files.list_folder(f"s3://{s3_bucket}/failed") == []
+
+
+@pytest.mark.s3
+def test_a_server_that_ignores_conditions_is_refused(s3_bucket, monkeypatch):
+    """The server is made to by leaving the condition out of what it is sent."""
+    open_store = object_store.open_store
+
+    class Unconditional:
+        def __init__(self, *args, **kwargs):
+            self._store = open_store(*args, **kwargs)
+
+        def put(self, key, content, mode=None):
+            return self._store.put(key, content)
+
+        def __getattr__(self, name):
+            return getattr(self._store, name)
+
+    monkeypatch.setattr(object_store, "open_store", Unconditional)
+    with pytest.raises(StorageError, match="ignores conditional writes"):
+        lock.acquire(f"s3://{s3_bucket}/x", "test")

@@ -269,3 +269,11 @@ def test_coded_volume_over_the_network(s3_bucket, no_cache):
         locator = writer.write_volume(f"s3://{s3_bucket}/{dtype}", data)
         got = read(locator, Box.whole(data.shape))
         assert got.tobytes() == data.tobytes()
+
+
+def test_a_range_that_comes_short_is_asked_for_twice_more(monkeypatch):
+    answers = [[b"a"], [b"abc"], [b"abcd"]]
+    remote_files = remote.RemoteFiles("s3://bucket/x")
+    monkeypatch.setattr(remote_files, "_do", lambda *_: answers.pop(0))
+    assert bytes(remote_files.ranges("tiles", [0], [4])[0]) == b"abcd"
+    assert not answers
