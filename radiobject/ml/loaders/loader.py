@@ -25,7 +25,6 @@ from radiobject.ml.device.source import DeviceSource, OnDevice
 from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
 from radiobject.ml.loaders.delivery import bytes_of, check_answer, received
 from radiobject.ml.loaders.lookahead import LookAhead, Made, Part, Read, one_ahead
-from radiobject.ml.loaders.pace import Pace
 from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgress
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
@@ -176,7 +175,6 @@ class VolumeLoader(DataLoader):
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt(kept=bool(receipt))
         self.workers_at_most = workers_at_most
         self._choice: Choice | None = None
-        self._pace = Pace()
         self._keep_workers = self.persistent_workers or workers_at_most > 0
         self.receipt.names = dataset.voxel_names
         self._progress = self._progress_of(dataset)
@@ -336,10 +334,8 @@ class VolumeLoader(DataLoader):
 
     def _from_threads(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
         """Yield batches that threads of this process make, and see whether workers would help."""
-        gathers = self._gathers()
-        pace = self._pace if gathers is None else None
         ahead = LookAhead(
-            self._dataset, plans, self._buffers, self.look_ahead, self._collate, gathers, pace
+            self._dataset, plans, self._buffers, self.look_ahead, self._collate, self._gathers()
         )
         if not self.workers_at_most or (self._choice is not None and self._choice.lasts):
             yield from ahead

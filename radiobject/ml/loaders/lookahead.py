@@ -17,7 +17,6 @@ from radiobject.ml.datasets.batch import batch_of, collate
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.delivery import Collate
-from radiobject.ml.loaders.pace import Pace
 from radiobject.storage.read import prefetch as storage_prefetch
 from radiobject.storage.read.reader import ReadRequest
 from radiobject.storage.read.thread_pool import one_thread
@@ -47,9 +46,8 @@ class LookAhead:
     next one that nobody reads yet. So a model that computes finds its batches ready, and a loop
     that only loads uses two processors. Where batches are late again and again another thread is
     started, as long as there is a processor for it: voxels are copied and decoded without the
-    interpreter. Where batches are so short that handing them over costs more than it saves, no
-    thread reads: see `Pace`. Towards an object store one thread alone reads, many batches at once:
-    there the time goes by on the network.
+    interpreter. Towards an object store one thread alone reads, many batches at once: there the
+    time goes by on the network.
 
     A transform runs in the consumer's thread: it is the consumer's processor time either way, and
     its random state must not change under the training loop.
@@ -69,8 +67,6 @@ class LookAhead:
     read : callable, optional
         Makes the batch of a plan otherwise than in host memory, for local data that nothing
         transforms.
-    pace : Pace, optional
-        What earlier passes found out about threads; where it is left out one always reads ahead.
     """
 
     def __init__(
@@ -81,7 +77,6 @@ class LookAhead:
         depth: int,
         collate: Collate = collate,
         read: Read | None = None,
-        pace: Pace | None = None,
     ) -> None:
         self._dataset = dataset
         self._collate = collate
@@ -97,13 +92,7 @@ class LookAhead:
         self._readers: list[threading.Thread] = []
         # At exit too: a daemon thread must not be copying while the interpreter comes apart.
         weakref.finalize(self, _stop, self._readers, self._buffer, os.getpid())
-        self._pace = pace if self._helps else None
-        if self._pace is not None:
-            self._pace.begin()
-        if self._pace is None or self._pace.helps:
-            self._start_thread()
-        else:
-            self._buffer.pause()
+        self._start_thread()
 
     @property
     def threads(self) -> int:
@@ -123,7 +112,7 @@ class LookAhead:
             found = self._buffer.take(or_claim=self._helps)
             if found is None:
                 raise StopIteration
-            if self._buffer.late >= _LATE and 0 < len(self._readers) < self._most:
+            if self._buffer.late >= _LATE and len(self._readers) < self._most:
                 self._buffer.late = 0
                 self._start_thread()
             if isinstance(found, _Ready):
@@ -131,22 +120,8 @@ class LookAhead:
             _read_claimed(self._read, self._buffer, found)
         begun = time.perf_counter()
         batch = self._finished(found.parts)
-        now = time.perf_counter()
-        self._buffer.took(now - begun)
-        if self._pace is not None and self._pace.note(now):
-            self._follow(self._pace)
+        self._buffer.took(time.perf_counter() - begun)
         return batch, [part.plan for part in found.parts]
-
-    def _follow(self, pace: Pace) -> None:
-        """Have a thread read ahead, or none."""
-        if pace.helps:
-            self._buffer.resume()
-            self._start_thread()
-        else:
-            self._buffer.pause()
-            for reader in self._readers:
-                reader.join()
-            self._readers.clear()
 
     @property
     def make_seconds(self) -> float:
@@ -221,7 +196,6 @@ class _ReorderBuffer:
         self._taken = 0
         self._asked = -1
         self._closed = False
-        self._paused = False
         self._broken = False
         self.make_seconds = 0.0
         self.late = 0
@@ -233,27 +207,11 @@ class _ReorderBuffer:
             self.make_seconds += seconds
 
     def claim(self) -> _Numbered | None:
-        """Return the next batch to read, waiting until it may be read.
-
-        None when all are read, or when the consumer reads alone.
-        """
+        """Return the next batch to read, waiting until it may be read; None when all are read."""
         with self._changed:
             while not self._closed and self._claimed - self._taken >= self._depth:
-                if self._paused:
-                    break
                 self._changed.wait()
-            return None if self._paused else self._next_plan()
-
-    def pause(self) -> None:
-        """Let only the consumer claim batches."""
-        with self._changed:
-            self._paused = True
-            self._changed.notify_all()
-
-    def resume(self) -> None:
-        """Let threads claim batches again."""
-        with self._changed:
-            self._paused = False
+            return self._next_plan()
 
     def put(self, number: int, ready: _Ready | Exception) -> None:
         """Store a batch, or the error in its place: then nothing more is claimed."""

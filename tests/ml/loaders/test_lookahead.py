@@ -16,7 +16,6 @@ from radiobject.ml.datasets.volumes import VolumeCollectionDataset
 from radiobject.ml.loaders import lookahead
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.lookahead import LookAhead, _ReorderBuffer
-from radiobject.ml.loaders.pace import STRETCH, Pace
 from radiobject.storage.read import reader
 
 BATCH = 3
@@ -115,72 +114,6 @@ def test_a_loop_that_does_not_wait_gets_no_more_threads(shelf, monkeypatch):
             time.sleep(0.0005)
         next(ahead)
     assert ahead.threads == 1
-
-
-def paced(seconds):
-    """Note batches that come so many seconds one after the other; return whether threads help."""
-    pace, now = Pace(), 0.0
-    pace.note(now)
-    seen = []
-    for each in seconds:
-        for _ in range(STRETCH):
-            now += each
-            pace.note(now)
-        seen.append(pace.helps)
-    return seen
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "helps"),
-    [
-        ([2, 2, 2], [True, True, True]),  # a loop that computes is left alone
-        ([0.5, 0.3, 0.3, 0.3], [False, False, False, False]),  # faster alone
-        ([0.5, 0.6, 0.5, 0.5], [False, True, True, False]),  # slower: tried less and less often
-        ([0.5, 0.3, 0.6, 0.3], [False, False, False, False]),  # the machine is busy for a while
-        ([0.5, 0.3, 2, 2], [False, False, True, True]),  # the loop began to compute
-        ([0.5, 0.3, 2, 0.5, 0.3], [False, False, True, False, False]),  # and stopped
-    ],
-)
-def test_threads_read_where_they_are_faster(milliseconds, helps):
-    assert paced([each / 1000 for each in milliseconds]) == helps
-
-
-def test_the_gap_between_two_passes_does_not_count():
-    pace = Pace()
-    for start in (0.0, 100.0):
-        pace.begin()
-        for number in range(STRETCH):
-            pace.note(start + number * 0.0005)
-    assert not pace.helps
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_batches_are_equal_with_and_without_a_thread_and_in_between(shelf, first):
-    dataset = dataset_of(shelf)
-    expected = [dataset.read(plan)["image"] for plan in plans_of(dataset, 60)]
-
-    class Turning(Pace):
-        """Changes its mind at every seventh batch."""
-
-        def __init__(self):
-            super().__init__()
-            self.helps, self.noted = first, 0
-
-        def note(self, now):
-            self.noted += 1
-            changes = self.noted % 7 == 0
-            self.helps ^= changes
-            return changes
-
-    pace = Turning()
-    ahead = LookAhead(dataset, plans_of(dataset, 60), PrivateBuffers(1 << 20, 5), 3, pace=pace)
-    for number, (batch, _) in enumerate(ahead):
-        assert torch.equal(batch["image"], expected[number])
-        assert ahead.threads == int(pace.helps)
-        assert len(reading_threads()) <= 1
-    assert number == 59
-    del ahead
-    assert not reading_threads()
 
 
 def test_an_unreadable_batch_ends_the_run_after_those_before_it(tmp_path):
