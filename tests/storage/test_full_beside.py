@@ -48,7 +48,7 @@ def fill(disk, leave=0):
 
 
 def test_a_prediction_is_refused_before_its_file_could_kill_the_process(disk, tmp_path):
-    """Its file was mapped with holes: to touch a page that the disk had no room for was SIGBUS."""
+    """Its file was mapped with holes; now its room is taken before anything is mapped."""
     from radiobject.ml.inference import infer_collection
     from radiobject.ml.sliding import SlidingWindow
 
