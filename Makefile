@@ -87,7 +87,7 @@ $(STAMP): constraints.txt setup.cfg pyproject.toml
 # one process, so that what it makes for itself is made once.
 test: $(STAMP)
 	@sh tests/viewer/install_chromium.sh
-	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Triton comes with PyTorch's wheels for CUDA only, and takes a gigabyte: it lies beside .venv.
 KERNEL_CHECK := PYTHONPATH=$(ROOT):$(ROOT)/.triton $(BIN)/python -W ignore::RuntimeWarning tests/ml/device/kernel_check.py

@@ -107,8 +107,19 @@ def s3_bucket(s3_endpoint):
     return name
 
 
+LONGEST = (
+    "test_kill.py", "test_worlds.py", "test_state_machine.py", "test_processes.py",
+    "test_process_safety.py", "test_settings_travel.py", "test_lock.py", "test_s3.py",
+    "test_purge.py", "test_distributed.py", "test_full_beside.py", "test_during_vacuum.py",
+    "test_sharing.py", "test_browser.py", "test_preprocess.py", "test_epochs.py",
+)  # fmt: skip
+"""Modules with few tests that take long. A module stays in one process: begun last, one of them
+would keep it busy while the others have nothing left to do."""
+
+
 def pytest_collection_modifyitems(items):
-    """Skip what needs a device where there is none; the summary says so."""
+    """Begin with the longest modules; skip what needs a device where there is none."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     needing = [item for item in items if item.get_closest_marker("gpu")]
     if not needing:
         return

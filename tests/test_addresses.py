@@ -149,7 +149,7 @@ def homeless(monkeypatch):
 
 
 @pytest.mark.parametrize("uri", ["~/store", "~nobody-here/store"])
-def test_a_home_that_is_not_known_is_told(homeless, uri):
+def test_an_unknown_home_is_refused(homeless, uri):
     with pytest.raises(ConfigurationError, match="give the whole path"):
         layout.normalise_uri(uri)
 

@@ -201,9 +201,9 @@ def test_an_append_reads_the_rows_that_it_is_about_alone(uri, scans, tmp_path, m
         "sub-000007_CT", "sub-000007_CT_acq-1", "sub-000007_CT_acq-2",
     ]  # fmt: skip
     check_volume(radi.get_volume("new_CT"), "b")
-    told = radi.obs_meta.read(["age", "obs_ids"]).set_index("obs_subject_id")
-    assert told.loc["new"].tolist() == [3, '["new_CT"]']
-    assert told.loc["sub-000007"].tolist() == [
+    rows = radi.obs_meta.read(["age", "obs_ids"]).set_index("obs_subject_id")
+    assert rows.loc["new"].tolist() == [3, '["new_CT"]']
+    assert rows.loc["sub-000007"].tolist() == [
         7, '["sub-000007_CT_acq-1", "sub-000007_CT_acq-2"]',
     ]  # fmt: skip
 

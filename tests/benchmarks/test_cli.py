@@ -122,6 +122,7 @@ def test_a_gate_against_no_commit(monkeypatch: pytest.MonkeyPatch, capsys) -> No
     assert "'nonsense' is no commit" in _refused(["gate", "--base", "nonsense"], capsys)
 
 
+@pytest.mark.measuring
 def test_rank_writes_table_results_and_figure(cohort, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("benchmarks.report.FIGURES_DIR", tmp_path / "results" / "figures")
     arguments = ["rank", "--quick", "--data", str(cohort.root / "image")]

@@ -47,6 +47,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.measuring
 def test_every_rival_delivers_equal_voxels(cohort: Cohort, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _SCRIPT, str(cohort.root), *RIVALS],
@@ -64,6 +65,7 @@ def test_every_rival_delivers_equal_voxels(cohort: Cohort, tmp_path: Path) -> No
     assert len(digests) == 1
 
 
+@pytest.mark.measuring
 def test_the_published_package_is_measured_and_not_ours(cohort: Cohort, tmp_path: Path) -> None:
     missing = LOADERS["published"].missing()
     if missing is not None:

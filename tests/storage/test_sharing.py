@@ -99,7 +99,7 @@ def append_scan(uri, subject):
     RadiObject(uri).append({"CT": [(scan, subject)]})
 
 
-def test_two_users_of_a_group_write_in_turn(shared):
+def test_both_users_of_a_group_write(shared):
     check_modes(shared)
 
     def bobs_turn():
