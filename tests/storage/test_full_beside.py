@@ -6,10 +6,10 @@ The disk is a real one, a file system of 1 MiB in memory that is filled to the l
 import errno
 import os
 import shutil
-import subprocess
 
 import pytest
 from dicom_builder import write_series
+from small_disk import small_disk
 from stores import check_volume, make_dataset
 
 from radiobject import RadiObject, VolumeCollection
@@ -26,12 +26,8 @@ from radiobject.system import files
 
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory):
-    place = tmp_path_factory.mktemp("disk")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a file system of its own takes Linux and root")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with small_disk(tmp_path_factory.mktemp("disk"), "1m") as place:
+        yield place
 
 
 @pytest.fixture

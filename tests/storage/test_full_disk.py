@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from small_disk import small_disk
 from stores import check_volume, make_dataset
 
 from radiobject import RadiObject, VolumeCollection
@@ -25,14 +26,9 @@ from radiobject.writers import VolumeCollectionWriter
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory):
-    place = tmp_path_factory.mktemp("disk")
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a file system of its own takes Linux and root")
-    yield place
-    reader.close_all()
-    # Lazily: what this process has mapped of a volume keeps the file system for a moment.
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with small_disk(tmp_path_factory.mktemp("disk"), "2m") as place:
+        yield place
+        reader.close_all()
 
 
 @pytest.fixture(scope="module")

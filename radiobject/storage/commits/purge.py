@@ -44,8 +44,12 @@ class _Old:
 
 def purge(
     tx: Merging, location: str, until: int, needed: tuple[str, Container[str]] | None = None
-) -> bool:
+) -> None:
     """Remove from a table what no state from `until` on reads.
+
+    A table is left as it is, and the log says why, where it is a link or records no files, where
+    its files hold rows of kept states beside older ones, where its columns changed after `until`,
+    and where there was no room; the next call takes it up again.
 
     Parameters
     ----------
@@ -57,46 +61,43 @@ def purge(
         Timestamp of the oldest state that is kept.
     needed : (str, container of str), optional
         A key column and its values of the rows that kept states need; every row by default.
-
-    Returns
-    -------
-    bool
-        Whether there is nothing left to remove. A table is left as it is where its files hold rows
-        of kept states beside older ones, where its columns changed after `until`, and where there
-        was no room; the next call takes it up again.
     """
     try:
-        return _purge(tx, location, until, needed)
+        why = _purge(tx, location, until, needed)
     except (tiledb.TileDBError, StorageError) as error:
-        _log.warning(
-            "the table at %s still holds what older states had of it, and vacuum() removes it when "
-            "called again: %s", location, error,
-        )  # fmt: skip
+        why = str(error)
         undo(tx, location)
-        return False
+    if why:
+        _log.warning(
+            "the table at %s may still hold what older states had of it: %s; a later vacuum() "
+            "removes it", location, why,
+        )  # fmt: skip
 
 
 def _purge(
     tx: Merging, location: str, until: int, needed: tuple[str, Container[str]] | None
-) -> bool:
+) -> str:
+    """Do that; return why it cannot be done, empty if nothing is left to remove."""
     derived = layout.base_name(location) in layout.DERIVED
     recorded = None if tx.manifest is None else tx.manifest.tables.get(place_of(tx, location))
-    if files.is_link(location):
-        return False
     if not Table(location).fragments():
-        return True
+        return ""
+    if files.is_link(location):
+        return "it is a symbolic link, and nothing is removed behind one"
     if derived:
         # Readers write these at any time, and every state reads the newest.
         until = max(span[1] for name in Table(location).fragments() if (span := tdb.span(name)))
     elif recorded is None:
-        return False
+        return "no commit records its files yet"
     old = _written_until(location, until)
     table = Table(location, until)
-    if old is None or table.schema() != Table(location).schema():
-        return False
+    if old is None:
+        return "its files hold rows of states that are kept"
+    if table.schema() != Table(location).schema():
+        return "its columns changed after the oldest state that is kept"
     rows = _rows(table, needed)
     if len(rows) == old.cells and not old.has_deletions and not _dropped(location, old):
-        return True
+        return ""
     made = [Table(location).write(part, until) for part in _parts(table, rows)]
     names = old.fragments | {mark.partition(".")[0] for mark in old.marks}
     if derived:
@@ -108,7 +109,7 @@ def _purge(
         take_touched(tx.uri)
     unseal(location, old.fragments)
     files.remove_written(location, old.fragments, old.marks)
-    return True
+    return ""
 
 
 def _written_until(location: str, until: int) -> _Old | None:

@@ -86,13 +86,16 @@ def test_kept_states_are_what_they_were(uri):
     pd.testing.assert_frame_equal(states[1], latest)
 
 
-def test_what_shares_files_with_a_kept_state_goes_with_it(uri):
+def test_what_shares_files_with_a_kept_state_goes_with_it(uri, caplog):
     """Columns changed since the oldest kept state: its rows cannot be written anew yet."""
     radi = RadiObject(uri)
     radi.obs_meta.add_column("later", float)
     radi.vacuum(keep=2)
     assert cells(f"{uri}/obs_meta") > len(SUBJECTS)
+    assert "its columns changed after the oldest state" in caplog.text
+    caplog.clear()
     RadiObject(uri).vacuum(keep=1)
+    assert not caplog.records
     assert cells(f"{uri}/obs_meta") == len(SUBJECTS)
 
 
