@@ -77,12 +77,12 @@ class Session:
             **answered,
         }
 
-    def round(self, batches: int, budget_s: float) -> dict[str, Any]:
-        """Time whole cycles until `batches` are delivered or `budget_s` is over."""
+    def round(self, seconds: float) -> dict[str, Any]:
+        """Time whole cycles until `seconds` are over."""
         times: list[float] = []
         samples = 0
         cpu, begin = cpu_seconds(), time.perf_counter()
-        while len(times) < batches and time.perf_counter() - begin < budget_s:
+        while not times or time.perf_counter() - begin < seconds:
             more, delivered = measure_batches(self._batches, self._loader.cycle, 1)
             times += more
             samples += delivered

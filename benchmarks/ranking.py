@@ -115,7 +115,7 @@ def rank(
             row.ask(process, "open")
         for _ in track(range(preset.rounds), "measuring", total=preset.rounds):
             for row, process in running:
-                row.ask(process, "round", preset.batches, preset.budget_s)
+                row.ask(process, "round", preset.round_s)
     return _ranked(rows)
 
 
@@ -182,7 +182,7 @@ def _best_workers(row: Row, task: Task, preset: Preset, allowed: Sequence[int]) 
         with _process(row, task, count) as process:
             try:
                 process.ask("open")
-                answer = process.ask("round", preset.batches, preset.budget_s)
+                answer = process.ask("round", preset.round_s)
                 speed[count] = answer["samples_per_s"]
             except BenchmarkError as error:
                 failure = error  # it may still run with another number

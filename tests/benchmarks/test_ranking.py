@@ -17,7 +17,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.ranking import Row, compare_with_best_rival, rank, rank_epochs, require_equal
 from benchmarks.s3 import running_server
 
-TINY = Preset("tiny", rounds=2, batches=4, budget_s=0.05)
+TINY = Preset("tiny", rounds=2, round_s=0.05)
 
 
 def _row(name: str, framework: str, rounds: list[float], storage: str = "x") -> Row:
