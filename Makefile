@@ -20,8 +20,8 @@
 #                              results is passed over, so a killed run goes on where it was
 #   make site                  asv's pages behind a front page, readable without a connection
 #   make asv-check             asv itself, for real: a quick run of HEAD and of an old commit
-#   make gate-check            prove that the gate bites and does not cry wolf (an hour; a killed
-#                              run goes on where it was)
+#   make gate-check            prove that the gate bites and does not cry wolf (50 minutes; SLOW=1
+#                              EQUAL=1: so many slowed and equal copies, six minutes)
 #   make docs                  the documentation's site, built strictly, in build/site
 #   make dist                  wheel and sdist, checked, and installed in an empty environment
 
@@ -184,7 +184,7 @@ dist: $(STAMP)
 	$(BIN)/python -m pytest tests/installed_wheel.py
 
 gate-check: $(STAMP)
-	$(BENCHMARKS) gate-check
+	SLOW=$(SLOW) EQUAL=$(EQUAL) $(BIN)/python -m pytest tests/benchmarks/gate_check.py
 
 clean:
 	rm -rf $(VENV) $(NEWEST) .triton build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

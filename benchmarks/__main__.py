@@ -3,18 +3,14 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
-from benchmarks import regimes, report, rows, s3, site
+from benchmarks import regimes, rows, s3, site
 from benchmarks.config import S3_BUCKET, preset
 from benchmarks.data import benchmark_cohort
-from benchmarks.data.boxes import Task
 from benchmarks.data.prepare import prepare
 from benchmarks.environment import machine_name
 from benchmarks.errors import BenchmarkError
-from benchmarks.gate import check, compare
-from benchmarks.ranking import rank
-from benchmarks.rivals import LOADERS
+from benchmarks.gate import compare
 
 QUICK_LOADERS = (
     "radiobject", "monai-dataset", "monai-cache", "torchio-dataset", "torchio-queue",
@@ -66,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latency-ms", type=float, default=0.0, help="wait before each answer")
     add("--parent", type=int, help=argparse.SUPPRESS)
 
-    add = command("rank", _rank, "rank RadiObject and its rivals in one regime", data, measured)
+    add = command("rank", _rank, "rank RadiObject and its rivals, warm", data, measured)
     add("--patch-size", type=_triple, help="for instance 64,64,64")
     add("--quick", action="store_true", help="the preset 'quick', fewer loaders")
     add("--workers", type=_counts, default=(0,), help="loader processes: 0, or 0,2")
@@ -89,14 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--base", required=True, help="commit to compare with")
     add("--quick", action="store_true", help="fewer rounds: finds large changes only")
-
-    add = command(
-        "gate-check",
-        lambda g: check.gate_check(g.slow, g.equal),
-        "prove that the gate bites and does not cry wolf",
-    )
-    add("--slow", type=int, default=check.SLOW_TRIES, help="slowed tries")
-    add("--equal", type=int, default=check.EQUAL_TRIES, help="equal tries")
 
     command("machine", lambda _: print(machine_name()), "print the name of this machine in results")
     command(
@@ -130,22 +118,14 @@ def _prepare(given: argparse.Namespace) -> None:
 
 def _rank(given: argparse.Namespace) -> int:
     size = preset("quick" if given.quick else given.preset)
-    names = given.loaders or (QUICK_LOADERS if given.quick else tuple(LOADERS))
-    regimes.require_known(names, LOADERS, "loader")
+    names = given.loaders or (QUICK_LOADERS if given.quick else ())
     cohort = benchmark_cohort(size, given.subjects, given.data, given.cohort)
-    task = Task(cohort, given.patch_size or size.patch_size, size.batch_size)
-    with ExitStack() as stack:
-        if any(LOADERS[name].scenario == "s3" for name in names):
-            stack.enter_context(s3.reachable_server())
-        ranked = rank(task, names, size, given.workers)
-    command = "python -m benchmarks " + " ".join(sys.argv[1:])
-    summary = report.summarise(ranked, task, size, command)
-    report.print_table(summary)
-    for what, path in report.save(summary).items():
-        print(f"{what:4} {path}")
-    failed = [row for row in ranked if row.status == "failed"]
+    regime = regimes.Regime(
+        "as asked", given.patch_size or size.patch_size, size.batch_size, workers=given.workers
+    )
+    failed = regimes.rank_once(regime, cohort, size, names)
     for row in failed:
-        print(f"benchmarks: {row.label} failed: {row.reason}", file=sys.stderr)
+        print(f"benchmarks: {row['label']} failed: {row['reason']}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -1,20 +1,18 @@
 """Folders that are there whole, or not at all."""
 
-import fcntl
 import os
-import re
 import shutil
+import tempfile
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 
-_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
-# A folder younger than this may belong to a process that is about to lock it.
-_GRACE_S = 60.0
+_SUFFIX = ".partial"
+# No run takes so long: what is older was left by one that was killed.
+_ABANDONED_S = 86_400.0
 
 
 @contextmanager
@@ -42,47 +40,24 @@ def new_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield an empty hidden folder beside `path`, removed at the end; or, of a killed process, by
-    the next one.
+    another one a day later.
     """
-    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        folder.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(_SUFFIX, f".{path.name}.", path.parent))
     except OSError as error:
         raise BenchmarkError(
             f"cannot write below {path.parent}: {error.strerror}; name another folder in "
             "RADIOBJECT_BENCHMARK_DIR"
         ) from error
-    # The kernel lets go of the lock when its process ends, however it ends.
-    lock = os.open(folder, os.O_RDONLY)
+    folder.chmod(0o755)  # mkdtemp's is nobody else's to read
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        remove_abandoned(path.parent)
+        for other in path.parent.glob(f".*{_SUFFIX}"):
+            if time.time() - other.lstat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(other, ignore_errors=True)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def remove_abandoned(parent: Path) -> list[Path]:
-    """Remove the unfinished folders in `parent` that no living process holds; return them."""
-    found = [folder for folder in parent.iterdir() if _UNFINISHED.fullmatch(folder.name)]
-    removed = [folder for folder in found if _is_abandoned(folder)]
-    for folder in removed:
-        shutil.rmtree(folder, ignore_errors=True)
-    return removed
-
-
-def _is_abandoned(folder: Path) -> bool:
-    with suppress(OSError):  # gone, not ours, or no folder: none of them is ours to remove
-        if time.time() - folder.stat().st_mtime < _GRACE_S or folder.is_symlink():
-            return False
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        finally:
-            os.close(lock)
-    return False
 
 
 def tree_bytes(path: Path) -> int:

@@ -13,10 +13,11 @@ from typing import Any
 
 from benchmarks.config import RESULTS_DIR, ROOT, Preset
 from benchmarks.data.augmentations import AFFINE, LIGHT, ON_BATCH, USUAL
-from benchmarks.data.boxes import Task
+from benchmarks.data.boxes import Task, text
 from benchmarks.data.cohort import Cohort
 from benchmarks.environment import describe_run, provenance, require_clean
 from benchmarks.errors import BenchmarkError
+from benchmarks.infrastructure.plots import plot_bar_comparison
 from benchmarks.ranking import Row, as_table, rank, rank_epochs
 from benchmarks.rivals import LOADERS
 from benchmarks.s3 import LATENCY_MS, reachable_server
@@ -108,7 +109,7 @@ def measure(
     require_known(names, REGIMES, "regime")
     require_known(loaders, LOADERS, "loader")
     require_clean()
-    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    command = command_line()
     fresh = describe_run(command)
     fresh |= {"cohort": cohort.name, "preset": size.name, "regimes": {}}
     same = ("commit", "machine", "versions", "cohort", "preset")
@@ -124,6 +125,35 @@ def measure(
             done[name + state.replace(", ", "-").replace(" ", "-")] = measured
         save_json(RESULTS, summary)
     return summary
+
+
+def rank_once(
+    regime: Regime, cohort: Cohort, size: Preset, loaders: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Rank loaders in a regime that is not kept; print and save it; return what failed."""
+    require_known(loaders, LOADERS, "loader")
+    [(_, ranked)] = _tables(regime, cohort, size, loaders)
+    rows = as_table(ranked)
+    summary = describe_run(command_line())
+    summary |= {"cohort": cohort.name, "preset": size.name, "rows": rows}
+    title = f"Random {text(regime.patch_size)} patches, batches of {regime.batch_size}"
+    ok = [row for row in rows if row["status"] == "ok"]
+    speeds = {row["label"]: row["samples_per_s"] for row in ok}
+    png = plot_bar_comparison(speeds, title, "samples per second", RESULTS_DIR / "ranking.png")
+    save_json(RESULTS_DIR / "ranking.json", summary)
+    digests = sorted({row["sha256"][:12] for row in ok if row["given_boxes"]})
+    fewest = min(row["patches_compared"] for row in ok)
+    print("\n".join(_table({"rows": rows})), provenance(summary), sep="\n\n")
+    print(
+        f"Before timing, at least {fewest} patches of each were compared voxel by voxel; SHA-256 "
+        f"of those given the same boxes: {', '.join(digests)}.\n{png}"
+    )
+    return [row for row in rows if row["status"] == "failed"]
+
+
+def command_line() -> str:
+    """Return the command that is running."""
+    return " ".join(["python -m benchmarks", *sys.argv[1:]])
 
 
 def _tables(

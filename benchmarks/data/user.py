@@ -5,7 +5,6 @@ Three layouts are known: the medical decathlon's (``dataset.json``, ``imagesTr``
 its end before anything is written, so a truncated one is named here and not in a loader.
 """
 
-import gzip
 import hashlib
 import json
 import zlib
@@ -21,7 +20,6 @@ from benchmarks.folders import new_folder
 from benchmarks.infrastructure.progress import on_threads
 
 _PAIRED_FOLDERS = (("imagesTr", "labelsTr"), ("images", "labels"))
-_CHUNK_BYTES = 1 << 22
 
 Pair = tuple[Path, Path | None]
 
@@ -102,62 +100,43 @@ def _listed_pairs(listing: Path) -> list[Pair]:
     return pairs
 
 
-def load_checked(path: Path) -> Any:
-    """Return the image at `path` after reading the file to its end."""
+def read_checked(path: Path) -> tuple[Any, np.ndarray]:
+    """Return the image at `path`, and its voxels after reading the file to its end."""
     import nibabel as nib
 
     try:
         image = nib.load(path)
-    except (nib.filebasedimages.ImageFileError, EOFError, OSError, zlib.error) as error:
-        raise BenchmarkError(f"{path}: not a NIfTI file ({error}); remove or replace it") from error
-    dtype = image.get_data_dtype()
-    if dtype.fields is not None or len(image.shape) not in (3, 4):
+        if image.get_data_dtype().fields is None and len(image.shape) in (3, 4):
+            return image, np.asanyarray(image.dataobj)
+    except (nib.filebasedimages.ImageFileError, EOFError, OSError, ValueError, zlib.error) as error:
         raise BenchmarkError(
-            f"{path}: shape {image.shape}, type {dtype}; benchmarks read 3-D and 4-D volumes of "
-            "numbers"
-        )
-    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * dtype.itemsize
-    try:
-        held = _uncompressed_size(path)
-    except (EOFError, OSError, zlib.error) as error:
-        raise BenchmarkError(
-            f"{path}: cannot be read to its end ({error}); copy or download it again"
+            f"{path}: cannot be read to its end as NIfTI ({error}); copy it again or remove it"
         ) from error
-    if held < expected:
-        raise BenchmarkError(
-            f"{path}: holds {held} bytes, its header asks for {expected}; copy or download it again"
-        )
-    return image
-
-
-def _uncompressed_size(path: Path) -> int:
-    if path.suffix != ".gz":
-        return path.stat().st_size
-    with gzip.open(path) as file:
-        return sum(len(chunk) for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""))
+    raise BenchmarkError(
+        f"{path}: shape {image.shape}, type {image.get_data_dtype()}; benchmarks read 3-D and 4-D "
+        "volumes of numbers"
+    )
 
 
 def _adopt(pair: Pair, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"id": _stem(pair[0]), "columns": {}, "label": None}
     for name, path in (("label", pair[1]), ("image", pair[0])):  # shape and type are the image's
         if path is not None:
-            image = load_checked(path)
             row[name] = f"{name}/{row['id']}.nii.gz"
             (folder / name).mkdir(exist_ok=True)
-            row["shape"] = image.shape[:3]
-            row["dtype"] = _link_or_copy(path, image, folder / row[name])
+            row["shape"], row["dtype"] = _link_or_copy(path, folder / row[name])
     return row
 
 
-def _link_or_copy(path: Path, image: Any, target: Path) -> str:
-    """Make `target` a 3-D ``.nii.gz`` without a rescale; return its stored type."""
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
-    plain = image.ndim == 3 and slope == 1 and intercept == 0
+def _link_or_copy(path: Path, target: Path) -> tuple[tuple[int, ...], str]:
+    """Make `target` a 3-D ``.nii.gz`` without a rescale; return its shape and stored type."""
+    image, voxels = read_checked(path)
+    plain = image.ndim == 3 and image.dataobj.slope == 1 and image.dataobj.inter == 0
+    dtype = voxels.dtype.newbyteorder("=")
     if plain and path.suffix == ".gz":
         target.symlink_to(path.resolve())
-        return str(image.get_data_dtype().newbyteorder("="))
-    voxels = np.asanyarray(image.dataobj[..., 0] if image.ndim == 4 else image.dataobj)
-    if voxels.dtype == np.float64:
-        voxels = voxels.astype(np.float32)
-    save_nifti_gz(target, voxels.astype(voxels.dtype.newbyteorder("=")), image.affine)
-    return str(voxels.dtype)
+    else:
+        voxels = voxels[..., 0] if voxels.ndim == 4 else voxels
+        dtype = np.dtype(np.float32) if dtype == np.float64 else dtype
+        save_nifti_gz(target, voxels.astype(dtype), image.affine)
+    return voxels.shape[:3], str(dtype)

@@ -3,9 +3,10 @@
 Both commits run at the same time, each in a process of its own with its own library on its path,
 on the same Python and the same files. Samples are taken in turn, and each pair gives one ratio, of
 processor seconds of all threads and of wall seconds: the first are steady on a shared machine, the
-second see work that is no longer shared among threads. What waits for a network is counted, not
-timed: requests are exact. What HEAD can no longer do closes the gate, and so does what could not
-be measured.
+second see what waits. Work that threads no longer share shows in the calling thread's part of the
+processor seconds, whoever else uses the machine. What waits for a network is counted, not timed:
+requests are exact. What HEAD can no longer do closes the gate, and so does what could not be
+measured.
 """
 
 import statistics
@@ -22,11 +23,11 @@ from benchmarks.data.boxes import Task
 from benchmarks.environment import current_commit, describe_machine, git, require_history
 from benchmarks.errors import BenchmarkError
 from benchmarks.folders import scratch_folder
-from benchmarks.gate.side import export_library
+from benchmarks.gate.side import CPU, SHARE, WALL, export_library
 from benchmarks.gate.verdicts import Verdict, compare, compare_counts, exact
 from benchmarks.infrastructure.measure import interleaved
 from benchmarks.infrastructure.progress import track
-from benchmarks.operations import GATE, PATCHES, is_counted_only
+from benchmarks.operations import GATE, PATCHES, SHARED, is_counted_only
 from benchmarks.process import Process, ProcessError
 from benchmarks.s3 import running_server
 from benchmarks.sections import replace as replace_file
@@ -44,8 +45,9 @@ _MOST = 4  # what is unknown gets up to so many times the pairs
 _LISTINGS = 0.01
 # A loader's thread reads ahead of its caller: when a call ends, how far it got is chance.
 _AHEAD = ("batches", "pairs", "first-batch")
-# What others do on this machine is in wall seconds too: only what is clearly slower is called so.
-WALL_TOLERANCE, WALL_SLOWDOWN = 0.25, 1.6
+# What others do on this machine is in wall seconds and in who gets which share of the work, too:
+# only what is clearly slower is called so.
+CLEARLY = WALL_TOLERANCE, WALL_SLOWDOWN = 0.25, 1.6
 # Chosen, not measured: one reading a side, and equal commits differed by up to 27 % in the runs
 # seen. A leak shows in the slope, whose tolerance is a quarter of a leak of 2 KiB a patch.
 MEMORY_TOLERANCE, LEAK_BYTES = 0.30, 768.0
@@ -170,27 +172,27 @@ def _compare_operation(name: str, sides: Sides, pairs: int) -> list[Finding]:
 
 
 def _times(name: str, sides: Sides, pairs: int) -> list[Finding]:
-    """Return the verdicts on processor and wall seconds; what is unknown gets more pairs."""
-    seconds = max(process.ask("sample", name, 1)["wall"] for process in sides.values())
+    """Return the verdicts on seconds, and on sharing them; what is unknown gets more pairs."""
+    seconds = max(process.ask("sample", name, 1)[WALL] for process in sides.values())
     calls = max(1, min(_MAX_CALLS, round(_SAMPLE_S / max(seconds, 1e-6))))
     repeats = _REPEATS if seconds < _LONG_S else 1
-    taken = {clock: {side: [] for side in sides} for clock in ("cpu", "wall")}
-    cpu, wall = taken["cpu"], taken["wall"]
+    measures = (CPU, WALL, SHARE) if name in SHARED else (CPU, WALL)
+    taken = {measure: {side: [] for side in sides} for measure in measures}
     samplers = {side: partial(one.ask, "sample", name, calls) for side, one in sides.items()}
     for _ in range(_MOST):
         for sampled in interleaved(samplers, pairs, repeats):
             for side, samples in sampled.items():
-                for clock, by_side in taken.items():
-                    by_side[side].append(statistics.median(one[clock] / calls for one in samples))
+                for measure, by_side in taken.items():
+                    by_side[side].append(statistics.median(one[measure] for one in samples))
         verdicts = {
-            "CPU s": (cpu, compare(cpu["base"], cpu["head"])),
-            "wall s": (wall, compare(wall["base"], wall["head"], WALL_TOLERANCE, WALL_SLOWDOWN)),
+            measure: compare(by["base"], by["head"], *(() if measure == CPU else CLEARLY))
+            for measure, by in taken.items()
         }
-        if all(verdict.word != "unknown" for _, verdict in verdicts.values()):
+        if all(verdict.word != "unknown" for verdict in verdicts.values()):
             break
     return [
-        Finding(name, what, verdict, *(statistics.median(clock[side]) for side in ("base", "head")))
-        for what, (clock, verdict) in verdicts.items()
+        Finding(name, measure, verdict, *map(statistics.median, taken[measure].values()))
+        for measure, verdict in verdicts.items()
     ]
 
 

@@ -16,6 +16,7 @@ from benchmarks.infrastructure.resources import resident_mib, settled_mib
 from benchmarks.operations import count, is_counted_only, prepare, prepare_growth
 from benchmarks.s3 import traffic
 
+WALL, CPU, SHARE = "wall s", "CPU s", "share of one thread"
 COUNTED = ("tiles_decoded", "bytes_read", "requests", "array_opens", "index_opens")
 
 
@@ -60,12 +61,17 @@ class Side:
         return {}
 
     def sample(self, name: str, calls: int) -> dict[str, float]:
-        """Return wall and processor seconds of `calls` calls."""
+        """Return wall and processor seconds of a call, the mean of `calls`.
+
+        And which share of the processor seconds the calling thread took: all, where it is alone.
+        """
         call = self._calls[name]
-        wall, cpu = time.perf_counter(), time.process_time()
+        clocks = time.perf_counter, time.process_time, time.thread_time
+        begin = [clock() for clock in clocks]
         for _ in range(calls):
             call()
-        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        wall, cpu, alone = (clock() - since for clock, since in zip(clocks, begin, strict=True))
+        return {WALL: wall / calls, CPU: cpu / calls, SHARE: alone / max(cpu, 1e-9)}
 
     def count(self, name: str) -> dict[str, int]:
         """Return what one call adds to the library's counters, and to the object store's.

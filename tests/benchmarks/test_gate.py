@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from gate_plants import PLANTS, READER, SLOWED, Plant, is_right, plant
 
 from benchmarks.config import ROOT
 from benchmarks.data.boxes import Task
 from benchmarks.data.cohort import Cohort
 from benchmarks.errors import BenchmarkError
-from benchmarks.gate import check, compare
-from benchmarks.gate.check import PLANTS, is_right, plant
+from benchmarks.gate import compare
 from benchmarks.gate.compare import Finding, as_markdown, is_closed
+from benchmarks.gate.side import CPU, SHARE, WALL, Side
 from benchmarks.gate.verdicts import Verdict
 
 LIBRARY = ROOT / "radiobject"
@@ -46,23 +50,17 @@ def libraries(tmp_path: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_what_is_planted_closes_the_gate_by_its_own_line(
-    kind: str, libraries: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    kind: str, libraries: dict[str, Path]
 ) -> None:
+    fault = PLANTS[kind]
     if kind.startswith("reads 1.3"):  # a busy machine must not hide it from this short form
-        monkeypatch.setitem(
-            PLANTS,
-            kind,
-            check.Plant(
-                check._READER, check._SLOWED.replace("1.3", "2.5"), ("volume",),
-                (("volume", "CPU s"),),
-            ),
-        )  # fmt: skip
-    plant(libraries["head"], kind)
-    names = PLANTS[kind].names
-    findings, lacking = compare.measure(libraries, compare.QUICK_PAIRS, names)
+        slower = SLOWED.replace("1.3", "2.5")
+        fault = Plant(READER, slower, ("volume",), (("volume", "CPU s"),))
+    plant(libraries["head"], fault)
+    findings, lacking = compare.measure(libraries, compare.QUICK_PAIRS, fault.names)
     assert lacking == {}
     assert is_closed(findings)
-    assert is_right({"kind": kind, "closed": True, "findings": list(map(check._short, findings))})
+    assert is_right(fault, findings)
     if "raise" in kind:
         page = as_markdown(findings, lacking, COMMITS)
         assert "Gate closed" in page
@@ -72,7 +70,7 @@ def test_what_is_planted_closes_the_gate_by_its_own_line(
 
 @pytest.mark.measuring
 def test_words_change_nothing(libraries: dict[str, Path]) -> None:
-    plant(libraries["head"], "words only")
+    plant(libraries["head"], PLANTS["words only"])
     findings, lacking = compare.measure(libraries, compare.QUICK_PAIRS, ("s3:32",))
     assert lacking == {}
     noisy = ("CPU s", "wall s", "resident MiB", "bytes a patch")
@@ -113,28 +111,30 @@ def test_a_worker_that_dies_closes_the_gate(libraries: dict[str, Path]) -> None:
 class _Stated:
     """A side that needs stated seconds: a process that another one slows down cannot stand in."""
 
-    def __init__(self, wall: float, cpu: float) -> None:
-        self._answer = {"wall": wall, "cpu": cpu}
+    def __init__(self, wall: float, cpu: float, share: float) -> None:
+        self._answer = {WALL: wall, CPU: cpu, SHARE: share}
 
     def ask(self, what: str, *arguments: object) -> dict[str, float]:
         return dict(self._answer)
 
 
 @pytest.mark.parametrize(
-    ("head", "words"),
+    ("head", "worse"),
     [
-        ((2.0, 1.0), {"CPU s": "same", "wall s": "worse"}),  # decoding that is no longer parallel
-        ((1.0, 1.3), {"CPU s": "worse", "wall s": "same"}),
-        ((1.0, 1.0), {"CPU s": "same", "wall s": "same"}),
+        ((2.0, 1.0, 0.5), {WALL}),
+        ((1.0, 1.3, 0.5), {CPU}),
+        ((1.0, 1.0, 1.0), {SHARE}),  # decoding that is no longer parallel, on a busy machine
+        ((1.0, 1.0, 0.5), set()),
     ],
 )
-def test_wall_seconds_close_as_processor_seconds_do(
-    head: tuple[float, float], words: dict[str, str]
-) -> None:
-    sides = {"base": _Stated(1.0, 1.0), "head": _Stated(*head)}
-    findings = compare._times("volume", sides, compare.QUICK_PAIRS)  # type: ignore[arg-type]
-    assert {finding.measure: finding.verdict.word for finding in findings} == words
-    assert is_closed(findings) == ("worse" in words.values())
+def test_each_measure_closes_by_itself(head: tuple[float, ...], worse: set[str]) -> None:
+    sides = {"base": _Stated(1.0, 1.0, 0.5), "head": _Stated(*head)}
+    findings = compare._times("undecoded:volume", sides, compare.QUICK_PAIRS)  # type: ignore[arg-type]
+    words = {finding.measure: finding.verdict.word for finding in findings}
+    assert words == {m: "worse" if m in worse else "same" for m in (CPU, WALL, SHARE)}
+    assert is_closed(findings) == bool(worse)
+    findings = compare._times("batches", sides, compare.QUICK_PAIRS)  # type: ignore[arg-type]
+    assert {finding.measure for finding in findings} == {CPU, WALL}
 
 
 @pytest.mark.parametrize("word", ["worse", "unknown", "broken", "unmeasured"])
@@ -162,61 +162,36 @@ def test_an_aborted_run_leaves_no_old_verdict(
 def test_a_plant_needs_something_to_grow_in(tmp_path: Path) -> None:
     (tmp_path / "radiobject" / "storage").mkdir(parents=True)
     (tmp_path / "radiobject" / "storage" / "reader.py").write_text("")
-    with pytest.raises(BenchmarkError, match="'reads raise' plants nothing"):
-        plant(tmp_path, "reads raise")
+    with pytest.raises(ValueError, match="it would plant nothing"):
+        plant(tmp_path, PLANTS["reads raise"])
 
 
-def _outcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, right: bool) -> list[str]:
-    """Let tries come out right or wrong; return the kinds that were run."""
-    run: list[str] = []
-
-    def one(commit: str, kind: str) -> dict:
-        run.append(kind)
-        if len(run) == 3:
-            raise KeyboardInterrupt
-        seen = PLANTS[kind].seen
-        place = seen[0] if seen and right else ("b", "CPU s")
-        word = "worse" if bool(seen) == right else "same"
-        finding = {"benchmark": place[0], "measure": place[1], "ratio": 1.0}
-        return {
-            "kind": kind, "closed": word == "worse", "seconds": 60.0, "lacking": {},
-            "findings": [{**finding, "low": 1.0, "high": 1.0, "word": word}],
-        }  # fmt: skip
-
-    monkeypatch.setattr(check, "RESULTS", tmp_path / "gate-check.json")
-    monkeypatch.setattr(check, "keep", lambda summary: None)
-    monkeypatch.setattr(check, "require_history", lambda clean: "c" * 40)
-    monkeypatch.setattr(check, "try_once", one)
-    return run
+def test_a_fault_that_another_line_sees_is_not_taken_for_seen() -> None:
+    fault = PLANTS["reads by one thread"]
+    same = Verdict(1.0, 0.9, 1.1, 20, "same")
+    worse = replace(same, word="worse")
+    assert is_right(fault, [Finding(*fault.seen[0], worse)])
+    assert not is_right(fault, [Finding(*fault.seen[0], same)])
+    assert not is_right(fault, [Finding("ingest", "CPU s", worse)])
+    assert not is_right(PLANTS["an equal copy"], [Finding("ingest", "CPU s", worse)])
+    assert is_right(PLANTS["an equal copy"], [Finding("ingest", "CPU s", same)])
 
 
-def test_the_proof_goes_on_where_it_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    run = _outcome(monkeypatch, tmp_path, right=True)
-    with pytest.raises(KeyboardInterrupt):
-        check.gate_check(2, 3)
-    assert check.gate_check(2, 3) == 0
-    number = len(PLANTS) + 1 + 2
-    assert len(run) == number + 1  # the one that was killed is repeated
-    assert check.gate_check(2, 3) == 0
-    assert len(run) == number + 1
-    assert f"{number} of {number} tries as they must be" in capsys.readouterr().out
-    table = check.as_markdown(json.loads((tmp_path / "gate-check.json").read_text()))
-    assert "| reads 1.3 times as long | 2 | 2 | 0 | 2 |" in table
-    assert "| an equal copy | 3 | 0 | 3 | 3 |" in table
+def _work(seconds: float) -> None:
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
 
 
-def test_a_wrong_try_is_reported_and_tries_of_another_commit_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(check, "PLANTS", {k: PLANTS[k] for k in list(PLANTS)[-2:]})
-    run = _outcome(monkeypatch, tmp_path, right=False)
-    monkeypatch.setitem(check.PLANTS, "reads 1.3 times as long", PLANTS["reads raise"])
-    with pytest.raises(KeyboardInterrupt):
-        check.gate_check(1, 1)
-    assert check.gate_check(1, 1) == 1
-    monkeypatch.setattr(check, "require_history", lambda clean: "d" * 40)
-    assert check.gate_check(1, 1) == 1
-    assert (tmp_path / "gate-check-cccccccccc.json").exists()
-    assert len(run) == 7
+def _shared() -> None:
+    other = threading.Thread(target=_work, args=(0.05,))
+    other.start()
+    _work(0.05)
+    other.join()
+
+
+def test_work_that_threads_share_is_told_from_one_threads() -> None:
+    side = Side(None)  # type: ignore[arg-type]
+    side._calls = {"alone": lambda: _work(0.1), "shared": _shared}
+    assert side.sample("alone", 1)[SHARE] > 0.8
+    assert 0.3 < side.sample("shared", 1)[SHARE] < 0.7
