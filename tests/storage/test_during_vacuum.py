@@ -19,7 +19,7 @@ from radiobject.edit.copying import copy_dataset
 from radiobject.exceptions import StorageError
 from radiobject.storage.commits import transaction
 from radiobject.storage.read import reader
-from radiobject.storage.tables import digests
+from radiobject.storage.tables import checked
 
 HELD = [(os, "unlink"), (os, "rmdir"), (os, "replace"), (os, "rename"), (tiledb, "vacuum"),
         (tiledb, "consolidate"), (tiledb.Group, "consolidate_metadata")]  # fmt: skip
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
 @pytest.fixture
 def store(made, tmp_path, monkeypatch):
     # What is held stays held: to look again after a while shows the same.
-    monkeypatch.setattr(digests, "_RETRIES_S", (0.0,))
+    monkeypatch.setattr(checked, "_RETRIES_S", (0.0,))
     return shutil.copytree(made, tmp_path / "store").as_posix()
 
 

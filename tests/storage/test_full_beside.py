@@ -20,7 +20,7 @@ from radiobject.formats import dicom_cache
 from radiobject.formats.dicom import scan_dicom
 from radiobject.storage.commits import head
 from radiobject.storage.io import layout
-from radiobject.storage.tables import digests, staging
+from radiobject.storage.tables import checked, staging
 from radiobject.system import files
 
 
@@ -133,7 +133,7 @@ def test_links_to_local_tables_need_room_and_say_where(disk, radi, monkeypatch):
         other = name.replace(name.split("_")[4].partition(".")[0], "0" * 32)
         copy = shutil.copytree if folder == "__fragments" else shutil.copyfile
         copy(f"{table}/{folder}/{name}", f"{table}/{folder}/{other}")
-    monkeypatch.setattr(digests, "_RETRIES_S", (0.0,))
+    monkeypatch.setattr(checked, "_RETRIES_S", (0.0,))
     assert RadiObject(radi.uri).obs_subject_ids == ["a", "b", "c", "d"]
     monkeypatch.setattr("tempfile.tempdir", str(disk))
     for leave in (0, 1):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from radiobject.storage.tables import digests
+from radiobject.storage.tables import checked
 from tests.storage import flips, mutations
 
 COUNT = 12
@@ -17,7 +17,7 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     """Nobody merges tables meanwhile: what differs from its record is not looked at again."""
-    monkeypatch.setattr(digests, "_RETRIES_S", (0.0,))
+    monkeypatch.setattr(checked, "_RETRIES_S", (0.0,))
 
 
 @pytest.fixture(scope="module")

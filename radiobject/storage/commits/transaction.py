@@ -102,12 +102,22 @@ class Transaction:
         keys = {**recorded.keys, **{key: digest(value) for key, value in packed.items()}}
         # Only what was published is kept here: without room for it, the caller may try once more.
         write_head(self.uri, made, forget, packed, digests.sum_of(keys))
-        self.last, self.manifest = made, digests.keep(self.uri, replace(recorded, keys=keys))
+        recorded = replace(recorded, keys=keys, states=self._states(made, forget))
+        self.last, self.manifest = made, digests.keep(self.uri, recorded)
         self.published = self.last.timestamp
         self.n_commits += 1
         self._emptied = False
         self.clock.remarks.clear()
         return self.last
+
+    def _states(self, made: Commit, forget: Sequence[Commit]) -> frozenset[int]:
+        """Return the timestamps in the history once `made` is in it: objects of this process that
+        were opened at another one learn by it that their state is gone."""
+        before = self.head.commits if self.head is not None else ()
+        states = frozenset(state.timestamp for state in before)
+        if self.manifest is not None:
+            states = self.manifest.states
+        return states - {state.timestamp for state in forget} | {made.timestamp}
 
     def _record(self, timestamp: int) -> Manifest:
         """Return the record of table files with those that were written since the last commit."""

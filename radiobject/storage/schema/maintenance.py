@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -45,19 +46,22 @@ def vacuum(tx: Transaction, keep: int, executor: ExecutorLike | None = None) -> 
         return {"states": 0, "collections": 0, "volumes": 0}
     kept, gone = tx.head.commits[-keep:], tx.head.commits[:-keep]
     last = kept[-1]
-    made_room = {"collections": 0, "volumes": 0}
+    # Chosen before: a state is not read any more once it is forgotten.
+    chosen = _choose(tx.uri, kept, gone)
+    removed: dict[str, int] | None = None
     if gone:
         try:
             _forget(tx, gone)
         except DiskFullError:
-            made_room = _remove(tx.uri, kept, gone, executor)
-            if not any(made_room.values()):
+            removed = _remove(tx.uri, chosen, executor)
+            if not any(removed.values()):
                 raise
             _forget(tx, gone)
-    removed = _remove(tx.uri, kept, gone, executor)
+    if removed is None:
+        removed = _remove(tx.uri, chosen, executor)
     _purge_tables(tx, kept)
     compaction.compact(tx, last.collections, force=True)
-    return {"states": len(gone), **{name: made_room[name] + n for name, n in removed.items()}}
+    return {"states": len(gone), **removed}
 
 
 def _forget(tx: Transaction, gone: Sequence[Commit]) -> None:
@@ -71,26 +75,35 @@ def _forget(tx: Transaction, gone: Sequence[Commit]) -> None:
     )
 
 
-def _remove(
-    uri: str, kept: Sequence[Commit], gone: Sequence[Commit], executor: ExecutorLike | None
-) -> dict[str, int]:
-    """Remove collections and volumes that no kept state reads; return how many."""
+@dataclass(frozen=True)
+class _Chosen:
+    """What no kept state reads: collections, and volumes of others."""
+
+    collections: list[str]
+    volumes: list[str]
+
+
+def _choose(uri: str, kept: Sequence[Commit], gone: Sequence[Commit]) -> _Chosen:
     places = {place for state in kept for place in state.collections.values()}
-    removed = {"collections": 0, "volumes": 0}
-    for folder in sorted({p for state in gone for p in state.collections.values()} - places):
-        location = layout.located(uri, folder)
-        if files.is_something(location):
-            owned.remove(location, owned.COLLECTION)
-            removed["collections"] += 1
+    former = {place for state in gone for place in state.collections.values()} - places
+    located = [layout.located(uri, place) for place in sorted(former)]
+    volumes: list[str] = []
     for place in sorted(places):
         users = tuple(state for state in kept if place in state.collections.values())
-        former = tuple(state for state in gone if place in state.collections.values())
-        gone_here = _unneeded(layout.located(uri, place), users, former)
-        for volume in gone_here:
-            reader.forget(volume)
-        for _ in run(_remove_volume, gone_here, executor=executor, places=[uri]):
-            removed["volumes"] += 1
-    return removed
+        others = tuple(state for state in gone if place in state.collections.values())
+        volumes += _unneeded(layout.located(uri, place), users, others)
+    return _Chosen([place for place in located if files.is_something(place)], volumes)
+
+
+def _remove(uri: str, chosen: _Chosen, executor: ExecutorLike | None) -> dict[str, int]:
+    """Remove what was chosen; return how many collections and volumes that are."""
+    for location in chosen.collections:
+        reader.forget(location)
+        owned.remove(location, owned.COLLECTION)
+    for volume in chosen.volumes:
+        reader.forget(volume)
+    removed = run(_remove_volume, chosen.volumes, executor=executor, places=[uri])
+    return {"collections": len(chosen.collections), "volumes": sum(1 for _ in removed)}
 
 
 def _purge_tables(tx: Transaction, kept: Sequence[Commit]) -> None:

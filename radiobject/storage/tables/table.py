@@ -27,6 +27,7 @@ from radiobject.storage.io.libtiledb import (
 )
 from radiobject.storage.tables import digests
 from radiobject.storage.tables.cells import read_cells
+from radiobject.storage.tables.checked import checked
 from radiobject.storage.tables.columns import (
     BLOB,
     TEXT,
@@ -148,7 +149,7 @@ class Table:
         ctx = get_tiledb_ctx()
         until = self.timestamp if self.timestamp is not None else FOREVER
         with (
-            digests.checked(self.uri, self.timestamp, for_rows=for_rows) as place,
+            checked(self.uri, self.timestamp, for_rows=for_rows) as place,
             reading(f"the table at {self.uri}"),
             tiledb.open(place, "r", timestamp=(0, until), ctx=ctx) as array,
         ):
