@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import regimes, rows, s3, site
+from benchmarks import regimes, s3, site
 from benchmarks.config import S3_BUCKET, preset
 from benchmarks.data import benchmark_cohort
 from benchmarks.data.prepare import prepare
@@ -70,13 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     add = command("regimes", _regimes, "measure regimes: who is how fast, when", data, measured)
     add("names", nargs="*", help=f"default all: {', '.join(regimes.REGIMES)}")
     add("--keep", action="store_true", help="fill docs/regimes.md with the last run")
-
-    add = command(
-        "rows",
-        lambda g: print(rows.table_of(g.sizes)),
-        "what tables of 1,000, 20,000 and 1,000,000 volumes cost",
-    )
-    add("sizes", nargs="*", type=int, default=rows.SIZES, help="numbers of volumes")
 
     add = command(
         "gate",

@@ -65,7 +65,7 @@ _PRESETS = (
     Preset("quick", n_subjects=6, rounds=3, round_s=0.8),
     Preset("suites", n_subjects=8, rounds=3, round_s=0.8),
     Preset("default"),
-    Preset("large", n_subjects=100, rounds=8, round_s=5.0),
+    Preset("large", n_subjects=100, rounds=8, round_s=5.0, table_volumes=1_000_000),
 )
 PRESETS = {preset.name: preset for preset in _PRESETS}
 

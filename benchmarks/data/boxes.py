@@ -33,6 +33,8 @@ class Task:
     augment
         How each batch is augmented before it counts as delivered (`benchmarks.data.augmentations`);
         empty where it is not.
+    pinned
+        Whether batches are wanted in pinned memory, for a device.
     """
 
     cohort: Cohort
@@ -44,6 +46,7 @@ class Task:
     home: Path | None = None
     cache_share: float = 1.0
     augment: str = ""
+    pinned: bool = False
 
     @property
     def patches_per_epoch(self) -> int:

@@ -6,7 +6,6 @@ give (Hollander, Wolfe and Chicken, 2014, section 3.6). It asks nothing of the n
 shared machine a tenth of the samples may be several times too long.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,24 +58,16 @@ def compare(
         raise BenchmarkError(
             f"{len(base)} and {len(head)} samples: a verdict needs {MIN_PAIRS} pairs or more"
         )
+    from scipy.stats import quantile_test
+
     samples = np.array([base, head], dtype=float)
     if not (np.isfinite(samples).all() and (samples > 0).all()):
         raise BenchmarkError("a sample is not a positive number: nothing was measured")
-    ratios = np.sort(samples[1] / samples[0])
-    outside = _outside(len(ratios), (1 - CONFIDENCE) / 2)
-    low, high = float(ratios[outside]), float(ratios[-1 - outside])
+    ratios = samples[1] / samples[0]
+    interval = quantile_test(ratios, q=1, p=0.5).confidence_interval(CONFIDENCE)
+    low, high = float(interval.low), float(interval.high)
     word = _word(low, high, tolerance, slowdown)
     return Verdict(float(np.median(ratios)), low, high, len(ratios), word)
-
-
-def _outside(n: int, tail: float) -> int:
-    """Return how many of `n` ordered ratios may lie outside the interval on either side.
-
-    The interval from the next one on misses the true median on that side with a probability of
-    at most `tail`: that of so few of `n` fair coins showing heads.
-    """
-    chances = np.cumsum([math.comb(n, heads) / 2**n for heads in range(n + 1)])
-    return max(int(np.searchsorted(chances, tail, side="right")) - 1, 0)
 
 
 def _word(low: float, high: float, tolerance: float, slowdown: float) -> str:

@@ -169,6 +169,7 @@ class BoxLoader(Loader):
             num_workers=self.task.num_workers,
             drop_last=True,
             persistent_workers=self.task.num_workers > 0,
+            pin_memory=self.task.pinned,
             collate_fn=dict,  # the batch is whole already
         )
 

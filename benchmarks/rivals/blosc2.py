@@ -24,14 +24,9 @@ class Blosc2(BoxLoader):
         save_blosc2(voxels, path, voxels.shape, CHUNK, ZSTD_LEVEL)
 
     def open_volume(self, path: Path) -> Any:
-        return open_blosc2(path)
+        import blosc2
 
-
-def open_blosc2(path: Path) -> Any:
-    """Return an array that is mapped and decoded by one thread."""
-    import blosc2
-
-    return blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+        return blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
 
 
 def save_blosc2(

@@ -52,6 +52,7 @@ class MonaiDataset(VolumeLoader):
             shuffle=True,
             drop_last=True,
             persistent_workers=self.task.num_workers > 0,
+            pin_memory=self.task.pinned,
         )
         return Batches(loader, self.task.batch_size)
 

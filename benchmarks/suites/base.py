@@ -24,12 +24,8 @@ def make_task() -> Task:
     return Task(benchmark_cohort(size), size.patch_size, size.batch_size, home=Path.cwd())
 
 
-class BaseCase:
-    """Base of the suites: `setup_cache` makes the cohort, which `setup` and methods then get.
-
-    The NIfTI files are shared by all commits; RadiObject's stores are written into the folder
-    that asv keeps as long as it measures one commit, by that commit's code.
-    """
+class Repeated:
+    """How often a time is taken: eight to ten samples a side, of one call each."""
 
     version = "1"
     number = 1
@@ -37,6 +33,14 @@ class BaseCase:
     rounds = 2
     repeat = (4, 5, 20.0)
     timeout = 600.0
+
+
+class BaseCase(Repeated):
+    """Base of the suites: `setup_cache` makes the cohort, which `setup` and methods then get.
+
+    The NIfTI files are shared by all commits; RadiObject's stores are written into the folder
+    that asv keeps as long as it measures one commit, by that commit's code.
+    """
 
     def setup_cache(self) -> Task:
         use_private_cache()

@@ -2,17 +2,15 @@
 
 import itertools
 import os
-import tempfile
 import time
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.data.boxes import slices
-from benchmarks.data.forms import CHUNK, ZSTD_LEVEL
+from benchmarks.infrastructure.measure import endless
 from benchmarks.operations import open_collection
-from benchmarks.rivals.blosc2 import open_blosc2, save_blosc2
+from benchmarks.rivals import LOADERS
 from benchmarks.suites.base import LACKS, BaseCase, skipping
 
 NETWORKS = ("light", "heavy")
@@ -41,113 +39,56 @@ def seconds_per_sample(batches, device, count=BATCHES):
     return (time.perf_counter() - begin) / samples
 
 
-def of_radiobject(way, collection, patch_size, batch_size, device):
+def of_radiobject(way, task, device):
     """Yield batches of the loader: gathered, from the device's memory, or copied by hand."""
     from radiobject.ml import create_training_dataloader
 
-    options = {"batch_size": batch_size, "patch_size": patch_size, "patches_per_volume": 64}
+    collection = open_collection(task)
+    options = {"batch_size": task.batch_size, "patch_size": task.patch_size}
+    options["patches_per_volume"] = 64
     if way == "radiobject-host":
         options["num_workers"] = 0
     else:
         room = int(np.prod(collection.shapes, axis=1).sum()) * 8 if "resident" in way else 0
         options |= {"device": device, "device_cache_bytes": room}
-    for batch in _endless(create_training_dataloader(collection, **options)):
+    for batch in endless(create_training_dataloader(collection, **options)):
         yield batch["image"].to(device, non_blocking=True)
 
 
-def of_arrays(arrays, patch_size, batch_size, device):
-    """Yield batches that a dozen lines of PyTorch make of arrays in memory."""
-    import torch
-
-    rng = np.random.default_rng(0)
-    shape = (batch_size, 1, *patch_size)
-    while True:
-        made = torch.empty(shape, pin_memory=device.type == "cuda")
-        for place in made.numpy()[:, 0]:
-            array = arrays[rng.integers(len(arrays))]
-            place[...] = array[_random_box(rng, array.shape, patch_size)]
-        yield made.to(device, non_blocking=True)
+def of_rival(name, workers, task, device):
+    """Yield what a loader of `benchmarks.rivals` delivers, pinned, as floats on the device."""
+    loader = LOADERS[name](replace(task, num_workers=workers, pinned=device.type == "cuda"))
+    loader.prepare()
+    for batch in endless(loader.open()):
+        yield batch["image"].to(device, non_blocking=True).float()
 
 
-def _random_box(rng, shape, patch_size):
-    return slices(rng.integers(0, np.array(shape) - patch_size + 1), patch_size)
-
-
-def of_monai(workers, arrays, patch_size, batch_size, device):
-    """Yield MONAI's batches: as its guide to fast training has them, all cached on the device.
-
-    Or, with workers, at their best from host memory: no copy, no metadata, pinned.
-    """
-    from monai.data import CacheDataset, DataLoader, ThreadDataLoader
+def of_monai(task, device):
+    """Yield MONAI's batches as its guide to fast training has them: all cached on the device."""
+    from monai.data import CacheDataset, ThreadDataLoader
     from monai.transforms import Compose, EnsureTyped, RandSpatialCropd
 
-    place = "cpu" if workers else device
     steps = [
-        EnsureTyped("image", device=place, dtype=np.float32, track_meta=False),
-        RandSpatialCropd("image", patch_size, random_size=False),
+        EnsureTyped("image", device=device, dtype=np.float32, track_meta=False),
+        RandSpatialCropd("image", task.patch_size, random_size=False),
     ]
-    records = [{"image": array[None]} for array in arrays]
+    records = [{"image": array[None]} for array in task.cohort.volumes()]
     cached = CacheDataset(records, Compose(steps), copy_cache=False, progress=False)
-    options = _in_workers(device) if workers else {"num_workers": 0}
-    kind = DataLoader if workers else ThreadDataLoader
-    for batch in _endless(kind(cached, batch_size=batch_size, shuffle=True, **options)):
-        yield batch["image"].to(device, non_blocking=True)
+    loader = ThreadDataLoader(cached, batch_size=task.batch_size, shuffle=True, num_workers=0)
+    for batch in endless(loader):
+        yield batch["image"]
 
 
-def _in_workers(device):
-    return {
-        "num_workers": len(os.sched_getaffinity(0)),
-        "persistent_workers": True,
-        "pin_memory": device.type == "cuda",
-    }
-
-
-class CompressedPatches:
-    """nnU-Net's way: random patches of blosc2 files, which each process opens for itself."""
-
-    def __init__(self, paths, patch_size):
-        self.paths, self.patch_size = paths, patch_size
-        self.volumes = None
-
-    def __len__(self):
-        return len(self.paths) * 200
-
-    def __getitem__(self, number):
-        import torch
-
-        if self.volumes is None:
-            self.volumes = [open_blosc2(path) for path in self.paths]
-        volume = self.volumes[number % len(self.volumes)]
-        box = _random_box(np.random.default_rng(number), volume.shape, self.patch_size)
-        return torch.from_numpy(volume[box].astype(np.float32))[None]
-
-
-def of_blosc2_workers(arrays, patch_size, batch_size, device):
-    """Yield batches that workers decompress, pinned; blocks and level as for the reads."""
-    from torch.utils.data import DataLoader
-
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder, f"{number}.b2nd") for number in range(len(arrays))]
-        for path, array in zip(paths, arrays, strict=True):
-            save_blosc2(array, path, array.shape, CHUNK, ZSTD_LEVEL)
-        patches = CompressedPatches(paths, patch_size)
-        loader = DataLoader(patches, batch_size=batch_size, shuffle=True, **_in_workers(device))
-        for batch in _endless(loader):
-            yield batch.to(device, non_blocking=True)
-
-
-OTHERS = {
-    "arrays": of_arrays,
-    "monai-cache": partial(of_monai, False),
-    "monai-workers": partial(of_monai, True),
-    "blosc2-workers": of_blosc2_workers,
+_CORES = len(os.sched_getaffinity(0))
+WAYS = {
+    "radiobject": partial(of_radiobject, "radiobject"),
+    "radiobject-resident": partial(of_radiobject, "radiobject-resident"),
+    "radiobject-host": partial(of_radiobject, "radiobject-host"),
+    "arrays": partial(of_rival, "memory", 0),
+    "monai-cache": of_monai,
+    "monai-workers": partial(of_rival, "monai-cache", _CORES),
+    "blosc2-workers": partial(of_rival, "nnunet-blosc2", _CORES),
 }
-WAYS = ("radiobject", "radiobject-resident", "radiobject-host", *OTHERS)
-
-
-def _endless(loader):
-    while True:
-        yield from loader
 
 
 def begun(task, way):
@@ -157,14 +98,8 @@ def begun(task, way):
 
         if not torch.cuda.is_available():
             raise NotImplementedError("there is no CUDA device here")
-        collection = open_collection(task)
         device = torch.device("cuda", torch.cuda.current_device())
-        shared = (task.patch_size, task.batch_size, device)
-        if way in OTHERS:
-            arrays = [collection.iloc[i].to_numpy() for i in range(len(collection))]
-            batches = OTHERS[way](arrays, *shared)
-        else:
-            batches = of_radiobject(way, collection, *shared)
+        batches = WAYS[way](task, device)
         next(batches)
     except LACKS as error:
         raise skipping(error) from error
@@ -219,7 +154,7 @@ def seconds_of_model(batches, step, device, count=BATCHES):
 class Device(BaseCase):
     """Seconds per sample, delivered on a CUDA device; skipped where there is none."""
 
-    params = WAYS
+    params = tuple(WAYS)
     param_names = ("way",)
 
     def setup(self, task, way):
@@ -235,7 +170,7 @@ class Device(BaseCase):
 class Fed(BaseCase):
     """Seconds of training on a CUDA device for each second of the model alone; 1 is the best."""
 
-    params = (WAYS, NETWORKS)
+    params = (tuple(WAYS), NETWORKS)
     param_names = ("way", "network")
 
     def setup(self, task, way, kind):

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.infrastructure.measure import interleaved, seconds_of
-from benchmarks.suites.base import LACKS, skipping
+from benchmarks.suites.base import LACKS, Repeated, skipping
 
 FRAMES = 1000
 
@@ -47,13 +47,10 @@ def enhanced_object(path, frames):
     ds.save_as(path, enforce_file_format=True)
 
 
-class DicomScan:
+class DicomScan(Repeated):
     """Headers of an enhanced object of a thousand frames; the ratio is to highdicom's reading."""
 
-    number = 1
-    rounds = 2
     repeat = (4, 5, 60.0)
-    version = "1"
 
     def setup(self):
         self.folder = tempfile.TemporaryDirectory()

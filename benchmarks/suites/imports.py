@@ -3,16 +3,15 @@
 import subprocess
 import sys
 
+from benchmarks.suites.base import Repeated
 
-class Import:
+
+class Import(Repeated):
     """Seconds to import a module, nothing imported before."""
 
     params = ("radiobject", "radiobject.ml")
     param_names = ("module",)
-    number = 1
-    rounds = 2
     repeat = (4, 5, 30.0)
-    version = "1"
 
     def timeraw_import(self, module):
         return f"import {module}"

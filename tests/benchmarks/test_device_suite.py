@@ -3,38 +3,23 @@
 import itertools
 import time
 
-import numpy as np
 import pytest
 import torch
-from ml_shelf import make_shelf
 
-from benchmarks.suites.device import (
-    NETWORKS,
-    OTHERS,
-    WAYS,
-    Device,
-    Fed,
-    network,
-    of_radiobject,
-    seconds_of_model,
-)
+from benchmarks.data.boxes import Task
+from benchmarks.suites.device import NETWORKS, WAYS, Device, Fed, network, seconds_of_model
 
 CPU = torch.device("cpu")
 
 
+@pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_delivers_batches_of_the_asked_shape(tmp_path, way):
-    shelf = make_shelf(tmp_path, [(20, 18, 17)] * 3, dtype=np.int16)
-    given = ((8, 8, 8), 2, CPU)
-    arrays = [np.full((20, 18, 17), i + 1, np.int16) for i in range(3)]
-    if way.startswith("radiobject"):
-        batches = of_radiobject(way, shelf, *given)
-    else:
-        batches = OTHERS[way](arrays, *given)
-    for batch in itertools.islice(batches, 4):
-        assert batch.dtype == torch.float32
-        assert batch.shape[1:] == (1, 8, 8, 8)
-        assert (batch != 0).any()
+def test_every_way_delivers_batches_of_the_asked_shape(cohort, home, way):
+    task = Task(cohort, (24, 20, 16), batch_size=2, home=home)
+    batches = list(itertools.islice(WAYS[way](task, CPU), 4))
+    assert {batch.dtype for batch in batches} == {torch.float32}
+    assert {tuple(batch.shape) for batch in batches} == {(2, 1, 24, 20, 16)}
+    assert any((batch != 0).any() for batch in batches)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

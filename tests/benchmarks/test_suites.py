@@ -160,7 +160,7 @@ def test_counters_are_exact_and_warm_reads_within_their_budget(
 
 @pytest.mark.parametrize("name", ["engine / blosc2, axial slice", "loader / engine"])
 def test_ratios_are_of_equal_work(name: str, cohort: Cohort, home: Path, tmp_path: Path) -> None:
-    from benchmarks.ratios import RATIOS
+    from benchmarks.suites.ratios import RATIOS
 
     sides = RATIOS[name](Task(cohort, (16, 12, 20), batch_size=2, home=tmp_path))
     measured = sides.rounds(2)
