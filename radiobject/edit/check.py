@@ -89,9 +89,10 @@ class _Sound:
         if self._path is None:
             return
         try:
-            lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+            text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+            lines = text.splitlines(keepends=True)
             if not lines:
-                self._path.write_text(f"{json.dumps(title)}\n")
+                self._path.write_text(f"{json.dumps(title)}\n", encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             if room.is_full(error):
                 with room.writing(self._path):
@@ -113,7 +114,11 @@ class _Sound:
     def note(self, volume: str) -> None:
         """Add a volume, which the next check with the same file passes over."""
         if self._path is not None:
-            with self._lock, room.writing(self._path), open(self._path, "a") as file:
+            with (
+                self._lock,
+                room.writing(self._path),
+                open(self._path, "a", encoding="utf-8") as file,
+            ):
                 file.write(f"{volume}\n")
 
 

@@ -57,6 +57,9 @@ def examine(uri: str) -> list[Finding]:
 
 def _local(folder: Path) -> Iterator[Finding]:
     while not folder.exists():
+        if folder == folder.parent:  # a drive, or a machine, that is not there
+            yield Finding("folder", False, f"nothing at {folder}", "mount it, or choose another")
+            return
         folder = folder.parent
     probe = folder / f".radiobject-{uuid.uuid4().hex}"
     try:

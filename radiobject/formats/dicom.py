@@ -343,7 +343,7 @@ def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, Pat
         for path in walk_files(root) if root.is_dir() else [root]:
             if path not in seen:
                 seen.add(path)
-                name = str(path.relative_to(root)) if root.is_dir() else path.name
+                name = path.relative_to(root).as_posix() if root.is_dir() else path.name
                 yield root, path, readable_name(name)
 
 

@@ -50,10 +50,10 @@ def write_gradients(path: Path, axis: TimeAxis | None, affine: NDArray[np.floati
     if np.linalg.det(axes) > 0:
         along[0] *= -1
     b_values, directions = path.with_name(f"{stem}.bval"), path.with_name(f"{stem}.bvec")
-    b_values.write_text(_line(axis.b_values), encoding="ascii")
+    b_values.write_text(_line(axis.b_values), encoding="ascii", newline="\n")
     if all(one is None for one in axis.directions):
         return [b_values]
-    directions.write_text("".join(map(_line, along)), encoding="ascii")
+    directions.write_text("".join(map(_line, along)), encoding="ascii", newline="\n")
     return [b_values, directions]
 
 

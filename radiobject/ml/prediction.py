@@ -36,7 +36,7 @@ from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.writers import commit_volume
 from radiobject.system import room
-from radiobject.system.files import reserve_file, written_whole
+from radiobject.system.files import remove_file, reserve_file, written_whole
 from radiobject.system.processes import user_code
 
 Output = str | Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -210,7 +210,7 @@ class _Job:
     def remove(self) -> None:
         """Delete the files."""
         for path in (self._path.with_suffix(".json"), self._path.with_suffix(".voxels")):
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
     def _new(self, shape: list[int], dtype: str) -> np.memmap:
         """Make the file with all of its room: to touch a page that the disk has none for kills."""
@@ -228,7 +228,7 @@ class _Job:
         path = self._path.with_suffix(".json")
         if not path.exists():
             return None
-        state: dict[str, Any] = json.loads(path.read_text())
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return state
 
     def _keep(self, planes: int, voxels: NDArray[Any]) -> None:
@@ -236,7 +236,7 @@ class _Job:
         path = self._path.with_suffix(".json")
         state = {"planes": planes, "shape": list(voxels.shape), "dtype": voxels.dtype.name}
         with room.writing(path), written_whole(path, durable=False) as unfinished:
-            unfinished.write_text(json.dumps(state))
+            unfinished.write_text(json.dumps(state), encoding="utf-8")
 
 
 def _made(slab: NDArray[np.float32], output: Output) -> NDArray[Any]:

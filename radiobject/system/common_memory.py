@@ -230,7 +230,7 @@ class NamedMemory(_Whole):
 
     def __init__(self, name: str, size: int) -> None:
         own = f"{name}-{user_code()}"
-        self._lock = files.lock_file(own)
+        self._lock, self._locked_byte = files.lock_file(), files.lock_byte(own)
         self.lock()
         try:
             self._size_page = named_mapping(f"{own}-size", mmap.PAGESIZE)
@@ -244,11 +244,11 @@ class NamedMemory(_Whole):
 
     def lock(self) -> None:
         """Keep other processes out."""
-        files.lock(self._lock, wait=True)
+        files.lock(self._lock, wait=True, at=self._locked_byte)
 
     def unlock(self) -> None:
         """Let them in again."""
-        files.unlock(self._lock)
+        files.unlock(self._lock, at=self._locked_byte)
 
 
 class InheritedMemory(_Whole):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import re
 import shutil
 import sys
@@ -11,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -24,16 +26,20 @@ _PRIVATE = 0o600
 # Of what the system has: not inherited, no translated line ends, and no link followed.
 _ALWAYS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOINHERIT", "O_BINARY"))
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_DELETED_WITH_HANDLE = getattr(os, "O_TEMPORARY", 0)
 # Where a file that is open can be neither replaced nor deleted, a virus scanner or a reader that
-# is about to close it is waited for.
-_SHARING = (5, 32, 33)
+# is about to close it is waited for: access denied, sharing and lock violations, a folder with a
+# file that is gone with its last handle, that file itself, and one that is mapped.
+_SHARING = (5, 32, 33, 145, 303, 1224)
 _WAITS_S = (0.01, 0.03, 0.1, 0.3, 0.6)
 _LOCKED_BYTE = 1 << 30
 """A lock of Windows keeps others from reading what it covers: far behind every record."""
+_LAST_LOCKED_BYTE = (1 << 31) - 1
+"""Windows' C library takes positions for locks in 32 bits with a sign."""
 _LOCK_PAUSE_S = 0.002
+_CANNOT_RESERVE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _PIECE_BYTES = 1 << 20
+_NAME_BYTES = 100
 _OPEN_FILES = 512
 """What every system allows a process without asking."""
 UNFINISHED = r"\.(\d+)-[0-9a-f]{8}\.part"
@@ -76,9 +82,7 @@ def reserve_file(path: str | Path, size: int) -> None:
     """
     try:
         with create_private(path) as file:
-            if hasattr(os, "posix_fallocate"):
-                if size:
-                    os.posix_fallocate(file.fileno(), 0, size)
+            if not size or _has_reserved(file.fileno(), size):
                 return
             piece = bytes(min(size, _PIECE_BYTES))
             for written in range(0, size, _PIECE_BYTES):
@@ -87,6 +91,19 @@ def reserve_file(path: str | Path, size: int) -> None:
         with suppress(OSError):
             os.unlink(path)
         raise
+
+
+def _has_reserved(fd: int, size: int) -> bool:
+    """Reserve room where system, C library and file system can do so without writing it."""
+    if not hasattr(os, "posix_fallocate"):
+        return False
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno in _CANNOT_RESERVE:
+            return False
+        raise
+    return True
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
@@ -109,8 +126,16 @@ def write_at(fd: int, content: bytes, offset: int) -> None:
 can_lock = fcntl is not None or msvcrt is not None
 
 
-def lock(fd: int, *, wait: bool = False) -> bool:
+def lock(fd: int, *, wait: bool = False, at: int = _LOCKED_BYTE) -> bool:
     """Lock a file for this process; the system drops the lock with the process, however it ends.
+
+    Parameters
+    ----------
+    fd : int
+    wait : bool
+        Until whoever holds it lets go.
+    at : int
+        The byte that is locked where locks are of bytes (`lock_byte`); elsewhere all of the file.
 
     Returns
     -------
@@ -124,7 +149,7 @@ def lock(fd: int, *, wait: bool = False) -> bool:
     """
     while True:
         try:
-            _lock(fd, wait)
+            _lock(fd, wait, at)
         except OSError as error:
             if error.errno not in _HELD:
                 raise
@@ -135,54 +160,61 @@ def lock(fd: int, *, wait: bool = False) -> bool:
             return True
 
 
-def _lock(fd: int, wait: bool) -> None:
+def _lock(fd: int, wait: bool, at: int) -> None:
     if fcntl is not None:
         fcntl.lockf(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     elif msvcrt is not None:
-        os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+        os.lseek(fd, at, os.SEEK_SET)
         msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
     else:
         raise OSError(errno.ENOTSUP, "this system has no file locks")
 
 
-def unlock(fd: int) -> None:
+def unlock(fd: int, *, at: int = _LOCKED_BYTE) -> None:
     """Give a lock back."""
     if fcntl is not None:
         fcntl.lockf(fd, fcntl.LOCK_UN)
     elif msvcrt is not None:
-        os.lseek(fd, _LOCKED_BYTE, os.SEEK_SET)
+        os.lseek(fd, at, os.SEEK_SET)
         msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 
 
-def lock_file(name: str | None) -> int:
-    """Return a descriptor to lock, of a file that is gone with the last who has it open.
+def lock_file(*, own: bool = False) -> int:
+    """Return a descriptor to lock.
 
     Parameters
     ----------
-    name : str or None
-        What processes must have in common to lock the same one; None for a file that only those
-        have to whom the descriptor is handed on.
+    own : bool
+        Of a file without a name, which only those have to whom the descriptor is handed on. Else
+        of the one that all processes of the user lock, each lock at a `lock_byte` of its own. It
+        stays, empty: Windows opens no file for anybody any more once one of those who wanted it
+        deleted with their handle has closed that, though others have it open.
     """
-    if name is None:
+    if own:
         with tempfile.TemporaryFile() as file:
             return int(os.dup(file.fileno()))
-    path = Path(tempfile.gettempdir(), f"{name}.lock")
-    return int(os.open(path, os.O_RDWR | os.O_CREAT | _ALWAYS | _DELETED_WITH_HANDLE, _PRIVATE))
+    path = Path(tempfile.gettempdir(), f"radiobject-{user_code()}.lock")
+    return open_private(path)
+
+
+def lock_byte(name: str) -> int:
+    """Return the byte that a lock of this name has in the file that all locks have in common."""
+    code = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    return _LOCKED_BYTE + 1 + code % (_LAST_LOCKED_BYTE - _LOCKED_BYTE)
 
 
 @contextmanager
 def folder_lock(folder: str | Path, patience_s: float) -> Iterator[None]:
     """Hold the lock of a folder that always exists, or go on without it after a while.
 
-    Where the file system has no locks, it goes on at once. Nothing is left behind: the lock is on
-    the folder itself where it can be opened, and else on a file that goes with its last handle.
+    Where the file system has no locks, it goes on at once. The lock is on the folder itself where
+    it can be opened, and else on the file that the locks of the user have in common.
     """
+    take: Callable[[int], bool]
     if hasattr(os, "O_DIRECTORY"):
         fd, take = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _ALWAYS), _lock_folder
     else:
-        name = Path(folder, f"radiobject-{user_code()}.lock")
-        flags = os.O_RDWR | os.O_CREAT | _ALWAYS | _DELETED_WITH_HANDLE
-        fd, take = os.open(name, flags, _PRIVATE), lock
+        fd, take = lock_file(), partial(lock, at=lock_byte(str(folder)))
     try:
         deadline = time.monotonic() + patience_s
         with suppress(OSError):
@@ -214,6 +246,19 @@ def replace(source: str | Path, target: str | Path) -> None:
     _patiently(lambda: os.replace(source, target), target)
 
 
+def rename(source: str | Path, target: str | Path) -> None:
+    """Give a file or a folder a name that nothing has, in one step.
+
+    Raises
+    ------
+    StorageError
+        If another program keeps a file of it open, on a system where that forbids it.
+    OSError
+        For any other reason.
+    """
+    _patiently(lambda: os.rename(source, target), source)
+
+
 def remove_file(path: str | Path) -> None:
     """Delete a file if it is there.
 
@@ -241,13 +286,13 @@ def _patiently(act: Callable[[], T], path: str | Path) -> T:
     for wait_s in (*_WAITS_S, None):
         try:
             return act()
-        except PermissionError as error:
+        except OSError as error:
             if getattr(error, "winerror", None) not in _SHARING:
                 raise
             if wait_s is None:
                 raise StorageError(
-                    f"{path} is open in another program and cannot be replaced or deleted; close "
-                    "that program, or try again"
+                    f"{path} is open in another program, or protected against writing, and cannot "
+                    "be replaced, renamed or deleted; close that program, or try again"
                 ) from error
             time.sleep(wait_s)
     raise AssertionError("unreachable")
@@ -271,18 +316,36 @@ def written_whole(target: str | Path, *, durable: bool = True) -> Iterator[Path]
         If another program keeps the target open, on a system where that forbids it.
     """
     target = Path(target)
-    part = target.with_name(f".{target.name[:100]}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part")
+    begun = f"{os.getpid()}-{uuid.uuid4().hex[:8]}.part"
+    part = target.with_name(f".{shortened(target.name)}.{begun}")
     try:
         yield part
         if durable:
             with open(part, "rb+") as file:
-                os.fsync(file.fileno())
+                _sync(file.fileno())
         replace(part, target)
         if durable:
             sync_folder(target.parent)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def shortened(name: str) -> str:
+    """Return the beginning of a file name, so short that something can be added to it.
+
+    Systems count a name's bytes, of which a letter may have four.
+    """
+    return os.fsencode(name)[:_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def _sync(fd: int) -> None:
+    """Wait until a file has reached the disk, and not only the memory that the disk has itself."""
+    if hasattr(fcntl, "F_FULLFSYNC"):  # without it, a Mac's disk may write in another order
+        with suppress(OSError):  # a share that has no such thing
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(fd)
 
 
 def remove_unfinished(folder: str | Path) -> int:
@@ -303,12 +366,29 @@ def sync_folder(folder: str | Path) -> None:
         return
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        _sync(fd)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a share that has no such thing
             raise
     finally:
         os.close(fd)
+
+
+def give_name(source: str | Path, target: str | Path) -> None:
+    """Let a file be found at a second path, by whatever the system and its disks have for that.
+
+    A link to it; where the user may make none (Windows), a second name; on another disk, a copy.
+
+    Raises
+    ------
+    OSError
+        If there is no room, or the source cannot be read.
+    """
+    for make in (os.symlink, os.link):
+        with suppress(OSError):
+            make(source, target)
+            return
+    shutil.copyfile(source, target)
 
 
 def hard_link(source: str | Path, target: str | Path) -> None:

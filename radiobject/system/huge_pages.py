@@ -31,7 +31,7 @@ _MAP_FIXED = 0x10
 def huge_page_bytes() -> int:
     """Return the size of a huge page; 0 where the system has none."""
     try:
-        return int(_SIZE_FILE.read_text())
+        return int(_SIZE_FILE.read_bytes())
     except (OSError, ValueError):
         return 0
 

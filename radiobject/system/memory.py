@@ -104,17 +104,19 @@ class SharedMemory:
     def __init__(self, purpose: str, nbytes: int) -> None:
         if has_named_memory:
             name = f"radiobject-{purpose}-{uuid.uuid4().hex}"
-            self._attach(nbytes, name, None, files.lock_file(name))
+            self._attach(nbytes, name, None, files.lock_file())
             return
         descriptor = nameless_file(purpose, nbytes)
         lockable = has_memory_files or posixshmem is None
-        self._attach(nbytes, None, descriptor, descriptor if lockable else files.lock_file(None))
+        lock = descriptor if lockable else files.lock_file(own=True)
+        self._attach(nbytes, None, descriptor, lock)
 
     def _attach(self, nbytes: int, name: str | None, descriptor: int | None, lock: int) -> None:
         self.nbytes = nbytes
         self._name = name
         self._descriptor = descriptor
         self._lock = lock
+        self._locked_byte = files.lock_byte(name or "")
         self.mapping: _mmap.mmap
         if descriptor is None:
             self.mapping = named_mapping(str(name), nbytes)
@@ -126,12 +128,12 @@ class SharedMemory:
     def lock(self) -> None:
         """Keep other processes out; threads of this one are not kept out."""
         if files.can_lock:
-            files.lock(self._lock, wait=True)
+            files.lock(self._lock, wait=True, at=self._locked_byte)
 
     def unlock(self) -> None:
         """Let others in again."""
         if files.can_lock:
-            files.unlock(self._lock)
+            files.unlock(self._lock, at=self._locked_byte)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = {"nbytes": self.nbytes, "name": self._name}
@@ -144,7 +146,7 @@ class SharedMemory:
     def __setstate__(self, state: dict[str, Any]) -> None:
         name = state["name"]
         if name is not None:
-            self._attach(state["nbytes"], name, None, files.lock_file(name))
+            self._attach(state["nbytes"], name, None, files.lock_file())
             return
         descriptor = state["descriptor"].detach()
         lock = state["lock"].detach() if "lock" in state else descriptor

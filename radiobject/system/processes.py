@@ -7,6 +7,7 @@ import hashlib
 import math
 import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ _OF_PROCESSES = Path("/proc/self/stat").exists()
 _NAMESPACE = Path("/proc/self/ns/pid")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _TICKS_PER_SECOND = 100
+_BOOT_TOLERANCE_S = 30
 
 
 def at_fork(
@@ -85,7 +87,15 @@ def user_code() -> str:
     """Return letters and digits for this user that no other user of the machine has."""
     if hasattr(os, "geteuid"):
         return str(os.geteuid())
-    return hashlib.sha256(getpass.getuser().casefold().encode()).hexdigest()[:12]
+    return hashlib.sha256(_user_name().casefold().encode()).hexdigest()[:12]
+
+
+def _user_name() -> str:
+    """Return the name of the user: what the system says, before variables that anybody sets."""
+    for asked in (os.getlogin, getpass.getuser):
+        with suppress(OSError, ImportError, KeyError):
+            return str(asked())
+    return str(os.path.expanduser("~"))
 
 
 def is_mine(status: Any) -> bool:
@@ -137,6 +147,17 @@ def pid_namespace() -> int:
 def pid_space() -> str:
     """Return what processes share for which process ids mean the same, over all machines."""
     try:
-        return f"{_BOOT.read_text().strip()}:{pid_namespace()}"
+        return f"{_BOOT.read_text(encoding='ascii').strip()}:{pid_namespace()}"
     except OSError:
         return f"{psutil.boot_time():.0f}"
+
+
+def is_pid_space(other: str) -> bool:
+    """Return whether what `pid_space` gave to another process is what it gives to this one.
+
+    A system that tells only when it was started tells it anew each time, and not to the second.
+    """
+    mine = pid_space()
+    if mine.isdigit() and other.isdigit():
+        return abs(int(mine) - int(other)) <= _BOOT_TOLERANCE_S
+    return mine == other

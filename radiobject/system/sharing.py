@@ -15,7 +15,7 @@ can_share = fcntl is not None
 _FILE = stat.S_IRGRP | stat.S_IWGRP
 _FOLDER = stat.S_IRWXG | stat.S_ISGID
 _STATUS = "/proc/self/status"
-_UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
+_UMASK = re.compile(rb"^Umask:\s*([0-7]+)$", re.MULTILINE)
 
 
 def is_for_group(path: str | Path) -> bool:
@@ -56,7 +56,7 @@ def open_for_group(path: str | Path) -> int:
 def current_umask() -> int:
     """Return what this process takes from the permissions of the files that it makes."""
     try:
-        with open(_STATUS) as status:
+        with open(_STATUS, "rb") as status:  # the name of a process is bytes in no encoding
             found = _UMASK.search(status.read())
     except OSError:
         found = None

@@ -41,6 +41,13 @@ def memory(names, limit, usage, cached=0):
     return {names["limit"]: limit, names["usage"]: usage, "memory.stat": stat}
 
 
+def test_a_group_whose_name_is_no_utf_8_is_found(system, tmp_path):
+    group = b"caf\xe9"
+    system("", {os.fsdecode(group): memory(V2, 3 * GIB, GIB)})
+    (tmp_path / "membership").write_bytes(b"0::/" + group + b"\n")
+    assert control_groups.memory_left() == 2 * GIB
+
+
 JOB = "0::/system.slice/slurmd.scope/job_7/step_0\n"
 FORMS = {
     "v2, a container that sees its own group alone": (

@@ -1,10 +1,13 @@
 """Names that are replaced whole, and what a system says of its limits."""
 
+import errno
 import os
 import types
 
 import pytest
 
+from radiobject.exceptions import StorageError
+from radiobject.storage.io.atomic import create_atomically
 from radiobject.system import files
 
 
@@ -48,3 +51,78 @@ def test_a_link_is_not_opened_as_a_private_file(tmp_path, monkeypatch):
         monkeypatch.setattr(files, "_NO_FOLLOW", flag)
         with pytest.raises(OSError, match="link"):
             files.open_private(tmp_path / "link")
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "字", "🩻"])
+def test_a_name_as_long_as_the_disk_takes_is_written_whole(tmp_path, letter):
+    name = letter * (255 // len(letter.encode()))
+    with files.written_whole(tmp_path / name) as part:
+        part.write_text("rows")
+    with create_atomically(str(tmp_path / f"{name[:-1]}y")) as place:
+        os.mkdir(place)
+    assert sorted(os.listdir(tmp_path)) == sorted([name, f"{name[:-1]}y"])
+
+
+def failing(monkeypatch, name, code, times):
+    """Let a function of `os` fail as Windows' does, so often."""
+    plain, left = getattr(os, name), [times]
+
+    def act(*arguments, **named):
+        if left[0]:
+            left[0] -= 1
+            number = {5: errno.EACCES, 32: errno.EACCES, 145: errno.ENOTEMPTY}
+            error = OSError(number.get(code, errno.EINVAL), "held", str(arguments[0]))
+            error.winerror = code
+            raise error
+        return plain(*arguments, **named)
+
+    monkeypatch.setattr(os, name, act)
+    monkeypatch.setattr(files, "_WAITS_S", (0.001, 0.001))
+
+
+@pytest.mark.parametrize("code", [5, 32, 145, 303, 1224])
+def test_a_name_that_another_program_holds_is_waited_for(tmp_path, monkeypatch, code):
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "old").write_text("old")
+    failing(monkeypatch, "replace", code, 2)
+    files.replace(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old").read_text() == "new"
+    failing(monkeypatch, "unlink", code, 9)
+    with pytest.raises(StorageError, match="open in another program"):
+        files.remove_file(tmp_path / "old")
+
+
+def test_a_new_object_that_a_virus_scanner_looks_at_gets_its_name(tmp_path, monkeypatch):
+    with create_atomically(str(tmp_path / "table")) as place:
+        os.mkdir(place)
+        failing(monkeypatch, "rename", 5, 2)
+    assert os.listdir(tmp_path) == ["table"]
+
+
+def test_where_a_disk_writes_in_its_own_order_that_is_waited_for(tmp_path, monkeypatch):
+    asked = []
+    mac = types.SimpleNamespace(F_FULLFSYNC=51, fcntl=lambda fd, what: asked.append(what))
+    monkeypatch.setattr(files, "fcntl", mac)
+    with files.written_whole(tmp_path / "table") as part:
+        part.write_text("rows")
+    assert asked == [51, 51]  # the file, and the folder with its name
+
+
+def test_room_that_a_disk_does_not_reserve_is_written(tmp_path, monkeypatch):
+    def refuse(fd, offset, size):
+        raise OSError(errno.EOPNOTSUPP, "no such thing here")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    files.reserve_file(tmp_path / "room", 3_000_000)
+    assert (tmp_path / "room").stat().st_blocks * 512 >= 3_000_000
+    assert not any((tmp_path / "room").read_bytes())
+
+
+def test_a_second_path_takes_no_links(tmp_path, monkeypatch):
+    (tmp_path / "first").write_text("rows")
+    failing(monkeypatch, "symlink", 1314, 9)
+    files.give_name(tmp_path / "first", tmp_path / "second")
+    assert os.path.samefile(tmp_path / "first", tmp_path / "second")
+    failing(monkeypatch, "link", 17, 9)
+    files.give_name(tmp_path / "first", tmp_path / "third")
+    assert (tmp_path / "third").read_text() == "rows"

@@ -6,6 +6,7 @@ the systems themselves.
 
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ from radiobject.ml import create_training_dataloader
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import lock
 from radiobject.storage.read import reader
-from radiobject.system import common_memory, files, present, processes
+from radiobject.system import common_memory, files, memory, present, processes
 from radiobject.writers import VolumeCollectionWriter
 
 WINDOWS = os.environ.get("RADIOBJECT_WORLD", os.name) in ("windows", "nt")
@@ -128,6 +129,36 @@ def test_decoded_tiles_are_shared_with_a_spawned_process(store):
     assert through.get(timeout=60) == 0
     child.join()
     assert child.exitcode == 0
+
+
+@pytest.mark.skipif(not WINDOWS, reason="elsewhere its descriptor is handed on as it starts")
+def test_shared_memory_goes_to_one_process_after_another():
+    shared, other = memory.SharedMemory("test", 1 << 16), memory.SharedMemory("test", 1 << 16)
+    for _ in range(2):
+        given = pickle.loads(pickle.dumps(shared))
+        given.mapping[0] += 1
+        shared.lock()
+        other.lock()  # of other memory
+        assert not files.lock(given._lock, at=given._locked_byte)
+        shared.unlock()
+        given.lock()
+        given.unlock()
+        other.unlock()
+        del given  # as when the process ends
+    assert shared.mapping[0] == 2
+
+
+def test_copies_of_tables_go_with_their_process():
+    code = "from radiobject.storage.tables import staging; print(staging._folder())"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not os.path.exists(ran.stdout.strip())
+
+
+def test_a_file_is_found_at_a_second_path(tmp_path):
+    (tmp_path / "first").write_bytes(b"table")
+    files.give_name(tmp_path / "first", tmp_path / "second")
+    assert (tmp_path / "second").read_bytes() == b"table"
+    assert (tmp_path / "second").is_symlink() != WINDOWS
 
 
 def test_nobody_but_a_worker_is_started_unasked(store):

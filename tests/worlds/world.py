@@ -15,6 +15,8 @@ import mmap
 import multiprocessing
 import os
 import pathlib
+import shutil
+import struct
 import sys
 import types
 
@@ -53,7 +55,8 @@ _LINUX_MMAP = {"MADV_REMOVE", "MADV_HUGEPAGE", "MAP_POPULATE", "MAP_NORESERVE"}
 _UNIX_MMAP = {name for name in dir(mmap) if name.startswith(("MAP_", "MADV_", "PROT_"))}
 _SEALS = {name for name in dir(fcntl) if "SEAL" in name}
 _TEMPORARY = 1 << 28
-_SHARING_VIOLATION = 32
+_SHARING_VIOLATION, _NO_PRIVILEGE = 32, 1314
+_LONGEST_LOCKED = (1 << 31) - 1
 
 
 class _Part(types.ModuleType):
@@ -92,6 +95,7 @@ def install(name):
     _start_by("spawn", ["spawn"] if windows else ["spawn", "fork", "forkserver"])
     if windows:
         _forbid_deletion_of_open_files()
+        _forbid_links()
 
 
 def _is_ours(frame_globals):
@@ -153,21 +157,46 @@ def _start_by(default, methods):
     multiprocessing.get_context = of_this_world
 
 
-def _windows_os():
-    def open_(path, flags, mode=0o777, **named):
-        return os.open(path, flags & ~_TEMPORARY | os.O_CLOEXEC, mode, **named)
+def _refused(path, code):
+    error = PermissionError(13, "refused", str(path))
+    error.winerror = code
+    return error
 
-    return {"open": open_, "O_BINARY": 0, "O_NOINHERIT": 0, "O_TEMPORARY": _TEMPORARY}
+
+def _windows_os():
+    """Files that go with a handle: nobody opens them once one such handle is closed."""
+    temporary = {}
+
+    def open_(path, flags, mode=0o777, **named):
+        if os.path.exists(f"{path}.closed"):
+            raise _refused(path, 5)
+        fd = os.open(path, flags & ~_TEMPORARY | os.O_CLOEXEC, mode, **named)
+        if flags & _TEMPORARY:
+            temporary[fd] = path
+        return fd
+
+    def close(fd):
+        os.close(fd)
+        if fd in temporary:
+            pathlib.Path(f"{temporary.pop(fd)}.closed").touch()
+
+    given = {"open": open_, "close": close, "O_TEMPORARY": _TEMPORARY}
+    return given | {"O_BINARY": 0, "O_NOINHERIT": 0}
 
 
 def _msvcrt():
-    """Locks as Windows has them: of a range from the file's position, held by the process."""
+    """Locks as Windows has them: of a range from the file's position, held by its handle."""
     module = types.ModuleType("msvcrt")
     module.LK_NBLCK, module.LK_UNLCK = 2, 0
 
     def locking(fd, mode, nbytes):
-        kind = fcntl.LOCK_UN if mode == module.LK_UNLCK else fcntl.LOCK_EX | fcntl.LOCK_NB
-        fcntl.lockf(fd, kind, nbytes, os.lseek(fd, 0, os.SEEK_CUR), os.SEEK_SET)
+        start = os.lseek(fd, 0, os.SEEK_CUR)
+        if start > _LONGEST_LOCKED:
+            raise OSError(22, "the C library's positions have 32 bits")
+        kind = fcntl.F_UNLCK if mode == module.LK_UNLCK else fcntl.F_WRLCK
+        # Linux' locks of an open file, whose structure is that of a 64-bit system.
+        span = struct.pack("hhxxxxqqixxxx", kind, os.SEEK_SET, start, nbytes, 0)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, span)
 
     module.locking = locking
     return module
@@ -196,16 +225,29 @@ class _Section(mmap.mmap):
             os.close(fd)
 
 
+def _forbid_links():
+    """Refuse the library symbolic links, which take a privilege there."""
+    plain = os.symlink
+
+    def symlink(source, target, *arguments, **named):
+        for level in (1, 2):  # itself, or through a method of a path
+            if _is_ours(sys._getframe(level).f_globals):
+                raise _refused(target, _NO_PRIVILEGE)
+        plain(source, target, *arguments, **named)
+
+    os.symlink = symlink
+
+
 def _forbid_deletion_of_open_files():
+    shutil._use_fd_functions = False  # Windows has none: trees are removed by path
+
     def refusing(name, place):
         plain = getattr(os, name)
 
         def act(*arguments, **named):
             path = os.path.realpath(arguments[place])
             if named.get("dir_fd") is None and _is_open(path):
-                error = PermissionError(13, "used by another process", str(arguments[place]))
-                error.winerror = _SHARING_VIOLATION
-                raise error
+                raise _refused(arguments[place], _SHARING_VIOLATION)
             return plain(*arguments, **named)
 
         setattr(os, name, act)

@@ -72,7 +72,7 @@ def create_atomically(uri: str, *, folder: str | None = None) -> Iterator[str]:
         return
     target = Path(uri)
     if folder is None:
-        place = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex}.partial")
+        place = target.with_name(f".{files.shortened(target.name)}.{uuid.uuid4().hex}.partial")
     else:
         place = Path(folder, uuid.uuid4().hex)
     if os.path.lexists(target):
@@ -91,7 +91,7 @@ def create_atomically(uri: str, *, folder: str | None = None) -> Iterator[str]:
 def _name(place: Path, target: Path) -> None:
     """Give what was made its name, unless another process was faster."""
     try:
-        place.rename(target)
+        files.rename(place, target)
     except OSError as error:
         if os.path.lexists(target):
             raise StoreExistsError(f"another process made {target} meanwhile") from error

@@ -14,6 +14,7 @@ from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout, owned
 from radiobject.storage.io import tiledb_names as tdb
+from radiobject.system import files as system_files
 from radiobject.system import room
 from radiobject.system.files import written_whole
 
@@ -114,9 +115,7 @@ def remove_file(uri: str) -> None:
                 vfs.remove_file(uri)
     elif os.path.isfile(uri) and not os.path.islink(uri):
         try:
-            os.unlink(uri)
-        except FileNotFoundError:
-            return
+            system_files.remove_file(uri)
         except OSError as error:
             raise StorageError(f"{uri} cannot be removed: {error.strerror}") from error
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 
@@ -83,13 +85,27 @@ def normalise_uri(uri: object) -> str:
             f"the whole path, or ./{given} for a folder of that name"
         )
     place = Path(given).absolute().as_posix()
-    try:
-        place.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(
-            f"{place} holds bytes that are no UTF-8, in which TileDB takes paths; rename the folder"
-        ) from None
+    refuse_other_bytes(place)
     return place
+
+
+def refuse_other_bytes(place: str) -> None:
+    """Raise a `ConfigurationError` if TileDB would look for a local path elsewhere than Python.
+
+    TileDB takes paths in UTF-8, and Python in the encoding of the locale.
+    """
+    with suppress(UnicodeEncodeError):
+        if place.encode() == os.fsencode(place):
+            return
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8":
+        raise ConfigurationError(
+            f"{place!a} has other bytes in this locale's encoding {encoding} than in UTF-8, in "
+            "which TileDB takes paths; set PYTHONUTF8=1, or a locale with UTF-8"
+        )
+    raise ConfigurationError(
+        f"{place} holds bytes that are no UTF-8, in which TileDB takes paths; rename the folder"
+    )
 
 
 REMOTE_KINDS = ("s3", "gs", "gcs", "azure")

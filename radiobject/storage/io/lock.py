@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Hashable
+from contextlib import suppress
 from pathlib import Path
 
 from radiobject import process
@@ -52,7 +54,7 @@ def acquire(root: str, operation: str, *, break_lock: bool = False) -> StoreLock
     return ObjectLock(root, operation, break_lock)
 
 
-_held: set[str] = set()
+_held: set[Hashable] = set()
 _held_guard = threading.Lock()
 
 
@@ -66,10 +68,22 @@ def _renew_in_child() -> None:
 process.at_fork("writers", in_child=_renew_in_child)
 
 
+def _identity(folder: str) -> Hashable:
+    """Return what a folder is known by under each of its names.
+
+    Two mounts may show it, and where case makes no difference it has many.
+    """
+    with suppress(OSError):
+        state = os.stat(folder)
+        if state.st_ino:
+            return state.st_dev, state.st_ino
+    return os.path.realpath(folder)
+
+
 class _LocalLock:
     def __init__(self, root: str, operation: str) -> None:
         self._path = Path(os.path.realpath(root)) / layout.LOCK
-        self._key = str(self._path)
+        self._key = _identity(root)
         self._claim_in_process(root, operation)
         try:
             self._fd = self._open(root)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import psutil
 
-from radiobject.system.processes import pid_space
+from radiobject.system.processes import is_pid_space, pid_space
 
 ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
 _OPERATION_LENGTH = 200
@@ -62,7 +62,7 @@ class LockRecord:
 
         Only where process ids mean the same: two containers, or two machines, may have one name.
         """
-        if (self.host, self.pid_space) != (socket.gethostname(), pid_space()):
+        if self.host != socket.gethostname() or not is_pid_space(str(self.pid_space)):
             return False
         try:
             started = psutil.Process(self.pid).create_time()

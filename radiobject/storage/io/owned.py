@@ -16,6 +16,7 @@ from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import StorageError
 from radiobject.storage.io import layout
 from radiobject.storage.io import tiledb_names as tdb
+from radiobject.system import files
 from radiobject.system.files import UNFINISHED
 
 _STAMP = tdb.STAMP
@@ -102,7 +103,7 @@ def _remove_local(uri: str, form: re.Pattern[str], within: str, keep: frozenset[
     for part in ["", *filter(None, within.split("/"))]:
         start = os.path.join(start, part) if part else start
         if os.path.islink(start):
-            return [os.path.relpath(start, uri)]
+            return [os.path.relpath(start, uri).replace(os.sep, "/")]
     if os.path.isfile(start):
         return []
     gone: list[str] = []
@@ -119,12 +120,14 @@ def _remove_local(uri: str, form: re.Pattern[str], within: str, keep: frozenset[
                 ours = form.fullmatch(path) and not os.path.islink(os.path.join(base, name))
                 (gone if ours else left).append(path)
         for path in sorted(gone, key=_last):
+            place = os.path.join(uri, path)
+            if path != layout.LOCK:
+                files.remove_file(place)
+                continue
             try:
-                os.unlink(os.path.join(uri, path))
+                os.unlink(place)
             except PermissionError:
-                # Some systems delete no file that is open, as the lock of who removes it is.
-                if path != layout.LOCK:
-                    raise
+                # Some systems delete no file that is open, as this one is of who removes it.
                 left.append(path)
         for folder in reversed(folders):
             if not os.listdir(folder):

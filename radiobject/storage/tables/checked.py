@@ -22,6 +22,7 @@ from radiobject.storage.tables import digests
 from radiobject.storage.tables.packs import is_pack
 from radiobject.storage.tables.staging import Files, altered, staged
 from radiobject.system import temporary
+from radiobject.system.files import give_name
 
 _STAGED_BYTES = 64 << 20
 """Tables of an object store up to this size are fetched whole and compared before they are opened;
@@ -216,7 +217,7 @@ def _linked(table_uri: str, files: Iterable[str]) -> Iterator[str]:
                     continue
                 target = place / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.symlink_to(f"{table_uri}/{path}")
+                give_name(f"{table_uri}/{path}", target)
         yield str(place)
 
 

@@ -189,12 +189,13 @@ def _folder() -> Path:
         with suppress(OSError):
             files.lock(held)
         _base = base
-        atexit.register(_remove_own, _base, os.getpid())
+        atexit.register(_remove_own, _base, held, os.getpid())
         return _base
 
 
-def _remove_own(base: Path, pid: int) -> None:
+def _remove_own(base: Path, held: int, pid: int) -> None:
     if os.getpid() == pid:
+        os.close(held)  # some systems delete no file that is open
         shutil.rmtree(base, ignore_errors=True)
 
 

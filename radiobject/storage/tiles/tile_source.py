@@ -80,7 +80,8 @@ def open_source(uri: str, index: TileIndex) -> TileSource:
     """Open the tiles of the volume at `uri`: its file, the mirror of its object, or the object."""
     if not is_remote(uri):
         folder = Path(local_path(uri))
-        if os.path.realpath(folder / index.path) != f"{os.path.realpath(folder)}/{index.path}":
+        expected = Path(os.path.realpath(folder), index.path)
+        if Path(os.path.realpath(folder / index.path)) != expected:
             raise IntegrityError(
                 f"the tile file of {uri} is a link out of it; restore the volume from a copy"
             )

@@ -13,11 +13,13 @@ import time
 
 import numpy as np
 import pytest
+from small_disk import second_name
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import LockError, StorageError
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout, lock, object_store
+from radiobject.system import processes
 from radiobject.writers import VolumeCollectionWriter
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -87,6 +89,25 @@ def test_only_where_process_ids_mean_the_same_is_a_holder_known_to_be_dead(other
     assert not lock.LockRecord.parse(record(**gone, **other)).is_dead()
     assert not lock.LockRecord.parse(record()).is_dead()
     assert lock.LockRecord.parse(record(process_started=1.0)).is_dead()
+
+
+def test_a_system_that_knows_its_start_roughly_knows_the_dead(monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "_BOOT", tmp_path / "absent")
+    started = int(processes.pid_space())
+    gone = {"pid": 2**22 - 1, "process_started": 1.0}
+    for seconds, dead in ((0, True), (2, True), (-2, True), (3600, False)):
+        found = lock.LockRecord.parse(record(**gone, pid_space=str(started + seconds)))
+        assert found.is_dead() == dead
+
+
+def test_a_data_set_under_a_second_name_is_the_one_being_written(local, tmp_path):
+    (tmp_path / "again").mkdir()
+    with (
+        second_name(local.uri, tmp_path / "again") as again,
+        transaction(local.uri, "a long ingest"),
+        pytest.raises(LockError, match="by this process already"),
+    ):
+        lock.acquire(str(again), "a second one")
 
 
 def test_the_lock_is_readable_by_its_owner_alone_and_empty_after(local):
