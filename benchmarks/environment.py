@@ -19,6 +19,8 @@ _NAMED = (
     "tensorstore", "obstore", "zstandard", "asv",
 )  # fmt: skip
 
+_MEASURED = ("radiobject/", "benchmarks/")
+
 
 def describe_machine() -> dict[str, Any]:
     """Return processor, cores, memory and operating system."""
@@ -68,7 +70,7 @@ def git(*arguments: str) -> str | None:
         )
     except FileNotFoundError:
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout.rstrip() if done.returncode == 0 else None
 
 
 def current_commit() -> str | None:
@@ -77,9 +79,10 @@ def current_commit() -> str | None:
 
 
 def uncommitted() -> list[str]:
-    """Return the tracked files that differ from the commit."""
-    listing = git("status", "--porcelain", "--untracked-files=no")
-    return [line[3:] for line in listing.splitlines()] if listing else []
+    """Return the files that differ from the commit, and new ones among what is measured."""
+    listing = git("status", "--porcelain", "--untracked-files=all") or ""
+    changed = [(line[:2], line[3:]) for line in listing.splitlines()]
+    return [name for state, name in changed if state != "??" or name.startswith(_MEASURED)]
 
 
 def require_clean() -> None:

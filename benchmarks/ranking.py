@@ -46,7 +46,6 @@ class Row:
     framework: str
     scenario: str
     storage: str
-    warm: str
     cites: str = ""
     status: str = "ok"
     reason: str = ""
@@ -155,9 +154,7 @@ def _prepared(task: Task, names: Sequence[str]) -> list[Row]:
     rows = []
     for name in track(names, "preparing", total=len(names)):
         kind = LOADERS[name]
-        row = Row(
-            name, kind.label, kind.framework, kind.scenario, kind.storage, kind.warm, kind.cites
-        )
+        row = Row(name, kind.label, kind.framework, kind.scenario, kind.storage, kind.cites)
         rows.append(row)
         reason = kind.missing()
         if reason is None and not kind.fits(task.cache_share):

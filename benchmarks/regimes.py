@@ -117,7 +117,10 @@ def measure(
     summary["command"] = "; ".join(dict.fromkeys([*summary["command"].split("; "), command]))
     done = summary["regimes"]
     had = {measured["name"] for measured in done.values()}
-    for name in names or [name for name in REGIMES if name not in had]:
+    wanted = names or [name for name in REGIMES if name not in had]
+    for name in wanted:
+        _fitting(REGIMES[name], loaders)  # before hours of the others
+    for name in wanted:
         regime = REGIMES[name]
         print(f"{name}: {regime.title}", flush=True)
         for state, rows in _tables(regime, cohort, size, loaders):
@@ -160,14 +163,24 @@ def _tables(
     regime: Regime, cohort: Cohort, size: Preset, loaders: Sequence[str]
 ) -> list[tuple[str, list[Row]]]:
     task = regime.task(cohort)
-    scenario = "s3" if regime.s3 else "local"
-    fitting = [name for name, kind in LOADERS.items() if kind.scenario == scenario]
-    names = [name for name in fitting if not loaders or name in loaders]
+    names = _fitting(regime, loaders)
     if not regime.s3:
         return [("", rank(task, names, size, regime.workers))]
     with reachable_server():
         first, later = rank_epochs(task, names, replace(size, rounds=max(2, size.rounds // 2)))
     return [(", first epoch", first), (", later epochs", later)]
+
+
+def _fitting(regime: Regime, loaders: Sequence[str]) -> list[str]:
+    scenario = "s3" if regime.s3 else "local"
+    fitting = [name for name, kind in LOADERS.items() if kind.scenario == scenario]
+    names = [name for name in fitting if not loaders or name in loaders]
+    if not names:
+        raise BenchmarkError(
+            f"none of the loaders {', '.join(loaders)} is for {regime.title!r}; those are "
+            f"{', '.join(fitting)}"
+        )
+    return names
 
 
 def leaders(measured: dict[str, Any]) -> tuple[dict[str, Any] | None, ...]:

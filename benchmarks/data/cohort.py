@@ -51,8 +51,6 @@ class CohortSpec:
         if self.kind not in SIGNALS:
             known = ", ".join(SIGNALS)
             raise BenchmarkError(f"no cohort of kind {self.kind!r}; choose one of {known}")
-        if self.n_subjects < 1:
-            raise BenchmarkError(f"a cohort needs at least 1 subject, got {self.n_subjects}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ measured.
 
 import statistics
 from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -107,9 +107,7 @@ def measure(
     lacking: dict[str, str] = {}
     with ExitStack() as stack:
         if any(map(is_counted_only, names)):
-            # Without moto there is no server, and the operations that need one say so.
-            with suppress(BenchmarkError):
-                stack.enter_context(running_server())
+            stack.enter_context(running_server())
         sides = {
             side: stack.enter_context(closing(_begun(side, library, task)))
             for side, library in libraries.items()
@@ -202,11 +200,15 @@ def _counts(name: str, sides: Sides, state: str = "") -> list[Finding]:
         return []
     base, head = (sides[side].ask("count", name) for side in ("base", "head"))
     found = []
-    for counter, value in head.items():
-        if counter in base and (base[counter] != value or (value and is_counted_only(name))):
+    for counter, before in base.items():
+        after = head.get(counter)
+        if after is None:
+            lost = ProcessError("head", f"no longer counts {counter}")
+            found.append(replace(_broken(name + state, lost), measure=counter))
+        elif after != before or (after and is_counted_only(name)):
             slack = _LISTINGS if counter == "bytes answered" else 0.0
-            verdict = compare_counts(base[counter], value, slack)
-            found.append(Finding(name + state, counter, verdict, base[counter], value))
+            verdict = compare_counts(before, after, slack)
+            found.append(Finding(name + state, counter, verdict, before, after))
     return found
 
 

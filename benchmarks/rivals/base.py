@@ -25,8 +25,6 @@ class Loader:
         The page of its own documentation that its settings follow.
     needs
         Distributions that must be importable.
-    warm
-        What is held warm while steady state is measured.
     holds, limits
         Whether it keeps decoded voxels, and whether it can be held to `Task.cache_bytes` of them.
     history
@@ -40,7 +38,6 @@ class Loader:
     name = label = framework = storage = cites = ""
     scenario = "local"
     needs: tuple[str, ...] = ("torch",)
-    warm = "page cache"
     holds = limits = history = gives_boxes = False
     cycle = 1
 

@@ -28,7 +28,6 @@ class H5py(BoxLoader):
     cites = "https://docs.h5py.org/en/stable/high/file.html#chunk-cache"
     history = True
     needs = ("torch", "h5py")
-    warm = "decoded chunks in memory"
     holds = limits = True
 
     def write(self, voxels: np.ndarray, path: Path) -> None:

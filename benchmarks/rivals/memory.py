@@ -16,7 +16,6 @@ class RamCopy(BoxLoader):
     cites = "https://docs.pytorch.org/docs/stable/data.html#map-style-datasets"
     history = True
     needs = ("torch", "nibabel")
-    warm = "whole volumes in memory"
 
     def files(self) -> list[Path]:
         return Loader.files(self)

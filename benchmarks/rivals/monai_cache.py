@@ -16,7 +16,6 @@ class MonaiCacheDataset(MonaiDataset):
     label = "MONAI CacheDataset"
     cites = "https://monai.readthedocs.io/en/stable/data.html#cachedataset"
     history = True
-    warm = "whole volumes in memory"
     holds = limits = True
 
     def dataset(self) -> Any:

@@ -15,7 +15,6 @@ class MonaiPersistentDataset(MonaiDataset):
     name = "monai-persistent"
     label = "MONAI PersistentDataset"
     cites = "https://monai.readthedocs.io/en/stable/data.html#persistentdataset"
-    warm = "page cache of its own files"
 
     def dataset(self) -> Any:
         from monai.data import PersistentDataset

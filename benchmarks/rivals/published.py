@@ -57,7 +57,6 @@ class PublishedRadiObject(RadiObjectLocal):
     storage = f"published-{VERSION}"
     cites = f"https://pypi.org/project/radiobject/{VERSION}/"
     needs = ("torch", "boto3", "matplotlib", "pydicom", "tqdm")
-    warm = "page cache"
     holds = False
 
     @classmethod

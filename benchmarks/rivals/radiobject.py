@@ -20,7 +20,6 @@ class RadiObjectLocal(Loader):
     storage = "radiobject-isotropic"
     cites = "docs/training.md"
     history = True
-    warm = "decoded cache"
     holds = limits = True
     tiling = "isotropic"
 

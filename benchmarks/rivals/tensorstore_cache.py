@@ -13,7 +13,6 @@ class TensorstoreCached(Tensorstore):
     label = "tensorstore (cache)"
     cites = "https://google.github.io/tensorstore/context.html"
     history = True
-    warm = "decoded chunks in memory"
     holds = limits = True
 
     def pool_bytes(self) -> int:

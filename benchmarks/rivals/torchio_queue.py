@@ -16,7 +16,6 @@ class TorchioQueue(TorchioDataset):
     label = "TorchIO Queue"
     cites = "https://docs.torchio.org/patches/patch_training.html"
     history = True
-    warm = "buffer of 300 patches"
 
     @property
     def cycle(self) -> int:

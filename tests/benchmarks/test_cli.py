@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,34 @@ def test_a_patch_size_that_is_none(capsys) -> None:
         main(["rank", "--patch-size", "64,64"])
     assert ended.value.code == 2
     assert "'64,64' is not like 64,64,64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_no_subjects(count: str, capsys) -> None:
+    said = _refused(["rank", "--subjects", count], capsys)
+    assert f"needs at least 1 subject, got {count}" in said
+
+
+def test_what_differs_from_the_commit_is_named_whole_and_new_modules_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*arguments: str) -> None:
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e", *arguments]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    run("init")
+    (tmp_path / "setup.cfg").write_text("a")
+    run("add", "setup.cfg")
+    run("commit", "-m", "a")
+    (tmp_path / "notes.txt").write_text("of no consequence")
+    assert environment.uncommitted() == []
+    (tmp_path / "setup.cfg").write_text("b")
+    assert environment.uncommitted() == ["setup.cfg"]
+    # A loader is found by itself: with an untracked one the table is of no commit.
+    (tmp_path / "benchmarks" / "rivals").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "rivals" / "mine.py").write_text("")
+    assert environment.uncommitted() == ["setup.cfg", "benchmarks/rivals/mine.py"]
 
 
 def test_an_unknown_preset() -> None:

@@ -137,6 +137,24 @@ def test_each_measure_closes_by_itself(head: tuple[float, ...], worse: set[str])
     assert {finding.measure for finding in findings} == {CPU, WALL}
 
 
+class _Counted:
+    """A side whose call was counted like this."""
+
+    def __init__(self, **counts: int) -> None:
+        self._counts = counts
+
+    def ask(self, what: str, *arguments: object) -> dict[str, int]:
+        return dict(self._counts)
+
+
+def test_a_counter_that_head_lost_closes_and_a_new_one_does_not() -> None:
+    sides = {"base": _Counted(tiles_decoded=3, requests=1), "head": _Counted(requests=1, more=9)}
+    findings = compare._counts("box:64", sides)  # type: ignore[arg-type]
+    assert [(f.measure, f.verdict.word) for f in findings] == [("tiles_decoded", "broken")]
+    assert "no longer counts tiles_decoded" in findings[0].message
+    assert is_closed(findings)
+
+
 @pytest.mark.parametrize("word", ["worse", "unknown", "broken", "unmeasured"])
 def test_each_of_these_words_closes(word: str) -> None:
     same = Finding("a", "CPU s", Verdict(1.0, 0.9, 1.1, 20, "same"))

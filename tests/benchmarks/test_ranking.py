@@ -21,7 +21,7 @@ TINY = Preset("tiny", rounds=2, round_s=0.05)
 
 
 def _row(name: str, framework: str, rounds: list[float], storage: str = "x") -> Row:
-    return Row(name, name, framework, "local", storage, "", rounds=rounds)
+    return Row(name, name, framework, "local", storage, rounds=rounds)
 
 
 def test_the_best_rival_is_the_fastest_of_each_round() -> None:

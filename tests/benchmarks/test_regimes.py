@@ -158,6 +158,18 @@ def test_unknown_names_are_refused(cohort: Cohort) -> None:
         regimes.measure([], cohort, PRESETS["tiny"], ["npi"])
 
 
+def test_a_regime_that_none_of_the_named_loaders_is_for_is_refused_before_any_is_measured(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regimes, "require_clean", lambda: None)
+    monkeypatch.setattr(regimes, "RESULTS", tmp_path / "regimes.json")
+    with pytest.raises(
+        BenchmarkError, match=r"none of the loaders npy is for '.*S3.*radiobject-s3"
+    ):
+        regimes.measure(["warm", "s3"], cohort, PRESETS["tiny"], ["npy"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tables_are_made_from_a_clean_tree_only(
     cohort: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
