@@ -12,8 +12,8 @@ NAMES = {
         "SEEK_DATA", "SEEK_HOLE", "chown", "fchmod", "fork", "getegid", "geteuid", "getgid",
         "getuid", "link", "memfd_create", "mkfifo", "name", "posix_fadvise", "posix_fallocate",
         "pread", "preadv", "pwrite", "register_at_fork", "rename", "replace",
-        "sched_getaffinity", "sched_setaffinity", "sched_setscheduler", "statvfs", "sysconf",
-        "uname",
+        "sched_getaffinity", "sched_setaffinity", "sched_setscheduler", "statvfs", "symlink",
+        "sysconf", "uname",
     },
     "socket": {"AF_UNIX", "SO_EXCLUSIVEADDRUSE", "SO_REUSEADDR", "SO_REUSEPORT"},
     "sys": {"platform", "getwindowsversion"},
@@ -41,7 +41,7 @@ def _asks(tree):
             owner, name = node.value.id, node.attr
             if name in NAMES.get(owner, ()) or name.startswith(PREFIXES.get(owner, ("\0",))):
                 yield f"{owner}.{name}"
-        elif isinstance(node, ast.Attribute) and node.attr in ("st_uid", "st_gid"):
+        elif isinstance(node, ast.Attribute) and node.attr in ("st_uid", "st_gid", "symlink_to"):
             yield node.attr
         elif isinstance(node, ast.BinOp) and getattr(node.left, "attr", "") == "st_mode":
             yield "st_mode"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
-from pathlib import PureWindowsPath
+from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
 
 from radiobject import RadiObject, VolumeCollection, export
-from radiobject.exceptions import StorageError
+from radiobject.edit import doctor
+from radiobject.exceptions import ConfigurationError, StorageError
 from radiobject.storage.io import layout
 from radiobject.system import files
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
@@ -157,3 +161,32 @@ def test_a_long_name_is_not_cut_to_one_that_windows_refuses():
     for length in range(140, 160):
         (stem,) = export._distinct(["x" * length + "." * 3 + "y" * 40], set())
         assert not refused_by_windows(stem)
+
+
+def test_a_path_that_the_locale_spells_otherwise_than_tiledb_is_refused(monkeypatch):
+    """In another encoding libtiledb would write beside the folder that Python looks at."""
+    code = (
+        "import sys\nfrom radiobject.storage.io import layout\n"
+        "try: layout.normalise_uri(sys.argv[1])\n"
+        "except layout.ConfigurationError as error: print(error)"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code, "/data/Müller".encode()]
+    ran = subprocess.run(command, capture_output=True, text=True, env=os.environ | plain)
+    assert "encoding ascii" in ran.stdout, ran.stderr
+    assert "PYTHONUTF8=1" in ran.stdout
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    with pytest.raises(ConfigurationError, match="PYTHONUTF8=1"):
+        layout.normalise_uri("/data/Müller")
+    assert layout.normalise_uri("/data/CT") == "/data/CT"
+
+
+def test_a_drive_that_is_not_there_is_said_to_be_missing():
+    class Drive(PurePosixPath):
+        def exists(self):
+            return False
+
+    (found,) = doctor._local(Drive("/scans/new"))
+    assert not found.good
+    assert "nothing at /" in found.seen
