@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import math
 import multiprocessing
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -22,6 +23,8 @@ _NAMESPACE = Path("/proc/self/ns/pid")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _TICKS_PER_SECOND = 100
 _BOOT_TOLERANCE_S = 30
+_UNKNOWN_SPACE = f"of {uuid.uuid4().hex}"
+"""Another one in every process: nobody is taken for dead where nobody can know."""
 
 
 def at_fork(
@@ -127,13 +130,42 @@ def _start_ticks(pid: int) -> int:
 
 
 def _start_hundredths(pid: int) -> int:
+    created = create_time(pid)
+    if created is None:
+        return 0
+    return int(created * _TICKS_PER_SECOND) or 1
+
+
+def create_time(pid: int) -> float | None:
+    """Return when process `pid` started, in seconds since 1970, or None if it does not run.
+
+    Where the system does not tell (a Linux without /proc), 0.0 for every process that runs.
+    """
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return 0
-        return int(process.create_time() * _TICKS_PER_SECOND)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.NoSuchProcess:
+        return None if _tells_of(os.getpid()) else _signalled(pid)
     except psutil.Error:
-        return 0
+        return 0.0
+
+
+def _tells_of(pid: int) -> bool:
+    try:
+        psutil.Process(pid).create_time()
+    except psutil.Error:
+        return False
+    return True
+
+
+def _signalled(pid: int) -> float | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:  # another user's
+        return 0.0
+    return 0.0
 
 
 def pid_namespace() -> int:
@@ -149,7 +181,11 @@ def pid_space() -> str:
     try:
         return f"{_BOOT.read_text(encoding='ascii').strip()}:{pid_namespace()}"
     except OSError:
+        pass
+    try:
         return f"{psutil.boot_time():.0f}"
+    except (OSError, RuntimeError, psutil.Error):
+        return _UNKNOWN_SPACE
 
 
 def is_pid_space(other: str) -> bool:

@@ -3,6 +3,9 @@
 import ctypes
 import getpass
 import os
+import shutil
+import subprocess
+import sys
 import types
 
 import pytest
@@ -52,3 +55,35 @@ def test_the_umask_of_a_process_whose_name_is_no_utf_8_is_known():
     finally:
         os.umask(before)
         call(15, name)
+
+
+WITHOUT_PROC = """
+import os, sys
+import numpy as np
+from radiobject import VolumeCollection
+from radiobject.storage.io import lock
+from radiobject.system import free_memory, processes
+from radiobject.writers import VolumeCollectionWriter
+
+assert not os.path.exists("/proc/self")
+with VolumeCollectionWriter(sys.argv[1]) as writer:
+    writer.write_volume(np.full((4, 4, 4), 7, np.int16), "v", "s")
+assert (VolumeCollection(sys.argv[1])["v"][...] == 7).all()
+assert processes.start_time(os.getpid()) > 0
+child = os.fork() or os._exit(0)
+os.waitpid(child, 0)
+assert processes.start_time(child) == 0
+assert not lock.LockRecord.mine("x").is_dead()
+assert free_memory.free_bytes() > 1 << 20
+print("all right")
+"""
+
+
+def test_a_chroot_without_proc_is_written_and_read(tmp_path):
+    alone = ["unshare", "-m", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"]).returncode:
+        pytest.skip("a /proc of its own takes Linux and root")
+    command = 'mount -t tmpfs tmpfs /proc && exec "$@"'
+    run = [*alone, command, "sh", sys.executable, "-c", WITHOUT_PROC, str(tmp_path / "ct")]
+    ran = subprocess.run(run, capture_output=True, text=True)
+    assert ran.stdout == "all right\n", ran.stderr[-2000:]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 import uuid
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-import psutil
-
-from radiobject.system.processes import is_pid_space, pid_space
+from radiobject.system.processes import create_time, is_pid_space, pid_space
 
 ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
 _OPERATION_LENGTH = 200
@@ -33,12 +32,11 @@ class LockRecord:
     @classmethod
     def mine(cls, operation: str) -> LockRecord:
         """Return a new record of this process."""
-        process = psutil.Process()
         return cls(
             host=socket.gethostname(),
-            pid=process.pid,
+            pid=os.getpid(),
             pid_space=pid_space(),
-            process_started=process.create_time(),
+            process_started=create_time(os.getpid()) or 0.0,
             acquired=time.time(),
             token=uuid.uuid4().hex,
             operation=operation[:_OPERATION_LENGTH],
@@ -64,11 +62,10 @@ class LockRecord:
         """
         if self.host != socket.gethostname() or not is_pid_space(str(self.pid_space)):
             return False
-        try:
-            started = psutil.Process(self.pid).create_time()
-        except psutil.NoSuchProcess:
+        started = create_time(self.pid)
+        if started is None:
             return True
-        return abs(started - self.process_started) > 1.0
+        return bool(started and self.process_started) and abs(started - self.process_started) > 1.0
 
     def describe(self) -> str:
         """Return holder, host and age for an error message."""
