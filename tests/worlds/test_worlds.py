@@ -24,6 +24,10 @@ WHOLE = (
     "tests/storage/test_corruption.py",
     "tests/ingest",
     "tests/cli/test_commands.py",
+    "tests/edit",
+    "tests/storage/test_removals.py",
+    "tests/test_export.py",
+    "tests/ml/test_inference.py",
     "tests/ml/loaders/test_buffers.py",
     "tests/ml/loaders/test_loader.py",
 )
