@@ -16,8 +16,8 @@
 #   make bench                 rank RadiObject and its rivals (QUICK=1: the small form, two minutes)
 #   make regimes               the ranking in every regime, for docs/regimes.md; some hours
 #   make compare BASE=main     the gate: is this commit slower, larger or hungrier than BASE?
-#   make range RANGE=a..b      asv over the commits of a range (COUNT=20: so many of them); what has
-#                              results is passed over, so a killed run goes on where it was
+#   make range RANGE=a..b      asv over the commits of a range (COUNT=20: so many of them; BENCH=device
+#                              on a GPU); what has results is passed over: a killed run goes on
 #   make site                  asv's pages behind a front page, readable without a connection
 #   make asv-check             asv itself, for real: a quick run of HEAD and of an old commit
 #   make gate-check            prove that the gate bites and does not cry wolf (50 minutes; SLOW=1
@@ -165,8 +165,9 @@ compare: $(STAMP)
 
 range: $(STAMP)
 	@[ -n "$(RANGE)" ] || { echo "make: name the commits to measure: make range RANGE=main~10..main" >&2; exit 1; }
-	$(ASV) machine --yes --machine "$$($(BENCHMARKS) machine)"
-	$(ASV) run --machine "$$($(BENCHMARKS) machine)" --skip-existing-successful --steps $(or $(COUNT),1000) "$(RANGE)"
+	name="$$($(BENCHMARKS) machine)" && $(ASV) machine --yes --machine "$$name" && \
+	$(ASV) run --machine "$$name" --skip-existing-successful --steps $(or $(COUNT),1000) \
+	  --bench '$(or $(BENCH),^suites\.(?!device))' "$(RANGE)"
 
 regimes: $(STAMP)
 	$(BENCHMARKS) regimes

@@ -8,7 +8,7 @@ from benchmarks import regimes, s3, site
 from benchmarks.config import S3_BUCKET, preset
 from benchmarks.data import benchmark_cohort
 from benchmarks.data.prepare import prepare
-from benchmarks.environment import machine_name
+from benchmarks.environment import machine_name, require_history
 from benchmarks.errors import BenchmarkError
 from benchmarks.gate import compare
 
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--base", required=True, help="commit to compare with")
     add("--quick", action="store_true", help="fewer rounds: finds large changes only")
 
-    command("machine", lambda _: print(machine_name()), "print the name of this machine in results")
+    command("machine", _machine, "print this machine's name in results, if asv can work here")
     command(
         "site", lambda _: print(site.publish()), "publish the pages, readable without a connection"
     )
@@ -90,23 +90,31 @@ def _names(given: str) -> tuple[str, ...]:
     return tuple(given.split(","))
 
 
-def _counts(given: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in given.split(","))
-
-
-def _triple(given: str) -> tuple[int, int, int]:
+def _counts(given: str, example: str = "0,2", least: int = 0) -> tuple[int, ...]:
     try:
-        x, y, z = _counts(given.replace("x", ","))
+        numbers = tuple(int(part) for part in given.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{given!r} is not like 64,64,64") from None
-    if min(x, y, z) < 1:
-        raise argparse.ArgumentTypeError(f"{given!r} holds a size below 1")
-    return x, y, z
+        raise argparse.ArgumentTypeError(f"{given!r} is not like {example}") from None
+    if min(numbers) < least:
+        raise argparse.ArgumentTypeError(f"{given!r} holds a number below {least}")
+    return numbers
+
+
+def _triple(given: str) -> tuple[int, ...]:
+    numbers = _counts(given.replace("x", ","), "64,64,64", 1)
+    if len(numbers) != 3:
+        raise argparse.ArgumentTypeError(f"{given!r} is not like 64,64,64")
+    return numbers
 
 
 def _prepare(given: argparse.Namespace) -> None:
     cohort = benchmark_cohort(preset("default"), given.subjects, given.data, given.cohort)
     print("\n".join(prepare(cohort, given.bucket if given.s3 else None)))
+
+
+def _machine(_: argparse.Namespace) -> None:
+    require_history(clean=True)  # asv runs today's suites: those of a commit
+    print(machine_name())
 
 
 def _rank(given: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ def machine_name() -> str:
     machine = describe_machine()
     words = re.sub(r"\(.*?\)|@.*|\bCPU\b|\bprocessor\b", " ", machine["cpu"], flags=re.IGNORECASE)
     slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "unknown"
-    return f"{slug}-{machine['cores']}core"
+    return f"{slug}-{machine['cores']}core-{machine['memory_gib']:.0f}gib"
 
 
 def installed_versions() -> dict[str, str]:

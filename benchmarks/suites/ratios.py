@@ -190,6 +190,8 @@ class Ratios(BaseCase):
     param_names = ("ours over",)
     unit = "x"
 
+    sides = None  # asv tears down what setup skipped, too
+
     def setup(self, task, name):
         use_private_cache()
         try:
@@ -198,7 +200,8 @@ class Ratios(BaseCase):
             raise skipping(error) from error
 
     def teardown(self, task, name):
-        self.sides.close()
+        if self.sides is not None:
+            self.sides.close()
 
     def track_ratio(self, task, name):
         return {"samples": self.sides.rounds(3 * chosen_size().rounds), "number": 1}

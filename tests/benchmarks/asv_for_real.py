@@ -1,9 +1,7 @@
 """asv itself, in a fresh clone: a quick run of HEAD and of old commits, and asv's own commands.
 
 Not part of the suite: `make asv-check` runs it, on tiny volumes, in a few minutes. Commits share an
-environment, as asv's do, which finds the versions that are installed here. Processes are forked
-from one that has imported the suites, and nothing else: a new interpreter for each of two hundred
-parameters takes most of the time otherwise.
+environment, as asv's do, which finds the versions that are installed here.
 """
 
 from __future__ import annotations
@@ -82,7 +80,7 @@ def _measure(clone: Path, commit: str) -> dict[str, dict]:
     (packages / "installed.pth").write_text(sysconfig.get_path("purelib") + "\n")
     _asv(clone, "machine", "--yes", "--machine", "box")
     _asv(clone, "run", "--quick", "--machine", "box", "--environment", f"existing:{python}",
-         "--set-commit-hash", commit, "--show-stderr", "--launch-method", "forkserver")  # fmt: skip
+         "--set-commit-hash", commit, "--show-stderr")  # fmt: skip
     (stored,) = (clone / "docs" / "history" / "box").glob(f"{commit[:8]}-*.json")
     found = json.loads(stored.read_text())
     return {

@@ -78,11 +78,21 @@ def test_a_bucket_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
         s3.upload_folder(tmp_path, "s3://scans/prefix")
 
 
-def test_a_patch_size_that_is_none(capsys) -> None:
+@pytest.mark.parametrize(
+    ("option", "given", "said"),
+    [
+        ("--patch-size", "64,64", "'64,64' is not like 64,64,64"),
+        ("--patch-size", "64,64,a", "'64,64,a' is not like 64,64,64"),
+        ("--patch-size", "64x0x64", "'64,0,64' holds a number below 1"),
+        ("--workers", "two", "'two' is not like 0,2"),
+        ("--workers=-1", None, "'-1' holds a number below 0"),
+    ],
+)
+def test_numbers_that_are_none(option: str, given: str | None, said: str, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["rank", "--patch-size", "64,64"])
+        main(["rank", *filter(None, (option, given))])
     assert ended.value.code == 2
-    assert "'64,64' is not like 64,64,64" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", ["0", "-1"])

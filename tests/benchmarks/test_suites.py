@@ -20,11 +20,11 @@ from benchmarks.suites.base import BaseCase
 ROOT = Path(__file__).parents[2]
 
 _DISCOVER = """
-import json, sys
+import json, sys, threading
 from asv_runner.discovery import disc_benchmarks
 names = sorted(b.name for b in disc_benchmarks("benchmarks"))
 heavy = [m for m in ("torch", "tiledb", "monai", "torchio", "nilearn", "zarr") if m in sys.modules]
-print(json.dumps([names, heavy]))
+print(json.dumps([names, heavy, threading.active_count()]))
 """
 
 
@@ -32,8 +32,8 @@ def test_asv_finds_suites_only_and_imports_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _DISCOVER], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    names, heavy = json.loads(done.stdout)
-    assert heavy == []
+    names, heavy, threads = json.loads(done.stdout)
+    assert (heavy, threads) == ([], 1)  # benchmarks are forked from a process like this one
     assert all(name.startswith("suites.") for name in names)
     for expected in (
         "suites.loaders.Loaders.track_seconds_per_sample",
@@ -90,6 +90,28 @@ def test_asv_finds_the_committed_history_and_no_path_of_a_machine_is_in_it() -> 
 def test_samples_are_enough_for_asvs_own_comparison() -> None:
     fewest, most, _ = BaseCase.repeat
     assert 8 <= BaseCase.rounds * fewest <= BaseCase.rounds * most <= 10
+
+
+def test_what_setup_skipped_is_torn_down_without_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asv tears it down, and calls an error there a failed benchmark."""
+    from benchmarks.suites.ratios import Ratios
+    from benchmarks.suites.scale import SIZES, Append
+
+    monkeypatch.setenv("RADIOBJECT_BENCH_PRESET", "tiny")
+    append, ratios = Append(), Ratios()
+    with pytest.raises(NotImplementedError, match="left out of this size"):
+        append.setup("", SIZES[-1])
+    append.teardown("", SIZES[-1])
+    monkeypatch.setattr("benchmarks.suites.ratios.RATIOS", {"x": _lacking})
+    with pytest.raises(NotImplementedError, match="this version lacks it"):
+        ratios.setup(None, "x")
+    ratios.teardown(None, "x")
+
+
+def _lacking(task: object) -> None:
+    raise ImportError("no such module")
 
 
 @pytest.mark.parametrize(("samples", "least", "most"), [(6, 0.0, 0.0), (8, 0.9, 1.0)])
