@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_cache import HeaderCache
 from radiobject.formats.dicom_duplicates import without_duplicates
-from radiobject.formats.dicom_frames import Frame, read_frames
+from radiobject.formats.dicom_frames import EMPTY_FILE, Frame, read_frames
 from radiobject.formats.dicom_header import (
     NotDicomError,
     RefusedFileError,
@@ -284,6 +285,12 @@ def only_series(
     blocking = [line for line in report.refused if not line.harmless]
     if len(found) == 1 and not blocking:
         left_out = tuple(f"left out {line.source}: {line.reasons[0]}" for line in report.refused)
+        empty = [name for name, why in report.skipped.items() if why == EMPTY_FILE]
+        if empty:
+            left_out += (
+                f"{len(empty)} empty files were passed over, such as {empty[0]}: if they were "
+                "images, the volume is not whole",
+            )
         return replace(found[0], warnings=found[0].warnings + left_out)
     raise IngestError(
         f"{folder.name!r} is not one volume: {len(found)} can be read, {len(report.refused)} "
@@ -340,11 +347,18 @@ def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, Pat
         root = Path(given)
         if not root.exists():
             raise FileNotFoundError(f"nothing at {root}")
-        for path in walk_files(root) if root.is_dir() else [root]:
+        if not root.is_dir():
+            if root not in seen:
+                seen.add(root)
+                yield root, root, readable_name(root.name)
+            continue
+        above = os.path.join(root, "")
+        for path in walk_files(root):
             if path not in seen:
                 seen.add(path)
-                name = path.relative_to(root).as_posix() if root.is_dir() else path.name
-                yield root, path, readable_name(name)
+                text = str(path)
+                name = text[len(above) :] if text.startswith(above) else text  # a root of "."
+                yield root, path, readable_name(name.replace(os.sep, "/"))
 
 
 @dataclass

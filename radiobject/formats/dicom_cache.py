@@ -35,7 +35,7 @@ from radiobject.system.processes import is_private
 HEADER_CACHE_VARIABLE = "RADIOBJECT_HEADER_CACHE"
 """Environment variable: "off", or the folder to use."""
 
-_LAYOUT = 5
+_LAYOUT = 6
 _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 16, 32
 _WORTH_FRAMES = 64
 """Fewer new frames are read faster than a cache of them is written."""
@@ -192,7 +192,7 @@ def _packed(frames: Sequence[Frame]) -> list[Any]:
     whole = [
         astuple(file.identity), file.syntax, astuple(file.pixels), file.frames, file.pixel_offset,
         file.fields, file.image_type, file.sop_uid, dict(file.agreement), file.study_time,
-        file.burned_in,
+        file.burned_in, file.surplus,
     ]  # fmt: skip
     own = [
         [
@@ -208,10 +208,10 @@ def _packed(frames: Sequence[Frame]) -> list[Any]:
 
 def _unpacked(path: Path, packed: list[Any]) -> list[Frame]:
     whole, own = packed
-    identity, syntax, pixels, count, offset, named, kind, uid, agreement, study, burned = whole
+    identity, syntax, pixels, count, offset, named, kind, uid, agreement, study, *flags = whole
     file = DicomFile(
         path, SeriesIdentity(*identity), syntax, PixelFormat(*map(_tupled, pixels)), count, offset,
-        named, tuple(kind), uid, agreement, study, burned,
+        named, tuple(kind), uid, agreement, study, *flags,
     )  # fmt: skip
     return [
         Frame(

@@ -23,6 +23,7 @@ IMAGE_CLASSES = frozenset(
 )  # fmt: skip
 """Storage classes of images. What else there is has a name in the report, and is no volume."""
 
+_CAPTURE = _ROOT + "7"
 DOSE_CLASS = _ROOT + "481.2"
 NUCLEAR_CLASS = _ROOT + "20"
 SEGMENTATION_CLASS = _ROOT + "66.4"
@@ -63,6 +64,11 @@ _HOW = {
 def is_image(sop_class: str) -> bool:
     """Return whether a SOP class is one of images; a missing one is judged by its pixels."""
     return not sop_class or sop_class in IMAGE_CLASSES
+
+
+def is_secondary_capture(sop_class: str) -> bool:
+    """Return whether a SOP class is one of captures: of screens, of paper, of other programs."""
+    return sop_class == _CAPTURE or sop_class.startswith(f"{_CAPTURE}.")
 
 
 def name_of_class(sop_class: str) -> str:

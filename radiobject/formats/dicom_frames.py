@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -10,7 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from radiobject.exceptions import IngestError
-from radiobject.formats.dicom_classes import MEDIA_DIRECTORY, is_image, name_of_class
+from radiobject.formats.dicom_classes import (
+    MEDIA_DIRECTORY,
+    is_image,
+    is_secondary_capture,
+    name_of_class,
+)
+from radiobject.formats.dicom_elements import (
+    DEFLATED,
+    UNDEFINED_LENGTH,
+    Fields,
+    Header,
+    HeaderError,
+    Wanted,
+)
 from radiobject.formats.dicom_gradients import PRIVATE_ELEMENTS
 from radiobject.formats.dicom_header import (
     NATIVE_SYNTAXES,
@@ -30,7 +44,7 @@ from radiobject.formats.dicom_header import (
 )
 from radiobject.formats.dicom_keys import FrameKeys, frame_keys, moment
 from radiobject.formats.dicom_mosaic import CSA_ELEMENT, Window, mosaic_tiles
-from radiobject.formats.dicom_parse import Fields, Header, HeaderError, Wanted, read_header
+from radiobject.formats.dicom_parse import FIRST_READ, read_header
 from radiobject.formats.dicom_planes import (
     UIH_ELEMENTS,
     dose_positions,
@@ -38,7 +52,7 @@ from radiobject.formats.dicom_planes import (
     nuclear_frames,
     uih_tiles,
 )
-from radiobject.formats.discovery import DICOM_HEAD_BYTES, starts_like_dicom
+from radiobject.formats.discovery import starts_like_dicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.privacy import ALLOWED_KEYWORDS, BURNED_IN
 
@@ -82,6 +96,8 @@ _KEYWORDS = (
 _SCOUT_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM"})
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
+EMPTY_FILE = "an empty file"
+"""What is said of a file of no bytes: an interrupted copy leaves them."""
 _WITHOUT_PREAMBLE = (b"\x08\x00", b"\x02\x00")
 """First group of a data set without preamble: identification, or file meta information."""
 
@@ -156,19 +172,25 @@ def read_frames(
     """
     identity: SeriesIdentity | None = None
     description = ""
+    named = path.name.lower().endswith((".dcm", ".ima"))
     try:
         with path.open("rb", buffering=0) as stream:
-            head = stream.read(DICOM_HEAD_BYTES)
-            named = path.name.lower().endswith((".dcm", ".ima"))
-            if not starts_like_dicom(head) and not named and not _may_be_bare(head):
+            head = stream.read(FIRST_READ)
+            if not head:
+                raise (RefusedFileError if named else NotDicomError)(EMPTY_FILE)
+            sure = named or starts_like_dicom(head)
+            if not sure and not _may_be_bare(head):
                 raise NotDicomError("not a DICOM file")
-            header = _header(stream, keep, sure=named or starts_like_dicom(head))
+            header = _header(stream, head, keep, sure=sure)
             fields = header.fields
-            if fields.get("SeriesInstanceUID"):
-                identity = SeriesIdentity.of(fields)
+            if sure and not fields and not header.media_class:
+                raise IngestError("cut short: it ends before anything that says what it is")
+            own = SeriesIdentity.of(fields)
+            identity = own if own.series_uid else None
             description = describe(fields)
-            return _frames(header, path, limits, keep)
-    except NotDicomError:
+            size = os.fstat(stream.fileno()).st_size
+            return _frames(header, own, path, size, limits, keep)
+    except (NotDicomError, RefusedFileError):
         raise
     except IngestError as error:
         other = isinstance(error, OtherObjectError)
@@ -185,9 +207,9 @@ def _may_be_bare(head: bytes) -> bool:
     return head[:2] in _WITHOUT_PREAMBLE and len(head) >= 12 and head[3] in (0, 1)
 
 
-def _header(stream: Any, keep: Sequence[str], *, sure: bool) -> Header:
+def _header(stream: Any, start: bytes, keep: Sequence[str], *, sure: bool) -> Header:
     try:
-        return read_header(stream, _wanted(tuple(keep)), _is_no_image)
+        return read_header(stream, _wanted(tuple(keep)), _is_no_image, start)
     except HeaderError as error:
         if not sure:
             raise NotDicomError("not a DICOM file") from error
@@ -200,7 +222,15 @@ def _is_no_image(fields: Mapping[str, Any]) -> bool:
     return not is_image(sop_class) and "SeriesInstanceUID" in fields
 
 
-def _frames(header: Header, path: Path, limits: Limits, keep: Sequence[str]) -> list[Frame]:
+def _frames(
+    header: Header,
+    identity: SeriesIdentity,
+    path: Path,
+    size: int,
+    limits: Limits,
+    keep: Sequence[str],
+) -> list[Frame]:
+    """Return the frames of a file of `size` bytes by its header."""
     fields = header.fields
     _refuse_other_objects(header)
     if header.pixel_tag in _FLOAT_PIXELS:
@@ -214,26 +244,25 @@ def _frames(header: Header, path: Path, limits: Limits, keep: Sequence[str]) -> 
     why = undecodable(header.syntax)
     if why:
         raise IngestError(why)
-    offset = header.pixel_offset
-    if header.syntax in NATIVE_SYNTAXES and offset is not None:
-        _check_length(
-            path, offset + element_header_bytes(header.syntax), pixels.frame_bytes * count
-        )
+    needed = pixels.frame_bytes * count
+    _check_coding(header, size, needed)
+    surplus = (header.pixel_length or 0) - needed if header.syntax in NATIVE_SYNTAXES else 0
     shared = _flat((fields.get(_GROUPS[0]) or [{}])[0])
     base = {key: value for key, value in fields.items() if key not in _GROUPS} | shared
     file = DicomFile(
         path=path,
-        identity=SeriesIdentity.of(fields),
+        identity=identity,
         syntax=header.syntax,
         pixels=pixels,
         frames=count,
-        pixel_offset=offset,
+        pixel_offset=header.pixel_offset,
         fields=header_fields(base, keep),
         image_type=_image_type(fields),
         sop_uid=text_of(fields, "SOPInstanceUID"),
         agreement={name: text_of(base, name) for name in AGREEING},
         study_time=moment(text_of(fields, "StudyDate"), text_of(fields, "StudyTime") or "00"),
         burned_in=text_of(base, BURNED_IN).upper() == "YES",
+        surplus=max(surplus, 0),
     )
     return _placed(file, base, fields.get(_GROUPS[1]) or [])
 
@@ -287,6 +316,12 @@ def _refuse_other_objects(header: Header) -> None:
         raise IngestError("no SeriesInstanceUID: the series it belongs to cannot be known")
     if _SCOUT_TYPES & set(_image_type(fields)):
         raise OtherObjectError("a scout (localizer) image, not part of a volume", sop_class)
+    placed = fields.get("ImagePositionPatient") or any(fields.get(name) for name in _GROUPS)
+    if is_secondary_capture(sop_class) and not placed:
+        raise OtherObjectError(
+            "a secondary capture (a screen, a scan of paper) without a place in the patient",
+            sop_class,
+        )
 
 
 def _image_type(fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -306,8 +341,25 @@ def _units(view: Mapping[str, Any]) -> str:
     return str(stated)
 
 
-def _check_length(path: Path, start: int, needed: int) -> None:
-    there = max(path.stat().st_size - start, 0)
+def _check_coding(header: Header, size: int, needed: int) -> None:
+    """Refuse pixels that are not coded, or not as many, as the header of a file of `size` says."""
+    cut_up = header.pixel_length == UNDEFINED_LENGTH
+    if header.syntax not in NATIVE_SYNTAXES:
+        if header.pixel_length is not None and not cut_up:
+            raise IngestError(
+                f"its transfer syntax {header.syntax} is one of pixels in fragments, but they are "
+                "not cut into any: how they are coded is not known; correct the transfer syntax"
+            )
+        return
+    if cut_up:
+        raise IngestError(
+            f"its pixels are cut into fragments, which its transfer syntax {header.syntax} does "
+            "not allow: how they are coded is not known; correct the transfer syntax"
+        )
+    there = needed if header.pixel_length is None else header.pixel_length
+    if header.syntax != DEFLATED and header.pixel_offset is not None:
+        behind = size - header.pixel_offset - element_header_bytes(header.syntax)
+        there = min(there, max(behind, 0))
     if there < needed:
         raise IngestError(
             f"cut short: {needed:,} bytes of pixels are declared, at most {there:,} are there"
@@ -374,6 +426,13 @@ def _numbers(view: Mapping[str, Any], keyword: str, count: int) -> tuple[float, 
 def _scale(view: Mapping[str, Any]) -> tuple[float | None, float | None]:
     slope = _numbers(view, "RescaleSlope", 1)
     intercept = _numbers(view, "RescaleIntercept", 1)
+    if view.get("ModalityLUTSequence"):
+        if slope not in (None, (1.0,)) or intercept not in (None, (0.0,)):
+            raise IngestError(
+                "both a modality lookup table and RescaleSlope or RescaleIntercept: which of them "
+                "gives the values is not known; take away the one that does not"
+            )
+        return None, None
     if slope is None:
         slope = _numbers(view, "DoseGridScaling", 1)
     if slope is not None and slope[0] == 0:

@@ -39,6 +39,11 @@ PRIVATE_ELEMENTS = {
 
 _B_VALUES = ("DiffusionBValue", "SiemensBValue", "PhilipsBValue", "GEBValue", "UIHBValue")
 _DIRECTIONS = ("DiffusionGradientOrientation", "SiemensDirection")
+GRADIENT_FIELDS = frozenset(
+    (*_B_VALUES, *_DIRECTIONS, "PhilipsDirectionX", "UIHDirection", "GEDirectionX",
+     "CSAImageHeader", "ImageComments")
+)  # fmt: skip
+"""Where none of these is, there is neither a b-value nor a direction."""
 _COMMENT = re.compile(r"b=(\d{1,5}(?:\.\d{0,6})?)(?:\(([-+.\d]+),([-+.\d]+),([-+.\d]+)\))?")
 """The whole of Canon's comment: a b-value, and a direction."""
 _GE_B_OFFSET = 1e6

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from radiobject.exceptions import IngestError
-from radiobject.formats.dicom_parse import (
+from radiobject.formats.dicom_elements import (
     DEFLATED,
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
@@ -28,8 +28,9 @@ _PARSE_ERRORS = (
     OverflowError, OSError, struct.error, zlib.error, RecursionError,
 )  # fmt: skip
 
+_WHOLE_VOLUMES = ("RTDOSE", "NM")
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
-NATIVE_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG)
+NATIVE_SYNTAXES = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
 ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
 
 
@@ -143,10 +144,10 @@ class PixelFormat:
 class DicomFile:
     """A DICOM image file, without its pixels.
 
-    ``pixel_offset`` is where the Pixel Data element starts in the file, None where the file must
-    be parsed anew (deflated). ``fields`` holds the allowed header fields by keyword.
-    ``agreement`` holds what images of one volume must agree in, by keyword. ``burned_in`` says that
-    the pixels hold text, which may name the patient.
+    ``pixel_offset`` is where the Pixel Data element starts in the file, or in what a deflated one
+    holds; ``surplus`` counts its bytes beyond the frames that are declared. ``fields`` holds the
+    allowed header fields by keyword. ``agreement`` holds what images of one volume must agree in,
+    by keyword. ``burned_in`` says that the pixels hold text, which may name the patient.
     """
 
     path: Path
@@ -161,11 +162,17 @@ class DicomFile:
     agreement: Mapping[str, str] = field(default_factory=dict, repr=False)
     study_time: float | None = None
     burned_in: bool = False
+    surplus: int = 0
 
     @property
     def series_uid(self) -> str:
         """SeriesInstanceUID."""
         return self.identity.series_uid
+
+    @property
+    def is_whole_volume(self) -> bool:
+        """Whether the file is a volume by itself: a grid of doses, a reconstruction of NM."""
+        return self.frames > 1 and self.identity.modality in _WHOLE_VOLUMES
 
 
 def describe(fields: Any) -> str:
@@ -179,6 +186,8 @@ def text_of(fields: Mapping[str, Any], keyword: str) -> str:
     value = fields.get(keyword)
     if value is None:
         return ""
+    if type(value) is str:
+        return value.strip()
     return "\\".join(map(str, value)) if isinstance(value, tuple) else str(value).strip()
 
 
@@ -190,7 +199,7 @@ def element_header_bytes(syntax: str) -> int:
 @lru_cache(maxsize=64)
 def undecodable(syntax: str) -> str:
     """Return why pixels of a transfer syntax cannot be decoded here; empty if they can."""
-    if syntax in (*NATIVE_SYNTAXES, DEFLATED, ENCAPSULATED_UNCOMPRESSED):
+    if syntax in (*NATIVE_SYNTAXES, ENCAPSULATED_UNCOMPRESSED):
         return ""
     name = pydicom.uid.UID(syntax).name
     try:
@@ -231,7 +240,7 @@ def pixel_format(fields: Mapping[str, Any]) -> PixelFormat:
         bits_stored=stored,
         signed=signed,
         inverted=shape == "INVERSE" if shape else photometric == "MONOCHROME1",
-        has_table="ModalityLUTSequence" in fields,
+        has_table=bool(fields.get("ModalityLUTSequence")),
         padding=_padding(fields, signed, allocated),
         bits_below=_bits_below(fields, stored, allocated),
     )
@@ -272,7 +281,8 @@ def header_fields(fields: Mapping[str, Any], keep: Sequence[str]) -> dict[str, A
 
     A number that cannot be read only describes the scan: it is left out, the scan is not refused.
     """
-    found = {name: _plain(fields.get(name)) for name in (*ALLOWED_KEYWORDS, *keep)}
+    names = (*ALLOWED_KEYWORDS, *keep)
+    found = {name: _plain(fields[name]) if name in fields else None for name in names}
     for name in NUMBER_KEYWORDS:
         found[name] = number_of(fields, name)
     return found
@@ -297,6 +307,6 @@ def _plain(value: Any) -> str | float | None:
         return None
     if isinstance(value, int | float):
         return float(value)
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, tuple | list):
         return "\\".join(str(part) for part in value)
     return str(value)

@@ -8,7 +8,12 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from radiobject.formats.dicom_gradients import b_value, direction, silent_on_zero
+from radiobject.formats.dicom_gradients import (
+    GRADIENT_FIELDS,
+    b_value,
+    direction,
+    silent_on_zero,
+)
 from radiobject.formats.dicom_header import number_of, text_of
 
 _COMPONENTS = {
@@ -83,13 +88,14 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         acquisition = view.get("AcquisitionNumber")
     content = moment(text_of(view, "ContentDate"), text_of(view, "ContentTime"))
     dimension = view.get("DimensionIndexValues")
+    weighted = not GRADIENT_FIELDS.isdisjoint(view)
     return FrameKeys(
         component=_COMPONENTS.get(component, component),
         kind="\\".join(kind[:1] + kind[2:]),
         echo=echo,
         echo_number=_whole(view.get("EchoNumbers")),
-        b_value=b_value(view),
-        direction=direction(view),
+        b_value=b_value(view) if weighted else None,
+        direction=direction(view) if weighted else None,
         directionality=text_of(view, "DiffusionDirectionality")
         or _PHILIPS.get(text_of(view, "PhilipsDirectionality"), ""),
         silent_on_zero=silent_on_zero(view),

@@ -12,8 +12,9 @@ import numpy as np
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_classes import CONTOUR_CLASS, LABELMAP_CLASS, SEGMENTATION_CLASS
+from radiobject.formats.dicom_elements import Fields, HeaderError, Wanted
 from radiobject.formats.dicom_header import SeriesIdentity, text_of
-from radiobject.formats.dicom_parse import Fields, HeaderError, Wanted, read_header
+from radiobject.formats.dicom_parse import read_header
 from radiobject.formats.dicom_rtstruct import load_rtstruct
 from radiobject.formats.dicom_seg import load_dicom_seg
 from radiobject.formats.dicom_series import DicomSeries

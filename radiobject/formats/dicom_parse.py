@@ -2,23 +2,34 @@
 
 pydicom makes an object of every element that it passes, which for an object of ten thousand frames
 costs seconds. Here elements are passed over by their length, and only those asked for become
-values. Explicit and implicit little endian are read (PS3.5 7.1 and 7.5); whatever else there is,
-`read_header` hands to pydicom and returns in the same form.
+values. Explicit and implicit little endian are read (PS3.5 7.1 and 7.5), deflated or not; files in
+big endian go through pydicom and come back in the same form.
 """
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Callable
 from typing import Any
 
+from radiobject.formats.dicom_big_endian import big_endian_header
+from radiobject.formats.dicom_elements import (
+    DECODERS,
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    PIXEL_TAGS,
+    UNDEFINED_LENGTH,
+    Fields,
+    Header,
+    HeaderError,
+    Wanted,
+    text_value,
+)
 from radiobject.formats.engines import pydicom
-
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-DEFLATED = "1.2.840.10008.1.2.1.99"
 
 _HEAD = struct.Struct("<HH2sH")
 _IMPLICIT_HEAD = struct.Struct("<HHI")
@@ -26,27 +37,16 @@ _LONG = struct.Struct("<I")
 _LONG_TYPES = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
-_UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _MAX_DEPTH = 12
-_FIRST_READ = 1 << 15
+FIRST_READ = 1 << 15
+"""Bytes that are read at once, which hold the header of most images."""
 MAX_HEADER_BYTES = 1 << 28
 """Longest header that is read into memory, in bytes: 25 times that of 10,000 frames."""
 
-_BINARY = {
-    b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d", b"UV": "Q", b"SV": "q",
-}  # fmt: skip
-_BYTES = frozenset({b"OB", b"OW", b"UN", b"OF", b"OD", b"OL", b"OV"})
 _FREE_TEXT = frozenset({b"LO", b"SH", b"PN", b"LT", b"ST", b"UT", b"UC"})
 _ONE_VALUE = frozenset({b"LT", b"ST", b"UT"})
-
-Fields = dict[str, Any]
-"""Values by keyword: text, number or tuple of them, bytes, or a list of `Fields` for a sequence."""
-
-
-class HeaderError(ValueError):
-    """The bytes are not the elements of a DICOM data set."""
+_ESCAPE = b"\x1b"
 
 
 class _ShortError(Exception):
@@ -55,69 +55,11 @@ class _ShortError(Exception):
     header: Header | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The elements to read, at every depth.
-
-    Parameters
-    ----------
-    public : mapping of int to (str, bytes)
-        Keyword and value representation, by tag.
-    private : mapping of (int, str, int) to (str, bytes)
-        Name and value representation, by group, creator and last byte of the element.
-    """
-
-    public: Mapping[int, tuple[str, bytes]]
-    private: Mapping[tuple[int, str, int], tuple[str, bytes]] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        keywords: tuple[str, ...],
-        private: Mapping[tuple[int, str, int], tuple[str, bytes]] | None = None,
-    ) -> Wanted:
-        """Return what public keywords and private elements ask for."""
-        public = {}
-        for keyword in ("SpecificCharacterSet", *keywords):
-            tag = pydicom.datadict.tag_for_keyword(keyword)
-            if tag is not None:
-                public[int(tag)] = (keyword, pydicom.datadict.dictionary_VR(tag)[:2].encode())
-        return cls(public, dict(private or {}))
-
-
-@dataclass
-class Header:
-    """What a file's header says, and where its pixels are.
-
-    Parameters
-    ----------
-    syntax : str
-        Transfer syntax; guessed from the bytes where the file does not state it.
-    fields : dict
-        The wanted values.
-    pixel_offset : int, optional
-        Where the pixel data element starts in the file; None for deflated files.
-    pixel_tag : int
-        Tag of that element; 0 where there is none.
-    pixel_vr : bytes
-        Its value representation, empty in implicit files.
-    media_class : str
-        SOP class of the file meta information.
-    stated : bool
-        Whether the file states its transfer syntax.
-    """
-
-    syntax: str
-    fields: Fields
-    pixel_offset: int | None = None
-    pixel_tag: int = 0
-    pixel_vr: bytes = b""
-    media_class: str = ""
-    stated: bool = True
-
-
 def read_header(
-    stream: Any, wanted: Wanted, enough: Callable[[Fields], bool] | None = None
+    stream: Any,
+    wanted: Wanted,
+    enough: Callable[[Fields], bool] | None = None,
+    start: bytes | None = None,
 ) -> Header:
     """Return the header of an open DICOM file.
 
@@ -129,19 +71,27 @@ def read_header(
         What to read.
     enough : callable, optional
         Tells from the first values that the rest need not be read; there are no pixels then.
+    start : bytes, optional
+        The first `FIRST_READ` bytes, or all of a shorter file, where they were read already.
 
     Raises
     ------
     HeaderError
         If the bytes are no DICOM data set, or over `MAX_HEADER_BYTES` come before the pixels.
     """
-    size = _FIRST_READ
+    size = FIRST_READ
     while True:
-        stream.seek(0)
-        content = stream.read(size)
+        if start is None:
+            stream.seek(0)
+            start = stream.read(size)
+        content, start = start, None
         whole = len(content) < size
+        meta, at = _file_meta(content)
+        if meta.get("TransferSyntaxUID") == DEFLATED:
+            content, cut = inflated(content[at:], size)
+            whole, at = whole and not cut, 0
         try:
-            return _parse(content, wanted, stream, whole)
+            return _parse(content, at, meta, wanted, stream, whole)
         except _ShortError as short:
             if short.header is not None and enough is not None and enough(short.header.fields):
                 return short.header
@@ -152,16 +102,30 @@ def read_header(
             size = min(size * 8, MAX_HEADER_BYTES)
 
 
-def _parse(content: bytes, wanted: Wanted, stream: Any, whole: bool) -> Header:
-    start = 132 if content[128:132] == b"DICM" else 0
-    meta, start = _file_meta(content, start)
+def inflated(content: bytes, most: int) -> tuple[bytes, bool]:
+    """Return what a deflated data set holds, `most` bytes at most, and whether there is more.
+
+    Raises
+    ------
+    zlib.error
+        If it is damaged.
+    """
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    found = stream.decompress(content, most)
+    return found, len(found) == most and not stream.eof
+
+
+def _parse(
+    content: bytes, start: int, meta: dict[str, str], wanted: Wanted, stream: Any, whole: bool
+) -> Header:
+    """Return the header of a data set that begins at `start`."""
     syntax = meta.get("TransferSyntaxUID", "")
     media_class = meta.get("MediaStorageSOPClassUID", "")
     stated = bool(syntax)
     if not stated:
         syntax = _guessed_syntax(content, start)
-    if syntax in (EXPLICIT_BIG, DEFLATED):
-        return _through_pydicom(stream, wanted, syntax, media_class)
+    if syntax == EXPLICIT_BIG:
+        return big_endian_header(stream, wanted, media_class)
     explicit = syntax != IMPLICIT_LITTLE
     if explicit and not _looks_explicit(content, start) and len(content) > start + 8:
         # Some writers state one coding and use the other.
@@ -176,14 +140,27 @@ def _parse(content: bytes, wanted: Wanted, stream: Any, whole: bool) -> Header:
     if not walk.pixel_tag and not whole:
         raise _ShortError
     found = IMPLICIT_LITTLE if not explicit and syntax == EXPLICIT_LITTLE else syntax
+    length = None
+    if walk.pixel_tag:
+        place = at + 8 if explicit else at + 4
+        if len(content) >= place + 4:
+            (length,) = _LONG.unpack_from(content, place)
+        elif not whole:
+            raise _ShortError
     return Header(
-        found, fields, at if walk.pixel_tag else None, walk.pixel_tag, walk.pixel_vr,
+        found, fields, at if walk.pixel_tag else None, walk.pixel_tag, walk.pixel_vr, length,
         media_class, stated,
     )  # fmt: skip
 
 
-def _file_meta(content: bytes, at: int) -> tuple[dict[str, str], int]:
+def meta_end(content: bytes) -> int:
+    """Return where the data set of a file begins: behind preamble and file meta information."""
+    return _file_meta(content)[1]
+
+
+def _file_meta(content: bytes) -> tuple[dict[str, str], int]:
     """Return the file meta information (group 2, explicit little endian), and where it ends."""
+    at = 132 if content[128:132] == b"DICM" else 0
     names = {0x0010: "TransferSyntaxUID", 0x0002: "MediaStorageSOPClassUID"}
     found: dict[str, str] = {}
     while len(content) >= at + 8 and content[at : at + 2] == b"\x02\x00":
@@ -213,55 +190,15 @@ def _guessed_syntax(content: bytes, at: int) -> str:
     return EXPLICIT_LITTLE if _looks_explicit(content, at) else IMPLICIT_LITTLE
 
 
-def _text(raw: bytes) -> str | tuple[str, ...]:
-    text = raw.decode("latin-1").strip("\0 ")
-    return tuple(part.strip() for part in text.split("\\")) if "\\" in text else text
+def _known_sets(stated: list[str]) -> list[str]:
+    """Return the character sets by the names of the standard; the default one for unknown ones."""
+    known = pydicom.charset.python_encoding
+    corrected = [re.sub(r"^ISO([ _-]?2022)?[ _-]?IR[ _-]?", _set_prefix, name) for name in stated]
+    return [name if name in known else "" for name in corrected]
 
 
-def _decimal(raw: bytes) -> Any:
-    text = raw.decode("latin-1").strip("\0 ")
-    try:
-        if "\\" in text:
-            return tuple([float(part) if part.strip() else None for part in text.split("\\")])
-        return float(text) if text else None
-    except ValueError:
-        return text
-
-
-def _whole(raw: bytes) -> Any:
-    text = raw.decode("latin-1").strip("\0 ")
-    try:
-        if "\\" in text:
-            return tuple([int(part) for part in text.split("\\")])
-        return int(text) if text else None
-    except ValueError:
-        return text
-
-
-def _numbers(code: str) -> Callable[[bytes], Any]:
-    size = struct.calcsize(code)
-    one = struct.Struct(f"<{code}")
-
-    def decode(raw: bytes) -> Any:
-        if len(raw) == size:
-            return one.unpack(raw)[0]
-        count = len(raw) // size
-        return struct.unpack_from(f"<{count}{code}", raw) if count else None
-
-    return decode
-
-
-def _tags(raw: bytes) -> Any:
-    pairs = struct.iter_unpack("<HH", raw[: len(raw) // 4 * 4])
-    values = tuple((group << 16) | element for group, element in pairs)
-    return values[0] if len(values) == 1 else values
-
-
-_DECODERS: dict[bytes, Callable[[bytes], Any]] = {
-    b"DS": _decimal, b"IS": _whole, b"AT": _tags,
-    **{vr: _numbers(code) for vr, code in _BINARY.items()},
-    **dict.fromkeys(_BYTES, bytes),
-}  # fmt: skip
+def _set_prefix(match: re.Match[str]) -> str:
+    return "ISO 2022 IR " if match[1] else "ISO_IR "
 
 
 class _Walk:
@@ -298,7 +235,7 @@ class _Walk:
                 group, element, length = implicit_head(content, at)
                 tag = group << 16 | element
             if group >= 0x7FE0:
-                if tag in _PIXELS and top:
+                if tag in PIXEL_TAGS and top:
                     self.pixel_tag, self.pixel_vr = tag, vr
                     return found, at
                 if tag == _ITEM_END:
@@ -317,7 +254,7 @@ class _Walk:
             if name is None and group in private_groups:
                 name = self._private(group, element, at, length, creators)
             if name is None:
-                if length == _UNDEFINED:
+                if length == UNDEFINED_LENGTH:
                     at = self._inside(vr).skip_sequence(at, depth + 1)
                 else:
                     at += length
@@ -331,7 +268,7 @@ class _Walk:
             if vr == b"SQ":
                 found[keyword], at = within.items(at, length, end, depth + 1)
                 continue
-            if length == _UNDEFINED:
+            if length == UNDEFINED_LENGTH:
                 at = within.skip_sequence(at, depth + 1)
                 continue
             stop = at + length
@@ -361,21 +298,25 @@ class _Walk:
         return None if creator is None else self.private.get((group, creator, element & 0xFF))
 
     def value(self, raw: bytes, vr: bytes, keyword: str) -> Any:
-        decode = _DECODERS.get(vr)
+        decode = DECODERS.get(vr)
         if decode is not None:
             return decode(raw)
-        value = _text(raw)
+        value = text_value(raw)
         if vr in _FREE_TEXT:
             return self._free_text(raw, vr) if self.encodings or not raw.isascii() else value
         if keyword == "SpecificCharacterSet" and value:
             stated = [value] if isinstance(value, str) else list(value)
-            self.encodings = pydicom.charset.convert_encodings(stated)
+            self.encodings = pydicom.charset.convert_encodings(_known_sets(stated))
         return value
 
     def _free_text(self, raw: bytes, vr: bytes) -> Any:
-        reps = pydicom.valuerep
-        marks = reps.PN_DELIMS if vr == b"PN" else reps.TEXT_VR_DELIMS
-        text = pydicom.charset.decode_bytes(raw, self.encodings or ["utf8"], marks)
+        encodings = self.encodings or ["utf8"]
+        if _ESCAPE in raw:
+            reps = pydicom.valuerep
+            marks = reps.PN_DELIMS if vr == b"PN" else reps.TEXT_VR_DELIMS
+            text = pydicom.charset.decode_bytes(raw, encodings, marks)
+        else:
+            text = raw.decode(encodings[0], "replace")
         text = text.strip("\0 ")
         if vr in _ONE_VALUE or "\\" not in text:
             return text
@@ -385,7 +326,7 @@ class _Walk:
         """Return the items of a sequence and where it ends."""
         content = self.content
         found: list[Fields] = []
-        stop = end if length == _UNDEFINED else at + length
+        stop = end if length == UNDEFINED_LENGTH else at + length
         if stop > end:
             raise _ShortError
         while at + 8 <= stop:
@@ -396,7 +337,7 @@ class _Walk:
                 return found, at
             if tag != _ITEM:
                 raise HeaderError(f"no item of a sequence at byte {at - 8}")
-            if size == _UNDEFINED:
+            if size == UNDEFINED_LENGTH:
                 fields, at = self.elements(at, stop, depth)
             else:
                 if at + size > stop:
@@ -404,7 +345,7 @@ class _Walk:
                 fields, _ = self.elements(at, at + size, depth)
                 at += size
             found.append(fields)
-        if length == _UNDEFINED:
+        if length == UNDEFINED_LENGTH:
             raise _ShortError
         return found, at
 
@@ -421,7 +362,7 @@ class _Walk:
                 return at
             if tag != _ITEM:
                 raise HeaderError(f"no item of a sequence at byte {at - 8}")
-            if size != _UNDEFINED:
+            if size != UNDEFINED_LENGTH:
                 at += size
                 continue
             at = self._skip_item(at, depth)
@@ -444,57 +385,4 @@ class _Walk:
                 at += 8
                 if tag == _ITEM_END:
                     return at
-            at = self.skip_sequence(at, depth + 1) if length == _UNDEFINED else at + length
-
-
-def _through_pydicom(stream: Any, wanted: Wanted, syntax: str, media_class: str) -> Header:
-    """Return the header of a deflated or big-endian file."""
-    stream.seek(0)
-    dataset = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-    offset = None if syntax == DEFLATED else stream.tell()
-    tag, vr = 0, b""
-    if offset is not None:
-        head = stream.read(8)
-        if len(head) == 8:
-            group, element, vr = struct.unpack(">HH2s", head[:6])
-            tag = group << 16 | element
-    elif dataset.get("Rows"):
-        tag = 0x7FE00010
-    if tag not in _PIXELS:
-        offset, tag = None, 0
-    return Header(syntax, _plain_fields(dataset, wanted), offset, tag, vr, media_class)
-
-
-def _plain_fields(dataset: Any, wanted: Wanted) -> Fields:
-    found: Fields = {}
-    for tag, (keyword, _) in wanted.public.items():
-        element = dataset.get(tag)
-        if element is None:
-            continue
-        if element.VR == "SQ":
-            found[keyword] = [_plain_fields(item, wanted) for item in element.value]
-        else:
-            found[keyword] = _plain_value(element)
-    for (group, creator, low), (name, _) in wanted.private.items():
-        try:
-            element = dataset.private_block(group, creator)[low]
-        except KeyError:
-            continue
-        found[name] = _plain_value(element)
-    return found
-
-
-def _plain_value(element: Any) -> Any:
-    def one(value: Any) -> Any:
-        if element.VR in ("DS",):
-            return float(value)
-        if element.VR in ("IS", "AT", "US", "SS", "UL", "SL"):
-            return int(value)
-        return value if isinstance(value, int | float | bytes) else str(value)
-
-    value = element.value
-    if value is None or value == "":
-        return None if element.VR in ("DS", "IS") else ""
-    if element.VM > 1:
-        return tuple(one(part) for part in value)
-    return one(value)
+            at = self.skip_sequence(at, depth + 1) if length == UNDEFINED_LENGTH else at + length

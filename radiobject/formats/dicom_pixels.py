@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_elements import DEFLATED
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import (
     ENCAPSULATED_UNCOMPRESSED,
@@ -22,6 +25,7 @@ from radiobject.formats.dicom_header import (
     element_header_bytes,
     parse_errors,
 )
+from radiobject.formats.dicom_parse import inflated, meta_end
 from radiobject.formats.dicom_remarks import remarks, summed_up
 from radiobject.formats.engines import encaps, pydicom
 from radiobject.formats.engines import pixels as codecs
@@ -31,10 +35,13 @@ from radiobject.formats.rescale import (
     fitting_dtype,
     integer_scale,
     same_width,
-    scaled_range,
 )
-from radiobject.formats.source import SourceFile, read_file, readable_name
+from radiobject.formats.source import SourceFile, read_file
+from radiobject.threads import run_on_threads, usable_threads
 
+_NO_SCALE = (1.0, 0.0)
+_MOST_BEHIND = 1 << 20
+"""Bytes that may follow the pixels of a deflated file: padding, a digital signature."""
 _JPEG2000_SIZE = b"\xff\x4f\xff\x51"
 _JPEG_FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 
@@ -79,31 +86,64 @@ def decode_frames(
     """
     dtype = np.result_type(*{_value_dtype(frame.file.pixels) for frame in frames})
     values = np.empty((len(frames), frames[0].rows, frames[0].columns), dtype=dtype)
-    sources: list[SourceFile] = []
-    wanted: dict[Any, list[int]] = {}
-    said: dict[str, list[str]] = {}
+    slots_of: dict[Path, list[int]] = {}
     for slot, frame in enumerate(frames):
-        wanted.setdefault(frame.file.path, []).append(slot)
-    for slots in wanted.values():
-        file = frames[slots[0]].file
-        content = read_file(file.path, limits)
-        sources.append(SourceFile.of_bytes(file.path.name, content))
-        with remarks() as heard:
-            stored = _file_frames(file, content)
-        for text in dict.fromkeys(heard):
-            said.setdefault(text, []).append(readable_name(file.path.name))
-        for slot in slots:
-            frame = frames[slot]
-            whole = stored[frame.index]
-            values[slot] = whole if frame.window is None else whole[frame.window.slices]
+        slots_of.setdefault(frame.file.path, []).append(slot)
+    groups = list(slots_of.values())
+    found: list[_Found | None] = [None] * len(groups)
+
+    def take(number: int) -> None:
+        found[number] = _take_file(values, frames, groups[number], limits)
+
+    run_on_threads(take, range(len(groups)), usable_threads())
+    taken = [one for one in found if one is not None]
+    said: dict[str, list[str]] = {}
+    for one in taken:
+        for text in one.remarks:
+            said.setdefault(text, []).append(one.source.name)
     padding = _padding_pixels(values, frames) if clip_padding else None
-    scales = [frame.scale for frame in frames]
-    scaled, rescale = scale_frames(values, scales)
+    ranges = dict(pair for one in taken for pair in one.ranges)
+    scaled, rescale = _in_units(
+        values, [frame.scale for frame in frames], [ranges.get(i) for i in range(len(frames))]
+    )
     padded = 0
     if padding is not None and not padding.all():
         padded = int(padding.sum())
         scaled[padding] = scaled[~padding].min()
-    return DecodedStack(scaled, rescale, tuple(sources), padded, summed_up(said))
+    sources = tuple(one.source for one in taken)
+    return DecodedStack(scaled, rescale, sources, padded, summed_up(said))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found in one file while its frames were decoded.
+
+    ``ranges`` has the lowest and highest stored value by slot, of those that have a whole scale.
+    """
+
+    source: SourceFile
+    remarks: tuple[str, ...]
+    ranges: tuple[tuple[int, tuple[int, int]], ...]
+
+
+def _take_file(
+    values: NDArray[Any], frames: Sequence[Frame], slots: Sequence[int], limits: Limits
+) -> _Found:
+    """Read a file, hash it, and decode its frames into their slots of `values`."""
+    file = frames[slots[0]].file
+    content = read_file(file.path, limits)
+    source = SourceFile.of_bytes(file.path.name, content)
+    with remarks() as heard:
+        stored = _file_frames(file, content)
+    ranges = []
+    for slot in slots:
+        frame = frames[slot]
+        whole = stored[frame.index]
+        values[slot] = whole if frame.window is None else whole[frame.window.slices]
+        if frame.scale != _NO_SCALE and integer_scale(*frame.scale) is not None:
+            # While it lies in the processor's cache.
+            ranges.append((slot, (int(values[slot].min()), int(values[slot].max()))))
+    return _Found(source, tuple(dict.fromkeys(heard)), tuple(ranges))
 
 
 def _padding_pixels(values: NDArray[Any], frames: Sequence[Frame]) -> NDArray[np.bool_] | None:
@@ -121,35 +161,59 @@ def _value_dtype(pixels: PixelFormat) -> np.dtype:
     return np.dtype(np.uint16) if pixels.has_table else pixels.dtype
 
 
-def scale_frames(
-    values: NDArray[Any], scales: Sequence[tuple[float, float]]
+def _in_units(
+    values: NDArray[Any],
+    scales: Sequence[tuple[float, float]],
+    ranges: Sequence[tuple[int, int] | None],
 ) -> tuple[NDArray[Any], tuple[float, float] | None]:
     """Bring stored frames, shape (n, rows, columns), to their units by (slope, intercept) each.
 
-    Where the type's width stays, `values` is overwritten.
+    `ranges` has the lowest and highest value of each frame with a whole scale. Where the type's
+    width stays, `values` is overwritten.
     """
-    if all(scale == (1.0, 0.0) for scale in scales):
+    if all(scale == _NO_SCALE for scale in scales):
         return values, None
-    whole = [integer_scale(*scale) for scale in scales]
-    exact = [scale for scale in whole if scale is not None]
-    if len(exact) == len(whole) and values.dtype.kind in "iu":
-        ranges = [scaled_range(frame, *scale) for frame, scale in zip(values, exact, strict=True)]
-        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-        # Signed first: a CT's type must not depend on whether its slices hold air.
-        signed_first = sorted(same_width(values.dtype), key=lambda dtype: dtype.kind != "i")
-        dtype = fitting_dtype(low, high, [*signed_first, np.dtype(np.int32)])
+    exact = [whole for scale in scales if (whole := integer_scale(*scale)) is not None]
+    threads = usable_threads()
+    if len(exact) == len(scales) and values.dtype.kind in "iu":
+        dtype = _common_dtype(values, exact, ranges)
         if dtype is not None:
             fits = dtype.itemsize == values.dtype.itemsize
             scaled = values.view(dtype) if fits else np.empty(values.shape, dtype=dtype)
-            for slot, scale in enumerate(exact):
-                apply_integer_scale(values[slot], *scale, dtype, out=scaled[slot])
+            run_on_threads(
+                lambda slot: apply_integer_scale(
+                    values[slot], *exact[slot], dtype, out=scaled[slot]
+                ),
+                range(len(exact)),
+                threads,
+            )
             return scaled, None
     if len(set(scales)) == 1:
         return values, scales[0]
-    scaled = np.empty(values.shape, dtype=np.float32)
-    for slot, (slope, intercept) in enumerate(scales):
-        scaled[slot] = values[slot] * np.float64(slope) + np.float64(intercept)
-    return scaled, None
+    floats = np.empty(values.shape, dtype=np.float32)
+
+    def scale_one(slot: int) -> None:
+        slope, intercept = scales[slot]
+        floats[slot] = values[slot] * np.float64(slope) + np.float64(intercept)
+
+    run_on_threads(scale_one, range(len(scales)), threads)
+    return floats, None
+
+
+def _common_dtype(
+    values: NDArray[Any],
+    scales: Sequence[tuple[int, int]],
+    ranges: Sequence[tuple[int, int] | None],
+) -> np.dtype | None:
+    """Return the integer type that holds every frame by its whole scale; None if none does."""
+    ends = [
+        end * slope + intercept
+        for slot, (slope, intercept) in enumerate(scales)
+        for end in ranges[slot] or (int(values[slot].min()), int(values[slot].max()))
+    ]
+    # Signed first: a CT's type must not depend on whether its slices hold air.
+    signed_first = sorted(same_width(values.dtype), key=lambda dtype: dtype.kind != "i")
+    return fitting_dtype(min(ends), max(ends), [*signed_first, np.dtype(np.int32)])
 
 
 def _file_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
@@ -158,13 +222,36 @@ def _file_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
     MONOCHROME1 says how they are displayed, and does not change them (PS3.3 C.7.6.3.1.2).
     """
     pixels = file.pixels
-    stored = _native_frames(file, content)
+    stored = _native_frames(file, _inflated(file, content))
     dataset = None
     if stored is None:
         dataset = _dataset(file, content)
         stored = _decoded_frames(file, dataset)
     used = _used_bits(file.path.name, stored, pixels)
     return _looked_up(file, dataset or _dataset(file, content), used) if pixels.has_table else used
+
+
+def _inflated(file: DicomFile, content: bytes) -> bytes:
+    """Return what a deflated file holds up to the end of its pixels, else the content itself.
+
+    Raises
+    ------
+    IngestError
+        If more is behind them than a data set has: a small file may hold any number of bytes.
+    """
+    if file.syntax != DEFLATED or file.pixel_offset is None:
+        return content
+    end = file.pixel_offset + element_header_bytes(DEFLATED) + file.pixels.frame_bytes * file.frames
+    try:
+        found, more = inflated(content[meta_end(content) :], end + file.surplus + _MOST_BEHIND)
+    except zlib.error as error:
+        raise IngestError(f"{file.path.name}: damaged DICOM file ({error})") from error
+    if more:
+        raise IngestError(
+            f"{file.path.name}: it expands to over {_MOST_BEHIND:,} bytes behind its pixels: "
+            "damaged, or made to exhaust memory"
+        )
+    return found
 
 
 def _dataset(file: DicomFile, content: bytes) -> Any:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import AlignmentError, IngestError
 from radiobject.formats.dicom_classes import CONTOUR_CLASS
+from radiobject.formats.dicom_elements import Fields, HeaderError, Wanted
 from radiobject.formats.dicom_header import text_of
-from radiobject.formats.dicom_parse import Fields, HeaderError, Wanted, read_header
+from radiobject.formats.dicom_parse import read_header
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.image import LoadedImage, Scalar

@@ -28,6 +28,7 @@ from radiobject.formats.dicom_volumes import Part, along_normal, parted_in_time,
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.metadata import DicomMetadata
 from radiobject.formats.privacy import BURNED_IN
+from radiobject.formats.source import readable_name
 from radiobject.formats.time_axis import TimeAxis
 from radiobject.geometry.orientation import affine_to_list, axis_codes
 from radiobject.indexing import shortened
@@ -179,8 +180,9 @@ def build_series(
     for identity, members in by_identity.items():
         note = shared.get(identity.series_uid, ())
         for group, disagreement in agreeing(members):
-            for outcome in _of_group(group, limits, chosen):
-                outcomes.append(_noted(outcome, note + disagreement))
+            for part, words in _objects(group):
+                for outcome in _of_group(part, limits, chosen):
+                    outcomes.append(_noted(outcome, note + disagreement + words))
     return outcomes
 
 
@@ -188,6 +190,20 @@ def _noted(outcome: Outcome, notes: tuple[str, ...]) -> Outcome:
     if isinstance(outcome, RefusedSeries) or not notes:
         return outcome
     return replace(outcome, warnings=notes + outcome.warnings)
+
+
+def _objects(frames: list[Frame]) -> Iterator[tuple[list[Frame], tuple[str, ...]]]:
+    """Yield the frames of each object that is a volume by itself, and those of all others.
+
+    Two grids of doses in one series are no time points: a plan and its beams, say.
+    """
+    parts: dict[Path | None, list[Frame]] = {}
+    for frame in frames:
+        key = frame.file.path if frame.file.is_whole_volume else None
+        parts.setdefault(key, []).append(frame)
+    note = f"the series has {len(parts)} objects that are volumes by themselves"
+    for part in parts.values():
+        yield part, (note,) if len(parts) > 1 else ()
 
 
 def _of_group(frames: list[Frame], limits: Limits, options: DicomOptions) -> Iterator[Outcome]:
@@ -304,7 +320,13 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
         frames=frames,
         shape=shape,
         affine=stack.affine,
-        warnings=part.warnings + stack.warnings + _beside(volumes) + _mixed_types(frames),
+        warnings=(
+            part.warnings
+            + stack.warnings
+            + _beside(volumes)
+            + _mixed_types(frames)
+            + _beyond(frames)
+        ),
         assumed=stack.assumed,
         axis=time_axis(volumes, part.key) if len(times) > 1 else None,
         options=options,
@@ -350,6 +372,23 @@ def _beside(volumes: Sequence[Sequence[Frame]]) -> tuple[str, ...]:
     if sideways[worst] > min(first.spacing_mm) / 2:
         raise IngestError(f"{text}: they share no grid; take them as series of their own")
     return (f"{text}; the place of the first is stored",)
+
+
+def _beyond(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """Return a warning about rows or frames that are there and not declared: they are left out."""
+    more = {
+        frame.file.path: frame.file.surplus
+        for frame in frames
+        if frame.file.surplus >= frame.file.pixels.frame_bytes // frame.file.pixels.rows
+    }
+    if not more:
+        return ()
+    path, surplus = next(iter(more.items()))
+    return (
+        f"{len(more)} files hold more pixels than their headers declare, such as "
+        f"{readable_name(path.name)} ({surplus:,} bytes): Rows, Columns, BitsAllocated or "
+        "NumberOfFrames may be wrong",
+    )
 
 
 def _mixed_types(frames: Sequence[Frame]) -> tuple[str, ...]:

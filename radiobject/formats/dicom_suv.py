@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_elements import Fields, Wanted
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import number_of, text_of
 from radiobject.formats.dicom_keys import DAY_S, moment
-from radiobject.formats.dicom_parse import Fields, Wanted, read_header
+from radiobject.formats.dicom_parse import read_header
 
 PET_CLASS = "1.2.840.10008.5.1.4.1.1.128"
 _WANTED = (

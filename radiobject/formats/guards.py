@@ -109,17 +109,23 @@ def walk_files(root: Path) -> Iterator[Path]:
         An existing folder. It may itself be a link.
     """
     real_root = root.resolve()
-    for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".") and not os.path.islink(os.path.join(folder, name))
-        )
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith("."):
+    folders = [str(root)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        below = []
+        for entry in entries:
+            if entry.name.startswith("."):
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(real_root):
-                continue
-            if path.is_file():
-                yield path
+            if entry.is_symlink():
+                path = Path(entry.path)
+                if path.resolve().is_relative_to(real_root) and path.is_file():
+                    yield path
+            elif entry.is_file():
+                yield Path(entry.path)
+            elif entry.is_dir():
+                below.append(entry.path)
+        folders += reversed(below)

@@ -62,7 +62,8 @@ def apply_integer_scale(
         work = data.astype(wrap, order="K")
     else:
         work = out.view(wrap)
-        np.copyto(work, data, casting="unsafe")
+        if not np.may_share_memory(work, data):
+            np.copyto(work, data, casting="unsafe")
     if slope != 1:
         np.multiply(work, np.array(slope % (1 << bits), dtype=wrap), out=work)
     if intercept:

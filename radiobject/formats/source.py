@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +90,13 @@ def read_file(path: Path, limits: Limits) -> bytes:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
-    limits.check_file(path.name, path.stat().st_size)
     try:
-        content = path.read_bytes()
+        with path.open("rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            limits.check_file(path.name, size)
+            content = stream.read(size)
+            if len(content) < size:  # a system may give less than it was asked for
+                content += stream.read()
     except OSError as error:
         raise IngestError(f"{path.name}: cannot be read: {error.strerror or error}") from error
     refuse_placeholder(path.name, content)

@@ -10,7 +10,7 @@ from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.dicom import patient_of_folder
 from radiobject.indexing import shortened
 
-_HOW = (
+HOW_TO_CHOOSE = (
     "choose: --subject-from PatientID takes the header's id, --subject-from folder the folders as "
     "they are (subject_from= in Python)"
 )
@@ -67,15 +67,41 @@ def folder_subjects(
 class Owned:
     """An image with the subject that its folder gives it and the patient that its header names.
 
-    ``patient`` is compared and never stored; empty where the header names none.
+    ``patient`` is compared and never stored; empty where the header names none. ``born`` and
+    ``issuer`` tell people with one PatientID apart; empty where the header does not state them.
     """
 
     subject: str
     patient: str
     source: str
+    born: str = ""
+    issuer: str = ""
 
 
-def check_patients(images: Iterable[Owned]) -> None:
+def check_people(images: Sequence[Owned]) -> None:
+    """Refuse a PatientID that two people have: hospitals number their patients each from 1.
+
+    Raises
+    ------
+    IngestError
+        The message says by which field, and in which files.
+    """
+    for name, keyword in (("born", "PatientBirthDate"), ("issuer", "IssuerOfPatientID")):
+        stated: dict[str, dict[str, str]] = {}
+        for image in images:
+            value = getattr(image, name)
+            if image.patient and value:
+                stated.setdefault(image.patient, {}).setdefault(value, image.source)
+        for people in stated.values():
+            if len(people) > 1:
+                raise IngestError(
+                    f"one PatientID stands for {len(people)} people, who differ in {keyword}, such "
+                    f"as those of {shortened(list(people.values()))}; choose: --subject-from "
+                    "folder takes the folders (subject_from= in Python), a list names each subject"
+                )
+
+
+def check_patients(given: Iterable[Owned]) -> None:
     """Refuse a subject with several patients, and a patient who would be several subjects.
 
     Raises
@@ -83,6 +109,8 @@ def check_patients(images: Iterable[Owned]) -> None:
     IngestError
         The message says which, by folders and never by a patient's id, and how to choose.
     """
+    images = list(given)
+    check_people(images)
     sources: dict[str, dict[str, str]] = {}
     subjects: dict[str, dict[str, None]] = {}
     for image in images:
@@ -93,11 +121,11 @@ def check_patients(images: Iterable[Owned]) -> None:
         if len(found) > 1:
             raise IngestError(
                 f"subject {subject!r} would hold {len(found)} patients, such as those of "
-                f"{shortened(list(found.values()))}; {_HOW}"
+                f"{shortened(list(found.values()))}; {HOW_TO_CHOOSE}"
             )
     for names in subjects.values():
         if len(names) > 1:
             raise IngestError(
                 f"one patient would become {len(names)} subjects, {shortened(sorted(names))}; "
-                + _HOW
+                + HOW_TO_CHOOSE
             )

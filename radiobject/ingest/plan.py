@@ -24,7 +24,7 @@ from radiobject.formats.privacy import check_keywords, keyed_id
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.formats.source import readable_name
 from radiobject.indexing import shortened
-from radiobject.ingest.patients import Owned, check_patients
+from radiobject.ingest.patients import Owned, check_patients, check_people
 from radiobject.ingest.subjects import subject_finder
 from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.io import layout
@@ -369,7 +369,24 @@ def owned_by_folder(images: Iterable[PlannedImage]) -> Iterator[Owned]:
     for image in images:
         source = image.source
         if not image.subject_asked and not isinstance(source, Path):
-            yield Owned(image.obs_subject_id, source.identity.patient, image.file_name)
+            yield _owned(image, source)
+
+
+def owned_by_patient(images: Iterable[PlannedImage]) -> Iterator[Owned]:
+    """Yield the DICOM series whose subject is their PatientID, as asked."""
+    for image in images:
+        source = image.source
+        if not isinstance(source, Path) and image.obs_subject_id == source.identity.patient:
+            yield _owned(image, source)
+
+
+def _owned(image: PlannedImage, source: DicomSeries | DicomLabels) -> Owned:
+    series = source.series if isinstance(source, DicomLabels) else source
+    stated = series.frames[0].file.agreement
+    return Owned(
+        image.obs_subject_id, source.identity.patient, image.file_name,
+        stated["PatientBirthDate"], stated["IssuerOfPatientID"],
+    )  # fmt: skip
 
 
 def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
@@ -384,7 +401,9 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
     """
     if len(plans) == 1:
         return plans[0]
-    check_patients(owned_by_folder(image for plan in plans for image in plan.images))
+    images = [image for plan in plans for image in plan.images]
+    check_patients(owned_by_folder(images))
+    check_people(list(owned_by_patient(images)))
     report = IngestReport()
     for plan in plans:
         report.join(plan.report)
@@ -396,7 +415,7 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
     if len(clashes):
         raise AlignmentError(f"two sources disagree on the metadata of subject {clashes[0]!r}")
     return IngestPlan(
-        tuple(image for plan in plans for image in plan.images),
+        tuple(images),
         merged,
         frozenset().union(*(plan.labels for plan in plans)),
         frozenset().union(*(plan.uniform for plan in plans)),

@@ -25,8 +25,16 @@ from radiobject.formats.dicom_table import (
 from radiobject.formats.discovery import ImageFormat, NoImagesError, varying_part
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.formats.search import is_glob, summarised
-from radiobject.ingest.patients import check_patients, checked_source
-from radiobject.ingest.plan import IngestPlan, PlannedImage, kept_fields, owned_by_folder
+from radiobject.formats.source import readable_name
+from radiobject.indexing import shortened
+from radiobject.ingest.patients import HOW_TO_CHOOSE, check_patients, check_people, checked_source
+from radiobject.ingest.plan import (
+    IngestPlan,
+    PlannedImage,
+    kept_fields,
+    owned_by_folder,
+    owned_by_patient,
+)
 from radiobject.rows.expression import matching_rows
 
 DicomRoot = str | Path | Iterable[str | Path | tuple[str | Path, str]]
@@ -43,12 +51,32 @@ class _Root:
 
 @dataclass(frozen=True)
 class ScannedSeries:
-    """A volume that a scan found, its line of the report, and the subject of its folder."""
+    """A volume that a scan found, its line of the report, and the subjects of its folders.
+
+    There is one of them as a rule. Where files of one series lie in the folders of several, they
+    are slices of two patients with one UID, or one patient's who has two folders.
+    """
 
     series: DicomSeries
     line: ReportLine
-    folder_subject: str
+    subjects: tuple[str, ...]
     asked: bool = False
+
+    @property
+    def folder_subject(self) -> str:
+        """The subject of its folder, or that of the first."""
+        return self.subjects[0]
+
+    @property
+    def why_unowned(self) -> str:
+        """Why no subject can have it; empty where there is one."""
+        if len(self.subjects) == 1:
+            return ""
+        return (
+            f"its files lie in the folders of {len(self.subjects)} subjects, "
+            f"{shortened(self.subjects)}: slices of several patients with one UID, or of one with "
+            f"several folders; {HOW_TO_CHOOSE}"
+        )
 
 
 def scanned(
@@ -65,16 +93,31 @@ def scanned(
     places = {one.path: one for one in roots}
     found = []
     for series, line in zip(scan.series, scan.lines, strict=True):
-        place = _root_of(series, places)
-        if place.subject is not None:
-            found.append(ScannedSeries(series, line, place.subject, asked=True))
-        elif place.name:
-            found.append(ScannedSeries(series, line, place.name))
-        else:
-            parts = Path(series.folder).parts
-            top = place.path if place.path.is_dir() else place.path.parent
-            found.append(ScannedSeries(series, line, parts[0] if parts else top.resolve().name))
+        owners: dict[str, bool] = {}
+        for path in _one_in_each_folder(series, places):
+            owners.setdefault(*_subject_of_file(path, _root_of(path, places)))
+        found.append(ScannedSeries(series, line, tuple(owners), asked=all(owners.values())))
     return scan, found
+
+
+def _one_in_each_folder(series: DicomSeries, places: Mapping[Path, _Root]) -> list[Path]:
+    """Return the files of a series whose subjects may differ: one of each folder, and roots."""
+    first: dict[Path, Path] = {}
+    for path in series.files:
+        first.setdefault(path if path in places else path.parent, path)
+    return list(first.values())
+
+
+def _subject_of_file(path: Path, place: _Root) -> tuple[str, bool]:
+    """Return whose a file is by the folder it lies in, and whether that was said."""
+    if place.subject is not None:
+        return place.subject, True
+    if place.name:
+        return place.name, False
+    if place.path.is_dir():
+        parts = path.relative_to(place.path).parent.parts
+        return readable_name(parts[0]) if parts else place.path.resolve().name, False
+    return place.path.parent.resolve().name, False
 
 
 def _roots(root: DicomRoot) -> Iterator[_Root]:
@@ -103,9 +146,8 @@ def _matches(pattern: str) -> Iterator[_Root]:
         yield _Root(match, name="" if match.is_file() and part == match.name else part)
 
 
-def _root_of(series: DicomSeries, places: Mapping[Path, _Root]) -> _Root:
-    first = series.files[0]
-    return next(places[path] for path in (first, *first.parents) if path in places)
+def _root_of(path: Path, places: Mapping[Path, _Root]) -> _Root:
+    return next(places[one] for one in (path, *path.parents) if one in places)
 
 
 def plan_dicoms(
@@ -188,6 +230,7 @@ def plan_dicoms(
         for (one, name, owner), order in zip(owned, orders, strict=True)
     )
     check_patients(owned_by_folder(planned))
+    check_people(list(owned_by_patient(planned)))
     drawn = tuple(_labels(scan, planned, labels_from, label_name, report))
     collections = frozenset(image.collection for image in drawn)
     return IngestPlan(planned + drawn, labels=collections, report=report)
@@ -288,6 +331,12 @@ def plan_table(
 def _subject(one: ScannedSeries, subject_from: str | None, report: IngestReport) -> str | None:
     """Return whose series it is; None, with a line of the report, where the header does not say."""
     if subject_from != "PatientID" or one.asked:
+        if one.why_unowned and subject_from is None and not one.asked:
+            raise IngestError(f"{one.line.source}: {one.why_unowned}")
+        if one.why_unowned:
+            line = replace(one.line, verdict=Verdict.REFUSED, reasons=(one.why_unowned,))
+            report.extend([line])
+            return None
         return one.folder_subject
     if one.series.identity.patient:
         return one.series.identity.patient
@@ -351,7 +400,13 @@ def scan_table(
     scan, found = scanned(root, options=options, progress=progress)
     place = {"root": str(root)} if isinstance(root, str | Path) else {"root": ""}
     rows = [
-        {"collection": one.series.identity.modality, "subject": one.folder_subject} | row | place
+        {
+            "collection": one.series.identity.modality,
+            "subject": "" if one.why_unowned else one.folder_subject,
+        }
+        | row
+        | place
+        | ({"reason": one.why_unowned} if one.why_unowned else {})
         for one, row in zip(found, table_rows(found, hashed), strict=True)
     ]
     refused = [

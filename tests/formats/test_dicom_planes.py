@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from radiobject.formats.dicom import load_folder
-from radiobject.formats.dicom_parse import HeaderError, Wanted, read_header
+from radiobject.formats.dicom_elements import HeaderError, Wanted
+from radiobject.formats.dicom_parse import read_header
 from radiobject.geometry.orientation import spacing_mm
 
 NUCLEAR = "1.2.840.10008.5.1.4.1.1.20"

@@ -13,7 +13,7 @@ from radiobject import RadiObject
 from radiobject.exceptions import IngestError
 from radiobject.ingest import IngestOptions, ingest_plan
 from radiobject.ingest.plan import join_plans
-from radiobject.ingest.plan_dicom import plan_dicoms
+from radiobject.ingest.plan_dicom import plan_dicoms, scan_table
 
 
 def write(folder: Path, patient: str, **fields: object) -> None:
@@ -88,6 +88,53 @@ def test_a_series_without_an_id_is_a_line_of_the_report(tmp_path: Path) -> None:
     assert "no PatientID" in plan.report.refused[0].reasons[0]
     outcome = ingest_plan(str(tmp_path / "store"), plan, IngestOptions(on_error="report"))
     assert outcome.report.counts == {"accepted": 1, "warned": 0, "refused": 1}
+
+
+@pytest.mark.parametrize("subject_from", [None, "folder", "PatientID"])
+def test_one_series_in_the_folders_of_two_subjects(
+    subject_from: str | None, tmp_path: Path
+) -> None:
+    """An anonymiser wrote one UID and no id into the slices of two patients, or one has two."""
+    for n, folder in enumerate("ab"):
+        names = [f"{n}{s}" for s in range(5)]
+        dicom_builder.write_series(
+            tmp_path / "in" / folder, series_uid="1.2.9", names=names, origin=(0, 0, 15.0 * n),
+            edit=lambda ds, s: setattr(ds, "PatientID", "P0" if subject_from else ""),
+        )  # fmt: skip
+    words = "its files lie in the folders of 2 subjects, 'a', 'b'"
+    if subject_from == "PatientID":
+        assert subjects(plan_dicoms(tmp_path / "in", subject_from=subject_from)) == {"P0"}
+    elif subject_from == "folder":
+        plan = plan_dicoms(tmp_path / "in", subject_from=subject_from)
+        assert not plan.images
+        assert words in plan.report.refused[0].reasons[0]
+    else:
+        with pytest.raises(IngestError, match=f"{words}.*--subject-from"):
+            plan_dicoms(tmp_path / "in")
+        rows, _ = scan_table(tmp_path / "in", str)
+        assert (rows[0]["subject"], words in rows[0]["reason"]) == ("", True)
+    listed = plan_dicoms([(tmp_path / "in/a", "s1"), (tmp_path / "in/b", "s2")])
+    assert not listed.images
+    assert "'s1', 's2'" in listed.report.refused[0].reasons[0]
+    together = plan_dicoms([(tmp_path / "in/a", "s1"), (tmp_path / "in/b", "s1")])
+    assert subjects(together) == {"s1"}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [("PatientBirthDate", ("19600102", "20010203")), ("IssuerOfPatientID", ("north", "south"))],
+)
+def test_one_id_of_two_people(keyword: str, values: tuple[str, str], tmp_path: Path) -> None:
+    for n, value in enumerate(values):
+        write(tmp_path / f"in/h{n}", "0001", **{keyword: value, "SeriesNumber": n})
+        write(tmp_path / "in/h0", "0001", SeriesNumber=9, **{keyword: values[0]})
+    with pytest.raises(IngestError, match=f"one PatientID stands for 2 people.*{keyword}") as error:
+        plan_dicoms(tmp_path / "in", subject_from="PatientID")
+    assert not any(value in str(error.value) for value in values)
+    apart = [plan_dicoms(tmp_path / f"in/h{n}", subject_from="PatientID") for n in range(2)]
+    with pytest.raises(IngestError, match="one PatientID stands for 2 people"):
+        join_plans(apart)
+    assert subjects(plan_dicoms(tmp_path / "in", subject_from="folder")) == {"h0", "h1"}
 
 
 # ---- lists, globs, selections, sessions ----

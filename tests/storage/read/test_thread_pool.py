@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from radiobject import configure, get_radiobject_config
+from radiobject import threads as sharing
 from radiobject.ctx import CompressionConfig, ReadConfig, WriteConfig
 from radiobject.exceptions import IntegrityError
 from radiobject.geometry.box import Box
 from radiobject.storage.cache import tile_cache
-from radiobject.storage.read import reader, thread_pool
+from radiobject.storage.read import reader
 from radiobject.storage.read.reader import ReadRequest, read_batch, read_into
 from radiobject.storage.read.thread_pool import (
     one_thread,
@@ -27,7 +28,7 @@ from radiobject.storage.tables import writer
 
 @pytest.fixture
 def four_processors(monkeypatch):
-    monkeypatch.setattr(thread_pool, "processors", lambda: 4)
+    monkeypatch.setattr(sharing, "processors", lambda: 4)
 
 
 @pytest.fixture
@@ -112,12 +113,12 @@ def test_few_tasks_stay_with_the_caller(four_processors, count, shared):
 def test_a_worker_process_has_one_thread():
     code = (
         "import multiprocessing\n"
-        "from radiobject.storage.read import thread_pool\n"
-        "thread_pool.processors = lambda: 4\n"
+        "from radiobject import threads\n"
+        "threads.processors = lambda: 4\n"
         "if __name__ == '__main__':\n"
-        "    print(thread_pool.usable_threads(), flush=True)\n"
+        "    print(threads.usable_threads(), flush=True)\n"
         "    context = multiprocessing.get_context('fork')\n"
-        "    child = context.Process(target=lambda: print(thread_pool.usable_threads()))\n"
+        "    child = context.Process(target=lambda: print(threads.usable_threads()))\n"
         "    child.start(); child.join()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
