@@ -236,6 +236,7 @@ def _frames(
     if header.pixel_tag in _FLOAT_PIXELS:
         raise IngestError("pixels that are floating-point numbers; convert the series first")
     pixels = pixel_format(fields)
+    _refuse_captures(header)
     count = max(int(number_of(fields, "NumberOfFrames") or 1), 1)
     limits.check_volume(path.name, (pixels.columns, pixels.rows, count), pixels.dtype.itemsize)
     limits.check_frame(path.name, pixels.rows, pixels.columns, pixels.dtype.itemsize)
@@ -316,6 +317,12 @@ def _refuse_other_objects(header: Header) -> None:
         raise IngestError("no SeriesInstanceUID: the series it belongs to cannot be known")
     if _SCOUT_TYPES & set(_image_type(fields)):
         raise OtherObjectError("a scout (localizer) image, not part of a volume", sop_class)
+
+
+def _refuse_captures(header: Header) -> None:
+    """Refuse a picture of a screen or of paper, which may lie in the series of a scan."""
+    fields = header.fields
+    sop_class = text_of(fields, "SOPClassUID") or header.media_class
     placed = fields.get("ImagePositionPatient") or any(fields.get(name) for name in _GROUPS)
     if is_secondary_capture(sop_class) and not placed:
         raise OtherObjectError(

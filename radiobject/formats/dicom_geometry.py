@@ -168,10 +168,8 @@ def stack_slices(
         warnings += _check_line(points, step, normal, allow_tilt)
         assumed = False
     affine = np.eye(4)
-    for axis, cosines in enumerate((orientation[:3], orientation[3:])):
-        # Rounded cosines are a little longer or shorter than one; PixelSpacing is as stated.
-        unit = np.asarray(cosines, float) / np.linalg.norm(cosines)
-        affine[:3, axis] = unit * spacing_mm[1 - axis]
+    affine[:3, 0] = np.asarray(orientation[:3], float) * spacing_mm[1]
+    affine[:3, 1] = np.asarray(orientation[3:], float) * spacing_mm[0]
     affine[:3, 2] = step
     affine[:3, 3] = points[0]
     return SliceStack(tuple(int(i) for i in order), LPS_TO_RAS @ affine, warnings, assumed)
