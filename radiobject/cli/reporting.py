@@ -24,6 +24,7 @@ from rich.text import Text
 
 from radiobject.exceptions import IntegrityError, LockError, RadiObjectError
 from radiobject.jsonable import plain
+from radiobject.system import pipes
 
 P = ParamSpec("P")
 
@@ -190,13 +191,13 @@ def reported(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             note("interrupted; the last committed state is kept")
             raise typer.Exit(ExitCode.INTERRUPTED) from None
-        except BrokenPipeError:
-            # What reads our output has gone: say nothing more, not even when Python flushes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(ExitCode.PIPE_CLOSED) from None
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except Exception as error:  # noqa: BLE001
+            if pipes.is_closed(error):
+                # Say nothing more, not even when Python flushes.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(ExitCode.PIPE_CLOSED) from None
             # Whatever it is, a person at a terminal gets a line that says what happened.
             if settings.debug:
                 traceback.print_exc()

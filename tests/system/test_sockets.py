@@ -1,11 +1,11 @@
-"""Whose a port is."""
+"""Whose a port is, and a pipe that nobody reads."""
 
 import socket as plain
 import types
 
 import pytest
 
-from radiobject.system import sockets
+from radiobject.system import pipes, sockets
 
 
 def test_a_port_is_one_process_s_alone():
@@ -24,3 +24,11 @@ def test_where_ports_can_be_shared_that_is_refused(monkeypatch):
     monkeypatch.setattr(sockets, "socket", windows)
     sockets.keep_port(types.SimpleNamespace(setsockopt=lambda *option: asked.append(option)))
     assert asked == [(1, -5, 1)]
+
+
+def test_a_reader_that_has_gone_is_known_by_what_each_system_says(monkeypatch):
+    said = (BrokenPipeError(), OSError(22, "Invalid argument"), OSError(22, "no", "a file"))
+    monkeypatch.setattr(pipes, "msvcrt", None)
+    assert [pipes.is_closed(error) for error in said] == [True, False, False]
+    monkeypatch.setattr(pipes, "msvcrt", types.SimpleNamespace())
+    assert [pipes.is_closed(error) for error in (*said, ValueError())] == [True, True, False, False]
