@@ -268,7 +268,9 @@ def _set_meta(uri: str, values: dict[str, Any]) -> None:
 def _set_array_meta(uri: str, key: str, value: Any) -> None:
     import tiledb
 
-    with tiledb.open(uri, "w", timestamp=2**50) as array:
+    from radiobject.ctx import get_tiledb_ctx
+
+    with tiledb.open(uri, "w", timestamp=2**50, ctx=get_tiledb_ctx()) as array:
         if value is None:
             del array.meta[key]
         else:
@@ -360,6 +362,7 @@ def describe(uri: str) -> dict[str, Any]:
     """Return the metadata of every group and of every volume, by place."""
     import tiledb
 
+    from radiobject.ctx import get_tiledb_ctx
     from radiobject.storage.tables import groups
 
     root = Path(uri)
@@ -368,7 +371,8 @@ def describe(uri: str) -> dict[str, Any]:
         place = str(collection.relative_to(root))
         found["groups"][place] = groups.read_metadata(str(collection)) or {}
         for volume in sorted((collection / "volumes").iterdir()):
-            with tiledb.open(str(volume)) as array:
+            # TileDB's own context is the parent's here, whose threads did not come along.
+            with tiledb.open(str(volume), ctx=get_tiledb_ctx()) as array:
                 found["arrays"][f"{place}/volumes/{volume.name}"] = dict(array.meta)
     return found
 
