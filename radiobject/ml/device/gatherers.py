@@ -127,13 +127,15 @@ def _is_right(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
         int
     )
     volumes, base = [], []
+    reach = (plan.shape - 1) * plan.stride * plan.stored.itemsize  # of each axis, to either side
+    before, after = np.minimum(reach, 0).sum(axis=1), np.maximum(reach, 0).sum(axis=1)
     for number in chosen.tolist():
-        memory, begin = memories[plan.memory[number]], int(plan.base[number])
-        size = int(plan.shape[number].prod()) * plan.stored.itemsize
+        memory, first = memories[plan.memory[number]], int(plan.base[number])
+        begin, end = first + int(before[number]), first + int(after[number]) + plan.stored.itemsize
         assert memory is not None
-        part = memory[begin : begin + size]
+        base.append(first - begin + sum(volume.size for volume in volumes))
+        part = memory[begin:end]
         volumes.append(part.cpu().numpy() if isinstance(part, torch.Tensor) else part)
-        base.append(sum(volume.size for volume in volumes[:-1]))
     some = replace(
         plan,
         row=np.arange(len(chosen)),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from device.test_device_batches import check
+from device.test_device_batches import check, equal, source_of
 from ml_shelf import store
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 
@@ -14,6 +14,7 @@ from radiobject.ml import (
     VolumeCollectionDataset,
     create_validation_dataloader,
 )
+from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
 
 SIDE = (9, 8, 7)
 BODY = np.arange(np.prod(SIDE), dtype=np.int16).reshape(SIDE)
@@ -108,3 +109,16 @@ def test_what_no_plane_of_the_body_describes_is_reported(tmp_path):
     broken = store(tmp_path, "PT", [BODY], ["a"], affines=[flat])
     with pytest.raises(ShapeError, match=r"(?s)'a_PT'.*slice_orientation=0, 1 or 2"):
         VolumeCollectionDataset(broken, config)
+
+
+def test_a_kernel_that_is_right_is_not_doubted_where_axes_run_backwards(bodies):
+    """What it had gathered of such a volume was compared beyond the volume: training ended."""
+    dataset = VolumeCollectionDataset(bodies, DatasetConfig("slice_2d", slice_orientation="axial"))
+    source = source_of(dataset)
+    source._gather = CudaGatherer(torch.device("cpu"), gather_on_processor)
+    plan = dataset.plan(range(len(dataset)), 0)
+    for _ in range(2):
+        equal(source.hand_over(source.read(plan)), dataset.read(plan))
+        assert source.settle()
+    assert source.counted["registered"] == len(dataset)
+    assert source._gather.slower is None
