@@ -126,14 +126,15 @@ def _is_right(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
     chosen = np.unique(np.concatenate((first, np.linspace(0, len(plan) - 1, _COMPARED)))).astype(
         int
     )
-    volumes, base = [], []
+    volumes: list[NDArray] = []
+    base: list[int] = []
     reach = (plan.shape - 1) * plan.stride * plan.stored.itemsize  # of each axis, to either side
     before, after = np.minimum(reach, 0).sum(axis=1), np.maximum(reach, 0).sum(axis=1)
     for number in chosen.tolist():
-        memory, first = memories[plan.memory[number]], int(plan.base[number])
-        begin, end = first + int(before[number]), first + int(after[number]) + plan.stored.itemsize
+        memory, voxel = memories[plan.memory[number]], int(plan.base[number])
+        begin, end = voxel + int(before[number]), voxel + int(after[number]) + plan.stored.itemsize
         assert memory is not None
-        base.append(first - begin + sum(volume.size for volume in volumes))
+        base.append(voxel - begin + sum(len(volume) for volume in volumes))
         part = memory[begin:end]
         volumes.append(part.cpu().numpy() if isinstance(part, torch.Tensor) else part)
     some = replace(

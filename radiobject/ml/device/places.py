@@ -12,6 +12,7 @@ from radiobject.geometry.padding import Padding
 from radiobject.geometry.ras_view import RasView
 from radiobject.geometry.rescale import Rescale
 from radiobject.ml.datasets.source import VolumeTable
+from radiobject.ml.device.decoding import Held
 from radiobject.ml.device.homes import Place
 from radiobject.storage.read.locator import VolumeLocator
 
@@ -53,6 +54,8 @@ class Places:
         steps = np.cumprod(self._shape[:, :0:-1], axis=1)[:, ::-1]
         self._stride = np.concatenate((steps, np.ones_like(self._shape[:, :1])), axis=1)
         self._first = np.zeros(len(table), np.int64)
+        self._order: NDArray[np.int64] | None = None
+        self._back: NDArray[np.bool_] = np.zeros(self._shape.shape, bool)
         if views is not None:
             self._see(views)
         scales = [rescale or Rescale() for rescale in table.rescales]
@@ -77,10 +80,10 @@ class Places:
         order = np.array([view.axes(axes) for view in views])
         back = np.zeros_like(order, bool)
         back[:, :3] = [view.flipped for view in views]
+        self._order, self._back = order, back
         self._shape = np.take_along_axis(self._shape, order, axis=1)
         stride = np.take_along_axis(self._stride, order, axis=1)
-        self._first = (back * (self._shape - 1) * stride).sum(axis=1)
-        self._stride = np.where(back, -stride, stride)
+        self._first, self._stride = _seen(self._shape, stride, back)
 
     def forget(self) -> None:
         """Find every volume afresh."""
@@ -91,6 +94,10 @@ class Places:
             possible = can_gather(locator.numpy_dtype, self._delivered, scaled=scaled)
             if resampled or not possible or not self._gathers or self._table.is_missing(row):
                 self._memory[row] = _NEVER
+
+    def may_be_gathered(self, volumes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which volumes a device could read, if it had them."""
+        return self._memory[volumes] != _NEVER
 
     def find(
         self, volumes: NDArray[np.int64], where: Callable[[VolumeLocator], Place | None]
@@ -136,6 +143,73 @@ class Places:
                 made.append(self._plan(stored, volumes[chosen], starts[chosen], rows[chosen], side))
         return made
 
+    def as_stored(
+        self, volumes: NDArray[np.int64], starts: NDArray[np.int64], side: tuple[int, ...]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the first voxel of boxes along the axes as stored, and one past their last."""
+        first, last = starts, starts + np.array(side)
+        if self._order is None:
+            return first, last
+        back, whole, order = self._back[volumes], self._shape[volumes], self._order[volumes]
+        ends = np.where(back, whole - last, first), np.where(back, whole - first, last)
+        stored = np.empty_like(first), np.empty_like(last)
+        for array, end in zip(stored, ends, strict=True):
+            np.put_along_axis(array, order, end, axis=1)
+        return stored
+
+    def plans_within(
+        self,
+        held: Held,
+        volumes: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        side: tuple[int, ...],
+    ) -> list[GatherPlan]:
+        """Return the gathers of boxes as `plans` does, each out of a part of its volume.
+
+        Parameters
+        ----------
+        held : Held
+            Where the parts lie, each with all that its box has of the volume.
+        """
+        origin, shape, stride = (
+            array[:, : len(side)] for array in (held.origin, held.shape, held.stride)
+        )
+        whole, back = self._shape[volumes], self._back[volumes]
+        if self._order is not None:
+            order = self._order[volumes]
+            origin, shape, stride = (
+                np.take_along_axis(array, order, axis=1) for array in (origin, shape, stride)
+            )
+        first, stride = _seen(shape, stride, back)
+        start = starts - np.where(back, whole - origin - shape, origin)
+        kinds = self._type[volumes]
+        made = []
+        for kind, stored in enumerate(self._types):
+            chosen = np.flatnonzero(kinds == kind)
+            if not chosen.size:
+                continue
+            which = volumes[chosen]
+            scales = parts_of(self._packed[which], len(side))
+            made.append(
+                GatherPlan(
+                    stored,
+                    self._delivered,
+                    side,
+                    self._pad,
+                    rows[chosen],
+                    held.memory[chosen],
+                    held.base[chosen] + first[chosen] * stored.itemsize,
+                    stride[chosen],
+                    shape[chosen],
+                    start[chosen],
+                    scales.slope,
+                    scales.intercept,
+                    self._scaled[which],
+                )
+            )
+        return made
+
     def _plan(
         self,
         stored: np.dtype,
@@ -165,3 +239,10 @@ class Places:
             self._scaled[volumes],
             table,
         )
+
+
+def _seen(
+    shape: NDArray[np.int64], stride: NDArray[np.int64], back: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return, of volumes seen backwards along some axes, the first voxel and the strides."""
+    return (back * (shape - 1) * stride).sum(axis=1), np.where(back, -stride, stride)

@@ -14,9 +14,8 @@ import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,11 +28,15 @@ from radiobject.ml.datasets.base import Field, StoredDataset
 from radiobject.ml.datasets.batch import batch_of
 from radiobject.ml.datasets.narrow import narrowed
 from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.device.decoded import FIRST_MEMORY, BatchTiles, TileDecoding
+from radiobject.ml.device.decoding import Decompressor
 from radiobject.ml.device.driver import HostMemory
 from radiobject.ml.device.gatherers import Gatherer, gatherer_of
 from radiobject.ml.device.homes import RESIDENT, Homes, Residence
+from radiobject.ml.device.nvcomp import decompressor
 from radiobject.ml.device.places import Places
 from radiobject.ml.device.queue import CudaQueue, NoQueue, Queue, StreamWaits
+from radiobject.ml.device.report import DeviceReport
 from radiobject.storage.cache.registration import Registrations, registrations
 from radiobject.storage.cache.tile_cache import budget_bytes, shared_arena
 from radiobject.storage.io import stats
@@ -87,55 +90,6 @@ class OnDevice:
         self.batch, self.mark, self.plan = batch, mark, plan
 
 
-@dataclass(frozen=True)
-class DeviceReport:
-    """Where the voxels of batches on a device came from. A box is one channel of one sample.
-
-    Attributes
-    ----------
-    device : str
-        Where batches were delivered.
-    resident, registered, staged : int
-        Boxes that the device took out of its own memory, and out of the decoded cache; and boxes
-        that were read by the processor and copied.
-    bus_bytes : int
-        Bytes that went from host memory to the device for them.
-    resident_bytes, registered_bytes : int
-        Memory of the device, and of the cache, that whole volumes take.
-    slower : str or None
-        Why nothing was gathered, where that is so.
-    filled : int
-        Samples whose tiles worker processes had brought into the cache.
-    stream_wait_s : float
-        Seconds that the consumer's stream stood still for batches, as far as it has come.
-    """
-
-    device: str
-    resident: int
-    registered: int
-    staged: int
-    bus_bytes: int
-    resident_bytes: int
-    registered_bytes: int
-    slower: str | None
-    filled: int = 0
-    stream_wait_s: float = 0.0
-
-    @property
-    def staged_share(self) -> float:
-        """Share of boxes that were copied."""
-        boxes = self.resident + self.registered + self.staged
-        return self.staged / boxes if boxes else 0.0
-
-    def __str__(self) -> str:
-        return (
-            f"on {self.device}: {self.resident} boxes out of its own memory, {self.registered} "
-            f"out of the decoded cache, {self.staged} copied, "
-            f"{self.bus_bytes / 1e6:.0f} MB over the bus, the stream waited "
-            f"{self.stream_wait_s:.2f} s"
-        )
-
-
 class DeviceSource:
     """Reads the batches of a dataset onto a device.
 
@@ -153,6 +107,11 @@ class DeviceSource:
         The driver; without one the device is a processor.
     queue : Queue, optional
         By default the device's own.
+    decompress : Decompressor, optional
+        By default nvCOMP's, where it is installed.
+    compressed : Staging, optional
+        Host memory for tiles as they are stored, which many batches are decoded from together; by
+        default `staging`.
     """
 
     def __init__(
@@ -164,6 +123,8 @@ class DeviceSource:
         cache_bytes: int = 0,
         host: HostMemory | None = None,
         queue: Queue | None = None,
+        decompress: Decompressor | None = None,
+        compressed: Staging | None = None,
     ) -> None:
         self._dataset = dataset
         self.device = device
@@ -191,16 +152,25 @@ class DeviceSource:
         self._ahead: weakref.WeakSet[OnDevice] = weakref.WeakSet()
         self.counted: Counter[str] = Counter()
         self._waits = StreamWaits()
+        self._decoding = TileDecoding(
+            dataset, device, decompress or decompressor(device), (compressed or staging).take
+        )
 
-    def read(self, plan: SamplePlan) -> OnDevice:
+    def read(self, plan: SamplePlan, tiles: BatchTiles | None = None) -> OnDevice:
         """Start everything that a batch needs, and read what the device cannot.
 
         May be called by several threads. A batch that the device has no room for, beside others
         that are ahead of their use, is made when it is handed over.
+
+        Parameters
+        ----------
+        plan : SamplePlan
+        tiles : BatchTiles, optional
+            What the device has decoded for it.
         """
         if not self._cramped:
             try:
-                made = OnDevice(*self._made(plan), plan)
+                made = OnDevice(*self._made(plan, tiles), plan)
             except torch.OutOfMemoryError:
                 pass  # what was made so far is freed with the error
             else:
@@ -209,7 +179,33 @@ class DeviceSource:
             self._make_room()
         return OnDevice(None, None, plan)
 
-    def _made(self, plan: SamplePlan) -> tuple[dict[str, Any], Any]:
+    def decodes(self) -> bool:
+        """Return whether batches are best made many at once: their tiles are decoded together."""
+        return self._gather.slower is None and self._decoding.is_wanted()
+
+    def together(self, plan: SamplePlan) -> int:
+        """Return how many batches like this one are to be made at once."""
+        return self._decoding.together(plan)
+
+    def read_together(self, plans: Sequence[SamplePlan]) -> list[OnDevice]:
+        """Start what many batches need, as `read` does for one; their tiles are decoded there."""
+        if self._cramped:
+            return [self.read(plan) for plan in plans]
+        try:
+            tiles = self._decoding.decode(
+                plans, self._places, self._homes.find, self._lock, self._queue
+            )
+        except torch.OutOfMemoryError:
+            self._make_room()
+            return [self.read(plan) for plan in plans]
+        return [
+            self.read(plan, None if tiles is None else tiles[number])
+            for number, plan in enumerate(plans)
+        ]
+
+    def _made(
+        self, plan: SamplePlan, tiles: BatchTiles | None = None
+    ) -> tuple[dict[str, Any], Any]:
         """Return the batch of a plan, and its mark."""
         layout = self._dataset.layout(plan)
         with self._lock, self._queue.running():
@@ -221,7 +217,7 @@ class DeviceSource:
                 for field in self._dataset.fields
             }
             missing = {
-                field.name: self._gather_field(field, plan, voxels[field.name])
+                field.name: self._gather_field(field, plan, voxels[field.name], tiles)
                 for field in self._dataset.fields
             }
         if any(rows.size for rows in missing.values()):
@@ -284,6 +280,7 @@ class DeviceSource:
         if anew:
             self.counted.clear()
             self._waits.clear()
+            self._decoding.sent_bytes = 0
         self._homes.completer.begin_pass(by_workers=by_workers)
 
     def has(self, plan: SamplePlan) -> bool:
@@ -313,12 +310,13 @@ class DeviceSource:
             self.counted["resident"],
             self.counted["registered"],
             self.counted["staged"],
-            self.counted["bus_bytes"],
+            self.counted["bus_bytes"] + self._decoding.sent_bytes,
             self.resident_bytes,
             self.registered_bytes,
             self._slower(),
             self.counted["filled"],
             self._waits.seconds,
+            self.counted["decoded"],
         )
 
     def _make_room(self) -> None:
@@ -384,7 +382,9 @@ class DeviceSource:
         """Give back what is registered."""
         self._homes.close()
 
-    def _gather_field(self, field: Field, plan: SamplePlan, out: torch.Tensor) -> NDArray[np.int64]:
+    def _gather_field(
+        self, field: Field, plan: SamplePlan, out: torch.Tensor, tiles: BatchTiles | None
+    ) -> NDArray[np.int64]:
         """Gather what can be; return the rows, of samples times channels, that are left."""
         side = self._dataset.field_side(field, plan)
         rows = out.view(-1, *side)
@@ -396,15 +396,18 @@ class DeviceSource:
             if self._gather.slower is not None:
                 left.append(where)
                 continue
-            volumes, firsts = plan.volume, starts
-            found = places.find(volumes, self._homes.find) >= 0
-            if not found.all():
-                left.append(where[~found])
-                volumes, firsts, where = volumes[found], starts[found], where[found]
-            if not len(volumes):
-                continue
-            memories = self._homes.memories()
-            for part in places.plans(volumes, firsts, where, side):
+            found = places.find(plan.volume, self._homes.find) >= 0
+            held = None if tiles is None else tiles.held.get((field.name, number))
+            there = ~found & (False if held is None else held.memory >= FIRST_MEMORY)
+            left.append(where[~(found | there)])
+            parts = []
+            if found.any():
+                parts += places.plans(plan.volume[found], starts[found], where[found], side)
+            if held is not None and there.any():
+                boxes = plan.volume[there], starts[there], where[there], side
+                parts += places.plans_within(held.at(there), *boxes)
+            memories = self._homes.memories() + ([] if tiles is None else tiles.memories)
+            for part in parts:
                 part.check()
                 if self._gather(part, memories, rows):
                     self._count(part)
@@ -415,11 +418,14 @@ class DeviceSource:
     def _count(self, part: GatherPlan) -> None:
         voxels = math.prod(part.side) * part.stored.itemsize
         resident = int(np.count_nonzero(part.memory == RESIDENT))
-        cached = len(part) - resident
+        decoded = int(np.count_nonzero(part.memory >= FIRST_MEMORY))
+        cached = len(part) - resident - decoded
         self.counted["resident"] += resident
+        self.counted["decoded"] += decoded
         self.counted["registered"] += cached
         self.counted["bus_bytes"] += cached * voxels
-        stats.count(patches=len(part), bytes_delivered=len(part) * voxels, tiles_cached=len(part))
+        whole = len(part) - decoded
+        stats.count(patches=len(part), bytes_delivered=len(part) * voxels, tiles_cached=whole)
 
     def _stage(
         self,

@@ -29,6 +29,7 @@ from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgre
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
 from radiobject.ml.loaders.samplers import EpochSampler, Run
+from radiobject.ml.loaders.together import compressed_buffers, decoded_there
 from radiobject.ml.loaders.worker_choice import Choice, Measured, cannot_travel, choose, so_far
 from radiobject.ml.loaders.workers import Answer, Workers
 from radiobject.storage.io import stats
@@ -207,8 +208,8 @@ class VolumeLoader(DataLoader):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the loader without what is under way."""
-        under_way = ("_workers", "_meter", "_before", "_buffers", "_host", "_source")
-        return {**self.__dict__, **dict.fromkeys(under_way)}
+        gone = ("_workers", "_meter", "_before", "_buffers", "_host", "_source")  # under way
+        return {**self.__dict__, **dict.fromkeys(gone)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -288,6 +289,7 @@ class VolumeLoader(DataLoader):
                 buffers,
                 cache_bytes=self.device_cache_bytes,
                 host=host,
+                compressed=compressed_buffers(host),
             )
         return self._source
 
@@ -320,8 +322,8 @@ class VolumeLoader(DataLoader):
             del batch, plans  # a device has room for them again before the next is made
 
     def _narrow_memory(self, voxels: torch.Tensor) -> torch.Tensor:
-        nbytes = voxels.numel() * torch.bfloat16.itemsize
-        return self._buffers.take(nbytes)[:nbytes].view(torch.bfloat16).view(voxels.shape)
+        size = voxels.numel() * torch.bfloat16.itemsize
+        return self._buffers.take(size)[:size].view(torch.bfloat16).view(voxels.shape)
 
     @property
     def _dataset(self) -> StoredDataset:
@@ -334,9 +336,11 @@ class VolumeLoader(DataLoader):
 
     def _from_threads(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
         """Yield batches that threads of this process make, and see whether workers would help."""
-        ahead = LookAhead(
-            self._dataset, plans, self._buffers, self.look_ahead, self._collate, self._gathers()
-        )
+        if (source := self._on_device()) is not None and self._gathers() and source.decodes():
+            yield from decoded_there(self._dataset, plans, source, self._buffers, self.look_ahead)
+            return
+        collate, gathers = self._collate, self._gathers()
+        ahead = LookAhead(self._dataset, plans, self._buffers, self.look_ahead, collate, gathers)
         if not self.workers_at_most or (self._choice is not None and self._choice.lasts):
             yield from ahead
             return

@@ -33,10 +33,10 @@ _LATE = 6 * _WEIGHT
 """What `_ReorderBuffer.late` has to reach before another thread reads; the first batches always
 are late."""
 
-_Numbered = tuple[int, SamplePlan]
+_Numbered = tuple[int, Any]
 
-Made = tuple[Any, list[SamplePlan]]
-"""A batch, and what it was made from."""
+Made = tuple[Any, list[Any]]
+"""A batch, and the plans that it was made from."""
 
 
 class LookAhead:
@@ -57,7 +57,8 @@ class LookAhead:
     dataset : StoredDataset
         What is read.
     plans : iterator of SamplePlan
-        The batches to come, in order; each is taken when a place is free.
+        The batches to come, in order; each is taken when a place is free. What `read` takes may be
+        something else.
     buffers : PrivateBuffers
         Where batches go.
     depth : int
@@ -72,7 +73,7 @@ class LookAhead:
     def __init__(
         self,
         dataset: StoredDataset,
-        plans: Iterator[SamplePlan],
+        plans: Iterator[Any],
         buffers: PrivateBuffers,
         depth: int,
         collate: Collate = collate,
@@ -163,11 +164,11 @@ def one_ahead(batches: Iterator[Made]) -> Iterator[Made]:
 class Part:
     """A batch that was read, or one sample of it, where shapes differ."""
 
-    plan: SamplePlan
+    plan: Any
     batch: Any
 
 
-Read = Callable[[SamplePlan], list[Part]]
+Read = Callable[[Any], list[Part]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ class _ReorderBuffer:
         Batches that may be claimed and not yet taken.
     """
 
-    def __init__(self, plans: Iterator[SamplePlan], depth: int) -> None:
+    def __init__(self, plans: Iterator[Any], depth: int) -> None:
         self._plans = plans
         self._depth = depth
         # Reentrant: a finalizer that stops the reading may run while its own thread is in here.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from radiobject.ml.device.source import DeviceReport
+from radiobject.ml.device.report import DeviceReport
 
 STARVING_SHARE = 0.1
 """Share of its time that a training loop may wait before the report says why."""

@@ -354,6 +354,34 @@ class VolumeTiles:
                     tiles = decode_tiles(self.index, [number], [stored], self.label, out)
                     self._check_statistics(number, tiles[0])
 
+    def tiles_in(self, cover: tuple[slice, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of the tiles in a range of the grid, and which have one value only."""
+        return self._numbers[cover], self._constant[cover]
+
+    def blocks(self, numbers: Sequence[int]) -> list[Buffer]:
+        """Fetch tiles and check them; return their compressed blocks, one tile after the other.
+
+        Raises
+        ------
+        IntegrityError, StorageError
+            If a tile is not what was written or cannot be fetched.
+        """
+        pieces = self._fetch(numbers)
+        self._check_sums(numbers, pieces)
+        found: list[Buffer] = []
+        for number, piece in zip(numbers, pieces, strict=True):
+            try:
+                found += self.index.decoder.blocks_of(piece)
+            except IntegrityError as error:
+                self._damaged(number, str(error))
+        return found
+
+    def tile(self, number: int) -> np.ndarray:
+        """Fetch, check and decode a tile: all of it, where it sticks out of the volume, too."""
+        out = np.empty(self.index.tile_bytes, np.uint8)
+        tile: np.ndarray = self._checked([number], self._fetch([number]), out)[0]
+        return tile
+
     def check_size(self) -> None:
         """Raise unless the file of the tiles is there and as long as it was; one request."""
         pool.source(self.uri, self.index).check_size()

@@ -8,6 +8,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import lz4.block
 import numpy as np
@@ -68,6 +69,31 @@ def scratch(size: int) -> Iterator[np.ndarray]:
             _free.append(buffer)
 
 
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How the tiles of a volume are made of compressed blocks.
+
+    Parameters
+    ----------
+    compression : str
+        One of `COMPRESSIONS`.
+    nbytes : int
+        Of each block when decompressed; the last one of a tile may have fewer.
+    itemsize : int
+        Bytes of a value whose bytes are shuffled in each block; 1 for none.
+    extents : tuple of int
+        Voxels of a tile, in the order of its axes in memory, the fastest last.
+    cell_order : {"C", "F"}
+        Whether that is the order of the volume's axes, or the reverse.
+    """
+
+    compression: str
+    nbytes: int
+    itemsize: int
+    extents: tuple[int, ...]
+    cell_order: str
+
+
 class TileDecoder:
     """Decodes the tiles of one volume.
 
@@ -89,6 +115,8 @@ class TileDecoder:
         Decoded bytes of a whole tile.
     tiles_at_once : int
         How many tiles are best decoded together.
+    blocks : Blocks or None
+        How a tile is made of compressed blocks; None where they are not compressed.
     """
 
     def __init__(
@@ -109,6 +137,27 @@ class TileDecoder:
         self._chunk = min(self.tile_bytes, CHUNK_BYTES)
         self._whole_chunks = self.tile_bytes % self._chunk == 0
         self.tiles_at_once = max(1, _BATCH_BYTES // self.tile_bytes)
+        self.blocks: Blocks | None = None
+        if self._compression is not None:
+            self.blocks = Blocks(
+                self._compression, self._chunk, self._itemsize, self._stored_extents, cell_order
+            )
+
+    def blocks_of(self, stored: Buffer) -> list[Buffer]:
+        """Return the blocks of a tile, for somebody else to decompress.
+
+        One that is as long as it will be is not compressed.
+
+        Raises
+        ------
+        IntegrityError
+            If the bytes are not such a tile.
+        """
+        try:
+            begin = self._only_chunk(stored)
+            return [stored[begin:]] if begin else self._chunks(memoryview(stored))
+        except _FAILURES as error:
+            raise IntegrityError(f"does not decode: {error}") from error
 
     def decode(self, stored: Sequence[Buffer], out: np.ndarray) -> np.ndarray:
         """Decode whole tiles.

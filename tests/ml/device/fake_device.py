@@ -1,5 +1,9 @@
 """A device that is none: copies end when the test says so, and the driver counts."""
 
+import lz4.block
+import torch
+import zstandard
+
 from radiobject.storage.cache.registration import RegistrationRefusedError
 
 
@@ -32,3 +36,35 @@ class FakeHost:
         self.fences += 1
         started = list(self.running)
         return lambda: not any(copy in self.running for copy in started)
+
+
+class Reference:
+    """Decompresses blocks on the processor, one by one, as what a device does is to be.
+
+    `damage` takes what was decompressed, to return something else.
+    """
+
+    compressions = frozenset({"zstd", "lz4"})
+
+    def __init__(self, damage=None):
+        self.damage = damage
+        self.calls = []
+
+    def __call__(self, compression, stored, begins, lengths, sizes, out, largest):
+        self.calls.append(len(begins))
+        plain = stored.numpy()
+        right = torch.zeros(len(begins), dtype=torch.bool)
+        assert int(sizes.max()) <= largest <= out.shape[1]
+        where = zip(begins.tolist(), lengths.tolist(), sizes.tolist(), strict=True)
+        for row, (begin, length, nbytes) in enumerate(where):
+            assert begin % 16 == 0
+            block = plain[begin : begin + length].tobytes()
+            if compression == "zstd":
+                made = zstandard.ZstdDecompressor().decompress(block, nbytes)
+            else:
+                made = lz4.block.decompress(block, nbytes)
+            right[row] = len(made) == nbytes
+            out[row, :nbytes] = torch.frombuffer(bytearray(made), dtype=torch.uint8)
+        if self.damage is not None:
+            self.damage(out, right)
+        return right
