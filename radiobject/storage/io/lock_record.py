@@ -10,7 +10,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
-from radiobject.system.processes import create_time, is_pid_space, pid_space
+from radiobject.system.processes import create_time, is_pid_space, pid_space, start_time
 
 ADVICE = "wait for it to finish, or run repair(break_lock=True) if it is gone for good"
 _OPERATION_LENGTH = 200
@@ -28,6 +28,8 @@ class LockRecord:
     acquired: float
     token: str
     operation: str
+    start: int = 0
+    """`start_time` of the process, which is no time of the clock: that may be set meanwhile."""
 
     @classmethod
     def mine(cls, operation: str) -> LockRecord:
@@ -40,6 +42,7 @@ class LockRecord:
             acquired=time.time(),
             token=uuid.uuid4().hex,
             operation=operation[:_OPERATION_LENGTH],
+            start=start_time(os.getpid()),
         )
 
     @classmethod
@@ -62,10 +65,9 @@ class LockRecord:
         """
         if self.host != socket.gethostname() or not is_pid_space(str(self.pid_space)):
             return False
-        started = create_time(self.pid)
-        if started is None:
-            return True
-        return bool(started and self.process_started) and abs(started - self.process_started) > 1.0
+        now = start_time(self.pid)
+        # A record of an older version says when by the clock alone, which proves nothing.
+        return not now or bool(self.start and now != self.start)
 
     def describe(self) -> str:
         """Return holder, host and age for an error message."""

@@ -20,6 +20,7 @@ from radiobject.exceptions import LockError, StorageError
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout, lock, object_store
 from radiobject.system import processes
+from radiobject.system.processes import start_time
 from radiobject.writers import VolumeCollectionWriter
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -84,11 +85,29 @@ def test_a_holder_is_named_however_long_its_operation_is(local):
 
 @pytest.mark.parametrize("other", [{"host": "elsewhere"}, {"pid_space": "another boot:1"}])
 def test_only_where_process_ids_mean_the_same_is_a_holder_known_to_be_dead(other):
-    gone = {"pid": 2**22 - 1, "process_started": 1.0}
+    gone = {"pid": 2**22 - 1, "start": 1}
     assert lock.LockRecord.parse(record(**gone)).is_dead()
     assert not lock.LockRecord.parse(record(**gone, **other)).is_dead()
     assert not lock.LockRecord.parse(record()).is_dead()
-    assert lock.LockRecord.parse(record(process_started=1.0)).is_dead()
+    assert lock.LockRecord.parse(record(start=1)).is_dead()
+
+
+def test_a_clock_that_was_set_kills_nobody():
+    """Linux tells the start of a process by what the clock says now: set by an hour, it moved."""
+    assert not lock.LockRecord.parse(record(process_started=time.time() - 3600)).is_dead()
+    assert not lock.LockRecord.parse(record(process_started=1.0, start=0)).is_dead()
+
+
+def test_who_was_killed_and_not_waited_for_is_dead():
+    """In a container nobody may wait for it, ever."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mine = record(pid=child.pid, start=start_time(child.pid))
+    assert not lock.LockRecord.parse(mine).is_dead()
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert lock.LockRecord.parse(mine).is_dead()
+    child.communicate()
+
 
 
 def test_a_system_that_knows_its_start_roughly_knows_the_dead(monkeypatch, tmp_path):
@@ -168,7 +187,7 @@ def test_two_writers_on_s3(remote):
 
 @pytest.mark.s3
 def test_a_dead_holder_on_this_machine_is_taken_over_on_s3(remote):
-    put(remote.uri, record(pid=2**22 - 1, process_started=1.0))
+    put(remote.uri, record(pid=2**22 - 1, start=1))
     remote.delete("i")
     assert VolumeCollection(remote.uri).obs_ids == []
 
