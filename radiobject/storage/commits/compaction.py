@@ -113,13 +113,15 @@ def _compact_table(tx: Merging, table: Table, force: bool) -> None:
 
     forget_merged()
     before = set(table.fragments())
-    if table.merge(force=force):
+    known = None if tx.manifest is None else tx.manifest.tables.get(place)
+    if table.merge(force=force, among=known and {f for path in known for f in parts_of(path)}):
+        merged = set(table.fragments()) - before
         if layout.base_name(table.uri) in layout.DERIVED:
-            for made in set(table.fragments()) - before:
+            for made in merged:
                 seal(table.uri, made)
-        if tx.manifest is not None and place in tx.manifest.tables:
-            known = tx.manifest.tables[place]
-            tx.record_merge({place: {**known, **new_files(table.uri, known)}})
+        if known is not None:
+            new = new_files(table.uri, known, lambda path: not merged.isdisjoint(parts_of(path)))
+            tx.record_merge({place: {**known, **new}})
         if force:
             forget_merged()
 

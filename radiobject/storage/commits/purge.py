@@ -98,14 +98,16 @@ def _purge(
     rows = _rows(table, needed)
     if len(rows) == old.cells and not old.has_deletions and not _dropped(location, old):
         return ""
-    made = [Table(location).write(part, until) for part in _parts(table, rows)]
+    written = (Table(location).write(part, until) for part in _parts(table, rows))
+    made = {fragment for fragment in written if fragment is not None}
     names = old.fragments | {mark.partition(".")[0] for mark in old.marks}
     if derived:
         for fragment in made:
-            seal(location, str(fragment))
+            seal(location, fragment)
     elif recorded is not None:
         kept = {path: entry for path, entry in recorded.items() if not names & set(parts_of(path))}
-        tx.record_merge({place_of(tx, location): {**kept, **new_files(location, recorded)}})
+        new = new_files(location, recorded, lambda path: not made.isdisjoint(parts_of(path)))
+        tx.record_merge({place_of(tx, location): {**kept, **new}})
         take_touched(tx.uri)
     unseal(location, old.fragments)
     files.remove_written(location, old.fragments, old.marks)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from radiobject import process
 from radiobject.storage.io import files, layout, owned
 from radiobject.storage.io import tiledb_names as tdb
+from radiobject.storage.io.array_files import open_files
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.digests import Manifest
 
@@ -18,6 +22,8 @@ PARTS = (
     tdb.GROUP_MARK, tdb.GROUP, tdb.METADATA,
 )  # fmt: skip
 """What a data set's folder holds beside its collections and its lock."""
+
+_LOOKED_AT_ONCE = 16
 
 
 def roll_back(
@@ -54,6 +60,49 @@ def roll_back_collection(uri: str, timestamp: int) -> None:
         written = layout.array_timestamp(layout.base_name(volume))
         if written is not None and written > timestamp:
             owned.remove(volume, owned.ARRAY)
+
+
+def holds_more(
+    uri: str, timestamp: int, locations: set[str], manifest: Manifest | None = None
+) -> bool:
+    """Return whether a data set holds what was written after `timestamp`, or what is not recorded.
+
+    Under its lock nobody is writing: this is a dead writer's, or it came with a copy that another
+    program made while the data set was written, without the lock that would tell. The next commit
+    would have it be seen. Parameters are those of `roll_back`.
+    """
+    homes = [uri, *(layout.located(uri, place) for place in locations)]
+    tables = [layout.join(home, name) for home in homes for name in (layout.OBS, layout.TILE_INDEX)]
+    tables.append(layout.join(uri, layout.OBS_META))
+    recorded = {} if manifest is None else manifest.tables
+
+    def has_more(place: str) -> bool:
+        known = recorded.get(place.removeprefix(f"{uri}/"))
+        for path in _stamped_files(place):
+            span = tdb.span(layout.base_name(path))
+            later = span is not None and span[0] > timestamp
+            if later or (known and tdb.is_in(path, tdb.COMMITS) and path not in known):
+                return True
+        return False
+
+    if layout.is_local(uri):
+        return any(map(has_more, [*tables, *homes]))
+    with process.new_threads("look", _LOOKED_AT_ONCE) as threads:
+        return any(threads.map(has_more, [*tables, *homes]))
+
+
+def _stamped_files(place: str) -> Iterable[str]:
+    """Return the paths below a table or a group of what commits it, and of what it says of itself.
+
+    On a disk that is three folders; in a bucket one request lists a table, and one a group's own.
+    """
+    if layout.is_local(place):
+        folders = (tdb.COMMITS, tdb.SCHEMA, tdb.METADATA)
+        listed = ((f, files.list_folder(layout.join(place, f))) for f in folders)
+        return [f"{f}/{layout.base_name(entry)}" for f, entries in listed for entry in entries]
+    if layout.base_name(place) in WITH_CONTENT:
+        return open_files(place).names()
+    return [f"{tdb.METADATA}/{n}" for n in open_files(layout.join(place, tdb.METADATA)).names()]
 
 
 def remove_unfinished(uri: str) -> None:

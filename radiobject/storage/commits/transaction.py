@@ -29,6 +29,7 @@ from radiobject.storage.commits.head import (
     write_manifest,
 )
 from radiobject.storage.io import files, layout, owned, sharing
+from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.checksum import digest
 from radiobject.storage.io.lock import acquire
 from radiobject.storage.io.lock_record import StoreLock
@@ -52,6 +53,9 @@ class Transaction:
     published: int = 0
     manifest: Manifest | None = None
     _emptied: bool = False
+
+    def __post_init__(self) -> None:
+        self.started = self.clock.now
 
     @property
     def timestamp(self) -> int:
@@ -130,10 +134,19 @@ class Transaction:
         for uri in sorted(touched):
             place = uri.removeprefix(f"{self.uri}/")
             known = tables.get(place, {})
-            found = digests.new_files(uri, known)
+            found = digests.new_files(uri, known, self._wrote if known else None)
             if found or known:
                 tables[place] = {**known, **found}
         return Manifest(timestamp, tables, {} if before is None else before.keys)
+
+    def _wrote(self, path: str) -> bool:
+        """Return whether a table's file is of this change, told by the time in its path.
+
+        Others that no commit records came with a copy made by another program, or are what a dead
+        writer left.
+        """
+        spans = (tdb.span(part) for part in path.split("/"))
+        return any(span[0] >= self.started for span in spans if span is not None)
 
     @staticmethod
     def _new_files(before: Manifest | None, after: Manifest) -> dict[str, Files]:
@@ -182,8 +195,9 @@ def transaction(
         head = read_head(uri)
         for place in head.locations:
             layout.located(uri, place)  # refuses what lies elsewhere before anything is written
-        if lock.abandoned:
-            recovery.roll_back(uri, head.timestamp, head.locations, digests.known(uri))
+        committed = (uri, head.timestamp, head.locations, digests.known(uri))
+        if lock.abandoned or recovery.holds_more(*committed):
+            recovery.roll_back(*committed)
         digests.take_touched(uri)
         opened = Transaction(
             uri,

@@ -61,6 +61,7 @@ def checked(
             yield place
         return
     found = digests.lookup(table_uri)
+    # Columns are asked for at times of no state, too: when they came and went.
     asked = timestamp if for_rows else None
     if found is None:
         yield table_uri
@@ -69,7 +70,7 @@ def checked(
     root, inside = found
     _refuse_forgotten(root, digests.known(root), asked)
     if not is_remote(table_uri):
-        strangers = _compare_local(table_uri, root, inside, timestamp)
+        strangers = _compare_local(table_uri, root, inside, asked)
         manifest = digests.known(root)
         if strangers and manifest is not None:
             with _linked(table_uri, manifest.tables[inside]) as place:
@@ -77,16 +78,16 @@ def checked(
         else:
             yield table_uri
         if for_rows:
-            _refuse_replaced(table_uri, root, inside, timestamp)
+            _refuse_replaced(table_uri, root, inside, asked)
     elif digests.is_touched(table_uri):
         # What this process wrote to it and did not commit yet is not recorded; it has the lock.
         yield table_uri
     elif remote.reads(table_uri) and _size_of(root, inside) <= _STAGED_BYTES:
-        with _fetched(table_uri, root, inside, timestamp) as place:
+        with _fetched(table_uri, root, inside, asked) as place:
             yield place
     else:
         if remote.reads(table_uri):
-            _compare_listed(table_uri, root, inside, timestamp)
+            _compare_listed(table_uri, root, inside, asked)
         yield table_uri
         _refuse_given_up([root], asked)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -171,7 +171,7 @@ def is_touched(table_uri: str) -> bool:
 def seal(table_uri: str, fragment: str) -> None:
     """Record the files of a fragment that was written to a table without a commit."""
     own = (f"{tdb.FRAGMENTS}/{fragment}/", f"{tdb.COMMITS}/{fragment}.", f"{tdb.SCHEMA}/")
-    files = {p: entry for p, entry in new_files(table_uri, {}).items() if p.startswith(own)}
+    files = new_files(table_uri, {}, lambda path: path.startswith(own))
     write_small(
         layout.join(table_uri, layout.DIGESTS, f"{fragment}.json"), json.dumps(files).encode()
     )
@@ -207,7 +207,9 @@ def take_touched(root: str) -> set[str]:
     return found
 
 
-def new_files(table_uri: str, recorded: Mapping[str, Any]) -> Files:
+def new_files(
+    table_uri: str, recorded: Mapping[str, Any], ours: Callable[[str], bool] | None = None
+) -> Files:
     """Return size and digest of the files of a table that are not recorded yet.
 
     Parameters
@@ -215,9 +217,12 @@ def new_files(table_uri: str, recorded: Mapping[str, Any]) -> Files:
     table_uri : str
     recorded : mapping
         Paths that are.
+    ours : callable, optional
+        Says of a path whether it is meant; every one is by default.
     """
     files = open_files(table_uri)
     paths = [path for path in files.names() if path not in recorded and _belongs(path)]
+    paths = paths if ours is None else [path for path in paths if ours(path)]
 
     packing = Packing()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -364,14 +364,15 @@ class Table:
             tiledb.vacuum(self.uri, ctx=ctx)
         return merged
 
-    def merge(self, *, force: bool = False) -> bool:
+    def merge(self, *, force: bool = False, among: Container[str] | None = None) -> bool:
         """Merge many small fragments into one, keeping every row's timestamp.
 
         Old states stay readable, and what was merged stays where it is. Without `force`, so do
-        older fragments that are much larger. Returns whether anything was merged.
+        older fragments that are much larger, and in any case those that are not `among` some, where
+        that is given. Returns whether anything was merged.
         """
         ctx = changing_ctx(self.uri)
-        names = self._mergeable(ctx, force)
+        names = self._mergeable(ctx, force, among)
         if len(names) <= (1 if force else _MAX_FRAGMENTS):
             return False
         config = get_tiledb_config()
@@ -380,7 +381,7 @@ class Table:
             tiledb.consolidate(self.uri, config=config, ctx=ctx, fragment_uris=names)
         return True
 
-    def _mergeable(self, ctx: tiledb.Ctx, force: bool) -> list[str]:
+    def _mergeable(self, ctx: tiledb.Ctx, force: bool, among: Container[str] | None) -> list[str]:
         """Return the newest fragments that have no column but those of the schema now.
 
         Merging writes the columns of the newest schema alone: a column that was dropped would be
@@ -395,6 +396,8 @@ class Table:
         names: list[str] = []
         parts = (fragments.timestamp_range, fragments.uri, fragments.array_schema_name)
         described = sorted(zip(*parts, fragments.cell_num, strict=True), reverse=True)
+        if among is not None:
+            described = [known for known in described if layout.base_name(known[1]) in among]
         count = len(described) if force else worth_merging([rows for *_, rows in described])
         for _, uri, schema, _ in described[:count]:
             if schema not in whole:

@@ -109,7 +109,6 @@ def test_who_was_killed_and_not_waited_for_is_dead():
     child.communicate()
 
 
-
 def test_a_system_that_knows_its_start_roughly_knows_the_dead(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "_BOOT", tmp_path / "absent")
     started = int(processes.pid_space())
