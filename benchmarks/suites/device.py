@@ -40,9 +40,11 @@ def seconds_per_sample(batches, device, count=BATCHES):
 
 
 def of_radiobject(way, task, device):
-    """Yield batches of the loader: gathered, from the device's memory, or copied by hand."""
+    """Yield batches: gathered, out of the device's memory, decoded there, or copied by hand."""
     from radiobject.ml import create_training_dataloader
 
+    if "uncached" in way:
+        os.environ["RADIOBJECT_CACHE"] = "off"
     collection = open_collection(task)
     options = {"batch_size": task.batch_size, "patch_size": task.patch_size}
     options["patches_per_volume"] = 64
@@ -84,6 +86,7 @@ WAYS = {
     "radiobject": partial(of_radiobject, "radiobject"),
     "radiobject-resident": partial(of_radiobject, "radiobject-resident"),
     "radiobject-host": partial(of_radiobject, "radiobject-host"),
+    "radiobject-uncached": partial(of_radiobject, "radiobject-uncached"),
     "arrays": partial(of_rival, "memory", 0),
     "monai-cache": of_monai,
     "monai-workers": partial(of_rival, "monai-cache", _CORES),
