@@ -21,6 +21,7 @@ from radiobject.ml.device.decoding import (
     Kind,
     Staging,
     batches_together,
+    first_opened,
 )
 from radiobject.ml.device.homes import Place
 from radiobject.ml.device.places import Places
@@ -28,7 +29,6 @@ from radiobject.ml.device.queue import Queue
 from radiobject.storage.cache.tile_cache import budget_bytes, shared_arena
 from radiobject.storage.io import stats
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.read.open_volumes import volume_tiles
 
 _log = logging.getLogger(__name__)
 
@@ -96,11 +96,10 @@ class TileDecoding:
         fields = self._dataset.fields
         demand = Demand(self._decompress)
         if not any(
-            demand.kind_of(volume_tiles(table.locators[0])) is not None
+            demand.kind_of(first_opened(table.locators)) is not None
             for field in fields
             if _can_be_decoded(field)
             for table in field.channels
-            if len(table)
         ):
             return False
         arena = shared_arena()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from radiobject.exceptions import RadiObjectError
 from radiobject.ml.datasets.fields import Field
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.open_volumes import volume_tiles
@@ -420,6 +421,14 @@ class Demand:
         return Held(where, base, origin, shape, stride)
 
 
+def first_opened(locators: Sequence[VolumeLocator]) -> VolumeTiles | None:
+    """Return the first volume of a table, which stands for the others, if it can be read."""
+    try:
+        return volume_tiles(locators[0]) if len(locators) else None
+    except RadiObjectError:  # an error of the batch that needs it
+        return None
+
+
 def batches_together(field_sides: Sequence[tuple[Field, tuple[int, ...]]], batch: int) -> int:
     """Return how many batches are best decoded in one call.
 
@@ -433,7 +442,7 @@ def batches_together(field_sides: Sequence[tuple[Field, tuple[int, ...]]], batch
     tiles, nbytes = 0.0, 0
     for field, side in field_sides:
         for table in field.channels:
-            volume = volume_tiles(table.locators[0])
+            volume = first_opened(table.locators)
             if volume is None:
                 continue
             extents = volume.index.tiling.extents

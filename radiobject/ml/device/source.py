@@ -198,10 +198,13 @@ class DeviceSource:
         except torch.OutOfMemoryError:
             self._make_room()
             return [self.read(plan) for plan in plans]
-        return [
-            self.read(plan, None if tiles is None else tiles[number])
-            for number, plan in enumerate(plans)
-        ]
+        made = []
+        for number, plan in enumerate(plans):
+            try:
+                made.append(self.read(plan, None if tiles is None else tiles[number]))
+            except RadiObjectError:  # it is raised when this batch is asked for, after the others
+                made.append(OnDevice(None, None, plan))
+        return made
 
     def _made(
         self, plan: SamplePlan, tiles: BatchTiles | None = None

@@ -2,6 +2,7 @@
 
 import ctypes
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from radiobject.ctx import (
     configure,
     get_radiobject_config,
 )
-from radiobject.exceptions import IntegrityError
+from radiobject.exceptions import IntegrityError, StoreNotFoundError
 from radiobject.ml import DatasetConfig, SegmentationDataset, VolumeCollectionDataset
 from radiobject.ml.device import nvcomp
 from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
@@ -208,11 +209,25 @@ def test_a_damaged_tile_is_an_error_of_its_own_batch_and_of_no_other(tmp_path):
         flipped(tiles, place)
     source = source_of(dataset)
     plans = [dataset.plan([number], 0) for number in range(4)]
-    with pytest.raises(IntegrityError, match=shelf.obs_ids[2]):
-        source.read_together(plans)
-    good = [plan for number, plan in enumerate(plans) if number != 2]
-    for plan, batch in zip(good, source.read_together(good), strict=True):
-        equal(source.hand_over(batch), dataset.read(plan))
+    made = source.read_together(plans)
+    for number, (plan, batch) in enumerate(zip(plans, made, strict=True)):
+        if number == 2:
+            with pytest.raises(IntegrityError, match=shelf.obs_ids[2]):
+                source.hand_over(batch)
+        else:
+            equal(source.hand_over(batch), dataset.read(plan))
+
+
+def test_a_first_volume_that_is_gone_is_an_error_of_its_own_batch(tmp_path):
+    shelf = make_shelf(tmp_path, [(40, 36, 34)] * 3)
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 2))
+    shutil.rmtree(shelf.locators()[0].uri)
+    loader = VolumeLoader(dataset, batch_sampler=[[2, 3], [0, 1], [4, 5]], device="cpu")
+    loader._source = source_of(dataset)
+    batches = iter(loader)
+    equal(next(batches), dataset.read(dataset.plan([2, 3], 0)))
+    with pytest.raises(StoreNotFoundError, match=shelf.obs_ids[0]):
+        next(batches)
 
 
 def wrong_voxel(out, right):
