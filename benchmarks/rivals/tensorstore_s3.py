@@ -10,7 +10,10 @@ from benchmarks.s3 import environment_endpoint
 
 
 class TensorstoreS3(InBucket, TensorstoreCached):
-    """Every request of a batch in flight together, as its S3 driver does by itself."""
+    """Every request of a batch in flight together, as its S3 driver does by itself.
+
+    Second look: `recheck_cached_data="open"` spares it a request a chunk that it holds.
+    """
 
     name = "tensorstore-s3"
     label = "tensorstore (S3, cache)"

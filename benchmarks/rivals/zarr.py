@@ -11,7 +11,10 @@ from benchmarks.rivals.base import BoxLoader
 
 
 class ZarrPython(BoxLoader):
-    """`zarr.open_array`, chunks of the tiles' size, as the citation advises for random reads."""
+    """`zarr.open_array`, chunks of the tiles' size, as the citation advises for random reads.
+
+    Second look: with its own codecs, for those who cannot install `zarrs`, which stands beside it.
+    """
 
     name = "zarr"
     label = "zarr-python"

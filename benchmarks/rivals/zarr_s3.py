@@ -10,13 +10,15 @@ from benchmarks.s3 import environment_endpoint
 
 
 class ZarrS3(InBucket, ZarrSharded):
-    """obstore's client, which zarr's own documentation calls its fastest for object stores."""
+    """obstore's client, which zarr's own documentation calls its fastest for object stores.
+
+    Second look: zarrs takes an object store of its own making only, so zarr's own pipeline reads.
+    """
 
     name = "zarr-s3"
     label = "zarr-python (S3, sharded)"
     cites = "https://zarr.readthedocs.io/en/stable/user-guide/storage/#object-store"
     needs = ("torch", "zarr", "obstore", "boto3")
-    # zarrs takes an object store of its own making only: here zarr's own pipeline reads.
     pipeline = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
     def source(self, path: Path) -> Any:

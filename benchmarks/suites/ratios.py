@@ -71,6 +71,7 @@ def _region(*edges: int) -> Callable[[Task], Sides]:
 
         stack = ExitStack()
         stack.enter_context(nothing_decoded())
+        stack.enter_context(inner("storage.read.thread_pool").one_thread())
         ours = engine_call(open_collection(task).locators(), sides, boxes, out)
         return Sides(ours, theirs, stack)
 

@@ -182,3 +182,5 @@ def test_every_rival_cites_what_it_follows() -> None:
     for name, kind in LOADERS.items():
         assert kind.cites.startswith(("https://", "docs/")), name
         assert kind.__doc__, name
+        is_rival = kind.framework != "RadiObject" and kind.storage != "memory"
+        assert not is_rival or "Second look: " in kind.__doc__, name
