@@ -44,8 +44,6 @@ class Preset:
         measured while its threads and the processor's caches wake up.
     table_volumes
         Volumes of the largest tables that are written without their volumes.
-    loaders_with_workers
-        Loaders that asv's suite measures with workers, each of which imports everything anew.
     """
 
     name: str
@@ -56,12 +54,11 @@ class Preset:
     rounds: int = 4
     round_s: float = 1.5
     table_volumes: int = 100_000
-    loaders_with_workers: int = 4
 
 
 _PRESETS = (
     # Proves that everything runs, in CI: its times mean nothing.
-    Preset("tiny", 3, (48, 40, 31), (16, 16, 16), 2, 2, 0.1, 1000, 2),
+    Preset("tiny", 3, (48, 40, 31), (16, 16, 16), 2, 2, 0.1, 1000),
     Preset("quick", n_subjects=6, rounds=3, round_s=0.8),
     Preset("suites", n_subjects=8, rounds=3, round_s=0.8),
     Preset("default"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.config import RESULTS_DIR, ROOT, Preset
-from benchmarks.data.augmentations import AFFINE, LIGHT, ON_BATCH, USUAL
+from benchmarks.data.augmentations import AFFINE, ON_BATCH, USUAL
 from benchmarks.data.boxes import Task, text
 from benchmarks.data.cohort import Cohort
 from benchmarks.environment import describe_run, provenance, require_clean
@@ -82,7 +82,6 @@ REGIMES: dict[str, Regime] = {
     "sagittal": Regime("whole sagittal slices, warm", (1, 0, 0)),
     "volume": Regime("whole volumes, warm", **_WHOLE),
     "volume-cold": Regime("whole volumes, nothing decoded is kept", cache_share=0.0, **_WHOLE),
-    "augmented": Regime("64 cubed, warm, with light augmentation", augment=LIGHT),
     "usual": Regime("64 cubed, warm, the usual augmentations of each sample", augment=USUAL),
     "usual-affine": Regime("64 cubed, warm, the usual ones and affine", augment=AFFINE),
     "usual-batch": Regime("64 cubed, warm, the same on the batch", augment=ON_BATCH),

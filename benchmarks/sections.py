@@ -8,28 +8,15 @@ from typing import Any
 from benchmarks.errors import BenchmarkError
 
 
-def read_section(document: Path, name: str) -> str:
-    """Return what stands between a section's two marker comments."""
-    content, begin, end = _found(document, name)
-    return content[begin:end].strip()
-
-
 def fill_section(document: Path, name: str, section: str) -> None:
     """Replace what stands between a section's two marker comments, and nothing else."""
-    content, begin, end = _found(document, name)
-    replace(document, f"{content[:begin]}\n{section}\n{content[end:]}")
-
-
-def _found(document: Path, name: str) -> tuple[str, int, int]:
-    try:
-        content = document.read_text()
-    except FileNotFoundError:
-        raise BenchmarkError(f"{document}: no such file") from None
     opening, closing = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    begin, end = content.find(opening), content.find(closing)
-    if begin < 0 or end < begin:
+    content = document.read_text()
+    before, _, rest = content.partition(opening)
+    _, found, after = rest.partition(closing)
+    if not found:
         raise BenchmarkError(f"{document}: lacks the lines {opening} and {closing}")
-    return content, begin + len(opening), end
+    replace(document, f"{before}{opening}\n{section}\n{closing}{after}")
 
 
 def replace(path: Path, content: str) -> None:

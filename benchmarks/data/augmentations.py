@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.errors import BenchmarkError
 
-LIGHT, USUAL, AFFINE, ON_BATCH = "light", "usual", "usual and affine", "on the batch"
+USUAL, AFFINE, ON_BATCH = "usual", "usual and affine", "on the batch"
 _SEED = 7
 
 Augmentation = Callable[[Any, int], Any]
@@ -16,15 +16,10 @@ Augmentation = Callable[[Any, int], Any]
 
 def augmentation(name: str) -> Augmentation:
     """Return an augmentation by its name."""
-    makers = {LIGHT: _light, USUAL: _usual, AFFINE: _usual_and_affine, ON_BATCH: _on_batch}
+    makers = {USUAL: _usual, AFFINE: _usual_and_affine, ON_BATCH: _on_batch}
     if name not in makers:
         raise BenchmarkError(f"no augmentation {name!r}; known are {', '.join(makers)}")
     return makers[name]()
-
-
-def _light() -> Augmentation:
-    """A flip, a scale and a shift of the whole batch."""
-    return lambda images, number: images.flip(1 + number % 3).mul_(1.1).add_(0.05)
 
 
 def _usual(*more: Any) -> Augmentation:

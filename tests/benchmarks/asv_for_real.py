@@ -19,7 +19,6 @@ import pytest
 import torch
 
 from benchmarks.config import PRESETS
-from benchmarks.suites.loaders import WITH_WORKERS
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1800)
@@ -30,9 +29,6 @@ def _may_be_missing(benchmark: str, parameters: str) -> bool:
     """Return whether HEAD may skip it: what cannot be measured there is measured nowhere."""
     if benchmark.startswith("suites.device."):
         return not torch.cuda.is_available()
-    if benchmark.startswith("suites.loaders.Workers."):
-        left_out = WITH_WORKERS[PRESETS["tiny"].loaders_with_workers :]
-        return parameters.strip("'") in left_out
     return benchmark.startswith("suites.scale.") and int(parameters) > PRESETS["tiny"].table_volumes
 
 

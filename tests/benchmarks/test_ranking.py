@@ -53,7 +53,7 @@ def task(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tas
 def test_each_loader_takes_its_best_number_of_workers_and_memory_that_is_allowed(
     task: Task,
 ) -> None:
-    cold = replace(task, cache_share=0.0, augment="light")
+    cold = replace(task, cache_share=0.0)
     names = ("npy", "monai-persistent", "torchio-dataset", "memory")
     rows = {row.name: row for row in rank(cold, ("npy", "memory"), TINY, workers=(0, 1))}
     assert {row.status for row in rows.values()} == {"ok"}

@@ -88,9 +88,7 @@ def test_every_regime_is_a_task_of_its_own(cohort: Cohort) -> None:
 
 
 @pytest.mark.measuring
-@pytest.mark.parametrize(
-    "name", ["quarter", "axial", "volume-cold", "augmented", "usual-affine", "usual-batch"]
-)
+@pytest.mark.parametrize("name", ["quarter", "axial", "volume-cold", "usual-affine", "usual-batch"])
 def test_a_regime_is_measured(
     name: str, cohort: Cohort, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
