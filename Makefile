@@ -6,7 +6,7 @@
 #   make test-clients          other people's trainers and loaders over ours
 #   make test-measuring        rankings, regimes, the gate and the notebook, for real on tiny volumes
 #   make test-worlds           the core of the suite without what Windows and macOS lack
-#   make test-newest           what reads and stores, on the newest of everything (PYTHON=python3.13)
+#   make test-newest           the test-suite on the newest of everything (PYTHON=python3.13)
 #   make test-server           the store on SeaweedFS, a server that nobody here wrote
 #   make test-forks            threads and forked workers in every mix (COUNT=200)
 #   make test-flips            single bits flipped in table files (COUNT=500 SEED=18)
@@ -116,7 +116,7 @@ $(NEWEST)/.installed: constraints-newest.txt setup.cfg
 	@touch $@
 
 test-newest: $(NEWEST)/.installed
-	$(NEWEST)/bin/python -W error::DeprecationWarning:radiobject -m pytest tests/rows tests/storage/tables tests/storage/commits tests/ml/datasets
+	$(NEWEST)/bin/python -m pytest --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/benchmarks
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800

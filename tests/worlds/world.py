@@ -96,6 +96,7 @@ def install(name):
     if windows:
         _forbid_deletion_of_open_files()
         _forbid_links()
+        os.fork = _skip
 
 
 def _is_ours(frame_globals):
@@ -155,6 +156,13 @@ def _start_by(default, methods):
 
     multiprocessing.get_all_start_methods = lambda: list(methods)
     multiprocessing.get_context = of_this_world
+
+
+def _skip():
+    """End a test that forks by itself, which no test can do there."""
+    import pytest
+
+    pytest.skip("Windows has no fork")
 
 
 def _refused(path, code):
