@@ -6,6 +6,7 @@ import errno
 import hashlib
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -47,6 +48,15 @@ UNFINISHED = r"\.(\d+)-[0-9a-f]{8}\.part"
 _UNFINISHED = re.compile(rf"\..*{UNFINISHED}")
 
 
+def is_link(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a symbolic link, or what Windows has for folders: a junction."""
+    try:
+        state = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", 0) == _JUNCTION
+
+
 def open_private(path: str | Path, *, create: bool = True) -> int:
     """Open a file of the user's own for reading and writing; a symbolic link is refused.
 
@@ -55,7 +65,7 @@ def open_private(path: str | Path, *, create: bool = True) -> int:
     OSError
         If it cannot be opened, or is a link.
     """
-    if not _NO_FOLLOW and os.path.islink(path):
+    if not _NO_FOLLOW and is_link(path):
         raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
     return open_mode(path, _PRIVATE, create=create)
 
@@ -414,6 +424,7 @@ _PORTS = (f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")
 DEVICE_NAMES = frozenset(("con", "prn", "aux", "nul", "conin$", "conout$", *_PORTS))
 """File names that Windows keeps for devices, whatever suffix follows them."""
 
+_JUNCTION = 0xA0000003
 _LONGEST_PATH = 4095
 _LONGEST_WINDOWS_PATH = 259
 _FILE_SYSTEM_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"

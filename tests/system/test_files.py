@@ -7,6 +7,7 @@ import types
 import pytest
 
 from radiobject.exceptions import StorageError
+from radiobject.storage.io import owned
 from radiobject.storage.io.atomic import create_atomically
 from radiobject.system import files
 
@@ -126,3 +127,23 @@ def test_a_second_path_takes_no_links(tmp_path, monkeypatch):
     failing(monkeypatch, "link", 17, 9)
     files.give_name(tmp_path / "first", tmp_path / "third")
     assert (tmp_path / "third").read_text() == "rows"
+
+
+def test_a_junction_is_a_link_and_nothing_behind_it_is_removed(tmp_path, monkeypatch):
+    """What Windows has for folders: Python calls it no link, and 3.11 walks into it."""
+    elsewhere = tmp_path / "data set" / "obs" / "__schema"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "__1_1_0123456789abcdef0123456789abcdef").write_text("another's")
+    plain = os.lstat
+
+    def lstat(path, **named):
+        state = plain(path, **named)
+        if os.path.basename(path) != "obs":
+            return state
+        return types.SimpleNamespace(st_mode=state.st_mode, st_reparse_tag=0xA0000003)
+
+    assert not files.is_link(tmp_path / "data set" / "obs")
+    monkeypatch.setattr(os, "lstat", lstat)
+    assert files.is_link(tmp_path / "data set" / "obs")
+    assert owned.remove(str(tmp_path / "data set"), owned.DATASET) == ["obs"]
+    assert list(elsewhere.iterdir())

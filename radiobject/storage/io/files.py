@@ -44,7 +44,7 @@ def _reaching(uri: str) -> Iterator[tiledb.VFS]:
 
 def is_link(uri: str) -> bool:
     """Return whether `uri` is a symbolic link, which nothing here follows to delete."""
-    return layout.is_local(uri) and os.path.islink(uri)
+    return layout.is_local(uri) and system_files.is_link(uri)
 
 
 def list_folder(uri: str) -> list[str]:
@@ -113,7 +113,7 @@ def remove_file(uri: str) -> None:
         with _reaching(uri) as vfs:
             if vfs.is_file(uri):
                 vfs.remove_file(uri)
-    elif os.path.isfile(uri) and not os.path.islink(uri):
+    elif os.path.isfile(uri) and not system_files.is_link(uri):
         try:
             system_files.remove_file(uri)
         except OSError as error:

@@ -16,7 +16,7 @@ from radiobject._types import OBS_IDS as OBS_IDS
 from radiobject._types import SUBJECT_ID as SUBJECT_ID
 from radiobject.addresses import is_local, local_path, with_home
 from radiobject.exceptions import ConfigurationError, IntegrityError, SchemaError, StorageError
-from radiobject.system.files import DEVICE_NAMES, longest_path
+from radiobject.system.files import DEVICE_NAMES, is_link, longest_path
 
 FORMAT_VERSION = 3
 """Version of the layout that this library writes.
@@ -152,7 +152,7 @@ def located(root: str, place: str) -> str:
             f"its folder {COLLECTIONS!r}; it was altered, restore it from a copy"
         )
     uri = join(root, place)
-    if is_local(uri) and os.path.islink(uri):
+    if is_local(uri) and is_link(uri):
         folder = os.path.realpath(root)
         target = os.path.realpath(uri)
         if not target.startswith(f"{folder}{os.sep}"):
@@ -168,7 +168,7 @@ def refuse_linked_volume(uri: str) -> None:
 
     The folder of the volumes may be one, to larger disks; what it holds is the data set's own.
     """
-    if is_local(uri) and base_name(parent(uri)) == VOLUMES and os.path.islink(uri):
+    if is_local(uri) and base_name(parent(uri)) == VOLUMES and is_link(uri):
         raise IntegrityError(
             f"{uri} is a link to {os.path.realpath(uri)}, where a volume of the data set should "
             "be; restore the volume from a copy"

@@ -102,7 +102,7 @@ def _remove_local(uri: str, form: re.Pattern[str], within: str, keep: frozenset[
     start = uri
     for part in ["", *filter(None, within.split("/"))]:
         start = os.path.join(start, part) if part else start
-        if os.path.islink(start):
+        if files.is_link(start):
             return [os.path.relpath(start, uri).replace(os.sep, "/")]
     if os.path.isfile(start):
         return []
@@ -115,10 +115,12 @@ def _remove_local(uri: str, form: re.Pattern[str], within: str, keep: frozenset[
             prefix = "" if below == "." else f"{below}/"
             names[:] = [n for n in names if not _kept(f"{prefix}{n}", keep)]
             folders.append(base)
-            for name in [*entries, *(n for n in names if os.path.islink(os.path.join(base, n)))]:
+            links = {n for n in (*entries, *names) if files.is_link(os.path.join(base, n))}
+            for name in [*entries, *(n for n in names if n in links)]:
                 path = f"{prefix}{name}"
-                ours = form.fullmatch(path) and not os.path.islink(os.path.join(base, name))
+                ours = form.fullmatch(path) and name not in links
                 (gone if ours else left).append(path)
+            names[:] = [n for n in names if n not in links]
         for path in sorted(gone, key=_last):
             place = os.path.join(uri, path)
             if path != layout.LOCK:
