@@ -174,6 +174,7 @@ def test_what_came_from_bids_goes_back_as_it_was(
     own = pd.read_csv(out / "volumes.tsv", sep="\t")
     assert own.get("EchoTime", pd.Series()).isna().all(), "it stands in sidecars"
     assert radi.brain_mask.to_obs()["scan_grade"].tolist() == ["good"]
+    assert not [*(out / "derivatives").glob("*.tsv")], "scans of labels stand in volumes.tsv"
     again = ingest_plan(str(tmp_path / "again"), plan_bids(out)).radi
     assert_equal(radi, again)
     assert findings(out) == []

@@ -128,6 +128,15 @@ def test_patterns_that_are_taken_back_and_that_hold_at_any_depth(tmp_path: Path)
     ]  # fmt: skip
 
 
+def test_nothing_is_taken_back_from_an_ignored_folder(tmp_path: Path) -> None:
+    """As git has it: what lies in an excluded folder cannot be named again."""
+    put(tmp_path, {
+        "sub-01/extra/sub-01_T1w.nii": "x", "sub-01/anat/sub-01_T2w.nii": "x",
+        ".bidsignore": "extra/\n!**/sub-01_T1w.nii\n",
+    })  # fmt: skip
+    assert sorted(index_bids(tmp_path).collections) == ["T2w"]
+
+
 def test_an_id_that_could_be_two_folders_is_neither(tmp_path: Path) -> None:
     put(tmp_path, {f"sub-{n}/anat/sub-{n}_T1w.nii": "x" for n in ("1", "01")})
     put(tmp_path, {"participants.tsv": "participant_id\tage\n001\t3\n1\t4\n01\t5\n"})

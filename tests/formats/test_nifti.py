@@ -181,6 +181,15 @@ def test_scale(
     np.testing.assert_array_equal(np.asanyarray(nib.load(tmp_path / "b.nii").dataobj), truth)
 
 
+def test_a_scale_of_ours_stands_over_a_file_that_stated_none(tmp_path: Path) -> None:
+    loaded = load_nifti(patched(write(tmp_path / "a.nii", coordinates((2, 3, 4))), scl_slope=0.0))
+    ours = {"rescale_slope": 2.0, "rescale_intercept": 1.0}
+    save_nifti(tmp_path / "b.nii", loaded.data, loaded.shape, loaded.data.dtype, AFFINE,
+               loaded.metadata | ours)  # fmt: skip
+    found = np.asanyarray(nib.load(tmp_path / "b.nii").dataobj)
+    np.testing.assert_array_equal(found, loaded.data * 2.0 + 1)
+
+
 def test_scale_with_an_unknown_intercept_is_refused(tmp_path: Path) -> None:
     path = patched(
         write(tmp_path / "a.nii", coordinates((2, 3, 4))), scl_slope=2.0, scl_inter=np.inf

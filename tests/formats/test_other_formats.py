@@ -100,7 +100,7 @@ PLACED = ("space: left-posterior-superior", "space directions: (1,0,0) (0,2,0) (
 
 @pytest.mark.parametrize(
     ("space", "diagonal"),
-    [("RAS", (1, 2, 3)), ("left-posterior-superior", (-1, -2, 3)),
+    [("RAS", (1, 2, 3)), ("LPS", (-1, -2, 3)), ("left-posterior-superior", (-1, -2, 3)),
      ("Left-Anterior-Superior", (-1, 2, 3))],
 )  # fmt: skip
 def test_spaces_of_nrrd(tmp_path: Path, space: str, diagonal: tuple[float, ...]) -> None:

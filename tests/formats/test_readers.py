@@ -85,6 +85,14 @@ def test_a_package_may_read_a_format_better_than_we_do(package: Path) -> None:
     assert found.name == "Better"
 
 
+def test_a_longer_ending_is_the_more_exact(package: Path) -> None:
+    package.write_text("[radiobject.formats]\ngrid = gridfiles_reader:SHORT\n")
+    short = '\nSHORT = Reader("Short", (".zarr",), load)\n'
+    (package.parents[1] / "gridfiles_reader.py").write_text(MODULE + short)
+    found = [reader_of(Path(name)) for name in ("a.zarr", "a.nii.zarr")]
+    assert [reader and reader.name for reader in found] == ["Short", "Zarr"]
+
+
 def test_a_broken_package_is_named_and_others_go_on(package: Path, tmp_path: Path) -> None:
     package.write_text("[radiobject.formats]\ngrid = gridfiles_reader:MISSING\n")
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4)), tmp_path / "a.nii")

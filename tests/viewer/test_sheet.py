@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -189,6 +191,41 @@ def three(tmp_path: Path) -> Sheet:
 def test_labels_have_the_colours_of_the_page(three: Sheet) -> None:
     image = np.asarray(Image.open(io.BytesIO(three.image("a", "CT", (0.0, 100.0)))))
     left, right = image[60, 30], image[60, 90]  # of the axial plane; the patient's right is left
+    assert left.tolist() == [int(0.45 * v) for v in (88, 183, 255)]
+    assert right.tolist() == [int(0.45 * v) for v in (255, 92, 92)]
+
+
+def test_an_image_lies_under_its_mask_in_every_plane(tmp_path: Path) -> None:
+    """What is bright is what is labelled, in no corner that turning would leave where it is."""
+    voxels, mask = np.zeros((12, 12, 12), np.int16), np.zeros((12, 12, 12), np.uint8)
+    voxels[1:4, 6:8, 2:5], mask[1:4, 6:8, 2:5] = 100, 1
+    with RadiObjectWriter(str(tmp_path / "s")) as writer:
+        writer.add_collection("CT").write_volume(voxels, "a_CT", "a", affine=np.eye(4))
+        writer.add_collection("seg").write_volume(mask, "a_seg", "a", affine=np.eye(4))
+    RadiObject(str(tmp_path / "s")).seg.set_label_names({1: "lesion"})
+    image = np.asarray(Image.open(io.BytesIO(
+        Sheet(Catalog(RadiObject(str(tmp_path / "s")))).image("a", "CT", (0.0, 100.0))
+    ))).astype(int)  # fmt: skip
+    tinted = image.max(axis=2) - image.min(axis=2) > 20
+    assert [part.any() for part in np.split(tinted[:, :368], [120, 244], axis=1)] == [True] * 3
+    assert (image[tinted].max(axis=1) > 200).all(), "no label lies over black"
+
+
+def test_a_mask_with_a_slope_has_the_colours_of_its_labels(tmp_path: Path) -> None:
+    mask = np.zeros((12, 12, 12), np.int16)
+    mask[:6], mask[6:] = 2, 4  # 1 and 2, with the slope
+    nib.save(nib.Nifti1Image(np.zeros((12, 12, 12), np.int16), np.eye(4)), tmp_path / "a.nii")
+    (tmp_path / "seg").mkdir()
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / "seg/a.nii")
+    header = bytearray((tmp_path / "seg/a.nii").read_bytes())
+    struct.pack_into("<2f", header, 112, 0.5, 0.0)  # scl_slope, scl_inter
+    (tmp_path / "seg/a.nii").write_bytes(header)
+    sources = {"CT": [(tmp_path / "a.nii", "a")], "seg": [(tmp_path / "seg/a.nii", "a")]}
+    RadiObject.from_images(str(tmp_path / "s"), sources).seg.set_label_names({1: "a", 2: "b"})
+    radi = RadiObject(str(tmp_path / "s"))
+    assert Catalog(radi).locate("seg", radi.seg.obs_ids[0]).rescale is not None
+    image = np.asarray(Image.open(io.BytesIO(Sheet(Catalog(radi)).image("a", "CT", (0.0, 100.0)))))
+    left, right = image[60, 30], image[60, 90]
     assert left.tolist() == [int(0.45 * v) for v in (88, 183, 255)]
     assert right.tolist() == [int(0.45 * v) for v in (255, 92, 92)]
 
