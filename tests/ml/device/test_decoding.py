@@ -1,6 +1,7 @@
 """Tiles that a device decodes: the batches are those of the processor, bit by bit."""
 
 import ctypes
+import dataclasses
 import itertools
 import shutil
 from pathlib import Path
@@ -14,7 +15,8 @@ from device.fake_device import Reference
 from device.test_device_batches import CPU, PATCH, equal, own_cache  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ml_shelf import coordinates, make_pair, make_shelf, store
+from ml_shelf import Shelf, affine_of, coordinates, make_pair, make_shelf, store
+from stored import FILTERS, write
 
 from radiobject.ctx import (
     CompressionConfig,
@@ -26,6 +28,7 @@ from radiobject.ctx import (
 from radiobject.exceptions import IntegrityError, StoreNotFoundError
 from radiobject.ml import DatasetConfig, SegmentationDataset, VolumeCollectionDataset
 from radiobject.ml.device import nvcomp
+from radiobject.ml.device.decoding import Demand, Kind
 from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.buffers import PrivateBuffers
@@ -34,6 +37,9 @@ from radiobject.ml.loaders.together import decoded_there
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import stats
 from radiobject.storage.read import reader
+from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.tiles.decode import Blocks
+from radiobject.storage.tiles.index_build import build_tile_index
 
 ANY = "any"
 
@@ -61,7 +67,7 @@ def source_of(dataset, decompress=None):
 def check(dataset, batches=3, size=3, decoded=None):
     """Compare batches that are decoded together with those of the processor."""
     source = source_of(dataset)
-    numbers = np.arange(batches * size) % len(dataset)
+    numbers = np.linspace(0, len(dataset) - 1, batches * size).astype(int)
     plans = [dataset.plan(numbers[i : i + size], 1) for i in range(0, len(numbers), size)]
     made = source.read_together(plans)
     for plan, batch in zip(plans, made, strict=True):
@@ -370,3 +376,57 @@ def test_a_cuda_device_decodes_the_same_voxels(shelf):
     for ours, theirs in zip(loader, plain, strict=True):
         equal({k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in ours.items()}, theirs)
     assert loader.report().device.decoded == len(dataset)
+
+
+def shelf_of(folder, filters, *, checked=True, **orders):
+    arrays = [coordinates(number, (40, 36, 34), np.int32) for number in range(2)]
+    locators = []
+    for number, data in enumerate(arrays):
+        uri = write(f"{folder}/v{number}", data, (16, 16, 16), FILTERS[filters], **orders)
+        index = build_tile_index(uri)
+        index = index if checked else dataclasses.replace(index, checksums=None)
+        locators.append(VolumeLocator(uri, data.shape, "int32", index.pack(), f"ct-{number}"))
+    affines = [affine_of(number) for number in range(2)]
+    return Shelf("CT", f"{folder}/CT", locators, ["a", "b"], affines)
+
+
+@pytest.mark.parametrize("filters", ["zstd", "lz4", "shuffle-zstd", "shuffle-lz4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_tiles_of_other_writers(tmp_path, filters, order):
+    shelf = shelf_of(tmp_path, filters, cell_order=order, tile_order=order)
+    check(VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 3)))
+
+
+def test_tiles_without_a_checksum_are_left_to_the_processor(tmp_path):
+    shelf = shelf_of(tmp_path, "zstd", checked=False)
+    check(VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 3)), decoded=0)
+
+
+def test_a_box_that_is_all_padding_has_no_tiles(tmp_path):
+    demand, (locator, _) = Demand(Reference()), shelf_of(tmp_path, "zstd").locators()
+    first = np.array([[40, 0, 0], [39, 0, 0], [-16, 0, 0]])
+    asked = demand.ask([locator] * 3, first, first + 16)
+    assert asked.tolist() == [[-1, -1], [0, 0], [-1, -1]]
+
+
+class Plain:
+    """A volume of two tiles; compression has left the first as long as it was."""
+
+    shape = (4, 4, 4)
+    voxels = np.random.default_rng(3).integers(-999, 999, (2, 4, 4, 2)).astype(np.int16)
+
+    def tiles_in(self, cover):
+        return np.arange(2).reshape(1, 1, 2)[cover], np.zeros((1, 1, 2), bool)[cover]
+
+    def blocks(self, numbers):
+        stored = [self.voxels[number].tobytes() for number in numbers]
+        return [stored[0], zstandard.ZstdCompressor().compress(stored[1])]
+
+
+def test_a_block_that_is_not_compressed_is_taken_as_it_is():
+    kind = Kind(Blocks("zstd", 64, 1, (4, 4, 2), "C"), (4, 4, 2), np.dtype(np.int16))
+    kind.add(Plain(), (0, 0, 0), (4, 4, 4))
+    memory, right = kind.launch(Reference(), PrivateBuffers(1 << 16, 1).take, CPU)
+    assert right.all()
+    got = memory.numpy().view(np.int16).reshape(4, 4, 4)
+    assert np.array_equal(got, np.concatenate(Plain.voxels, axis=2))
