@@ -208,7 +208,7 @@ def _shared() -> None:
     other.join()
 
 
-def test_work_that_threads_share_is_told_from_one_threads() -> None:
+def test_work_that_threads_share_is_distinguished_from_one_threads() -> None:
     side = Side(None)  # type: ignore[arg-type]
     side._calls = {"alone": lambda: _work(0.1), "shared": _shared}
     assert side.sample("alone", 1)[SHARE] > 0.8

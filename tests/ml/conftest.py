@@ -1,3 +1,5 @@
+import multiprocessing
+
 import pytest
 from ml_shelf import make_pair, make_shelf
 
@@ -18,3 +20,12 @@ def mixed(tmp_path_factory):
 def pair(tmp_path_factory):
     """Images and masks of four subjects, the masks in another order."""
     return make_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture
+def forked():
+    """Workers that have what a test has altered: Python 3.14 forks none unless it is told to."""
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("fork", force=True)
+    yield
+    multiprocessing.set_start_method(usual, force=True)

@@ -7,6 +7,7 @@ from radiobject.ml import create_training_dataloader
 pytestmark = pytest.mark.s3
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_from_an_object_store_are_those_of_the_disk(s3_bucket, tmp_path, workers):
     shapes = [(40, 36, 34)] * 3

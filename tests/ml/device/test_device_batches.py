@@ -210,6 +210,7 @@ def test_every_factory_delivers_the_same_on_a_device(shelf, pair, name, more):
     assert here.state_dict() == there.state_dict()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_is_made_in_host_memory_is_moved(shelf, workers):
     def doubled(sample):

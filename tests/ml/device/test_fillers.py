@@ -18,6 +18,7 @@ from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
 from radiobject.storage.read.open_volumes import volume_tiles
 
+pytestmark = pytest.mark.usefixtures("forked")
 OPTIONS = {"batch_size": 2, "patch_size": (16, 16, 16), "patches_per_volume": 4, "receipt": True}
 
 
