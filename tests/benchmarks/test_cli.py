@@ -123,6 +123,20 @@ def test_what_differs_from_the_commit_is_named_whole_and_new_modules_count(
     assert environment.uncommitted() == ["setup.cfg", "benchmarks/rivals/mine.py"]
 
 
+def test_machines_are_named_by_what_they_are_and_two_of_another_memory_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RADIOBJECT_BENCH_MACHINE", raising=False)
+    names = set()
+    for memory in (23.5, 62.8):
+        machine = {"cpu": "AMD EPYC(TM) 7B13 Processor @ 2 GHz", "cores": 2, "memory_gib": memory}
+        monkeypatch.setattr(environment, "describe_machine", lambda found=machine: found)
+        names.add(environment.machine_name())
+    assert names == {"amd-epyc-7b13-2core-24gib", "amd-epyc-7b13-2core-63gib"}
+    monkeypatch.setenv("RADIOBJECT_BENCH_MACHINE", "ours")
+    assert environment.machine_name() == "ours"
+
+
 def test_an_unknown_preset() -> None:
     with pytest.raises(BenchmarkError, match="no preset 'huge'; choose one of tiny, quick"):
         preset("huge")
