@@ -46,6 +46,11 @@ def seen(_):
     return config.s3.resolved_endpoint(), config.s3.resolved_region(), config.read.max_workers
 
 
+def endpoint_without_environment(_):
+    os.environ.pop("AWS_ENDPOINT_URL_S3", None)
+    return get_radiobject_config().s3.resolved_endpoint()
+
+
 def add_one(volume, row):
     return volume + 1
 
@@ -66,8 +71,12 @@ def executor(request):
 
 
 @pytest.mark.filterwarnings("ignore:This process")
-def test_jobs_see_the_settings(executor, tmp_path):
+def test_jobs_see_the_settings(executor, tmp_path, monkeypatch):
     assert set(run(seen, range(3), executor=executor)) == {(ENDPOINT, "eu-north-7", 3)}
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://of.this.machine:9000")
+    configure(s3=S3Config())
+    found = set(run(endpoint_without_environment, range(3), executor=executor))
+    assert found == {"http://of.this.machine:9000"}
     make_dataset(tmp_path / "store")
     configure(write=WriteConfig(tile=TileConfig(x=2, y=2, z=2)))
     radi = RadiObject(str(tmp_path / "store"))

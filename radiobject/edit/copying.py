@@ -113,6 +113,12 @@ def _refuse_other(target: str, there: dict[str, int]) -> None:
     begun = any(tdb.is_in(name, tdb.METADATA) for name in there)
     if begun or groups.object_kind(target) == "array":
         raise StoreExistsError(f"{target} already exists; choose another address for the copy")
+    links = files.links_below(target)
+    if links:
+        raise StoreExistsError(
+            f"{target}/{links[0]} is a link, and a copy would write to where it leads; remove it, "
+            "or choose another address"
+        )
     strange = sorted(name for name in there if not owned.DATASET.fullmatch(name))
     if strange:
         raise StoreExistsError(
@@ -157,6 +163,7 @@ def _refuse_given_up(source: str, head: Head) -> None:
 def _files_of(source: str, head: Head) -> dict[str, int]:
     """Return path and size of each file that the committed states of a data set have."""
     found = dict(open_files(source).sizes())
+    _refuse_linked_files(source)
     for place in head.locations:
         volumes = layout.join(place, layout.VOLUMES)
         if files.is_link(layout.join(source, volumes)):
@@ -171,6 +178,17 @@ def _files_of(source: str, head: Head) -> dict[str, int]:
         and f"/{layout.STAND_INS}/" not in f"/{name}"
         and _written(name) <= head.timestamp
     }
+
+
+def _refuse_linked_files(source: str) -> None:
+    """Raise if files of a data set are links, as versioning programs keep them."""
+    links = [name for name in files.links_below(source) if owned.DATASET.fullmatch(name)]
+    if links:
+        raise StorageError(
+            f"{source}/{links[0]} is a link to a file outside, as git-annex and DVC keep them; "
+            "have the files themselves there (git annex unlock; dvc config cache.type copy and "
+            "dvc checkout --relink)"
+        )
 
 
 def _written(name: str) -> int:

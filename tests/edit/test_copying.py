@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from stores import check_volume, make_dataset
 
@@ -12,6 +14,8 @@ from radiobject.edit.copying import copy_dataset
 from radiobject.exceptions import StorageError, StoreExistsError
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
+from radiobject.storage.tables.table import Table
+from radiobject.storage.tables.writer import write_volume
 
 
 def test_a_copy_has_the_states_of_its_source(radi, tmp_path):
@@ -29,10 +33,14 @@ def test_a_copy_has_the_states_of_its_source(radi, tmp_path):
 
 def test_a_copy_leaves_out_what_a_writer_has_not_committed(radi, tmp_path):
     with transaction(radi.uri, "writes") as tx:
-        radi_ct = RadiObject(radi.uri).CT
+        Table(f"{radi.uri}/obs_meta").delete("obs_subject_id == 'a'", tx.clock.tick())
+        name = layout.array_name("new", tx.timestamp)
+        write_volume(f"{radi.uri}/collections/CT/volumes/{name}", np.ones((3, 3, 3), np.int16))
         copy_dataset(radi.uri, str(tmp_path / "before"))
-        del tx, radi_ct
-    assert len(RadiObject(str(tmp_path / "before"))) == 4
+    copied = RadiObject(str(tmp_path / "before"))
+    assert copied.obs_subject_ids == ["a", "b", "c", "d"]
+    later = [p for p in Path(copied.uri).rglob("*") if name in p.name or p.suffix == ".del"]
+    assert later == []
 
 
 def test_an_interrupted_copy_is_no_data_set_and_is_taken_up(radi, tmp_path, monkeypatch):
@@ -73,6 +81,37 @@ def test_a_copy_replaces_nothing(radi, tmp_path):
     (tmp_path / "files" / "precious.txt").write_text("x")
     with pytest.raises(StoreExistsError, match=r"precious\.txt"):
         copy_dataset(radi.uri, str(tmp_path / "files"))
+
+
+def test_nothing_is_written_through_links_at_the_target(radi, tmp_path):
+    """What they led to was overwritten."""
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "victim").write_text("precious")
+    schema = next((tmp_path / "store" / "obs_meta" / "__schema").glob("__[0-9]*"))
+    place = Path("obs_meta", "__schema", schema.name)
+    for target, link, goal in (
+        (tmp_path / "one", Path("obs_meta"), tmp_path / "foreign"),
+        (tmp_path / "two", place, tmp_path / "victim"),
+    ):
+        (target / link).parent.mkdir(parents=True)
+        (target / link).symlink_to(goal)
+        with pytest.raises(StoreExistsError, match=f"{link} is a link"):
+            copy_dataset(radi.uri, str(target))
+    assert list((tmp_path / "foreign").iterdir()) == []
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_files_that_are_links_are_named(radi, tmp_path):
+    """As git-annex and DVC check them out: the copy had none of them, and its head was missing."""
+    for number, file in enumerate(p for p in [*Path(radi.uri).rglob("*")] if p.is_file()):
+        goal = tmp_path / f"object {number}"
+        file.rename(goal)
+        file.symlink_to(goal)
+    with pytest.raises(StorageError, match="is a link to a file outside, as git-annex and DVC"):
+        copy_dataset(radi.uri, str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()
+    with pytest.raises(StorageError, match="git annex unlock"):
+        RadiObject(radi.uri).CT["a_CT"].to_numpy()
 
 
 def test_a_file_that_arrives_shorter_is_named(radi, tmp_path, monkeypatch):

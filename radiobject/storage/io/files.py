@@ -86,6 +86,19 @@ def is_something(uri: str) -> bool:
         return not is_bucket and bool(vfs.is_file(uri))
 
 
+def links_below(uri: str) -> list[str]:
+    """Return the paths of the symbolic links below a local folder, none of which is followed."""
+    if not layout.is_local(uri):
+        return []
+    found = (
+        os.path.join(folder, name)
+        for folder, folders, names in os.walk(uri)
+        for name in (*folders, *names)
+        if os.path.islink(os.path.join(folder, name))
+    )
+    return sorted(os.path.relpath(path, uri).replace(os.sep, "/") for path in found)
+
+
 def has_files(uri: str) -> bool:
     """Return whether a file lies anywhere below `uri`."""
     if layout.is_local(uri):

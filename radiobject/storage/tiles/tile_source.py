@@ -83,7 +83,8 @@ def open_source(uri: str, index: TileIndex) -> TileSource:
         expected = Path(os.path.realpath(folder), index.path)
         if Path(os.path.realpath(folder / index.path)) != expected:
             raise IntegrityError(
-                f"the tile file of {uri} is a link out of it; restore the volume from a copy"
+                f"the tile file of {uri} is a link out of it; restore the volume from a copy, or "
+                "have the files themselves where git-annex or DVC keeps them (git annex unlock)"
             )
         return LocalTiles(folder / index.path, index)
     copy = mirrored(uri, index)
