@@ -173,3 +173,10 @@ def test_a_source_in_the_home_folder_is_found(tmp_path, monkeypatch):
         source = parse_source(text)
         assert source.name == "CT"
         assert plan_of(source, keep=(), subject_pattern=None, subject_from=None).images
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a?b", "gs://bucket/x/y?", "azure://c/?"])
+def test_an_address_that_two_clients_would_take_for_two_places_is_refused(uri):
+    """libtiledb looked at what comes before the question mark, and the lock was made behind it."""
+    with pytest.raises(ConfigurationError, match=r"holds a '\?'"):
+        layout.normalise_uri(uri)

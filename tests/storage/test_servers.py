@@ -22,7 +22,7 @@ pytestmark = pytest.mark.server
 
 
 def test_a_data_sets_whole_life(bucket):
-    uri = f"s3://{bucket}/data sets/x"
+    uri = f"s3://{bucket}/data sets/a+b é#100%/x"
     for _ in range(2):
         make_dataset(uri)
         radi = RadiObject(uri)
@@ -195,6 +195,9 @@ def test_the_doctor_tries_what_writing_needs(bucket, proxy):
     proxy.rewrite = [(rb"(?i)\r\nif-(none-)?match:[^\r]*", b"")]
     bad = [f.what for f in examine(f"s3://{bucket}/x") if not f.good]
     assert bad[:2] == ["conditional creation (If-None-Match)", "conditional replacement (If-Match)"]
+    proxy.rewrite, proxy.only, proxy.failures = [], "PUT", ["", "501", "501"]
+    bad = [(f.what, f.seen) for f in examine(f"s3://{bucket}/x") if not f.good]
+    assert [seen for what, seen in bad if "conditional" in what] == ["the server answered 501"] * 2
     proxy.rewrite, proxy.delay_s = [], 0.3
     assert "latency" in [f.what for f in examine(f"s3://{bucket}/x") if not f.good]
 

@@ -124,6 +124,9 @@ def _known_kind(uri: str) -> str:
             "s3://bucket/name, gs://bucket/name or azure://container/name, and download files of "
             "the web first"
         )
+    if "?" in rest:
+        # What follows is no part of the name to libtiledb, and is to others.
+        raise ConfigurationError(f"{uri!r} holds a '?', which no address of a data set may have")
     return f"{scheme.lower()}://{rest}"
 
 
