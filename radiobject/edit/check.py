@@ -105,8 +105,13 @@ class _Sound:
                 f"resume={str(self._path)!r} is of another check: {lines[0].strip()[:200]}, "
                 f"expected {json.dumps(title)}; name another file, or remove it"
             )
-        # The last line of a process that was killed may be cut.
-        self._known = {line.strip() for line in lines[1:] if line.endswith("\n")}
+        if lines and not lines[-1].endswith("\n"):
+            # Of a process that was killed: what is noted next would be its end.
+            del lines[-1]
+            with room.writing(self._path):
+                whole = "".join(lines) or f"{json.dumps(title)}\n"
+                self._path.write_text(whole, encoding="utf-8")
+        self._known = {line.strip() for line in lines[1:]}
 
     def __contains__(self, volume: str) -> bool:
         return volume in self._known

@@ -45,3 +45,13 @@ def test_validate_takes_a_share_and_goes_on(radi, tmp_path):
     assert "--sample takes a share" in refused.err
     other = run("validate", radi.uri, "--resume", str(notes), "--checksums")
     assert "is of another check" in other.err
+
+
+def test_a_note_that_was_cut_is_written_anew(radi, tmp_path):
+    notes = tmp_path / "sound.txt"
+    assert run("validate", radi.uri, "--resume", str(notes)).code == 0
+    whole = notes.read_text()
+    for cut in (whole[:-1], whole[:-5], whole.splitlines()[0]):
+        notes.write_text(cut)
+        assert run("validate", radi.uri, "--resume", str(notes)).code == 0
+        assert sorted(notes.read_text().splitlines()) == sorted(whole.splitlines())

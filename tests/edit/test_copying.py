@@ -65,6 +65,24 @@ def test_an_interrupted_copy_is_no_data_set_and_is_taken_up(radi, tmp_path, monk
     check_volume(RadiObject(target).CT.loc["b_CT"], "b")
 
 
+def test_a_copy_that_stops_in_its_history_is_taken_up(radi, tmp_path, monkeypatch):
+    """Half a history would be refused as another data set for ever."""
+    radi.delete("a")
+    target, copy = str(tmp_path / "copy"), copying._copy
+
+    def stops(old, new, name):
+        if name.startswith("__meta/") and os.path.isdir(f"{target}/__meta"):
+            raise StorageError("stopped")
+        copy(old, new, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copying, "_copy", stops)
+        with pytest.raises(StorageError, match="stopped"):
+            copy_dataset(radi.uri, target)
+    copy_dataset(radi.uri, target)
+    assert RadiObject(target).obs_subject_ids == ["b", "c", "d"]
+
+
 def test_a_copy_follows_volumes_that_lie_on_other_disks(radi, tmp_path):
     folder = tmp_path / "store" / "collections" / "CT" / "volumes"
     shutil.move(folder, tmp_path / "elsewhere")

@@ -67,6 +67,19 @@ def test_a_row_that_points_outside_its_volume_is_refused(tmp_path):
         read_label_rows(uri, [where])
 
 
+def test_tiles_outside_the_volume_are_refused(tmp_path):
+    uri, where, good = str(tmp_path), locator("a"), summary()
+    beyond = int(np.prod(good.grid))
+    bad = replace(good, tiles=(np.array([[beyond, 1]], np.uint32),) * 2)
+    write_label_rows(uri, {"a": (fingerprint(where), bad)})
+    with pytest.raises(IntegrityError, match="points outside"):
+        read_label_rows(uri, [where])
+
+
+def test_another_rescale_is_another_volume():
+    assert fingerprint(replace(locator("a"), rescale=(2.0, 0.0))) != fingerprint(locator("a"))
+
+
 def test_any_tiledb_client_can_open_it(tmp_path):
     import tiledb
 
