@@ -27,7 +27,7 @@ from radiobject.ctx import (
 )
 from radiobject.exceptions import IntegrityError, StoreNotFoundError
 from radiobject.ml import DatasetConfig, SegmentationDataset, VolumeCollectionDataset
-from radiobject.ml.device import nvcomp
+from radiobject.ml.device import decoding, nvcomp
 from radiobject.ml.device.decoding import Demand, Kind
 from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
 from radiobject.ml.device.source import DeviceSource
@@ -38,6 +38,7 @@ from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import stats
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.volume_tiles import VolumeTiles
 from radiobject.storage.tiles.decode import Blocks
 from radiobject.storage.tiles.index_build import build_tile_index
 
@@ -201,6 +202,41 @@ def test_batches_are_decoded_together_where_no_cache_holds_them(shelf, monkeypat
     assert source_of(dataset).decodes()
 
 
+def test_boxes_that_a_memory_holds_are_not_decoded(shelf):
+    """Neither are they gathered twice, where they come to be held meanwhile."""
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 2))
+    decompress = Reference()
+    staging = PrivateBuffers(1 << 16, 4)
+    source = DeviceSource(dataset, CPU, staging, cache_bytes=1 << 18, decompress=decompress)
+    plans = [dataset.plan(range(len(dataset)), epoch) for epoch in range(2)]
+    for plan, batch in zip(plans, source.read_together(plans), strict=True):
+        equal(source.hand_over(batch), dataset.read(plan))
+    report = source.report()
+    assert min(report.resident, report.decoded) > 0
+    assert report.resident + report.decoded == 2 * len(dataset)
+    without = source_of(dataset)
+    (tiles,) = without._decoding.decode(
+        plans[:1], without._places, without._homes.find, without._lock, without._queue
+    )
+    equal(source.hand_over(source.read(plans[0], tiles)), dataset.read(plans[0]))
+    assert source.report().resident == report.resident + report.resident // 2
+
+
+@pytest.mark.parametrize(("side", "batch", "together"), [(16, 4, 64), (64, 4, 10), (64, 32, 2)])
+def test_as_many_batches_as_fill_a_call_and_its_memory(
+    tmp_path, monkeypatch, side, batch, together
+):
+    """A thousand tiles, of at most so many bytes."""
+    shelf = make_shelf(tmp_path, [(128, 128, 128)], dtype=np.int16)
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", (side,) * 3, batch))
+    plan = dataset.plan(range(batch), 0)
+    tiles = batch * (1 + (side - 1) / 32) ** 3
+    assert source_of(dataset).together(plan) == min(-(-1000 // tiles), 64) == together
+    covered = (-(-(side - 1) // 32) + 1) * 32
+    monkeypatch.setattr(decoding, "_MOST_BYTES", 3 * batch * covered**3 * 2)
+    assert source_of(dataset).together(plan) == min(together, 3)
+
+
 def flipped(path, place):
     content = bytearray(path.read_bytes())
     content[place] ^= 4
@@ -222,6 +258,32 @@ def test_a_damaged_tile_is_an_error_of_its_own_batch_and_of_no_other(tmp_path):
                 source.hand_over(batch)
         else:
             equal(source.hand_over(batch), dataset.read(plan))
+
+
+def test_a_flipped_bit_that_decompresses_is_found_by_its_checksum(tmp_path):
+    noise = np.random.default_rng(3).integers(0, 256, (16, 16, 16)).astype(np.uint8)
+    shelf = store(tmp_path, "CT", [noise], ["a"])
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 1))
+    (tiles,) = Path(shelf.locators()[0].uri).glob("__fragments/*/a0.tdb")
+    flipped(tiles, tiles.stat().st_size // 2)
+    decompress = Reference()
+    source = source_of(dataset, decompress)
+    (made,) = source.read_together([dataset.plan([0], 0)])
+    with pytest.raises(IntegrityError, match="checksum"):
+        source.hand_over(made)
+    assert not decompress.calls
+
+
+def test_tiles_are_compared_once_for_each_kind(shelf, monkeypatch):
+    compared, tile = [], VolumeTiles.tile
+    monkeypatch.setattr(
+        VolumeTiles, "tile", lambda self, number: compared.append(number) or tile(self, number)
+    )
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 2))
+    source = source_of(dataset)
+    for epoch in range(3):
+        source.read_together([dataset.plan([0, 1, 2], epoch)])
+    assert 0 < len(compared) <= 4
 
 
 def test_a_first_volume_that_is_gone_is_an_error_of_its_own_batch(tmp_path):
@@ -319,8 +381,8 @@ def test_a_library_that_is_not_nvcomp_is_one_line(monkeypatch, tmp_path, caplog)
 class Library:
     """nvCOMP's calls, carried out by the processor in its own memory."""
 
-    def __init__(self, refuse=0):
-        self.refuse = refuse
+    def __init__(self, refuse=0, lost=0):
+        self.refuse, self.lost = refuse, lost
 
     def nvcompBatchedZstdDecompressGetTempSize(self, count, largest, options, room, total, stream):
         assert ctypes.sizeof(options) == 64
@@ -348,7 +410,7 @@ class Library:
                 continue
             assert len(made) <= numbers(sizes.value)[row]
             ctypes.memmove(numbers(targets.value)[row], made, len(made))
-            given_back[row], codes[row] = len(made), 0
+            given_back[row], codes[row] = len(made) - self.lost, 0
         return 0
 
 
@@ -365,6 +427,9 @@ def test_the_calls_of_nvcomp(shelf, monkeypatch, caplog):
         equal(source.hand_over(batch), dataset.read(plan))
     assert source.report().decoded == 0
     assert "nvcompBatchedZstdDecompressAsync returned 1000" in caplog.text
+    source = source_of(dataset, nvcomp.NvcompDecompressor(Library(lost=1), CPU))
+    source.read_together(plans)
+    assert source.report().decoded == 0
 
 
 @pytest.mark.gpu
