@@ -60,8 +60,10 @@ def test_an_interrupted_copy_is_no_data_set_and_is_taken_up(radi, tmp_path, monk
     with pytest.raises(StorageError):
         len(RadiObject(target))
     monkeypatch.undo()
+    begun = next(path for path in Path(target).rglob("*.tdb") if path.stat().st_size)
+    os.truncate(begun, begun.stat().st_size - 1)
     done = copy_dataset(radi.uri, target)
-    assert done["there"] == 59
+    assert done["there"] == 58
     check_volume(RadiObject(target).CT.loc["b_CT"], "b")
 
 
