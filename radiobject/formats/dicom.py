@@ -303,7 +303,7 @@ def patient_of_folder(folder: Path) -> str:
 
     It is there to be compared; it must not be stored unasked.
     """
-    for _, path, _ in _files([folder]):
+    for _, path, _ in _files([folder], lambda shut, error: None):
         try:
             return read_frames(path)[0].file.identity.patient
         except RefusedFileError as error:
@@ -340,8 +340,10 @@ def detect_dicom_orientation(dicom_dir: str | Path) -> OrientationInfo:
     )
 
 
-def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, Path, str]]:
-    """Yield each file once, with the folder it was found in and its name relative to that."""
+def _files(
+    paths: str | Path | Iterable[str | Path], closed: Callable[[str, OSError], None]
+) -> Iterable[tuple[Path, Path, str]]:
+    """Yield each file once, with its folder and its name in that; see `walk_files` for `closed`."""
     seen: set[Path] = set()
     for given in [paths] if isinstance(paths, str | Path) else paths:
         root = Path(given)
@@ -353,7 +355,7 @@ def _files(paths: str | Path | Iterable[str | Path]) -> Iterable[tuple[Path, Pat
                 yield root, root, readable_name(root.name)
             continue
         above = os.path.join(root, "")
-        for path in walk_files(root):
+        for path in walk_files(root, closed):
             if path not in seen:
                 seen.add(path)
                 text = str(path)
@@ -380,7 +382,14 @@ def _headers(
 ) -> _Headers:
     found = _Headers()
     caches: dict[Path, HeaderCache] = {}
-    for count, (root, path, name) in enumerate(_files(paths), 1):
+
+    def closed(folder: str, error: OSError) -> None:
+        name = readable_name(folder)
+        found.paths[name] = Path(folder)
+        why = f"the folder cannot be read ({error.strerror}): what it holds is not taken"
+        found.refused.append((name, RefusedFileError(why)))
+
+    for count, (root, path, name) in enumerate(_files(paths, closed), 1):
         found.names[path] = name
         if root not in caches:
             caches[root] = HeaderCache(root, f"{limits} {sorted(keep)}")

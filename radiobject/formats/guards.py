@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,9 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def walk_files(root: Path) -> Iterator[Path]:
+def walk_files(
+    root: Path, closed: Callable[[str, OSError], None] = lambda folder, error: None
+) -> Iterator[Path]:
     """Yield the files under `root` in sorted order, staying inside it.
 
     Hidden files and folders are skipped. A symbolic link is followed only when it ends inside
@@ -107,14 +109,18 @@ def walk_files(root: Path) -> Iterator[Path]:
     ----------
     root : Path
         An existing folder. It may itself be a link.
+    closed : callable, optional
+        Is given each folder that cannot be read, and why.
     """
     real_root = root.resolve()
     folders = [str(root)]
     while folders:
+        folder = folders.pop()
         try:
-            with os.scandir(folders.pop()) as found:
+            with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
-        except OSError:
+        except OSError as error:
+            closed(folder, error)
             continue
         below = []
         for entry in entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -326,3 +327,23 @@ def test_files_decoded_by_several_threads_give_the_same(
         path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(IngestError, match=r"IM00(07|30)\.dcm: cut short"):
         decode_frames(series.frames, DEFAULT_LIMITS)
+
+
+def test_a_folder_that_cannot_be_read_is_a_line_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "open")
+    write_series(tmp_path / "shut")
+    scandir = os.scandir
+
+    def refusing(folder: str) -> object:
+        if Path(folder).name == "shut":
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    report, series = scan_dicom([tmp_path])
+    assert len(series) == 1
+    (line,) = report.refused
+    assert line.source.endswith("shut")
+    assert "cannot be read (Permission denied)" in line.reasons[0]
