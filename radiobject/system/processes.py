@@ -6,10 +6,12 @@ import getpass
 import hashlib
 import math
 import multiprocessing
+import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,24 @@ def processors() -> int:
     """
     count, share = _present(), _share()
     return count if share is None else max(1, min(count, math.ceil(share)))
+
+
+def end_with_parent() -> None:
+    """End this process with the one that it works for, however that ends.
+
+    A process that was forked by a server (as Python 3.14 does on Linux) is a child of that server,
+    which stays as long as one of its children: workers that watch their parent would stay for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        threading.Thread(
+            target=_end_after, args=(parent.sentinel,), name="radiobject-parent", daemon=True
+        ).start()
+
+
+def _end_after(sentinel: Any) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 workers_start_cheaply = multiprocessing.get_all_start_methods()[0] != "spawn"

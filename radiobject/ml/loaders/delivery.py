@@ -20,6 +20,7 @@ from radiobject.storage.io import stats
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.open_volumes import complete
 from radiobject.system.common_memory import CommonMemory
+from radiobject.system.processes import end_with_parent
 
 Collate = Callable[[list[Any]], Any]
 
@@ -55,6 +56,7 @@ class AttachRing:
     def __call__(self, worker_id: int) -> None:
         """Map the ring in worker `worker_id`."""
         global _ring, _collate, _counted
+        end_with_parent()
         inherit(self.cache)
         _ring, _collate, _counted = self.ring, self.collate, stats.totals()
         if self.then is not None:

@@ -73,7 +73,8 @@ def test_an_error_in_a_worker_names_the_volume(shelf, tmp_path):
                 pass
 
 
-def test_nothing_is_left_after_a_kill(shelf, tmp_path):
+@pytest.mark.parametrize("start", ["fork", "forkserver"])
+def test_nothing_is_left_after_a_kill(shelf, tmp_path, start):
     program = textwrap.dedent(
         """
         import os, pickle, signal, sys
@@ -82,7 +83,8 @@ def test_nothing_is_left_after_a_kill(shelf, tmp_path):
         if __name__ == "__main__":
             shelf = pickle.load(open(sys.argv[2], "rb"))
             loader = create_training_dataloader(
-                shelf, batch_size=2, patch_size=(16, 16, 16), num_workers=2, patches_per_volume=50
+                shelf, batch_size=2, patch_size=(16, 16, 16), num_workers=2, patches_per_volume=50,
+                multiprocessing_context=sys.argv[3],
             )
             held = [b for _, b in zip(range(5), loader)]
             print([w.pid for w in loader._workers.processes], flush=True)
@@ -96,10 +98,10 @@ def test_nothing_is_left_after_a_kill(shelf, tmp_path):
     before = leftovers.names(*SHARED)
     here = str(Path(__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, tmp_path / "run.py", here, tmp_path / "shelf.pkl"],
-        capture_output=True,
+        [sys.executable, tmp_path / "run.py", here, tmp_path / "shelf.pkl", start],
+        capture_output=True,  # which ends with the last process that has it
         text=True,
-        timeout=120,
+        timeout=40,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
