@@ -19,9 +19,11 @@ from cli.cli_runner import AFFINE, radiobject, volume, write_cohort
 from storage import legacy_store
 
 from radiobject import RadiObject
+from radiobject.storage.read import reader
 from radiobject.storage.schema.derived import read_derived
 from radiobject.storage.schema.intensity_index import intensity_index_uri
 from radiobject.system.present import optional_module
+from radiobject.system.present import os as system
 
 pty = optional_module("pty")
 KEY = "a key of more than sixteen bytes\n"
@@ -174,7 +176,8 @@ def test_lists_patterns_and_keyed_ids(cohort: Path, tmp_path: Path) -> None:
     assert all(len(i) == 26 for i in ids)
     key.chmod(0o644)
     warned = radiobject("ingest", tmp_path / "third", *pattern, "--id-key-file", key)
-    assert "others can read the key file" in warned.err
+    # Where files have no owners, modes do not say who reads them.
+    assert ("others can read the key file" in warned.err) == hasattr(system, "geteuid")
 
 
 def test_a_bids_folder_is_recognised(tmp_path: Path) -> None:
@@ -282,6 +285,7 @@ def test_a_terminal_is_asked(store: Path) -> None:
 
 def test_validate_says_what_is_wrong_with_code_5(store: Path) -> None:
     assert radiobject("validate", store).out.startswith("valid: ")
+    reader.close_all()  # what is mapped is deleted by nobody on some systems
     shutil.rmtree(next((store / "collections").glob("CT*/volumes/*")))
     broken = radiobject("validate", store)
     assert broken.code == 5

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from forking import needs
 from stores import affine, check_volume, voxels
 
 from radiobject import RadiObject
@@ -213,6 +214,7 @@ def append_without_room(uri, image, said):
         said.put("it was written")
 
 
+@needs("forkserver")
 def test_a_full_disk_leaves_the_state_as_it_was(scans, tmp_path):
     radi = RadiObject.from_images(str(tmp_path / "s"), {"CT": [(scans / "CT" / "a.nii.gz", "a")]})
     noise = np.random.default_rng(0).integers(-9999, 9999, (40, 40, 40)).astype(np.int16)

@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from forking import needs
 from ml_shelf import check_patch
 
 from radiobject.exceptions import ConfigurationError, ShapeError
@@ -91,7 +92,9 @@ def test_no_worker_is_started_before_batches_were_measured(shelf, pair):
     assert len(run(create_training_dataloader(shelf, batch_size=2, patch_size=PATCH))) == 3
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=needs(m)) for m in ("fork", "forkserver", "spawn")]
+)
 def test_every_start_method(shelf, method):
     options = {"batch_size": 2, "patch_size": PATCH}
     alone = create_training_dataloader(shelf, num_workers=0, **options)

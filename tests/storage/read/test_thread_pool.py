@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from forking import needs
 
 from radiobject import configure, get_radiobject_config
 from radiobject import threads as sharing
@@ -110,6 +111,7 @@ def test_few_tasks_stay_with_the_caller(four_processors, count, shared):
     assert bool(set(began) - {threading.get_ident()}) == shared
 
 
+@needs("fork")
 def test_a_worker_process_has_one_thread():
     code = (
         "import multiprocessing\n"
@@ -172,6 +174,7 @@ def test_damage_found_by_another_thread_reaches_the_caller(
         read_into(locator, Box.whole(data.shape), np.empty(data.shape, np.int16))
 
 
+@needs("fork")
 def test_a_fork_while_the_decoder_is_imported_waits_for_it():
     """A module that another thread imports would never be there in the child."""
     code = (

@@ -8,6 +8,7 @@ import uuid
 
 import numpy as np
 import pytest
+from forking import needs
 from s3_server import Proxy
 
 from radiobject.ctx import S3Config, configure
@@ -170,6 +171,7 @@ def test_whoever_waits_for_a_request_that_fails_asks_again(volume, voxels, proxy
     assert outcomes["second"] == [bytes(tile) for tile in tiles.fetch(numbers)]
 
 
+@needs("fork")
 def test_a_child_does_not_wait_for_its_parents_requests(volume, voxels, proxy):
     box = next(_boxes(1))
     proxy.delay_s = 1.0
