@@ -20,8 +20,8 @@ NAMES = {
     "ctypes": {"CDLL", "WinDLL", "windll"},
 }  # fmt: skip
 PREFIXES = {"mmap": ("MAP_", "MADV_", "PROT_"), "os": ("MFD_",)}
-ELSEWHERE = {"radiobject.ml.device.driver"}
-"""Loads the driver of a graphics card, which is none of these."""
+ELSEWHERE = {"radiobject.ml.device.driver", "radiobject.ml.device.nvcomp"}
+"""Load the driver of a graphics card and its library, which are none of these."""
 FILES = ("/proc/", "/sys/", "/dev/shm")
 
 
