@@ -63,7 +63,9 @@ class TileDecoding:
     Parameters
     ----------
     dataset : StoredDataset
+        What batches are made of.
     device : torch.device
+        Where they are made.
     decompress : Decompressor, optional
         Without one, nothing is decoded there.
     staging : callable
@@ -133,6 +135,7 @@ class TileDecoding:
         Parameters
         ----------
         plans : sequence of SamplePlan
+            The batches.
         places : mapping
             Of each field, its channels.
         find, lock

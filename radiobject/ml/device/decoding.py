@@ -66,6 +66,7 @@ class Decompressor(Protocol):
         Parameters
         ----------
         compression : str
+            One of `compressions`.
         stored : tensor of uint8
             Memory in which the blocks lie.
         begins, lengths : tensor of int64, shape (n,)
@@ -350,6 +351,7 @@ class Demand:
     Parameters
     ----------
     decompress : Decompressor
+        Says which compressions it can.
     """
 
     def __init__(self, decompress: Decompressor) -> None:
@@ -374,6 +376,7 @@ class Demand:
         Parameters
         ----------
         locators : sequence of VolumeLocator, length n
+            The volume of each box.
         first, last : ndarray of int64, shape (n, d)
             First voxel of each box as stored, and one past its last.
 

@@ -165,6 +165,7 @@ class DeviceSource:
         Parameters
         ----------
         plan : SamplePlan
+            The batch.
         tiles : BatchTiles, optional
             What the device has decoded for it.
         """

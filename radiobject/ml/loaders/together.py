@@ -35,8 +35,9 @@ def decoded_there(
     Parameters
     ----------
     dataset : StoredDataset
+        What batches are made of.
     plans : iterator of SamplePlan
-        In order.
+        The batches, in order.
     source : DeviceSource
         What makes the batches.
     buffers : PrivateBuffers
