@@ -16,7 +16,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -101,9 +101,10 @@ def run(
     if hasattr(_this_thread, "works_for_a_run"):
         # A run that a job starts must not wait for threads that wait for it.
         with process.new_threads("job", workers, _mark) as threads:
-            yield from _windowed(_Plain(threads, fn, workers), items)
+            yield from _windowed(_Threads(threads, fn, workers), items)
         return
-    yield from _windowed(_Plain(process.lasting_threads("job", workers, _mark), fn, workers), items)
+    lasting = process.lasting_threads("job", workers, _mark)
+    yield from _windowed(_Threads(lasting, fn, workers), items)
 
 
 _this_thread = threading.local()
@@ -257,6 +258,42 @@ class _Plain:
 
     def abandon(self, pending: Iterable[Future[Any]]) -> None:
         wait([future for future in pending if not future.cancel()])
+
+
+class _Threads(_Plain):
+    """Threads of this process.
+
+    An interrupt may fall between the start of a job and the moment at which its future is known
+    here. Such a job is waited for, too: what it writes would else come after it was taken back.
+    """
+
+    def __init__(self, executor: Executor, fn: Callable[[Any], Any], workers: int) -> None:
+        super().__init__(executor, fn, workers)
+        self._changed = threading.Condition()
+        self._running = 0
+        self._over = False
+
+    def submit(self, item: Any) -> Future[Any]:
+        return self._executor.submit(self._do, item)
+
+    def _do(self, item: Any) -> Any:
+        with self._changed:
+            if self._over:
+                raise CancelledError
+            self._running += 1
+        try:
+            return self._fn(item)
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def abandon(self, pending: Iterable[Future[Any]]) -> None:
+        with self._changed:
+            self._over = True
+        super().abandon(pending)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running)
 
 
 class _Cluster:
