@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in ("forms", "cohort", "user"):
         monkeypatch.setattr(f"benchmarks.data.{module}.BENCHMARK_DIR", tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def monais_switch() -> Iterator[None]:
+    """Switch MONAI's metadata on again, which loaders switch off in the process that they have."""
+    yield
+    if (monai := sys.modules.get("monai.data")) is not None:
+        monai.set_track_meta(True)
