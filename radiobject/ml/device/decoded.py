@@ -143,9 +143,10 @@ class TileDecoding:
         queue : Queue
             Where the work of the device is put.
         """
-        if self._decompress is None:
+        decompress = self._decompress  # another thread may give it up meanwhile
+        if decompress is None:
             return None
-        demand = Demand(self._decompress)
+        demand = Demand(decompress)
         asked = []
         for plan in plans:
             try:
@@ -157,7 +158,7 @@ class TileDecoding:
             return None
         try:
             with queue.running():
-                memories = self._launched(kinds)
+                memories = self._launched(decompress, kinds)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of a driver, or of the library: it can be done without
@@ -165,7 +166,8 @@ class TileDecoding:
             return None
         if memories is None:
             return None
-        self.sent_bytes += sum(kind.sent_bytes for kind in kinds)
+        with lock:
+            self.sent_bytes += sum(kind.sent_bytes for kind in kinds)
         stats.count(
             tiles_decoded=sum(kind.tiles for kind in kinds),
             bytes_decoded=sum(kind.tiles * kind.tile_bytes for kind in kinds),
@@ -178,10 +180,11 @@ class TileDecoding:
             for of_batch in asked
         ]
 
-    def _launched(self, kinds: Sequence[Kind]) -> list[torch.Tensor] | None:
+    def _launched(
+        self, decompress: Decompressor, kinds: Sequence[Kind]
+    ) -> list[torch.Tensor] | None:
         """Decode all kinds and wait for it, in the thread that reads ahead; None if it fails."""
-        assert self._decompress is not None
-        made = [kind.launch(self._decompress, self._staging, self._device) for kind in kinds]
+        made = [kind.launch(decompress, self._staging, self._device) for kind in kinds]
         if not all(bool(right.all()) for _, right in made):
             self._give_up("blocks that are as they were written did not decompress there")
             return None

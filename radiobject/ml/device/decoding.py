@@ -161,6 +161,8 @@ class Kind:
         self._origins: list[NDArray[np.int64]] = []
         self._volumes: list[tuple[int, ...]] = []
         self._stored: list[Buffer] = []
+        self._begins: list[int] = []
+        self._plain: list[int] = []
         self._varied: list[NDArray[np.int64]] = []
         self._constant: list[NDArray[np.int64]] = []
         self._values: list[NDArray] = []
@@ -295,12 +297,12 @@ class Kind:
         """Return the blocks, and the tables that go with them, on the device: one transfer."""
         lengths = np.array([len(block) for block in self._stored], np.int64)
         ends = np.cumsum(-(-lengths // _ALIGNED) * _ALIGNED)
-        self._begins: list[int] = (ends - -(-lengths // _ALIGNED) * _ALIGNED).tolist()
+        self._begins = (ends - -(-lengths // _ALIGNED) * _ALIGNED).tolist()
         none = np.empty((0, len(self.extents) + 1), np.int64)
         sizes = np.array(self._sizes * self.tiles, np.int64)
         begins, packed = np.array(self._begins, np.int64), lengths.copy()
         plain = lengths == sizes
-        self._plain: list[int] = np.flatnonzero(plain).tolist()
+        self._plain = np.flatnonzero(plain).tolist()
         if self._plain and not plain.all():
             # What is not compressed is no food for a decompressor: in its place another block.
             other = int(np.flatnonzero(~plain)[0])
@@ -315,13 +317,13 @@ class Kind:
         first = int(ends[-1]) if len(ends) else 0
         total = first + sum(table.nbytes for table in tables)
         host = staging(total)[:total]
-        plain = host.numpy()
-        content = plain.data
+        bytes_of_host = host.numpy()
+        content = bytes_of_host.data
         for begin, length, block in zip(self._begins, lengths.tolist(), self._stored, strict=True):
             content[begin : begin + length] = block
         at = first
         for table in tables:
-            plain[at : at + table.nbytes] = table.reshape(-1).view(np.uint8)
+            bytes_of_host[at : at + table.nbytes] = table.reshape(-1).view(np.uint8)
             at += table.nbytes
         sent, self.sent_bytes = host.to(device, non_blocking=True), total
         found, at = [], first

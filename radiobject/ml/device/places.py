@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,12 +136,18 @@ class Places:
         """
         if len(self._types) == 1:
             return [self._plan(self._types[0], volumes, starts, rows, side)]
-        kinds, made = self._type[volumes], []
+        return [
+            self._plan(stored, volumes[chosen], starts[chosen], rows[chosen], side)
+            for stored, chosen in self._by_type(volumes)
+        ]
+
+    def _by_type(self, volumes: NDArray[np.int64]) -> Iterator[tuple[np.dtype, NDArray[np.int64]]]:
+        """Yield each stored type that some volumes have, and which of them have it."""
+        kinds = self._type[volumes]
         for kind, stored in enumerate(self._types):
             chosen = np.flatnonzero(kinds == kind)
             if chosen.size:
-                made.append(self._plan(stored, volumes[chosen], starts[chosen], rows[chosen], side))
-        return made
+                yield stored, chosen
 
     def as_stored(
         self, volumes: NDArray[np.int64], starts: NDArray[np.int64], side: tuple[int, ...]
@@ -183,12 +189,8 @@ class Places:
             )
         first, stride = _seen(shape, stride, back)
         start = starts - np.where(back, whole - origin - shape, origin)
-        kinds = self._type[volumes]
         made = []
-        for kind, stored in enumerate(self._types):
-            chosen = np.flatnonzero(kinds == kind)
-            if not chosen.size:
-                continue
+        for stored, chosen in self._by_type(volumes):
             which = volumes[chosen]
             scales = parts_of(self._packed[which], len(side))
             made.append(
