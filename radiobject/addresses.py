@@ -15,6 +15,7 @@ from radiobject.exceptions import ConfigurationError
 _REMOTE = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE).match
 _FILE = re.compile(r"file:(?://([^/]*))?(/(?!/).*)", re.IGNORECASE | re.DOTALL).fullmatch
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]").match
+_VERBATIM = re.compile(r"[\\/]{2}\?[\\/](?:(UNC)[\\/]|(?=[A-Z]:))", re.IGNORECASE).match
 HAS_DRIVES = bool(os.path.splitdrive("C:/x")[0])
 
 
@@ -47,7 +48,8 @@ def local_path(uri: str, *, drives: bool = HAS_DRIVES) -> str:
     Parameters
     ----------
     uri : str
-        A path, which is returned as it is, or a ``file:`` address.
+        A path, which is returned as it is but for the ``\\\\?\\`` of Windows, which TileDB does not
+        know, or a ``file:`` address.
     drives : bool
         Whether paths begin with the letter of a drive, as this system's may.
 
@@ -57,7 +59,10 @@ def local_path(uri: str, *, drives: bool = HAS_DRIVES) -> str:
         If it is a ``file:`` address of another machine, or not of an absolute path.
     """
     if uri[:5].lower() != "file:":
-        return uri
+        found = _VERBATIM(uri) if drives else None
+        if found is None:
+            return uri
+        return f"{'//' if found[1] else ''}{uri[found.end() :]}"
     found = _FILE(uri)
     if found is None:
         # Without a slash it is a name like any other that holds a colon, unless // promised more.

@@ -6,6 +6,7 @@ hundred more: with a million rows of three texts that is what a data set's memor
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from operator import eq
@@ -13,6 +14,14 @@ from operator import eq
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+
+
+def composed(text: str) -> str:
+    """Return a name with each letter in one piece, as tables and keyboards have it (NFC).
+
+    Files that a Mac named have letters and accents apart: such a name looks the same and is not.
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 class Texts(Sequence[str]):

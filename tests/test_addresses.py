@@ -61,6 +61,21 @@ def test_a_file_address_is_read_as_the_standard_has_it(uri, path):
 @pytest.mark.parametrize(
     ("uri", "path"),
     [
+        ("\\\\?\\C:\\scans", "C:\\scans"),
+        ("\\\\?\\UNC\\server\\share\\x", "//server\\share\\x"),
+        ("//?/c:/scans", "c:/scans"),
+        ("\\\\server\\share", "\\\\server\\share"),
+        ("\\\\?\\Volume{1}\\x", "\\\\?\\Volume{1}\\x"),
+    ],
+)
+def test_windows_prefix_of_long_paths_is_no_part_of_the_address(uri, path):
+    assert local_path(uri, drives=True) == path
+    assert local_path(uri, drives=False) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
         ("file:///C:/scans/a%20b", "C:/scans/a b"),
         ("file:/c:/scans", "c:/scans"),
         ("file://server/share/scans", "//server/share/scans"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -148,9 +149,12 @@ def read_list(path: Path) -> list[tuple[Path, str]]:
 
 def _beside(table: Path, image: str) -> Path:
     place = table.parent / image
-    if "\\" not in image or place.exists():
+    if (image.isascii() and "\\" not in image) or place.exists():
         return place
-    return table.parent / PureWindowsPath(image).as_posix()
+    name = PureWindowsPath(image).as_posix() if "\\" in image else image
+    # A Mac's files have letters and accents apart, and tables have them in one piece.
+    spelt = (table.parent / unicodedata.normalize(form, name) for form in ("NFD", "NFC"))
+    return next((other for other in spelt if other.exists()), table.parent / name)
 
 
 def read_subjects(path: Path) -> pd.DataFrame:

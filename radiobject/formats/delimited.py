@@ -30,6 +30,8 @@ _BOOLEANS = {"true": True, "false": False}
 _INT64 = range(-(2**63), 2**63)
 _LOOKS_MISSING = frozenset({"na", "nan", "none", "null", "-", "."})
 _SEPARATORS = "\t,;"
+_EXCELS_LINE = re.compile(r"sep=([\t,;])(?:\r\n?|\n)", re.IGNORECASE)
+"""Excel's own first line, which says what parts the cells."""
 _WORDS = {"\t": "tabs", ",": "commas", ";": "semicolons"}
 _MAX_CELL = 1 << 24
 
@@ -106,14 +108,19 @@ def decode_text(content: bytes, remarks: list[str]) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
+        if b"\r" in content and b"\n" not in content:  # what Excel for Mac calls CSV (Macintosh)
+            remarks.append("not UTF-8, and lines end as on old Macs; read as Mac Roman")
+            return content.decode("mac_roman")
         remarks.append("not UTF-8; read as Windows-1252 (Latin-1)")
         return content.decode("cp1252", "replace")
 
 
 def _rows(path: Path, decoded: str, remarks: list[str]) -> tuple[list[str], list[list[str]]]:
     tabbed = path.suffix.lower() in (".tsv", ".tab")
-    first = decoded.split("\n", 1)[0]
-    counts = {mark: first.count(mark) for mark in _SEPARATORS}
+    said = _EXCELS_LINE.match(decoded)
+    decoded = decoded[said.end() :] if said else decoded
+    first = re.split(r"[\r\n]", decoded, maxsplit=1)[0]
+    counts = {mark: first.count(mark) for mark in (said[1] if said else _SEPARATORS)}
     separator = max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else ","
     if tabbed and not counts[separator]:
         separator = "\t"
@@ -130,14 +137,14 @@ def _rows(path: Path, decoded: str, remarks: list[str]) -> tuple[list[str], list
     if not lines or not any(cell.strip() for cell in lines[0]):
         raise IngestError(f"{path.name}: damaged table (no line of column names)")
     names = [name.strip() for name in lines[0]]
-    return names, list(_of_one_width(names, lines[1:], remarks))
+    return names, list(_of_one_width(names, lines[1:], remarks, 3 if said else 2))
 
 
 def _of_one_width(
-    names: Sequence[str], lines: Sequence[list[str]], remarks: list[str]
+    names: Sequence[str], lines: Sequence[list[str]], remarks: list[str], start: int
 ) -> Iterable[list[str]]:
     """Yield the rows that fit the columns: short ones filled up, longer ones left out."""
-    for number, line in enumerate(lines, start=2):
+    for number, line in enumerate(lines, start=start):
         cells = [cell.strip() for cell in line]
         if not any(cells):
             continue

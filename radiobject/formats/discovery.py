@@ -19,6 +19,7 @@ from radiobject.formats.nifti_header import is_nifti
 from radiobject.formats.readers import reader_of, stem_of, why_closed
 from radiobject.formats.search import Found, is_glob, search_images, wildcard_part
 from radiobject.indexing import shortened
+from radiobject.texts import composed
 
 PathLike = str | os.PathLike[str]
 SubjectIdFn = Callable[[Path], str]
@@ -130,7 +131,7 @@ def discover_nifti_pairs(
     subject_of = subject_id_fn or nifti_stem
     labels: dict[str, Path] = {}
     for path in _matching(Path(label_dir), pattern) if label_dir is not None else []:
-        subject = subject_of(path)
+        subject = composed(subject_of(path))
         if subject in labels:
             raise IngestError(
                 f"labels {labels[subject].name} and {path.name} both belong to subject "
@@ -138,7 +139,7 @@ def discover_nifti_pairs(
             )
         labels[subject] = path
     return [
-        NiftiSource(path, subject := subject_of(path), labels.get(subject))
+        NiftiSource(path, subject := composed(subject_of(path)), labels.get(subject))
         for path in _matching(Path(image_dir), pattern)
     ]
 

@@ -28,6 +28,7 @@ from radiobject.ingest.patients import Owned, check_patients, check_people
 from radiobject.ingest.subjects import subject_finder
 from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.io import layout
+from radiobject.texts import composed
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class PlannedImage:
     metadata: Mapping[str, str] = field(default_factory=dict)
     part: Channel | JoinedMasks | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "obs_subject_id", composed(self.obs_subject_id))
+        if self.obs_id is not None:
+            object.__setattr__(self, "obs_id", composed(self.obs_id))
+
     @property
     def key(self) -> tuple[str, str]:
         """Subject and collection."""
@@ -83,7 +89,8 @@ class PlannedImage:
             # Several series may lie in one folder: the first file tells them apart, as in a scan.
             first = readable_name(source.files[0].name)
             return f"{source.folder}/{first}" if source.folder else first
-        distinct = self.obs_subject_id in source.name or self.obs_subject_id != source.parent.name
+        subject, folder = self.obs_subject_id, composed(source.parent.name)
+        distinct = subject in composed(source.name) or subject != folder
         return source.name if distinct else f"{source.parent.name}/{source.name}"
 
     @property
@@ -129,6 +136,11 @@ class IngestPlan:
     pseudonymous: bool = False
     label_names: Mapping[str, LabelNames] = field(default_factory=dict)
     layout: str = ""
+
+    def __post_init__(self) -> None:
+        given = self.subjects[layout.SUBJECT_ID]
+        ids = given.map(composed, na_action="ignore").astype(given.dtype)
+        object.__setattr__(self, "subjects", self.subjects.assign(**{layout.SUBJECT_ID: ids}))
 
     @property
     def collections(self) -> tuple[str, ...]:
@@ -224,6 +236,8 @@ def checked_subjects(obs_meta: pd.DataFrame) -> pd.DataFrame:
             f"obs_meta is missing the column {layout.SUBJECT_ID!r}, it has {list(obs_meta.columns)}"
         )
     given = obs_meta.astype({layout.SUBJECT_ID: "str"})
+    ids = given[layout.SUBJECT_ID].map(composed, na_action="ignore")
+    given = given.assign(**{layout.SUBJECT_ID: ids.astype("str")})
     repeated = given[layout.SUBJECT_ID][given[layout.SUBJECT_ID].duplicated()]
     if len(repeated):
         raise AlignmentError(f"obs_meta has several rows for subject {repeated.iloc[0]!r}")

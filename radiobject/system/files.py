@@ -292,6 +292,27 @@ def remove_tree(path: str | Path) -> None:
     _patiently(lambda: shutil.rmtree(path), path)
 
 
+def remove_empty_folder(path: str | Path) -> None:
+    """Delete a folder that nothing is in.
+
+    Raises
+    ------
+    StorageError
+        If another program keeps it, or what was just deleted in it, open.
+    OSError
+        If something is in it.
+    """
+    _patiently(lambda: os.rmdir(path), path)
+
+
+def discard_tree(path: str | Path) -> None:
+    """Delete a folder that nobody needs any more; what cannot be deleted stays."""
+    try:
+        remove_tree(path)
+    except (OSError, StorageError):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _patiently(act: Callable[[], T], path: str | Path) -> T:
     for wait_s in (*_WAITS_S, None):
         try:
@@ -425,16 +446,27 @@ DEVICE_NAMES = frozenset(("con", "prn", "aux", "nul", "conin$", "conout$", *_POR
 """File names that Windows keeps for devices, whatever suffix follows them."""
 
 _JUNCTION = 0xA0000003
-_LONGEST_PATH = 4095
+_LONGEST_PATH = 4096
+"""With the NUL at its end."""
 _LONGEST_WINDOWS_PATH = 259
 _FILE_SYSTEM_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 
 
-def longest_path() -> tuple[int, str]:
-    """Return how many characters a path may have on this system, and how to allow longer ones."""
+def path_length(path: str) -> int:
+    """Return how long a path is as this system counts: in bytes, or Windows in UTF-16's units."""
     if winreg is None:
-        return _LONGEST_PATH, ""
+        return len(os.fsencode(path))
+    return len(path.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def longest_path() -> tuple[int, str]:
+    """Return how long a path may be on this system (see `path_length`), and how to allow more."""
+    if winreg is None:
+        longest = _LONGEST_PATH
+        with suppress(AttributeError, OSError, ValueError):
+            longest = os.pathconf("/", "PC_PATH_MAX")  # 1,024 on a Mac
+        return longest - 1, ""
     with suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _FILE_SYSTEM_KEY) as key:
         if winreg.QueryValueEx(key, "LongPathsEnabled")[0]:
-            return 8 * _LONGEST_PATH, ""
+            return 8 * _LONGEST_PATH - 1, ""
     return _LONGEST_WINDOWS_PATH, ", or allow long paths in Windows (LongPathsEnabled)"

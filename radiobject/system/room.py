@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,13 @@ _WHY = {
     errno.EFBIG: "takes no file so large (a limit of the process, ulimit -f, or of the disk)",
 }
 _SAID = {os.strerror(code): why for code, why in _WHY.items()}
+_WINDOWS = {
+    39: _WHY[errno.ENOSPC],
+    112: _WHY[errno.ENOSPC],
+    1295: "has a quota, which is used up",
+}
+_QUOTED = re.compile(r"GetLastError (\d+) \(")
+"""libtiledb's way to quote Windows, whose words are in the language of the user."""
 _A_COMMIT = 1 << 20
 """What the files of a commit take beside its volumes and rows, rounded up."""
 
@@ -65,8 +73,14 @@ def _reason(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in _WHY:
             return _WHY[error.errno]
+        code = getattr(error, "winerror", None)
+        if code in _WINDOWS:
+            return _WINDOWS[code]
         # libtiledb quotes the system.
-        found = next((why for said, why in _SAID.items() if said in str(error)), None)
+        text = str(error)
+        quoted = (_WINDOWS.get(int(number)) for number in _QUOTED.findall(text))
+        said = (why for words, why in _SAID.items() if words in text)
+        found = next((why for why in (*quoted, *said) if why is not None), None)
         if found is not None:
             return found
         error = error.__cause__

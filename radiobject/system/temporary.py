@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from radiobject.exceptions import DiskFullError, RadiObjectError, StorageError
-from radiobject.system import room
+from radiobject.system import files, room
 
 
 @contextmanager
@@ -56,4 +55,4 @@ def folder(purpose: str, what: str) -> Iterator[Path]:
     try:
         yield place
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        files.discard_tree(place)

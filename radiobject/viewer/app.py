@@ -22,6 +22,21 @@ from radiobject.viewer.sheet import Sheet
 from radiobject.viewer.tiles import touched_tiles
 
 STATIC = Path(__file__).parent / "static"
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+"""Said by us: Windows takes them from its registry, where other programs call a script plain text,
+which no browser runs."""
+
+
+class _Pages(StaticFiles):
+    def file_response(self, full_path: Any, *arguments: Any, **named: Any) -> Response:
+        answer = super().file_response(full_path, *arguments, **named)
+        answer.headers["content-type"] = _TYPES[Path(full_path).suffix]
+        return answer
 
 
 def create_app(radi: RadiObject, token: str, hosts: list[str]) -> App:
@@ -90,8 +105,8 @@ def create_app(radi: RadiObject, token: str, hosts: list[str]) -> App:
 
     answers = (overview, subjects, subject, volume, plane, tiles, image, marks)
     routes = [
-        Route("/", lambda _: FileResponse(STATIC / "index.html")),
-        Mount("/static", StaticFiles(directory=STATIC)),
+        Route("/", lambda _: FileResponse(STATIC / "index.html", media_type="text/html")),
+        Mount("/static", _Pages(directory=STATIC)),
         Route("/api/marks", store, methods=["POST"]),
         *(Route(f"/api/{answer.__name__}", _answering(answer)) for answer in answers),
     ]

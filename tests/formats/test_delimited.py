@@ -109,3 +109,18 @@ def test_what_is_no_table(tmp_path):
         read_table(put(tmp_path, ""))
     with pytest.raises(FileNotFoundError):
         read_table(tmp_path / "none.csv")
+
+
+def test_a_table_that_excel_for_mac_wrote(tmp_path):
+    path = put(tmp_path, "id,name\rs1,Müller\rs2,Zoë\r".encode("mac_roman"))
+    assert columns(path) == {"id": ["s1", "s2"], "name": ["Müller", "Zoë"]}
+    assert "read as Mac Roman" in read_table(path).remarks[0]
+    assert columns(put(tmp_path, "id;x\ra;1,2,3,4\r")) == {"id": ["a"], "x": ["1,2,3,4"]}
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+def test_excels_own_line_on_what_parts_the_cells_is_no_row(tmp_path, end):
+    table = read_table(put(tmp_path, end.join(["sep=;", "id;text", "a;1,5", "b", ""])))
+    assert list(table.frame["id"]) == ["a", "b"]
+    assert list(table.frame["text"].dropna()) == ["1,5"]
+    assert table.remarks[-1].endswith("line 4 has 1 cells, expected 2; filled up")

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import tiledb
 from small_disk import small_disk
 from stores import check_volume, make_dataset
 
@@ -174,6 +175,22 @@ def test_every_way_of_having_no_room_is_known(tmp_path, code):
             raise error
         with pytest.raises(DiskFullError), room.writing(tmp_path):
             raise StorageError("a volume cannot be written") from error
+
+
+@pytest.mark.parametrize(("code", "why"), [(39, "no room"), (112, "no room"), (1295, "quota")])
+def test_windows_numbers_for_no_room_are_known_in_any_language(tmp_path, code, why):
+    own = OSError(errno.EINVAL, "Le disque est plein", str(tmp_path))
+    own.winerror = code
+    quoted = tiledb.TileDBError(
+        f"[TileDB::IO] Error: Cannot write to file 'C:/x'; WriteFile GetLastError {code} "
+        f"(0x{code:08x}): Es steht nicht genug Speicherplatz zur Verfügung."
+    )
+    for error in (own, quoted):
+        with pytest.raises(DiskFullError, match=why), room.writing(tmp_path):
+            raise error
+    other = tiledb.TileDBError("GetLastError 5 (0x00000005): Zugriff verweigert")
+    with pytest.raises(tiledb.TileDBError), room.writing(tmp_path):
+        raise other
 
 
 def test_another_failure_of_the_system_is_named(tmp_path):

@@ -2,14 +2,17 @@
 
 import errno
 import os
+import tempfile
 import types
+from pathlib import Path
 
 import pytest
 
 from radiobject.exceptions import StorageError
+from radiobject.storage.io import files as stored
 from radiobject.storage.io import owned
-from radiobject.storage.io.atomic import create_atomically
-from radiobject.system import files
+from radiobject.storage.io.atomic import atomic, create_atomically
+from radiobject.system import files, temporary
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -147,3 +150,31 @@ def test_a_junction_is_a_link_and_nothing_behind_it_is_removed(tmp_path, monkeyp
     assert files.is_link(tmp_path / "data set" / "obs")
     assert owned.remove(str(tmp_path / "data set"), owned.DATASET) == ["obs"]
     assert list(elsewhere.iterdir())
+    assert stored.links_below(str(tmp_path / "data set"))[0] == "obs"
+
+
+def test_a_folder_whose_last_file_a_scanner_still_holds_is_removed(tmp_path, monkeypatch):
+    table = tmp_path / "obs" / "__schema"
+    table.mkdir(parents=True)
+    (table / "__1_1_0123456789abcdef0123456789abcdef").write_text("schema")
+    failing(monkeypatch, "rmdir", 145, 2)
+    assert owned.remove(str(tmp_path / "obs"), owned.ARRAY) == []
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["stand-in", "temporary"])
+def test_what_served_its_turn_goes_though_it_is_held_for_a_moment(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    making = atomic(str(tmp_path)) if kind == "stand-in" else temporary.folder("a", "b")
+    with making as place:
+        (Path(place) / "note").mkdir(parents=True)
+        failing(monkeypatch, "rmdir", 32, 2)
+    assert not os.listdir(tmp_path)
+
+
+def test_what_cannot_be_discarded_stays_and_the_rest_goes(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / "made" / name).mkdir(parents=True)
+    failing(monkeypatch, "rmdir", 32, 4)
+    files.discard_tree(tmp_path / "made")
+    assert os.listdir(tmp_path / "made") in (["a"], ["b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 import os
 import queue
 import signal
@@ -91,3 +92,16 @@ def test_an_error_of_any_type_is_an_answer() -> None:
     answer = _answering(lambda request: 1 / 0)(Request({"type": "http"}))
     assert answer.status_code == 500
     assert b"ZeroDivisionError: division by zero" in answer.body
+
+
+def test_a_registry_that_calls_a_script_plain_text_does_not_empty_the_page(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mimetypes.init()
+    for ending in (".css", ".html", ".js", ".svg"):
+        monkeypatch.setitem(mimetypes.types_map, ending, "text/plain")
+    said = {
+        name: httpx.get(server.url + name).headers["content-type"].partition(";")[0]
+        for name in ("", "static/main.js", "static/viewer.css", "static/icon.svg")
+    }
+    assert list(said.values()) == ["text/html", "text/javascript", "text/css", "image/svg+xml"]

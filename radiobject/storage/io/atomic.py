@@ -44,7 +44,7 @@ def atomic(uri: str, *, metadata: bool = False) -> Iterator[str]:
                 if path.relative_to(place) not in known:
                     _move(path, Path(uri, path.relative_to(place)))
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        files.discard_tree(place)
         _remove_if_empty(place.parent)
 
 
@@ -83,7 +83,7 @@ def create_atomically(uri: str, *, folder: str | None = None) -> Iterator[str]:
             yield str(place)
             _name(place, target)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        files.discard_tree(place)
         if folder is not None:
             _remove_if_empty(place.parent)
 

@@ -94,7 +94,7 @@ def links_below(uri: str) -> list[str]:
         os.path.join(folder, name)
         for folder, folders, names in os.walk(uri)
         for name in (*folders, *names)
-        if os.path.islink(os.path.join(folder, name))
+        if system_files.is_link(os.path.join(folder, name))
     )
     return sorted(os.path.relpath(path, uri).replace(os.sep, "/") for path in found)
 

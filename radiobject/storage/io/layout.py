@@ -16,7 +16,7 @@ from radiobject._types import OBS_IDS as OBS_IDS
 from radiobject._types import SUBJECT_ID as SUBJECT_ID
 from radiobject.addresses import is_local, local_path, with_home
 from radiobject.exceptions import ConfigurationError, IntegrityError, SchemaError, StorageError
-from radiobject.system.files import DEVICE_NAMES, is_link, longest_path
+from radiobject.system.files import DEVICE_NAMES, is_link, longest_path, path_length
 
 FORMAT_VERSION = 3
 """Version of the layout that this library writes.
@@ -214,7 +214,12 @@ def checked_id(value: object, what: str) -> str:
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise SchemaError(f"{what} is not valid Unicode: {value!r}") from None
+        encoding = sys.getfilesystemencoding()
+        hint = "" if encoding == "utf-8" else (
+            f"; this locale's encoding {encoding} cannot read the names of files that hold other "
+            "letters: set PYTHONUTF8=1, or a locale with UTF-8"
+        )  # fmt: skip
+        raise SchemaError(f"{what} is not valid Unicode: {value!r}{hint}") from None
     if size > _ID_BYTES:
         raise SchemaError(f"{what} has {size} bytes, more than {_ID_BYTES}: {value[:40]!r}...")
     return value
@@ -271,7 +276,7 @@ def collection_directory(name: str, taken: Iterable[str] = ()) -> str:
 def refuse_long(uri: str) -> None:
     """Raise a `StorageError` if files below a local `uri` would have paths too long to open."""
     longest, remedy = longest_path()
-    if is_local(uri) and len(os.fsencode(uri)) + _LONGEST_INSIDE > longest:
+    if is_local(uri) and path_length(uri) + _LONGEST_INSIDE > longest:
         raise StorageError(
             f"{uri[:60]}... is a path of {len(uri)} characters; a data set needs about "
             f"{_LONGEST_INSIDE} more for its files, and paths here have at most {longest}: "

@@ -133,7 +133,7 @@ def _remove_local(uri: str, form: re.Pattern[str], within: str, keep: frozenset[
                 left.append(path)
         for folder in reversed(folders):
             if not os.listdir(folder):
-                os.rmdir(folder)
+                files.remove_empty_folder(folder)
     except FileNotFoundError:
         return left  # another process removed it at the same time
     except OSError as error:

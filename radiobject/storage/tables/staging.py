@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -99,7 +98,7 @@ def _leased(table_uri: str, recorded: Files) -> _Copy:
             try:
                 _fill(made, table_uri, known)
             except BaseException:
-                shutil.rmtree(made.folder, ignore_errors=True)
+                files.discard_tree(made.folder)
                 raise
     finally:
         if known is not None:
@@ -120,7 +119,7 @@ def _drop_unused(copy: _Copy) -> None:
     with _lock:
         if copy.users or any(kept is copy for kept in _copies.values()):
             return
-    shutil.rmtree(copy.folder, ignore_errors=True)
+    files.discard_tree(copy.folder)
 
 
 def _fill(copy: _Copy, table_uri: str, known: _Copy | None) -> None:
@@ -196,7 +195,7 @@ def _folder() -> Path:
 def _remove_own(base: Path, held: int, pid: int) -> None:
     if os.getpid() == pid:
         os.close(held)  # some systems delete no file that is open
-        shutil.rmtree(base, ignore_errors=True)
+        files.discard_tree(base)
 
 
 def _remove_dead() -> None:
@@ -210,7 +209,7 @@ def _remove_dead() -> None:
             finally:
                 os.close(fd)
             if dead:
-                shutil.rmtree(folder, ignore_errors=True)
+                files.discard_tree(folder)
 
 
 def clear() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from radiobject import RadiObject, VolumeCollection, export
 from radiobject.edit import doctor
-from radiobject.exceptions import ConfigurationError, StorageError
+from radiobject.exceptions import ConfigurationError, SchemaError, StorageError
 from radiobject.storage.io import layout
 from radiobject.system import files
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
@@ -108,6 +108,30 @@ def test_on_windows_paths_are_short_unless_long_ones_are_allowed(tmp_path, monke
     with pytest.raises(StorageError, match=r"at most 259: choose .*LongPathsEnabled"):
         layout.refuse_long(root)
     layout.refuse_long("s3://bucket/" + "x" * 300)
+
+
+def test_windows_counts_letters_and_not_the_bytes_of_their_utf_8(monkeypatch):
+    monkeypatch.setattr(files, "winreg", Registry(0))
+    layout.refuse_long("C:/Users/" + "Ж" * 65)
+    with pytest.raises(StorageError, match="at most 259"):
+        layout.refuse_long("C:/Users/" + "🩻" * 65)
+
+
+def test_a_mac_takes_shorter_paths(monkeypatch):
+    deep = "/" + "/".join(["x" * 90] * 10)
+    layout.refuse_long(deep)
+    monkeypatch.setattr(os, "pathconf", lambda path, name: 1024)
+    with pytest.raises(StorageError, match=r"at most 1023: choose a shorter one$"):
+        layout.refuse_long(deep)
+
+
+def test_a_locale_that_cannot_read_a_files_name_is_named(monkeypatch):
+    name = "Müller".encode().decode("ascii", "surrogateescape")
+    with pytest.raises(SchemaError, match=r"not valid Unicode: 'M\\udcc3\\udcbcller'$"):
+        layout.checked_id(name, "obs_subject_id")
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(SchemaError, match=r"encoding ascii .* PYTHONUTF8=1"):
+        layout.checked_id(name, "obs_subject_id")
 
 
 HOSTILE = (

@@ -1,0 +1,60 @@
+"""Names of files that a Mac gave, whose letters and accents are apart, beside tables."""
+
+import unicodedata
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from radiobject import RadiObject
+from radiobject.cli.sources import read_list
+from radiobject.formats.discovery import discover_nifti_pairs
+from radiobject.ingest.plan import IngestPlan, PlannedImage
+
+NAMES = ("Müller", "Zoë")
+MACS = tuple(unicodedata.normalize("NFD", name) for name in NAMES)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """CT from a Mac, masks from a Linux machine."""
+    root = tmp_path_factory.mktemp("scans")
+    for folder, names in (("ct", MACS), ("seg", NAMES)):
+        (root / folder).mkdir()
+        for name in names:
+            image = nib.Nifti1Image(np.ones((4, 5, 6), np.int16), np.eye(4))
+            nib.save(image, root / folder / f"{name}.nii")
+    return root
+
+
+def test_they_are_the_subjects_of_the_table_and_of_other_folders(scans, tmp_path):
+    table = pd.DataFrame({"obs_subject_id": NAMES, "age": [60, 70]})
+    sources = {"CT": scans / "ct", "seg": scans / "seg"}
+    radi = RadiObject.from_images(str(tmp_path / "store"), sources, obs_meta=table)
+    assert list(radi.obs_subject_ids) == list(NAMES)
+    assert [len(radi.loc[[name]].CT) for name in NAMES] == [1, 1]
+    assert list(radi.obs_meta.read()["age"]) == [60, 70]
+
+
+def test_labels_are_found_for_images(scans):
+    pairs = discover_nifti_pairs(scans / "ct", scans / "seg", pattern="*.nii")
+    assert [(pair.subject_id, pair.has_label) for pair in pairs] == [(n, True) for n in NAMES]
+
+
+def test_a_list_finds_them(scans):
+    (scans / "list.csv").write_text(f"path,subject\nct/{NAMES[0]}.nii,a\nseg\\{MACS[1]}.nii,b\n")
+    assert [path.exists() for path, _ in read_list(scans / "list.csv")] == [True, True]
+
+
+def test_a_plan_has_one_spelling(scans):
+    subjects = pd.DataFrame({"obs_subject_id": MACS, "grade": ["low", "high"]})
+    image = PlannedImage("CT", scans / "ct" / f"{MACS[0]}.nii", MACS[0], f"{MACS[0]}_CT")
+    plan = IngestPlan((image,), subjects)
+    assert plan.images[0].key == (NAMES[0], "CT")
+    assert plan.images[0].obs_id == f"{NAMES[0]}_CT"
+    assert plan.images[0].file_name == image.source.name
+    assert list(plan.subjects["obs_subject_id"]) == list(NAMES)
+    ages = pd.DataFrame({"obs_subject_id": MACS, "age": [1, 2]})
+    assert list(plan.with_subjects(ages).subjects.columns) == ["obs_subject_id", "age", "grade"]
+    assert len(plan.with_subjects(ages).subjects) == 2
