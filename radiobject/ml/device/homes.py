@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -81,7 +81,8 @@ class Residence:
         read_into(locator, Box.whole(locator.shape), voxels)
         place = self._used
         assert self._memory is not None
-        self._memory[place : place + size].copy_(host, non_blocking=True)
+        with torch.inference_mode(False):
+            self._memory[place : place + size].copy_(host, non_blocking=True)
         self._used += -(-size // _ALIGNMENT) * _ALIGNMENT
         return place
 
@@ -97,7 +98,9 @@ class Residence:
     def _take_memory(self) -> bool:
         if self._memory is None and self._nbytes:
             try:
-                self._memory = torch.empty(self._nbytes, dtype=torch.uint8, device=self._device)
+                # A validation loop may ask first: its inference tensors take no later copy.
+                with torch.inference_mode(False):
+                    self._memory = torch.empty(self._nbytes, dtype=torch.uint8, device=self._device)
             except (torch.OutOfMemoryError, RuntimeError):
                 _log.warning(
                     "%s has not the %d MiB of device_cache_bytes: no volume is kept there",
@@ -205,6 +208,9 @@ class Homes:
         How the device comes to read the decoded cache; None for a processor, which can.
     staging : callable
         As `Residence.put` takes.
+    running : callable
+        Returns the context in which the device is given work, whoever looks for a volume: a copy
+        on another stream would not be waited for by the gathers.
     """
 
     def __init__(
@@ -212,11 +218,13 @@ class Homes:
         residence: Residence,
         registrations: Registrations | None,
         staging: Callable[[int], torch.Tensor],
+        running: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.residence = residence
         self.completer = Completer()
         self._registrations = registrations
         self._staging = staging
+        self._running = running
         self._found: dict[str, Place] = {}
         self._images: list[VolumeImage] = []
         self._user = next(_users)
@@ -245,7 +253,8 @@ class Homes:
         """Return where a volume lies; None where, for now, it has to be read and copied."""
         place = self._found.get(locator.uri)
         if place is None:
-            place = self._resident(locator) or self._cached(locator)
+            with self._running():
+                place = self._resident(locator) or self._cached(locator)
             if place is not None:
                 self._found[locator.uri] = place
         return place

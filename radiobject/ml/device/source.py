@@ -133,7 +133,8 @@ class DeviceSource:
         self._gather: Gatherer = gatherer_of(device)
         held = None if host is None else _registrations(host)
         self._registrations = held
-        self._homes = Homes(Residence(device, cache_bytes), held, staging.take)
+        residence = Residence(device, cache_bytes)
+        self._homes = Homes(residence, held, staging.take, self._queue.running)
         self._places = {
             field.name: [
                 Places(
@@ -147,7 +148,7 @@ class DeviceSource:
             ]
             for field in dataset.fields
         }
-        self._lock = threading.Lock()
+        self._lock, self._giving = threading.Lock(), threading.Lock()
         self._cramped = False
         self._ahead: weakref.WeakSet[OnDevice] = weakref.WeakSet()
         self.counted: Counter[str] = Counter()
@@ -175,7 +176,8 @@ class DeviceSource:
             except torch.OutOfMemoryError:
                 pass  # what was made so far is freed with the error
             else:
-                self._ahead.add(made)
+                with self._giving:
+                    self._ahead.add(made)
                 return made
             self._make_room()
         return OnDevice(None, None, plan)
@@ -255,7 +257,7 @@ class DeviceSource:
         DeviceMemoryError
             If the device has no room for it.
         """
-        with self._lock:
+        with self._giving:  # not the lock of who makes the others
             batch, mark, made.batch = made.batch, made.mark, None
             self._ahead.discard(made)
         if batch is None:
@@ -335,8 +337,9 @@ class DeviceSource:
                     f" beside {kept >> 20} MiB of volumes, which are given up" if kept else "",
                 )
             self._cramped = True
-            while self._ahead:
-                self._ahead.pop().batch = None
+            with self._giving:
+                while self._ahead:
+                    self._ahead.pop().batch = None
             if self._homes.residence.memory is not None:
                 self._homes.residence.give_up()
                 self._homes.look_again()
