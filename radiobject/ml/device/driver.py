@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -15,6 +16,8 @@ _POOL = 32
 """Streams that PyTorch hands out in turn, per priority; the 33rd is the first again."""
 _PRIORITIES = 4
 """Priorities of which PyTorch keeps streams, at most."""
+_CAPTURE_IMPLICIT = 906
+"""What the driver says of the default stream while another, which waits for it, is captured."""
 
 
 class HostMemory(Registrar, Protocol):
@@ -38,12 +41,13 @@ class CudaHost:
         except RuntimeError as error:
             raise RegistrationRefusedError(f"CUDA does not start: {error}") from error
         runtime = torch.cuda.cudart()
-        status = int(runtime.cudaHostRegister(address, nbytes, 0))
-        if status:
-            _forget_error()
-            why = runtime.cudaGetErrorString(runtime.cudaError(status))
-            raise RegistrationRefusedError(f"cudaHostRegister of {nbytes} bytes: {why}")
-        seen = _address_on_device(address)
+        with _device_in_use():
+            status = int(runtime.cudaHostRegister(address, nbytes, 0))
+            if status:
+                _forget_error()
+                why = runtime.cudaGetErrorString(runtime.cudaError(status))
+                raise RegistrationRefusedError(f"cudaHostRegister of {nbytes} bytes: {why}")
+            seen = _address_on_device(address)
         if seen != address:
             self.unregister(address)
             raise RegistrationRefusedError(
@@ -58,8 +62,9 @@ class CudaHost:
         for device in _devices_in_use():
             with suppress(RuntimeError):  # a device that was lost reads nothing
                 torch.cuda.synchronize(device)
-        if int(torch.cuda.cudart().cudaHostUnregister(address)):
-            _forget_error()
+        with _device_in_use():
+            if int(torch.cuda.cudart().cudaHostUnregister(address)):
+                _forget_error()
 
     def fence(self) -> Callable[[], bool]:
         """Record an event on every stream that PyTorch has, of every device in use.
@@ -71,7 +76,7 @@ class CudaHost:
             return lambda: True
         for device in _devices_in_use():
             for stream in (torch.cuda.current_stream(device), *self._streams_of(device)):
-                if stream.query():  # all that was started there has ended
+                if _is_captured(stream) or stream.query():  # all started there has ended
                     continue
                 event = torch.cuda.Event()
                 event.record(stream)
@@ -97,17 +102,53 @@ def _devices_in_use() -> list[int]:
     return [device for device in devices if begun is None or begun(device)]
 
 
+@contextmanager
+def _device_in_use() -> Iterator[None]:
+    """Be on a device that this process has begun to use.
+
+    A thread that has chosen none is on the first, which every rank of a machine would begin to use
+    by a call from there, and take hundreds of megabytes of it.
+    """
+    used = _devices_in_use()
+    if not used or torch.cuda.current_device() in used:
+        yield
+        return
+    with torch.cuda.device(used[0]):
+        yield
+
+
+def _is_captured(stream: torch.cuda.Stream) -> bool:
+    """Return whether a stream's work goes into a graph: nothing runs, and to query it is an error.
+
+    The error would be that of the capture, which ends with it.
+    """
+    driver = _libcuda()
+    status = ctypes.c_int()
+    if driver is None:
+        return False
+    refused = driver.cuStreamIsCapturing(ctypes.c_void_p(stream.cuda_stream), ctypes.byref(status))
+    return bool(status.value) or refused == _CAPTURE_IMPLICIT
+
+
 def _forget_error() -> None:
     """Take back the error that a refused call has left for the next launch to report."""
     with suppress(RuntimeError):
         torch.ones(1, device="cuda")
 
 
+@cache
+def _libcuda() -> ctypes.CDLL | None:
+    """Return the driver's library; None where there is none."""
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+
+
 def _address_on_device(address: int) -> int | None:
     """Return where a device sees registered memory; None where that cannot be asked."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    driver = _libcuda()
+    if driver is None:
         return None
     seen = ctypes.c_uint64()
     status = driver.cuMemHostGetDevicePointer_v2(
@@ -122,10 +163,11 @@ _host: CudaHost | None = None
 def host_memory() -> HostMemory | None:
     """Return the way to page-locked memory; None where no device would copy from it.
 
-    A child that was forked after CUDA began cannot use it.
+    A child that was forked after CUDA began cannot use it. Devices are counted: to ask whether they
+    are available begins CUDA, and processes that are forked later could not.
     """
     global _host
-    if not torch.cuda.is_available() or torch.cuda._is_in_bad_fork():
+    if not torch.cuda.device_count() or torch.cuda._is_in_bad_fork():
         return None
     if _host is None:
         _host = CudaHost()

@@ -1,5 +1,6 @@
 """What is asked of CUDA, on a machine of two devices that is imitated."""
 
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 
@@ -18,13 +19,19 @@ class Machine:
     def __init__(self, *, begun=(0, 1), refuses=False, forked=False):
         self.begun, self.refuses, self.forked = begun, refuses, forked
         self.log, self.pending, self.running = [], None, set()
+        self.here, self.registered_on, self.captured = 0, [], set()
         self.Stream = partial(self.stream_of_pool)
         self.Stream.priority_range = lambda: (0, -5)
         self.Event = lambda: Event(self)
 
     def stream_of_pool(self, device=0, priority=0):
         assert not self.forked
-        return SimpleNamespace(query=lambda: device not in self.running, device=device)
+
+        def query():
+            assert device not in self.captured, "the user's capture of a graph ends with an error"
+            return device not in self.running
+
+        return SimpleNamespace(query=query, device=device, cuda_stream=1 + device)
 
     def current_stream(self, device=0):
         return self.stream_of_pool(device)
@@ -35,10 +42,16 @@ class Machine:
         return 2
 
     def is_available(self):
-        return True
+        raise AssertionError("this begins CUDA, and no process that is forked later can use it")
 
     def current_device(self):
-        return 0
+        return self.here
+
+    @contextmanager
+    def device(self, number):
+        before, self.here = self.here, number
+        yield
+        self.here = before
 
     def _is_in_bad_fork(self):
         return self.forked
@@ -60,12 +73,14 @@ class Machine:
         return f"error {status}"
 
     def cudaHostRegister(self, address, nbytes, flags):
+        self.registered_on.append(self.here)
         if self.refuses:
             self.pending = 801
             return 801
         return 0
 
     def cudaHostUnregister(self, address):
+        self.registered_on.append(self.here)
         self.log.append(("unregister", address))
         self.pending = 713
         return 713
@@ -88,6 +103,11 @@ class Event:
         return self.device not in self.machine.running
 
 
+def is_capturing(machine, stream, status):
+    status._obj.value = stream.value - 1 in machine.captured
+    return 201  # of a thread without a context; the status counts
+
+
 @pytest.fixture
 def machine(monkeypatch):
     def use(**traits):
@@ -99,6 +119,8 @@ def machine(monkeypatch):
         )
         monkeypatch.setattr(driver, "torch", fake)
         monkeypatch.setattr(driver, "_address_on_device", lambda address: address)
+        library = SimpleNamespace(cuStreamIsCapturing=partial(is_capturing, made))
+        monkeypatch.setattr(driver, "_libcuda", lambda: library, raising=False)
         return made
 
     return use
@@ -147,7 +169,35 @@ def test_a_child_forked_from_a_process_that_uses_cuda(machine, monkeypatch):
         driver.CudaHost().register(ADDRESS, 4096)
     assert driver.CudaHost().fence()()
     monkeypatch.setattr(choice.torch.backends.cuda, "is_built", lambda: True)
-    for name in ("is_available", "_is_in_bad_fork", "device_count"):
+    monkeypatch.setattr(choice.torch.cuda, "is_available", lambda: True)
+    for name in ("_is_in_bad_fork", "device_count"):
         monkeypatch.setattr(choice.torch.cuda, name, getattr(there, name))
     with pytest.raises(ConfigurationError, match="forked after CUDA had begun"):
         choice.chosen_device("cuda")
+
+
+def test_memory_is_registered_from_a_device_that_the_process_uses(machine):
+    """A thread that reads ahead is on the first device, whichever the rank's own is."""
+    there = machine(begun=(1,))
+    driver.CudaHost().register(ADDRESS, 4096)
+    driver.CudaHost().unregister(ADDRESS)
+    assert there.registered_on == [1, 1]
+    assert there.here == 0
+    there.begun, there.here = (0, 1), 1
+    driver.CudaHost().register(ADDRESS, 4096)
+    assert there.registered_on[2:] == [1]
+
+
+def test_a_stream_that_is_captured_into_a_graph_is_left_alone(machine):
+    there = machine()
+    there.captured.add(0)
+    there.running.add(1)
+    passed = driver.CudaHost().fence()
+    assert not passed()
+    there.running.clear()
+    assert passed()
+
+
+def test_a_loader_that_is_only_made_does_not_begin_cuda(machine):
+    machine()
+    assert isinstance(driver.host_memory(), driver.CudaHost)
