@@ -233,7 +233,8 @@ class ChannelScales:
     def apply_on_device(self, voxels: torch.Tensor, rows: NDArray[np.int64]) -> None:
         """Normalise a batch in place where it lies; the same numbers as `apply`, bit by bit."""
         chosen = torch.from_numpy(self.numbers[rows]).to(voxels.dtype)
-        shaped = chosen.view(*chosen.shape, *(1,) * (voxels.ndim - 2)).to(voxels.device)
+        shaped = chosen.view(*chosen.shape, *(1,) * (voxels.ndim - 2))
+        shaped = shaped.to(voxels.device, non_blocking=True)  # nobody waits for the gather
         low, high, mean, std = shaped.unbind(2)
         torch.clamp(voxels, low, high, out=voxels)
         voxels.sub_(mean).div_(std)

@@ -44,7 +44,7 @@ class BatchAugmentation:
     ) -> torch.Tensor:
         changed = image.clone()
         for group in groups(chosen, image.device):
-            rows = torch.from_numpy(group).to(image.device)
+            rows = sent(group, image.device)
             part = image[rows].to(torch.float32)
             changed[rows] = self.change(part, group, random).to(image.dtype)
         return changed
@@ -129,8 +129,15 @@ def groups(chosen: NDArray[np.int64], device: torch.device) -> Iterator[NDArray[
 
 def column(values: NDArray[np.float64], like: torch.Tensor) -> torch.Tensor:
     """Return one number per sample, to be combined with images."""
-    shaped = values.astype(np.float32).reshape(-1, *(1,) * (like.ndim - 1))
-    return torch.from_numpy(shaped).to(like.device, non_blocking=True)
+    return sent(values.astype(np.float32).reshape(-1, *(1,) * (like.ndim - 1)), like.device)
+
+
+def sent(values: NDArray, device: torch.device) -> torch.Tensor:
+    """Return an array on a device; the training, which this runs in, waits for nothing."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def check_range(name: str, given: Range, low: float) -> Range:

@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from radiobject.ml.augment.base import BatchAugmentation, Range, check_range, column
+from radiobject.ml.augment.base import BatchAugmentation, Range, check_range, column, sent
 from radiobject.ml.augment.randomness import SampleRandom
+
+_TIME = 5
+"""The axis of time of a batch, after those of samples, channels and space."""
 
 
 class _Drawn(BatchAugmentation):
@@ -57,6 +60,8 @@ class GaussianNoise(_Drawn):
 class GaussianBlur(_Drawn):
     """Convolves with a Gaussian, cut off at three times the largest width; edges are reflected.
 
+    It does so in space, and not along time.
+
     Parameters
     ----------
     sigma : (float, float)
@@ -79,20 +84,19 @@ class GaussianBlur(_Drawn):
         sigma = np.maximum(self.draw(samples, random), 1e-6)[:, None]
         weights = np.exp(-0.5 * (self._taps / sigma) ** 2)
         weights /= weights.sum(axis=1, keepdims=True)
-        for axis in range(2, image.ndim):
-            image = self._along(image, axis, weights)
+        each = sent(weights.T.astype(np.float32), image.device)
+        for axis in range(2, min(image.ndim, _TIME)):
+            image = self._along(image, axis, each)
         return image
 
-    def _along(self, image: torch.Tensor, axis: int, weights: NDArray[np.float64]) -> torch.Tensor:
+    def _along(self, image: torch.Tensor, axis: int, weights: torch.Tensor) -> torch.Tensor:
         length = image.shape[axis]
         total = torch.zeros_like(image)
-        for tap, weight in zip(self._taps.tolist(), weights.T, strict=True):
-            index = np.arange(length) + tap
-            period = max(2 * (length - 1), 1)
-            index = index % period
-            index = np.where(index < length, index, period - index)
-            moved = image.index_select(axis, torch.from_numpy(index).to(image.device))
-            total = total + moved * column(weight, image)
+        index = (np.arange(length) + self._taps[:, None]) % max(2 * (length - 1), 1)
+        index = np.where(index < length, index, 2 * (length - 1) - index)
+        for taken, weight in zip(sent(index, image.device), weights, strict=True):
+            moved = image.index_select(axis, taken)
+            total = total + moved * weight.view(-1, *(1,) * (image.ndim - 1))
         return total
 
 
@@ -197,6 +201,10 @@ class LowResolution(_Drawn):
         self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
     ) -> torch.Tensor:
         """Lower each sample by its own zoom."""
+        if image.ndim > _TIME:  # each volume of a series by itself, as if it were a channel
+            frames = image.movedim(_TIME, 2)
+            alone = self.change(frames.flatten(1, 2), samples, random)
+            return alone.unflatten(1, frames.shape[1:3]).movedim(2, _TIME)
         sides = image.shape[2:]
         mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(sides)]
         done = []

@@ -69,8 +69,13 @@ class SampleRandom:
         """Seed PyTorch's own generators by the first sample; put back what they were."""
         devices = [device] if device.type == "cuda" else []
         words = self._words(_STREAMS - 2)[0].astype(np.uint64)
+        seed = int(words[0] << np.uint64(32) | words[1]) % 2**63
         with torch.random.fork_rng(devices):
-            torch.random.manual_seed(int(words[0] << np.uint64(32) | words[1]) % 2**63)
+            # Not torch.manual_seed: it seeds those of every device, which nobody puts back.
+            torch.default_generator.manual_seed(seed)
+            for used in devices:
+                with torch.cuda.device(used):
+                    torch.cuda.manual_seed(seed)
             yield
 
     def _words(self, stream: int) -> NDArray[np.uint32]:

@@ -10,11 +10,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError
-from radiobject.ml.augment.base import BatchAugmentation, Range, check_range, groups, volumes
+from radiobject.ml.augment.base import (
+    BatchAugmentation,
+    Range,
+    check_range,
+    groups,
+    sent,
+    volumes,
+)
 from radiobject.ml.augment.randomness import SampleRandom
 from radiobject.ml.datasets.names import AFFINE, VoxelNames
 
 _PLANES = ((0, 1), (0, 2), (1, 2))
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 Matrices = NDArray[np.float64]
 Orders = dict[int, tuple[tuple[int, ...], list[int]]]
 
@@ -88,11 +96,12 @@ def _permuted(
         return batch
     changed = dict(batch)
     for name in names.within(batch):
-        array = batch[name].clone()
+        given = _signed(batch[name], 0)[0]
+        array = given.clone()
         for sample, (axes, flipped) in orders.items():
-            turned = batch[name][sample].permute(0, *(a + 1 for a in axes))
+            turned = given[sample].permute(0, *(a + 1 for a in axes))
             array[sample] = turned.flip([a + 1 for a in flipped])
-        changed[name] = array
+        changed[name] = array.view(batch[name].dtype)
     moves = np.tile(np.eye(4), (len(batch["image"]), 1, 1))
     for sample, (axes, flipped) in orders.items():
         mirror = np.eye(4)
@@ -258,11 +267,12 @@ class Elastic(BatchAugmentation):
         points, fields = (self.control_points,) * 3, []
         for sample, size in zip(samples.tolist(), most.tolist(), strict=True):
             drawn = random.generator(sample, torch.device("cpu"))
-            fields.append((torch.rand((3, *points), generator=drawn) * 2 - 1) * size)
+            numbers = torch.rand((3, *points), generator=drawn, device="cpu")
+            fields.append(((numbers * 2 - 1) * size).numpy())
         # One at a time: with others, or with another device, sums may be rounded otherwise.
         smooth = [
-            F.interpolate(f[None].to(device), size=sides, mode="trilinear", align_corners=True)
-            for f in fields
+            F.interpolate(field, size=sides, mode="trilinear", align_corners=True)
+            for field in sent(np.stack(fields), device).split(1)
         ]
         return torch.cat(smooth).movedim(1, -1)
 
@@ -281,7 +291,7 @@ def _of_one_resolution(
 
 def _positions(moves: Matrices, sides: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Return where each voxel is read, in voxels, (m, X, Y, Z, 3); sums in a fixed order."""
-    matrix = torch.from_numpy(moves.astype(np.float32)).to(device)
+    matrix = sent(moves.astype(np.float32), device)
     axes = [torch.arange(n, dtype=torch.float32, device=device) for n in sides]
     x, y, z = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
     found = []
@@ -302,8 +312,8 @@ def _resample(
 ) -> None:
     """Put samples, read at `where`, into the arrays of `changed`."""
     image = batch["image"]
-    rows = torch.from_numpy(samples).to(image.device)
-    sides = torch.tensor(image.shape[2:], dtype=torch.float32, device=image.device)
+    rows = sent(samples, image.device)
+    sides = sent(np.array(image.shape[2:], np.float32), image.device)
     # grid_sample counts from -1 to 1 over the outer faces, the last axis first.
     grid = ((where * 2 + 1) / sides - 1).flip(-1)
     part = image[rows].to(torch.float32) - fill
@@ -311,7 +321,22 @@ def _resample(
     changed["image"][rows] = (read + fill).to(image.dtype)
     for name in names.masks:
         if name in batch:
-            changed[name][rows] = _nearest(batch[name][rows], where, mask_fill)
+            signed, comes_in = _signed(batch[name], mask_fill)
+            moved = _signed(changed[name], mask_fill)[0]  # the same memory
+            moved[rows] = _nearest(signed[rows], where, comes_in)
+
+
+def _signed(mask: torch.Tensor, fill: float) -> tuple[torch.Tensor, float]:
+    """Return a mask, and what comes in from outside, as numbers that PyTorch can take and put.
+
+    It does not do so with unsigned ones of more than a byte: their bits are moved instead.
+    """
+    if mask.dtype not in _SIGNED:
+        return mask, fill
+    signed = _SIGNED[mask.dtype]
+    size = 8 * signed.itemsize
+    bits = int(fill) % 2**size
+    return mask.view(signed), bits - 2**size if bits >= 2 ** (size - 1) else bits
 
 
 def _nearest(mask: torch.Tensor, where: torch.Tensor, fill: float) -> torch.Tensor:

@@ -205,7 +205,7 @@ class PrivateBuffers:
     def take(self, nbytes: int) -> torch.Tensor:
         """Return a buffer of at least `nbytes` that nobody else holds."""
         if nbytes > self._nbytes:
-            return torch.empty(nbytes, dtype=torch.uint8)
+            return torch.empty(nbytes, dtype=torch.uint8, device="cpu")
         buffer = self._unused.take()
         while buffer is None and self._unused.waiting > 2 * self._keep:
             time.sleep(_POLL_S)  # the device lags behind: wait for it, and take no more memory

@@ -128,7 +128,7 @@ class BatchRequest:
         if memory is not None and memory.numel() >= needed:
             self._read(dataset, split_views(memory, layout))
             return Delivery(self.ticket, None, _counts_since_last())
-        voxels = split_views(torch.empty(needed, dtype=torch.uint8), layout)
+        voxels = split_views(torch.empty(needed, dtype=torch.uint8, device="cpu"), layout)
         self._read(dataset, voxels)
         return Delivery(self.ticket, voxels, _counts_since_last())
 
@@ -224,7 +224,7 @@ def received(
     """
     check_answer(delivery, request)
     slot = request.ticket.slot
-    memory = ring.lease(slot) if slot is not None else torch.empty(0)
+    memory = ring.lease(slot) if slot is not None else torch.empty(0, device="cpu")
     if as_read:
         voxels = delivery.batch
         if voxels is None:
