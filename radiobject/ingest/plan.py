@@ -72,9 +72,9 @@ class PlannedImage:
     part: Channel | JoinedMasks | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "obs_subject_id", composed(self.obs_subject_id))
+        object.__setattr__(self, layout.SUBJECT_ID, composed(self.obs_subject_id))
         if self.obs_id is not None:
-            object.__setattr__(self, "obs_id", composed(self.obs_id))
+            object.__setattr__(self, layout.OBS_ID, composed(self.obs_id))
 
     @property
     def key(self) -> tuple[str, str]:
