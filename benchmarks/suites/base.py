@@ -1,6 +1,8 @@
 """What the suites share: one cohort, made once per commit, and their defaults."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.config import Preset, preset, use_private_cache
@@ -83,6 +85,10 @@ def operation(name: str, task: Task) -> Operation:
     return prepare(name, task)
 
 
-def skipping(error: BaseException) -> NotImplementedError:
-    """Return what asv takes for "this version has it not"."""
-    return NotImplementedError(f"this version lacks it: {error}")
+@contextmanager
+def skipping() -> Iterator[None]:
+    """Skip a benchmark, in asv's way, if the library that is imported lacks what the block asks."""
+    try:
+        yield
+    except LACKS as error:
+        raise NotImplementedError(f"this version lacks it: {error}") from error

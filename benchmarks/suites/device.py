@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.infrastructure.measure import endless
 from benchmarks.operations import open_collection
 from benchmarks.rivals import LOADERS
-from benchmarks.suites.base import LACKS, BaseCase, skipping
+from benchmarks.suites.base import BaseCase, skipping
 
 NETWORKS = ("light", "heavy")
 BATCHES = 50
@@ -96,7 +96,7 @@ WAYS = {
 
 def begun(task, way):
     """Return the CUDA device and the batches of a way, or skip where something is lacking."""
-    try:
+    with skipping():
         import torch
 
         if not torch.cuda.is_available():
@@ -104,8 +104,6 @@ def begun(task, way):
         device = torch.device("cuda", torch.cuda.current_device())
         batches = WAYS[way](task, device)
         next(batches)
-    except LACKS as error:
-        raise skipping(error) from error
     return device, batches
 
 

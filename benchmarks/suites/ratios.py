@@ -20,7 +20,7 @@ from benchmarks.infrastructure.measure import interleaved, seconds_of
 from benchmarks.library import inner, nothing_decoded
 from benchmarks.operations import drainer, open_collection, segmentation_loader, training_loader
 from benchmarks.rivals.blosc2 import Blosc2
-from benchmarks.suites.base import LACKS, BaseCase, chosen_size, skipping
+from benchmarks.suites.base import BaseCase, chosen_size, skipping
 
 _BOXES, _AT_ONCE, _BATCHES = 24, 4, 50
 _TILE = 32
@@ -195,10 +195,8 @@ class Ratios(BaseCase):
 
     def setup(self, task, name):
         use_private_cache()
-        try:
+        with skipping():
             self.sides = RATIOS[name](task)
-        except LACKS as error:
-            raise skipping(error) from error
 
     def teardown(self, task, name):
         if self.sides is not None:
