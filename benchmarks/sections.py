@@ -16,21 +16,21 @@ def fill_section(document: Path, name: str, section: str) -> None:
     _, found, after = rest.partition(closing)
     if not found:
         raise BenchmarkError(f"{document}: lacks the lines {opening} and {closing}")
-    replace(document, f"{before}{opening}\n{section}\n{closing}{after}")
-
-
-def replace(path: Path, content: str) -> None:
-    """Write a file in one step: a killed run leaves the old one."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(content)
-    beside.replace(path)
+    write_file(document, f"{before}{opening}\n{section}\n{closing}{after}")
 
 
 def save_json(path: Path, content: Any) -> None:
-    """Write `content` as JSON, in a folder made for it."""
+    """Write `content` as JSON."""
+    write_file(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_file(path: Path, content: str) -> None:
+    """Write a file in one step, in a folder made for it: a killed run leaves the old one."""
+    beside = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, json.dumps(content, indent=1) + "\n")
+        beside.write_text(content)
+        beside.replace(path)
     except OSError as error:
         raise BenchmarkError(
             f"cannot write {path}: {error.strerror}; name another folder in RADIOBJECT_RESULTS_DIR"

@@ -12,7 +12,7 @@ measured.
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,7 @@ from benchmarks.infrastructure.progress import track
 from benchmarks.operations import GATE, PATCHES, SHARED, is_counted_only
 from benchmarks.process import Process, ProcessError
 from benchmarks.s3 import running_server
-from benchmarks.sections import replace as replace_file
-from benchmarks.sections import save_json
+from benchmarks.sections import write_file
 from benchmarks.suites.base import make_task
 
 PAIRS = 20
@@ -73,9 +72,8 @@ def gate(base: str, *, quick: bool = False) -> int:
 
     A gate that saw nothing does not open: it is an error.
     """
-    for name in ("gate.json", "gate.md"):
-        # An aborted run must not leave the verdict of an earlier one.
-        (RESULTS_DIR / name).unlink(missing_ok=True)
+    # An aborted run must not leave the verdict of an earlier one.
+    (RESULTS_DIR / "gate.md").unlink(missing_ok=True)
     require_history(clean=True)
     found = git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
     if not found:
@@ -232,18 +230,9 @@ def _memory(sides: Sides) -> list[Finding]:
 
 
 def report(findings: list[Finding], lacking: dict[str, str], commits: dict[str, str]) -> None:
-    """Print the verdict and write ``gate.json`` and ``gate.md`` to the results' folder."""
+    """Print the verdict and write it to ``gate.md`` in the results' folder."""
     page = as_markdown(findings, lacking, commits)
-    summary = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commits": commits,
-        "machine": describe_machine(),
-        "closed": is_closed(findings),
-        "findings": [asdict(finding) for finding in findings],
-        "lacking": lacking,
-    }
-    save_json(RESULTS_DIR / "gate.json", summary)
-    replace_file(RESULTS_DIR / "gate.md", page)
+    write_file(RESULTS_DIR / "gate.md", page)
     print(page)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -167,7 +166,6 @@ def test_an_aborted_run_leaves_no_old_verdict(
 ) -> None:
     monkeypatch.setattr(compare, "RESULTS_DIR", tmp_path)
     compare.report([Finding("a", "CPU s", Verdict(1.0, 0.9, 1.1, 20, "same"))], {}, COMMITS)
-    assert json.loads((tmp_path / "gate.json").read_text())["closed"] is False
     page = (tmp_path / "gate.md").read_text()
     assert "## Gate open: hhhhhhhhhh against bbbbbbbbbb" in page
     assert f"{datetime.now(UTC):%Y-%m-%d} " in page
