@@ -173,13 +173,6 @@ def environment_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
-def missing_endpoint() -> str | None:
-    """Return why a loader over S3 cannot run here, or None."""
-    if environment_endpoint() is None:
-        return "no S3 endpoint: `python -m benchmarks s3` starts one"
-    return None
-
-
 def upload_folder(folder: Path, uri: str) -> None:
     """Copy every file below `folder` to ``s3://bucket/prefix``, replacing what lay there.
 
@@ -202,13 +195,10 @@ def upload_folder(folder: Path, uri: str) -> None:
         client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
 
     try:
-        client = boto3.client("s3", region_name=S3_REGION, config=once)
+        held = boto3.resource("s3", region_name=S3_REGION, config=once).Bucket(bucket)
+        client = held.meta.client
         _require_bucket(client, bucket)
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
-        for page in pages:
-            keys = [{"Key": item["Key"]} for item in page.get("Contents", [])]
-            if keys:
-                client.delete_objects(Bucket=bucket, Delete={"Objects": keys})
+        held.objects.filter(Prefix=f"{prefix}/").delete()
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(put, files))

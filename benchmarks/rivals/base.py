@@ -13,7 +13,7 @@ from benchmarks.config import S3_BUCKET
 from benchmarks.data.boxes import Box, Task, slices
 from benchmarks.data.forms import make_files
 from benchmarks.folders import tree_bytes
-from benchmarks.s3 import missing_endpoint, upload_folder
+from benchmarks.s3 import environment_endpoint, upload_folder
 
 
 class Loader:
@@ -211,7 +211,9 @@ class InBucket(Loader):
 
     @classmethod
     def missing(cls) -> str | None:
-        return super().missing() or missing_endpoint()
+        endpoint = environment_endpoint()
+        reason = None if endpoint else "no S3 endpoint: `python -m benchmarks s3` starts one"
+        return super().missing() or reason
 
     def prefix(self, path: Path) -> str:
         """Return where a local file or folder lies in the bucket."""
