@@ -6,7 +6,7 @@ Where several numbers of workers are allowed, each loader is measured with its o
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -216,8 +216,3 @@ def compare_with_best_rival(rows: list[Row]) -> None:
     best = np.max(rivals, axis=0)
     for row in rows:
         row.ratio = float(np.median(np.array(row.rounds) / best))
-
-
-def as_table(rows: list[Row]) -> list[dict[str, Any]]:
-    """Return the rows as plain dictionaries, ready for JSON or a data frame."""
-    return [asdict(row) for row in rows]

@@ -7,7 +7,7 @@ load. The page shows, for each, our figure, the best rival's and the limit's, wh
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from benchmarks.data.cohort import Cohort
 from benchmarks.environment import describe_run, provenance, require_clean
 from benchmarks.errors import BenchmarkError
 from benchmarks.infrastructure.plots import plot_bar_comparison
-from benchmarks.ranking import Row, as_table, rank, rank_epochs
+from benchmarks.ranking import Row, rank, rank_epochs
 from benchmarks.rivals import LOADERS
 from benchmarks.s3 import LATENCY_MS, reachable_server
 from benchmarks.sections import fill_section, load_json, resumed, save_json
@@ -123,7 +123,8 @@ def measure(
         regime = REGIMES[name]
         print(f"{name}: {regime.title}", flush=True)
         for state, rows in _tables(regime, cohort, size, loaders):
-            measured = {"name": name, "title": regime.title + state, "rows": as_table(rows)}
+            measured = {"name": name, "title": regime.title + state}
+            measured["rows"] = list(map(asdict, rows))
             done[name + state.replace(", ", "-").replace(" ", "-")] = measured
         save_json(RESULTS, summary)
     return summary
@@ -135,7 +136,7 @@ def rank_once(
     """Rank loaders in a regime that is not kept; print and save it; return what failed."""
     require_known(loaders, LOADERS, "loader")
     [(_, ranked)] = _tables(regime, cohort, size, loaders)
-    rows = as_table(ranked)
+    rows = list(map(asdict, ranked))
     summary = describe_run(command_line())
     summary |= {"cohort": cohort.name, "preset": size.name, "rows": rows}
     title = f"Random {text(regime.patch_size)} patches, batches of {regime.batch_size}"

@@ -1,9 +1,11 @@
 """Loaders side by side: one ranking holds every ratio, one graph shows every line."""
 
+from dataclasses import asdict
+
 from benchmarks import rivals
 from benchmarks.config import use_private_cache
 from benchmarks.operations import prepare_growth
-from benchmarks.ranking import as_table, rank
+from benchmarks.ranking import rank
 from benchmarks.suites.base import BaseCase, _Measured, chosen_size, make_task
 
 LOADERS = tuple(name for name, kind in rivals.LOADERS.items() if vars(kind).get("history"))
@@ -13,7 +15,7 @@ WITH_WORKERS = ("radiobject", "npy", "nnunet-blosc2", "monai-cache")
 def ranked(names, workers):
     """Return each loader's row, as plain values."""
     rows = rank(make_task(), names, chosen_size(), (workers,))
-    return {row["name"]: row for row in as_table(rows)}
+    return {row.name: asdict(row) for row in rows}
 
 
 class _Ranked(_Measured):

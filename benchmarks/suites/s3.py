@@ -1,9 +1,9 @@
 """Epochs over an object store 30 ms away: seconds, requests, bytes."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from benchmarks.errors import BenchmarkError
-from benchmarks.ranking import as_table, rank_epochs
+from benchmarks.ranking import rank_epochs
 from benchmarks.rivals.radiobject import RadiObjectLocal
 from benchmarks.s3 import LATENCY_MS, running_server
 from benchmarks.suites.base import _Measured, chosen_size, make_task
@@ -22,7 +22,7 @@ class S3(_Measured):
         try:
             with running_server(LATENCY_MS):
                 tables = rank_epochs(task, LOADERS, replace(chosen_size(), rounds=2))
-            first, later = ({row["name"]: row for row in as_table(table)} for table in tables)
+            first, later = ({row.name: asdict(row) for row in table} for table in tables)
             # What the images of the store take, which an epoch must not exceed by much.
             stored = RadiObjectLocal(task).disk_bytes()
             return {"first epoch": first, "later epoch": later, "stored": stored}
