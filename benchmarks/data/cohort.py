@@ -6,10 +6,8 @@ commits that are measured.
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -113,6 +111,8 @@ def cohort_key(spec: CohortSpec) -> str:
 
 def make_cohort(spec: CohortSpec, folder: Path | None = None) -> Cohort:
     """Return the cohort of `spec`, made below `folder` if it is not there yet."""
+    import pandas as pd
+
     key = cohort_key(spec)
     root = (folder or BENCHMARK_DIR) / "cohorts" / f"{spec.kind}-{spec.n_subjects}-{key}"
     if not (root / "cohort.json").is_file():
@@ -124,10 +124,8 @@ def make_cohort(spec: CohortSpec, folder: Path | None = None) -> Cohort:
                 range(spec.n_subjects),
                 f"making the {spec.kind} cohort",
             )
-            with (building / "participants.tsv").open("w", newline="") as file:
-                table = csv.writer(file, delimiter="\t", lineterminator="\n")
-                table.writerow(["participant_id", *rows[0]["columns"]])
-                table.writerows([row["id"], *row["columns"].values()] for row in rows)
+            table = pd.DataFrame([{"participant_id": row["id"], **row["columns"]} for row in rows])
+            table.to_csv(building / "participants.tsv", sep="\t", index=False)
             write_listing(building, key, rows, spec=asdict(spec))
     return read_cohort(root)
 
@@ -158,10 +156,8 @@ def save_nifti_gz(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
 
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm", "sec")
-    raw = io.BytesIO()
-    image.to_file_map({"header": nib.FileHolder(fileobj=raw), "image": nib.FileHolder(fileobj=raw)})
     with path.open("wb") as file, gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
-        packed.write(raw.getvalue())
+        packed.write(image.to_bytes())
 
 
 def write_listing(folder: Path, key: str, rows: list[dict[str, Any]], **more: Any) -> None:
