@@ -63,11 +63,17 @@ def mirrored(uri: str, index: TileIndex) -> Path | None:
     return _keep(folder / _name(uri, index, tag), content, limit)
 
 
-def discard(place: Path) -> None:
-    """Remove a local copy that is not what was written, so that it is fetched again."""
-    with suppress(OSError):
-        if place.suffix == ".tiles":
-            place.unlink()
+def discard(place: Path) -> bool:
+    """Remove a local copy that is not what was written; return False if it cannot be.
+
+    Some systems remove no file that somebody has mapped.
+    """
+    if place.suffix == ".tiles":
+        try:
+            place.unlink(missing_ok=True)
+        except OSError:
+            return False
+    return True
 
 
 def _folder(folder: Path) -> Path | None:

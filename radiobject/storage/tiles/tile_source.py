@@ -65,9 +65,12 @@ class LocalTiles:
         stats.count(bytes_read=amount)
         return pieces
 
-    def remove_copy(self) -> None:
-        """Remove the file, which is a copy of an object; who has it mapped keeps it."""
-        discard(self._path)
+    def remove_copy(self) -> bool:
+        """Remove the file, which is a copy of an object, and return whether that can be done.
+
+        Who has it mapped keeps it.
+        """
+        return discard(self._path)
 
     def check_size(self) -> None:
         """Raise an `IntegrityError` unless the mapped file is as long as it was."""
@@ -126,7 +129,8 @@ class SourcePool:
             known = self._sources.get(f"{uri}/{index.path}")
             if isinstance(known, LocalTiles):
                 del self._sources[f"{uri}/{index.path}"]
-                known.remove_copy()
+                if not known.remove_copy():  # it would be opened again, as it is
+                    self._sources[f"{uri}/{index.path}"] = RemoteTiles(uri, index)
             elif isinstance(known, RemoteTiles):
                 known.forget_tiles()
         return self.source(uri, index)

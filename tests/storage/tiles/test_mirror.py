@@ -96,3 +96,27 @@ def test_a_folder_or_a_size_that_cannot_be(volume, tmp_path, monkeypatch):
         monkeypatch.setenv("RADIOBJECT_MIRROR_MB", wrong)
         with pytest.raises(ConfigurationError, match="RADIOBJECT_MIRROR_MB"):
             read(locator)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_an_altered_copy_is_not_read_again_though_it_cannot_be_removed(
+    volume, tmp_path, monkeypatch, held
+):
+    """Windows removes no file that is mapped, as this one is by who finds it altered."""
+    data, locator = volume
+    read(locator)
+    (copy,) = (tmp_path / "mirror").iterdir()
+    content = bytearray(copy.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    copy.write_bytes(content)
+    reader.close_all()
+    plain = os.unlink
+
+    def unlink(path, **named):
+        if held and str(path).endswith(".tiles"):
+            raise PermissionError(13, "held", str(path))
+        plain(path, **named)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    np.testing.assert_array_equal(read(locator), data)
+    assert (copy.read_bytes() == bytes(content)) == held
