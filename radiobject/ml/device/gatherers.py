@@ -8,6 +8,7 @@ that cannot be made, fails or differs is used no more: voxels are copied instead
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -117,7 +118,11 @@ def _kind(plan: GatherPlan) -> tuple[object, ...]:
     """Return what decides which kernel is made, and of which memory it reads."""
     memories = int(plan.memory.min()), int(plan.memory.max())
     scaled = bool(plan.scaled.any())
-    return plan.stored.str, plan.delivered, plan.mode, plan.packed_side, scaled, memories
+    # Of the sides as much as the compiler knows: whole volumes have as many as there are volumes.
+    last, size = plan.side[-1], math.prod(plan.side)
+    sides = (last - 1).bit_length(), last == 1, last % 16 == 0
+    sides += size == 1, size % 16 == 0, size >> 31 > 0
+    return plan.stored.str, plan.delivered, plan.mode, sides, scaled, memories
 
 
 def _is_right(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:

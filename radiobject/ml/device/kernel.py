@@ -107,7 +107,9 @@ def _bfloat16_bits(v):
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int16)
 
 
-@triton.jit
+# A kernel is made anew for each size that is 1 or a multiple of 16, where that helps: volumes that
+# are delivered whole have all kinds of sizes, and only the last axis decides how rows are stored.
+@triton.jit(do_not_specialize=["rows", "n1", "n2", "row_blocks", "blocks"])
 def _kernel(
     packed,
     fill,
@@ -118,6 +120,7 @@ def _kernel(
     n2,
     n3,
     row_blocks,
+    blocks,
     MODE: tl.constexpr,
     STORED: tl.constexpr,
     STORED_BITS: tl.constexpr,
@@ -135,8 +138,9 @@ def _kernel(
     ROWS: tl.constexpr,
     LONG: tl.constexpr,
 ):
-    numbers = packed + tl.program_id(1).to(tl.int64) * _COLUMNS
-    block = tl.program_id(0)
+    # One axis of programs: of a second there are 65,535 at most.
+    numbers = packed + (tl.program_id(0) // blocks).to(tl.int64) * _COLUMNS
+    block = tl.program_id(0) % blocks
     row = (block % row_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     k = (block // row_blocks).to(tl.int64) * LONG + tl.arange(0, LONG)
     at0, in0 = _along(row // n2 // n1, numbers, 0, MODE)
@@ -188,7 +192,8 @@ def launch(plan: GatherPlan, packed: torch.Tensor, fill: torch.Tensor, out: torc
     together = max(_VOXELS // long, 1)
     row_blocks = triton.cdiv(rows, together)
     bits, out_type = _BITS[out.element_size()]
-    _kernel[(row_blocks * triton.cdiv(n3, long), len(plan))](
+    blocks = row_blocks * triton.cdiv(n3, long)
+    _kernel[(blocks * len(plan),)](
         packed,
         fill.view(bits),
         out.view(bits),
@@ -198,6 +203,7 @@ def launch(plan: GatherPlan, packed: torch.Tensor, fill: torch.Tensor, out: torc
         n2,
         n3,
         row_blocks,
+        blocks,
         MODE=plan.mode_number,
         OUT=out_type,
         ROWS=together,

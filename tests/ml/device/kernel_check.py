@@ -5,6 +5,7 @@ compile the kernel as for a device, where there is one to run it there.
 """
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -141,7 +142,28 @@ def check_compilation():
     return done
 
 
+def check_grid(boxes=70_000):
+    """See that a device can start the programs of many boxes, and of large ones."""
+    from radiobject.ml.device import kernel
+
+    class Recorded:
+        def __getitem__(self, grid):
+            assert grid[0] < 2**31
+            assert all(n < 2**16 for n in grid[1:]), f"{grid} is more than a device starts"
+            return lambda *given, **more: None
+
+    plan, _ = random_plan("int16", "float32", 3, (4, 5, 6), None, None, np.random.default_rng(7))
+    names = "row memory base stride shape start slope intercept scaled".split()  # noqa: SIM905
+    some = {name: np.repeat(getattr(plan, name)[:1], boxes, axis=0) for name in names}
+    small = torch.zeros(1, dtype=torch.int32)
+    real, kernel._kernel = kernel._kernel, Recorded()
+    kernel.launch(replace(plan, **some), small, small, small)
+    kernel.launch(replace(plan, side=(1024, 1024, 1024)), small, small, small)
+    kernel._kernel = real
+
+
 if __name__ == "__main__":
+    check_grid()
     if os.environ.get("TRITON_INTERPRET") == "1":
         print(f"the kernel equals its reference in {check()} plans, interpreted")
     else:

@@ -6,6 +6,7 @@ import signal
 import uuid
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from device.interrupts import Host, at_every_place
@@ -13,7 +14,9 @@ from device.test_device_batches import equal
 from ml_shelf import coordinates, store
 
 from radiobject.exceptions import RadiObjectError
+from radiobject.geometry.gather import GatherPlan
 from radiobject.ml import DatasetConfig, VolumeCollectionDataset, create_training_dataloader
+from radiobject.ml.device import gatherers
 from radiobject.ml.device import homes as homes_module
 from radiobject.ml.device import source as source_module
 from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
@@ -249,3 +252,21 @@ def test_one_volume_that_cannot_be_completed_holds_no_other_back(shelf, monkeypa
     complete = [volume_tiles(locator).complete_image() is not None for locator in there.values()]
     assert complete == [False, True, True]
     assert "is not completed in the cache: MemoryError" in caplog.text
+
+
+def test_volumes_of_many_shapes_are_compared_once_for_each_kernel(monkeypatch):
+    """Comparing one waits for the device, and takes as long as the processor's way."""
+    compared, right = [], gatherers._is_right
+    monkeypatch.setattr(gatherers, "_is_right", lambda *a: compared.append(1) or right(*a))
+    gatherer = gatherers.CudaGatherer(CPU, gatherers.gather_on_processor)
+    none, memory = np.zeros(1, np.int64), np.arange(1 << 13, dtype=np.uint8)
+    for last in (*range(33, 48), 48, 64, 65):
+        side = (7, 9, last)
+        steps = np.array([[9 * last, last, 1]])
+        shape, one = np.array([side]), np.ones(1)
+        plan = GatherPlan(
+            np.dtype("u1"), "float32", side, None, none, none, none, steps, shape, 0 * shape,
+            one, 0 * one, none > 0,
+        )  # fmt: skip
+        assert gatherer(plan, [memory], torch.empty(1, *side))
+    assert len(compared) == 3  # 64 voxels of a row at once, with and without a rest; and 128
