@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Watched(NoQueue):
-    """A queue that Returns whether work that is started now would be its own."""
+    """A queue that counts the contexts it is running in."""
 
     depth = 0
 
