@@ -120,9 +120,9 @@ def _kind(plan: GatherPlan) -> tuple[object, ...]:
     scaled = bool(plan.scaled.any())
     # Of the sides as much as the compiler knows: whole volumes have as many as there are volumes.
     last, size = plan.side[-1], math.prod(plan.side)
-    sides = (last - 1).bit_length(), last == 1, last % 16 == 0
-    sides += size == 1, size % 16 == 0, size >> 31 > 0
-    return plan.stored.str, plan.delivered, plan.mode, sides, scaled, memories
+    row = (last - 1).bit_length(), last == 1, last % 16 == 0
+    box = size == 1, size % 16 == 0, size >> 31 > 0
+    return plan.stored.str, plan.delivered, plan.mode, row, box, scaled, memories
 
 
 def _is_right(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
