@@ -24,6 +24,11 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def decomposed(text: str) -> str:
+    """Return a name with letters and accents apart, as the files of a Mac may have it (NFD)."""
+    return unicodedata.normalize("NFD", text)
+
+
 class Texts(Sequence[str]):
     """An immutable sequence of texts in one buffer.
 

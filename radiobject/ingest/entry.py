@@ -45,6 +45,7 @@ from radiobject.storage.schema import dataset
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.dataset import DatasetStore
 from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS
+from radiobject.texts import composed, decomposed
 
 Pairs = Sequence[tuple[str | Path, str]]
 
@@ -126,9 +127,23 @@ def _run_on(
     """Return the run that adds to a data set as it is."""
     places = dict(before.state.collections)
     stores = {name: before.collection(name) for name in before.names}
-    some = before.some_subjects(_subjects_of(plan))
+    wanted = _subjects_of(plan)
+    _refuse_other_spelling(before, wanted)
+    some = before.some_subjects(wanted)
     subjects = set(some.rows[layout.SUBJECT_ID].values)
     return IngestRun(tx, plan, options, places, stores, subjects, some, pending=False)
+
+
+def _refuse_other_spelling(before: DatasetStore, wanted: set[str]) -> None:
+    """Refuse to make two subjects of one: earlier versions kept the names of a Mac's files."""
+    apart = {decomposed(subject) for subject in wanted if not subject.isascii()} - wanted
+    stored = before.some_subjects(apart).rows[layout.SUBJECT_ID].values if apart else ()
+    for subject in sorted(apart.intersection(stored)):
+        raise AlignmentError(
+            f"subject {composed(subject)!r} is stored with its letters and accents apart "
+            f"({subject!a}), as an earlier version took it from the name of a Mac's file, and "
+            "would become a second subject; ingest the data set anew"
+        )
 
 
 def _subjects_of(plan: IngestPlan) -> set[str]:
@@ -289,7 +304,9 @@ def append_images(
 
 def _require_rows(plan: IngestPlan, before: DatasetStore, *, given: bool) -> None:
     """Refuse images of subjects that neither the data set nor the plan has a row for."""
-    some = before.some_subjects(_subjects_of(plan))
+    wanted = _subjects_of(plan)
+    _refuse_other_spelling(before, wanted)
+    some = before.some_subjects(wanted)
     known = some.ids if some.is_whole else some.rows[layout.SUBJECT_ID].values
     new = {image.obs_subject_id for image in plan.images}.difference(known)
     if new and not given:

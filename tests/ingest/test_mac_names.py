@@ -9,7 +9,9 @@ import pytest
 
 from radiobject import RadiObject
 from radiobject.cli.sources import read_list
+from radiobject.exceptions import AlignmentError
 from radiobject.formats.discovery import discover_nifti_pairs
+from radiobject.ingest import plan as plans
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 
 NAMES = ("Müller", "Zoë")
@@ -58,3 +60,15 @@ def test_a_plan_has_one_spelling(scans):
     ages = pd.DataFrame({"obs_subject_id": MACS, "age": [1, 2]})
     assert list(plan.with_subjects(ages).subjects.columns) == ["obs_subject_id", "age", "grade"]
     assert len(plan.with_subjects(ages).subjects) == 2
+
+
+def test_a_subject_of_an_earlier_version_does_not_become_two(scans, tmp_path, monkeypatch):
+    store = str(tmp_path / "store")
+    with monkeypatch.context() as before:
+        before.setattr(plans, "composed", str)
+        RadiObject.from_images(store, {"CT": scans / "ct"})
+    assert list(RadiObject(store).obs_subject_ids) == list(MACS)
+    for again in ("resume", "update"):
+        with pytest.raises(AlignmentError, match="'Müller' is stored with its letters"):
+            RadiObject.from_images(store, {"seg": scans / "seg"}, exists=again)
+    assert list(RadiObject(store).obs_subject_ids) == list(MACS)
