@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.config import RESULTS_DIR
 from benchmarks.errors import BenchmarkError
 
 
@@ -32,9 +33,9 @@ def write_file(path: Path, content: str) -> None:
         beside.write_text(content)
         beside.replace(path)
     except OSError as error:
-        raise BenchmarkError(
-            f"cannot write {path}: {error.strerror}; name another folder in RADIOBJECT_RESULTS_DIR"
-        ) from error
+        elsewhere = "; name another folder in RADIOBJECT_RESULTS_DIR"
+        remedy = elsewhere if path.is_relative_to(RESULTS_DIR) else ""
+        raise BenchmarkError(f"cannot write {path}: {error.strerror}{remedy}") from error
 
 
 def resumed(path: Path, fresh: dict[str, Any], same: Sequence[str], command: str) -> dict[str, Any]:

@@ -138,10 +138,11 @@ def _refuse_other_spelling(before: DatasetStore, wanted: set[str]) -> None:
     """Refuse to make two subjects of one: earlier versions kept the names of a Mac's files."""
     apart = {decomposed(subject) for subject in wanted if not subject.isascii()} - wanted
     stored = before.some_subjects(apart).rows[layout.SUBJECT_ID].values if apart else ()
-    for subject in sorted(apart.intersection(stored)):
+    found = sorted(apart.intersection(stored))
+    if found:
         raise AlignmentError(
-            f"subject {composed(subject)!r} is stored with its letters and accents apart "
-            f"({subject!a}), as an earlier version took it from the name of a Mac's file, and "
+            f"subject {composed(found[0])!r} is stored with its letters and accents apart "
+            f"({found[0]!a}), as an earlier version took it from the name of a Mac's file, and "
             "would become a second subject; ingest the data set anew"
         )
 

@@ -37,7 +37,8 @@ class Asked:
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     (tmp_path / "radiobject").mkdir()
     (tmp_path / "radiobject" / "__init__.py").write_text("")
     (tmp_path / "asked.py").write_text(ASKED)
@@ -72,12 +73,7 @@ def test_a_process_that_dies_is_an_error_with_its_code(process: Process) -> None
 
 
 def test_modules_of_a_checkout_are_compiled_once_as_those_of_a_rival_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    process: Process, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    (tmp_path / "radiobject").mkdir()
-    (tmp_path / "radiobject" / "__init__.py").write_text("")
-    (tmp_path / "asked.py").write_text(ASKED)
-    with closing(Process("one", "asked:Asked", 40, library=tmp_path)) as begun:
-        begun.ask("where")
+    process.ask("where")
     assert list((tmp_path / "radiobject" / "__pycache__").glob("__init__.*.pyc"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import regimes
+from benchmarks import regimes, sections
 from benchmarks.config import PRESETS
 from benchmarks.data.cohort import Cohort
 from benchmarks.environment import describe_run
@@ -182,3 +182,14 @@ def test_every_rival_cites_what_it_follows() -> None:
         assert kind.__doc__, name
         is_rival = kind.framework != "RadiObject" and kind.storage != "memory"
         assert not is_rival or "Second look: " in kind.__doc__, name
+
+
+@pytest.mark.parametrize("results", [True, False])
+def test_another_folder_is_advised_for_results_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: bool
+) -> None:
+    monkeypatch.setattr(sections, "RESULTS_DIR", tmp_path if results else tmp_path / "other")
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(BenchmarkError, match=r"cannot write .*taken") as failure:
+        sections.write_file(tmp_path / "taken" / "page.md", "text")
+    assert ("RADIOBJECT_RESULTS_DIR" in str(failure.value)) == results
