@@ -131,7 +131,7 @@ class DeviceSource:
         self._staging = staging
         self._queue = queue or (CudaQueue(device) if device.type == "cuda" else NoQueue())
         self._gather: Gatherer = gatherer_of(device)
-        held = None if host is None else _registrations(host)
+        held = None if host is None else registrations(host, _most_registered)
         self._registrations = held
         residence = Residence(device, cache_bytes)
         self._homes = Homes(residence, held, staging.take, self._queue.running)
@@ -494,6 +494,6 @@ def _copy_rows(host: torch.Tensor, out: torch.Tensor, rows: NDArray[np.int64]) -
         out[first:last].copy_(part, non_blocking=True)
 
 
-def _registrations(host: HostMemory) -> Registrations:
+def _most_registered() -> int:
     arena = shared_arena()
-    return registrations(host, 0 if arena is None else _MOST_REGISTERED * budget_bytes(arena))
+    return 0 if arena is None else _MOST_REGISTERED * budget_bytes(arena)

@@ -18,7 +18,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,13 +76,14 @@ class Registrations:
     Parameters
     ----------
     registrar : Registrar
-    limit_bytes : int
-        Most bytes that are registered at once.
+    limit_bytes : callable
+        Returns how many bytes may be registered at once, now: the cache may be switched on, or its
+        budget changed, while the process has its registrations.
     """
 
-    def __init__(self, registrar: Registrar, limit_bytes: int) -> None:
+    def __init__(self, registrar: Registrar, limit_bytes: Callable[[], int]) -> None:
         self._registrar = registrar
-        self._limit = limit_bytes
+        self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._held: dict[int, _Held] = {}
@@ -111,7 +112,8 @@ class Registrations:
             if held is not None:
                 held.users.add(user)
                 return True
-            if self.refused or self._held_bytes() + nbytes > self._limit or not image.is_complete():
+            beyond = self._held_bytes() + nbytes > self._limit_bytes()
+            if self.refused or beyond or not image.is_complete():
                 return False
             self._held[address] = _Held(image, nbytes, {user})
             try:
@@ -175,13 +177,14 @@ def registered_bytes() -> int:
     return sum(some.nbytes for some in list(_all))
 
 
-def registrations(registrar: Registrar, limit_bytes: int) -> Registrations:
-    """Return the registrations of this process, made on first use."""
+def registrations(registrar: Registrar, limit_bytes: Callable[[], int]) -> Registrations:
+    """Return the registrations of this process with a driver, made on first use."""
     global _of_process
-    if _of_process is None or _of_process._pid != os.getpid():
-        _of_process = Registrations(registrar, limit_bytes)
-        atexit.register(_of_process.close)
-    return _of_process
+    held = _of_process
+    if held is None or held._pid != os.getpid() or held._registrar is not registrar:
+        held = _of_process = Registrations(registrar, limit_bytes)
+        atexit.register(held.close)
+    return held
 
 
 def _renew_in_child() -> None:

@@ -64,7 +64,7 @@ def touch(volume):
 
 def test_a_volume_is_registered_once_it_is_complete_and_not_a_page_more(volumes):
     driver = Driver()
-    held = Registrations(driver, 1 << 30)
+    held = Registrations(driver, lambda: 1 << 30)
     volume = volumes[0]
     touch(volume)
     image = volume._image
@@ -99,7 +99,7 @@ def test_registrations_are_bounded_shared_and_undone_in_reverse(volumes):
     for volume in volumes:
         volume.complete()
     images = [volume._image for volume in volumes]
-    held = Registrations(driver, 3 * images[0].region[1])
+    held = Registrations(driver, lambda: 3 * images[0].region[1])
     assert [held.add(image, 1) for image in images] == [True, True, True, False]
     assert held.add(images[0], 2)  # a second loader
     held.drop(images[0], 2)
@@ -118,7 +118,7 @@ def test_registrations_are_bounded_shared_and_undone_in_reverse(volumes):
 def test_a_registered_volume_keeps_its_place_in_the_cache(volumes):
     volumes[0].complete()
     image, before = volumes[0]._image, forgotten()
-    entry, held = image._entry, Registrations(Driver(), 1 << 30)
+    entry, held = image._entry, Registrations(Driver(), lambda: 1 << 30)
     held.add(image, 1)
     arena = image.arena
     del image
@@ -132,11 +132,29 @@ def test_a_registered_volume_keeps_its_place_in_the_cache(volumes):
     assert arena._users[entry] == 0
 
 
+def test_the_limit_is_that_of_the_moment(volumes):
+    driver, limit = Driver(), [0]
+    volumes[0].complete()
+    held = Registrations(driver, lambda: limit[0])
+    assert not held.add(volumes[0]._image, 1)  # as before the cache was switched on
+    limit[0] = 1 << 30
+    assert held.add(volumes[0]._image, 1)
+    held.close()
+
+
+def test_another_driver_is_not_taken_for_the_first(volumes, monkeypatch):
+    monkeypatch.setattr(registration, "_of_process", None)
+    first, second = Driver(), Driver()
+    held = registration.registrations(first, lambda: 1 << 30)
+    assert registration.registrations(first, lambda: 1 << 30) is held
+    assert registration.registrations(second, lambda: 1 << 30) is not held
+
+
 def test_a_driver_that_refuses_is_asked_no_more(volumes, caplog):
     driver = Driver(refuse_after=1)
     for volume in volumes:
         volume.complete()
-    held = Registrations(driver, 1 << 30)
+    held = Registrations(driver, lambda: 1 << 30)
     assert [held.add(volume._image, 1) for volume in volumes] == [True, False, False, False]
     driver.left = 10
     assert not held.add(volumes[1]._image, 1)
@@ -150,7 +168,7 @@ def test_a_driver_that_refuses_is_asked_no_more(volumes, caplog):
 def test_a_forked_child_calls_no_driver(volumes):
     driver = Driver()
     volumes[0].complete()
-    held = registration.registrations(driver, 1 << 30)
+    held = registration.registrations(driver, lambda: 1 << 30)
     image = volumes[0]._image
     assert held.add(image, 1)
     calls = len(driver.calls)
@@ -176,7 +194,7 @@ class Driver:
     def register(self, address, nbytes): print("register", address)
     def unregister(self, address): print("unregister", address)
 
-held = registrations(Driver(), 1 << 30)
+held = registrations(Driver(), lambda: 1 << 30)
 data = np.arange(4096, dtype=np.int16).reshape(16, 16, 16)
 for i in range(2):
     volume = volume_tiles(write_volume({str(tmp_path)!r} + f"/{{i}}", data))
