@@ -8,7 +8,7 @@ deliver bit by bit what reading the boxes one after the other would.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +27,12 @@ FLOATING = ("float16", "float32", "float64", BFLOAT16)
 AXES = 4
 """Axes of every packed box: those of a volume, after as many of length 1 as are missing."""
 
-COLUMNS = 3 + 3 * AXES + 2
-"""Numbers of a packed box; see `GatherPlan.packed`."""
-_ADDRESS, ROW, _SCALED = range(3)
+_ADDRESS, ROW, _SCALED, _AWAY, FIRST = range(5)
+COLUMNS = FIRST + 3 * AXES + 2
+"""Numbers of a packed box; see `GatherPlan.packed`. Those along the axes begin at `FIRST`."""
+
+ALIGNMENT = 64
+"""Bytes of which the arrays that receive boxes lie a multiple apart."""
 
 _QUIET_NAN = np.uint32(0x7FC00000)
 _SIGN = np.uint32(0x80000000)
@@ -73,7 +76,8 @@ class GatherPlan:
     pad : Padding, optional
         What lies outside a volume; without it every box lies inside.
     row : ndarray of int64, shape (n,)
-        Place of each box in the array that receives them.
+        Place of each box in the array that receives them; in several arrays of equal shape the
+        places of one follow those of the one before.
     memory : ndarray of int64, shape (n,)
         Number of the memory that the volume lies in.
     base : ndarray of int64, shape (n,)
@@ -142,19 +146,42 @@ class GatherPlan:
                 f"{self.shape[row].tolist()}; pass pad=True or a smaller patch_size"
             )
 
-    def packed(self, addresses: Sequence[int]) -> NDArray[np.int64]:
+    def some(self, chosen: NDArray[np.int64], row: NDArray[np.int64]) -> GatherPlan:
+        """Return the plan of some boxes, which go to other rows."""
+        return replace(
+            self,
+            row=row,
+            memory=self.memory[chosen],
+            base=self.base[chosen],
+            stride=self.stride[chosen],
+            shape=self.shape[chosen],
+            start=self.start[chosen],
+            slope=self.slope[chosen],
+            intercept=self.intercept[chosen],
+            scaled=self.scaled[chosen],
+            table=None,
+        )
+
+    def packed(
+        self, addresses: Sequence[int], outs: Sequence[int] = (0,), rows: int = 0
+    ) -> NDArray[np.int64]:
         """Return the plan as one array of numbers, for one transfer to a device.
 
         Parameters
         ----------
         addresses : sequence of int
             Where each memory begins.
+        outs : sequence of int
+            Where each array begins that receives boxes, multiples of `ALIGNMENT` apart.
+        rows : int
+            Rows of each of them, where there are several.
 
         Returns
         -------
         ndarray of int64, shape (n, COLUMNS)
-            Per box: address of the first voxel, row, whether to rescale; then start, shape and
-            stride along `AXES` axes; then slope and intercept, the bits of float64.
+            Per box: address of the first voxel, row, whether to rescale, how far its array lies
+            from the first one in units of `ALIGNMENT` bytes; then start, shape and stride along
+            `AXES` axes; then slope and intercept, the bits of float64.
         """
         table = self.table
         if table is None:
@@ -162,6 +189,12 @@ class GatherPlan:
             table[:, ROW] = self.row
             parts_of(table, len(self.side)).start[...] = self.start
         table[:, _ADDRESS] = np.asarray(addresses, np.int64)[self.memory] + self.base
+        if len(outs) > 1:
+            number, table[:, ROW] = np.divmod(self.row, rows)
+            away, odd = np.divmod(np.asarray(outs, np.int64) - outs[0], ALIGNMENT)
+            if odd.any():
+                raise ValueError(f"arrays lie a multiple of {ALIGNMENT} bytes apart, got {outs}")
+            table[:, _AWAY] = away[number]
         return table
 
     @property
@@ -187,7 +220,7 @@ class PackedParts(NamedTuple):
 
 def parts_of(table: NDArray[np.int64], axes: int) -> PackedParts:
     """Return what packed boxes of volumes with so many axes are made of."""
-    first = 3 + AXES - axes
+    first = FIRST + AXES - axes
     start, shape, stride = (table[:, a : a + axes] for a in (first, first + AXES, first + 2 * AXES))
     return PackedParts(
         start, shape, stride, table[:, -2].view(np.float64), table[:, -1].view(np.float64)
@@ -206,7 +239,7 @@ def packed_volumes(
     Parameters are those of `GatherPlan`, for volumes instead of boxes.
     """
     table = np.zeros((len(shape), COLUMNS), np.int64)
-    table[:, 3 + AXES : 3 + 2 * AXES] = 1
+    table[:, FIRST + AXES : FIRST + 2 * AXES] = 1
     parts = parts_of(table, shape.shape[1])
     parts.shape[...], parts.stride[...] = shape, stride
     parts.slope[...], parts.intercept[...] = slope, intercept

@@ -179,6 +179,7 @@ def test_a_packed_plan_holds_all_numbers(volumes):
     (numbers,) = plan.packed([1 << 40])
     assert len(numbers) == COLUMNS
     assert numbers[:3].tolist() == [(1 << 40) + base, 0, 1]
-    assert numbers[3:15].tolist() == [0, 1, 2, 3, 1, 13, 9, 11, 0, 99, 11, 1]
-    assert numbers[15:].view(np.float64).tolist() == [2.0, -3.5]
+    assert numbers[3] == 0
+    assert numbers[4:16].tolist() == [0, 1, 2, 3, 1, 13, 9, 11, 0, 99, 11, 1]
+    assert numbers[16:].view(np.float64).tolist() == [2.0, -3.5]
     assert plan.packed_side == (1, 4, 5, 6)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,7 +27,7 @@ _COMPARED = 4
 """Boxes that are compared for each kind of gather."""
 
 Memories = list[NDArray[np.uint8] | torch.Tensor | None]
-CarryOut = Callable[[GatherPlan, Memories, torch.Tensor], None]
+CarryOut = Callable[[GatherPlan, Memories, Sequence[torch.Tensor]], None]
 
 
 class Gatherer(Protocol):
@@ -41,8 +41,11 @@ class Gatherer(Protocol):
 
     slower: str | None
 
-    def __call__(self, plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
-        """Fill the rows of `out`, shape (rows, *side), that the plan names; False if it cannot."""
+    def __call__(self, plan: GatherPlan, memories: Memories, outs: Sequence[torch.Tensor]) -> bool:
+        """Fill the rows that the plan names; False if that cannot be.
+
+        Each of `outs` has shape (rows, *side), and its rows follow those of the one before.
+        """
         ...
 
 
@@ -56,17 +59,24 @@ class ProcessorGatherer:
 
     slower: str | None = None
 
-    def __call__(self, plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
-        """Fill the rows of `out` that the plan names."""
-        gather_on_processor(plan, memories, out)
+    def __call__(self, plan: GatherPlan, memories: Memories, outs: Sequence[torch.Tensor]) -> bool:
+        """Fill the rows that the plan names."""
+        gather_on_processor(plan, memories, outs)
         return True
 
 
-def gather_on_processor(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> None:
+def gather_on_processor(plan: GatherPlan, memories: Memories, outs: Sequence[torch.Tensor]) -> None:
     """Carry out a plan with NumPy, in memory of the processor."""
-    arrays = [m.numpy() if isinstance(m, torch.Tensor) else m for m in memories]
     empty: NDArray[np.uint8] = np.empty(0, np.uint8)
-    gather(plan, [empty if array is None else array for array in arrays], _plain(out, plan))
+    arrays = [m.numpy() if isinstance(m, torch.Tensor) else m for m in memories]
+    known = [empty if array is None else array for array in arrays]
+    if len(outs) == 1:
+        gather(plan, known, _plain(outs[0], plan))
+        return
+    number, row = np.divmod(plan.row, len(outs[0]))
+    for which, out in enumerate(outs):
+        chosen = np.flatnonzero(number == which)
+        gather(plan.some(chosen, row[chosen]), known, _plain(out, plan))
 
 
 class CudaGatherer:
@@ -89,18 +99,18 @@ class CudaGatherer:
         except ImportError as error:
             self._give_up(f"Triton is missing, so every batch is copied: {error}")
 
-    def __call__(self, plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
-        """Fill the rows of `out` that the plan names; False if this has proved not to work."""
+    def __call__(self, plan: GatherPlan, memories: Memories, outs: Sequence[torch.Tensor]) -> bool:
+        """Fill the rows that the plan names; False if this has proved not to work."""
         try:
-            self._carry_out(plan, memories, out)
+            self._carry_out(plan, memories, outs)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - of Triton, a compiler or a driver: any type
             self._give_up(f"the gather does not run here, so every batch is copied: {error!r:.300}")
             return False
-        kind = _kind(plan)
+        kind = (*_kind(plan), len(outs) > 1)
         if kind not in self._proved:
-            if not _is_right(plan, memories, out):
+            if not _is_right(plan, memories, outs):
                 self._give_up(
                     f"the gather of {plan.stored} to {plan.delivered} differs from the processor's "
                     "here, so every batch is copied; please report it"
@@ -125,7 +135,7 @@ def _kind(plan: GatherPlan) -> tuple[object, ...]:
     return plan.stored.str, plan.delivered, plan.mode, row, box, scaled, memories
 
 
-def _is_right(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
+def _is_right(plan: GatherPlan, memories: Memories, outs: Sequence[torch.Tensor]) -> bool:
     """Compare some boxes that were gathered with NumPy's."""
     _, first = np.unique(plan.memory, return_index=True)
     chosen = np.unique(np.concatenate((first, np.linspace(0, len(plan) - 1, _COMPARED)))).astype(
@@ -143,19 +153,12 @@ def _is_right(plan: GatherPlan, memories: Memories, out: torch.Tensor) -> bool:
         part = memory[begin:end]
         volumes.append(part.cpu().numpy() if isinstance(part, torch.Tensor) else part)
     some = replace(
-        plan,
-        row=np.arange(len(chosen)),
+        plan.some(chosen, np.arange(len(chosen))),
         memory=np.zeros(len(chosen), np.int64),
         base=np.array(base, np.int64),
-        stride=plan.stride[chosen],
-        shape=plan.shape[chosen],
-        start=plan.start[chosen],
-        slope=plan.slope[chosen],
-        intercept=plan.intercept[chosen],
-        scaled=plan.scaled[chosen],
-        table=None,
     )
-    got = _plain(out[torch.from_numpy(plan.row[chosen]).to(out.device)].cpu(), plan)
+    places = [divmod(row, len(outs[0])) for row in plan.row[chosen].tolist()]
+    got = _plain(torch.stack([outs[which][row] for which, row in places]).cpu(), plan)
     want = np.empty(got.shape, held_as(plan.delivered))
     gather(some, [np.concatenate(volumes)], want)
     bits = f"u{want.itemsize}"
@@ -181,10 +184,11 @@ class _Launch:
         self._device = device
         self._fills: dict[tuple[str, float], torch.Tensor] = {}
 
-    def __call__(self, plan: GatherPlan, memories: Memories, out: torch.Tensor) -> None:
+    def __call__(self, plan: GatherPlan, memories: Memories, outs: Sequence[torch.Tensor]) -> None:
         addresses = [_address(memory) for memory in memories]
-        packed = torch.from_numpy(plan.packed(addresses)).pin_memory()
-        self._launch(plan, packed.to(self._device, non_blocking=True), self._fill(plan), out)
+        table = plan.packed(addresses, [out.data_ptr() for out in outs], len(outs[0]))
+        packed = torch.from_numpy(table).pin_memory()
+        self._launch(plan, packed.to(self._device, non_blocking=True), self._fill(plan), outs[0])
 
     def _fill(self, plan: GatherPlan) -> torch.Tensor:
         key = (plan.delivered, 0.0 if plan.pad is None else plan.pad.value)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from radiobject.geometry.box import Box
 from radiobject.storage.cache.arena import Arena
 from radiobject.storage.cache.registration import Registrations
-from radiobject.storage.cache.tile_cache import VolumeImage
+from radiobject.storage.cache.tile_cache import VolumeImage, budget_bytes, shared_arena
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.open_volumes import complete, forgotten, volume_tiles
 from radiobject.storage.read.reader import read_into
@@ -29,6 +29,9 @@ CACHE, RESIDENT = 0, 1
 """Numbers of the two memories."""
 
 _ALIGNMENT = 256
+
+_MOST_REGISTERED = 2
+"""Bytes registered at most, per byte of the cache's budget: what the cache may take in memory."""
 
 _users = itertools.count()
 
@@ -303,3 +306,9 @@ def _give_back(registrations: Registrations | None, images: list[VolumeImage], u
             images.pop()
     if interrupted is not None:
         raise interrupted
+
+
+def most_registered() -> int:
+    """Return how many bytes of the decoded cache may be registered now."""
+    arena = shared_arena()
+    return 0 if arena is None else _MOST_REGISTERED * budget_bytes(arena)

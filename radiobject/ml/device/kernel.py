@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from radiobject.geometry.gather import AXES, BFLOAT16, COLUMNS, GatherPlan
+from radiobject.geometry.gather import ALIGNMENT, AXES, BFLOAT16, COLUMNS, FIRST, GatherPlan
 
 _LONGEST = 256
 """Voxels of a row that a program takes at once, at most."""
@@ -44,7 +44,7 @@ _BITS = {1: (torch.uint8, tl.uint8), 2: (torch.int16, tl.int16), 4: (torch.int32
 _WORKING = {"float32": tl.float32, "float64": tl.float64}
 _QUIET_NAN = {2: 0x7E00, 4: 0x7FC00000, 8: 0x7FF8000000000000}
 
-_FIRST = tl.constexpr(3)
+_FIRST = tl.constexpr(FIRST)
 _AXES = tl.constexpr(AXES)
 _COLUMNS = tl.constexpr(COLUMNS)
 _CONSTANT = tl.constexpr(0)
@@ -135,6 +135,7 @@ def _kernel(
     HALVED: tl.constexpr,
     SCALED: tl.constexpr,
     WORKING: tl.constexpr,
+    UNIT: tl.constexpr,
     ROWS: tl.constexpr,
     LONG: tl.constexpr,
 ):
@@ -166,7 +167,7 @@ def _kernel(
             bits = tl.where(v != v, ((sign.to(OUT) << OUT_SIGN_AT) | QUIET_NAN).to(OUT), bits)
     if MODE == _CONSTANT:
         bits = tl.where(read, bits, tl.load(fill))
-    place = tl.load(numbers + 1) * size
+    place = tl.load(numbers + 1) * size + tl.load(numbers + 3) * UNIT
     tl.store(out + place + (row * n3)[:, None] + k[None, :], bits, mask=live)
 
 
@@ -182,7 +183,8 @@ def launch(plan: GatherPlan, packed: torch.Tensor, fill: torch.Tensor, out: torc
     fill : tensor of one element, on the device
         What lies outside a volume, as ``plan.fill``.
     out : tensor, shape (rows, *plan.side), on the device, contiguous
-        Where the boxes go; every voxel of it is written.
+        Where the boxes go; every voxel of their rows is written. Of several such tensors, whose
+        distances are in `packed`, the first.
     """
     if not len(plan):
         return
@@ -234,4 +236,5 @@ def _types(plan: GatherPlan) -> dict[str, Any]:
         "HALVED": halved,
         "SCALED": bool(plan.scaled.any()),
         "WORKING": _WORKING["float32" if small else "float64"],
+        "UNIT": ALIGNMENT // out_size,
     }

@@ -118,6 +118,7 @@ class CudaQueue:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
+        self._waited: tuple[torch.cuda.Event | None, int] = None, 0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -131,13 +132,18 @@ class CudaQueue:
         event.record(self._stream)
         return event
 
-    def hand_over(self, mark: torch.cuda.Event, tensors: Iterable[torch.Tensor]) -> StreamWait:
+    def hand_over(
+        self, mark: torch.cuda.Event, tensors: Iterable[torch.Tensor]
+    ) -> StreamWait | None:
         """Let the current stream wait for the event, and know it for a user of the tensors."""
-        current = torch.cuda.current_stream(self._device)
+        current = torch.cuda.current_stream(self._device.index)
+        for tensor in tensors:
+            tensor.record_stream(current)
+        if self._waited == (mark, current.cuda_stream):  # with another batch of the same launch
+            return None
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         before.record(current)
         current.wait_event(mark)
         after.record(current)
-        for tensor in tensors:
-            tensor.record_stream(current)
+        self._waited = mark, current.cuda_stream
         return CudaWait(before, after)

@@ -14,9 +14,8 @@ import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,19 +25,18 @@ from radiobject.exceptions import RadiObjectError
 from radiobject.geometry.gather import GatherPlan
 from radiobject.ml.datasets.base import Field, StoredDataset
 from radiobject.ml.datasets.batch import batch_of
-from radiobject.ml.datasets.narrow import narrowed
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.decoded import FIRST_MEMORY, BatchTiles, TileDecoding
 from radiobject.ml.device.decoding import Decompressor
 from radiobject.ml.device.driver import HostMemory
 from radiobject.ml.device.gatherers import Gatherer, gatherer_of
-from radiobject.ml.device.homes import RESIDENT, Homes, Residence
+from radiobject.ml.device.homes import RESIDENT, Homes, Residence, most_registered
+from radiobject.ml.device.made import OnDevice, Staging, copy_rows, room_for, rows_of, values
 from radiobject.ml.device.nvcomp import decompressor
 from radiobject.ml.device.places import Places
 from radiobject.ml.device.queue import CudaQueue, NoQueue, Queue, StreamWaits
 from radiobject.ml.device.report import DeviceReport
-from radiobject.storage.cache.registration import Registrations, registrations
-from radiobject.storage.cache.tile_cache import budget_bytes, shared_arena
+from radiobject.storage.cache.registration import registrations
 from radiobject.storage.io import stats
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import read_batch
@@ -46,48 +44,16 @@ from radiobject.storage.read.thread_pool import one_thread
 
 _log = logging.getLogger(__name__)
 
-_MOST_REGISTERED = 2
-"""Bytes registered at most, per byte of the cache's budget: what the cache may take in memory."""
+_TOGETHER = 4
+"""Batches that one launch gathers, at most: what it costs a processor is that of one batch."""
+
+TOGETHER_BYTES = 128 << 20
+"""Memory of such batches, at most: large ones gain nothing."""
 
 _NO_ROWS: NDArray[np.int64] = np.empty(0, np.int64)
 
 _MOVED = ("label",)
 """Arrays beside the voxels that a model takes."""
-
-
-class DeviceMemoryError(RadiObjectError, torch.OutOfMemoryError):
-    """The device has no room for one batch."""
-
-
-class Staging(Protocol):
-    """Host memory for copies: `radiobject.ml.loaders.buffers.PrivateBuffers`."""
-
-    def batch(self, layout: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, torch.Tensor]:
-        """Return tensors of the given shapes and types."""
-        ...
-
-    def take(self, nbytes: int) -> torch.Tensor:
-        """Return bytes, not reused while anything of them lives or is being copied."""
-        ...
-
-
-class OnDevice:
-    """A batch that a queue is making, and the mark after which it is there.
-
-    Parameters
-    ----------
-    batch : dict, optional
-        None where the device had no room for it beside others; it is made when its turn comes.
-    mark : object
-        What the consumer waits for, on its stream, before it uses the batch.
-    plan : SamplePlan, optional
-        What it is made from, where it can be made again.
-    """
-
-    def __init__(
-        self, batch: dict[str, Any] | None, mark: Any, plan: SamplePlan | None = None
-    ) -> None:
-        self.batch, self.mark, self.plan = batch, mark, plan
 
 
 class DeviceSource:
@@ -131,7 +97,7 @@ class DeviceSource:
         self._staging = staging
         self._queue = queue or (CudaQueue(device) if device.type == "cuda" else NoQueue())
         self._gather: Gatherer = gatherer_of(device)
-        held = None if host is None else registrations(host, _most_registered)
+        held = None if host is None else registrations(host, most_registered)
         self._registrations = held
         residence = Residence(device, cache_bytes)
         self._homes = Homes(residence, held, staging.take, self._queue.running)
@@ -150,6 +116,7 @@ class DeviceSource:
         }
         self._lock, self._giving = threading.Lock(), threading.Lock()
         self._cramped = False
+        self._gathers_whole = False
         self._ahead: weakref.WeakSet[OnDevice] = weakref.WeakSet()
         self.counted: Counter[str] = Counter()
         self._waits = StreamWaits()
@@ -172,68 +139,124 @@ class DeviceSource:
         """
         if not self._cramped:
             try:
-                made = OnDevice(*self._made(plan, tiles), plan)
+                (made,) = self._started([plan], tiles)
             except torch.OutOfMemoryError:
                 pass  # what was made so far is freed with the error
             else:
-                with self._giving:
-                    self._ahead.add(made)
                 return made
             self._make_room()
         return OnDevice(None, None, plan)
+
+    def _started(
+        self, plans: Sequence[SamplePlan], tiles: BatchTiles | None = None
+    ) -> list[OnDevice]:
+        """Start batches of one shape together, and remember them as ahead of their use."""
+        batches, mark = self._made(plans, tiles)
+        made = [OnDevice(batch, mark, plan) for batch, plan in zip(batches, plans, strict=True)]
+        with self._giving:
+            self._ahead.update(made)
+        return made
 
     def decodes(self) -> bool:
         """Return whether batches are best made many at once: their tiles are decoded together."""
         return self._gather.slower is None and self._decoding.is_wanted()
 
-    def together(self, plan: SamplePlan) -> int:
-        """Return how many batches like this one are to be made at once."""
-        return self._decoding.together(plan)
+    def together(self, plan: SamplePlan, most: int, *, decode: bool) -> int:
+        """Return how many batches like this one are to be made at once.
 
-    def read_together(self, plans: Sequence[SamplePlan]) -> list[OnDevice]:
-        """Start what many batches need, as `read` does for one; their tiles are decoded there."""
-        if self._cramped:
-            return [self.read(plan) for plan in plans]
+        Parameters
+        ----------
+        plan : SamplePlan
+            The batch.
+        most : int
+            Batches at most, where they are gathered by one launch.
+        decode : bool
+            Whether the device is to decode their tiles.
+        """
+        if decode:
+            return self._decoding.together(plan)
+        if not self._gathers_whole or self._cramped:
+            return 1  # what is waited for would hold back the others
+        return max(1, min(most, _TOGETHER, TOGETHER_BYTES // max(self._bytes_of(plan), 1)))
+
+    def read_together(self, plans: Sequence[SamplePlan], *, decode: bool = True) -> list[OnDevice]:
+        """Start what many batches need, as `read` does for one.
+
+        One launch gathers an array of them all; or, if `decode`, their tiles are decoded on the
+        device in one call.
+        """
+        tiles = None
         try:
-            tiles = self._decoding.decode(
-                plans, self._places, self._homes.find, self._lock, self._queue
-            )
+            if decode and not self._cramped:
+                tiles = self._decoding.decode(
+                    plans, self._places, self._homes.find, self._lock, self._queue
+                )
+            elif (
+                not self._cramped and len({(len(p), *self._dataset.side_of(p)) for p in plans}) == 1
+            ):
+                return self._started(plans)
         except torch.OutOfMemoryError:
             self._make_room()
-            return [self.read(plan) for plan in plans]
+        except RadiObjectError:
+            pass  # of one of them: it is raised when that is asked for, after the others
         made = []
         for number, plan in enumerate(plans):
             try:
                 made.append(self.read(plan, None if tiles is None else tiles[number]))
-            except RadiObjectError:  # it is raised when this batch is asked for, after the others
+            except RadiObjectError:
                 made.append(OnDevice(None, None, plan))
         return made
 
+    def _bytes_of(self, plan: SamplePlan) -> int:
+        layout = self._dataset.layout(plan).values()
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout)
+
     def _made(
-        self, plan: SamplePlan, tiles: BatchTiles | None = None
-    ) -> tuple[dict[str, Any], Any]:
-        """Return the batch of a plan, and its mark."""
-        layout = self._dataset.layout(plan)
+        self, plans: Sequence[SamplePlan], tiles: BatchTiles | None = None
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """Return the batches of plans of one shape, and the mark of them all."""
+        fields, layout = self._dataset.fields, self._dataset.layout(plans[0])
+        shapes = {f.name: (layout[f.name][0], getattr(torch, f.delivered)) for f in fields}
+        abouts = [self._dataset.describe(plan) for plan in plans]
         with self._lock, self._queue.running():
             self._look_again_if_stale()
-            voxels = {
-                field.name: torch.empty(
-                    layout[field.name][0], dtype=getattr(torch, field.delivered), device=self.device
-                )
-                for field in self._dataset.fields
+            voxels = [
+                {
+                    name: torch.empty(shape, dtype=dtype, device=self.device)
+                    for name, (shape, dtype) in shapes.items()
+                }
+                for _ in plans
+            ]
+            missing = {f.name: self._gather_field(f, plans, voxels, tiles) for f in fields}
+            self._gathers_whole = not any(rows.size for rows in missing.values())
+            if self._gathers_whole:
+                return self._finished(plans, voxels, abouts)
+        for number, plan in enumerate(plans):
+            mine = {
+                f.name: rows_of(number, len(plan) * len(f.channels), missing[f.name])
+                for f in fields
             }
-            missing = {
-                field.name: self._gather_field(field, plan, voxels[field.name], tiles)
-                for field in self._dataset.fields
-            }
-        if any(rows.size for rows in missing.values()):
-            self._stage(plan, layout, missing, voxels)
+            if any(rows.size for rows in mine.values()):
+                self._stage(plan, layout, mine, voxels[number])
         with self._lock, self._queue.running():
-            if self._dataset.scales is not None:
+            return self._finished(plans, voxels, abouts)
+
+    def _finished(
+        self,
+        plans: Sequence[SamplePlan],
+        voxels: list[dict[str, torch.Tensor]],
+        abouts: list[dict[str, Any]],
+    ) -> tuple[list[dict[str, Any]], Any]:
+        """Return batches whose voxels have been started, and their mark; in the queue."""
+        if self._dataset.scales is not None:
+            for plan, arrays in zip(plans, voxels, strict=True):
                 for name in self._dataset.voxel_names.images:
-                    self._dataset.scales.apply_on_device(voxels[name], plan.volume)
-            batch = self._moved(batch_of(voxels, self._dataset.describe(plan)), _MOVED)
-            return batch, self._queue.mark()
+                    self._dataset.scales.apply_on_device(arrays[name], plan.volume)
+        batches = [
+            self._moved(batch_of(arrays, about), _MOVED)
+            for arrays, about in zip(voxels, abouts, strict=True)
+        ]
+        return batches, self._queue.mark()
 
     def move(self, batch: Any) -> OnDevice:
         """Copy a batch that lies in host memory, in the queue."""
@@ -241,7 +264,7 @@ class DeviceSource:
             raise TypeError(f"a batch on a device is a dict, got {type(batch).__name__}")
         names = (*(field.name for field in self._dataset.fields), *_MOVED)
         nbytes = sum(batch[n].nbytes for n in names if isinstance(batch.get(n), torch.Tensor))
-        with self._room_for(nbytes), self._lock, self._queue.running():
+        with room_for(nbytes, self.device), self._lock, self._queue.running():
             moved = self._moved(batch, names)
             self.counted["staged"] += sum(
                 len(batch[f.name]) for f in self._dataset.fields if f.name in batch
@@ -265,7 +288,7 @@ class DeviceSource:
             batch, mark = self._made_at_last(made.plan)
         tensors = [
             value
-            for value in _values(batch)
+            for value in values(batch)
             if isinstance(value, torch.Tensor) and value.device == self.device
         ]
         self._waits.add(self._queue.hand_over(mark, tensors))
@@ -273,13 +296,12 @@ class DeviceSource:
 
     def _made_at_last(self, plan: SamplePlan) -> tuple[dict[str, Any], Any]:
         try:
-            return self._made(plan)
+            (batch,), mark = self._made([plan])
         except torch.OutOfMemoryError:
-            pass
-        self._make_room()  # others, ahead of their use, take it
-        layout = self._dataset.layout(plan)
-        with self._room_for(sum(math.prod(shape) * t.itemsize for shape, t in layout.values())):
-            return self._made(plan)
+            self._make_room()  # others, ahead of their use, take it
+            with room_for(self._bytes_of(plan), self.device):
+                (batch,), mark = self._made([plan])
+        return batch, mark
 
     def begin_pass(self, *, by_workers: bool, anew: bool = True) -> None:
         """Count anew; volumes are completed by workers, or by a thread."""
@@ -345,17 +367,6 @@ class DeviceSource:
                 self._homes.look_again()
                 self._forget_places()
 
-    @contextmanager
-    def _room_for(self, nbytes: int) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            why = str(error).splitlines()[0] if str(error) else "out of memory"
-            raise DeviceMemoryError(
-                f"{why} -- a batch of {nbytes / (1 << 20):.0f} MiB has no room on {self.device}: "
-                "choose a smaller batch_size or patch_size, or leave device out"
-            ) from None
-
     def _look_again_if_stale(self) -> None:
         if self._homes.are_stale():
             self._forget_places()
@@ -390,33 +401,47 @@ class DeviceSource:
         self._homes.close()
 
     def _gather_field(
-        self, field: Field, plan: SamplePlan, out: torch.Tensor, tiles: BatchTiles | None
+        self,
+        field: Field,
+        plans: Sequence[SamplePlan],
+        voxels: Sequence[dict[str, torch.Tensor]],
+        tiles: BatchTiles | None,
     ) -> NDArray[np.int64]:
-        """Gather what can be; return the rows, of samples times channels, that are left."""
-        side = self._dataset.field_side(field, plan)
-        rows = out.view(-1, *side)
-        starts = np.ascontiguousarray(plan.start[:, : field.ndim])
-        samples = np.arange(len(plan)) * len(field.channels)
+        """Gather what can be; return the rows, of samples times channels, that are left.
+
+        Rows of a batch follow those of the one before.
+        """
+        side = self._dataset.field_side(field, plans[0])
+        outs = [arrays[field.name].view(-1, *side) for arrays in voxels]
+        volumes, starts = plans[0].volume, plans[0].start
+        if len(plans) > 1:
+            volumes = np.concatenate([plan.volume for plan in plans])
+            starts = np.concatenate([plan.start for plan in plans])
+        starts = np.ascontiguousarray(starts[:, : field.ndim])
+        samples = np.arange(len(volumes)) * len(field.channels)
         left = []
         for number, places in enumerate(self._places[field.name]):
             where = samples + number
             if self._gather.slower is not None:
                 left.append(where)
                 continue
-            found = places.find(plan.volume, self._homes.find) >= 0
+            found = places.find(volumes, self._homes.find) >= 0
             held = None if tiles is None else tiles.held.get((field.name, number))
             there = ~found & (False if held is None else held.memory >= FIRST_MEMORY)
-            left.append(where[~(found | there)])
             parts = []
-            if found.any():
-                parts += places.plans(plan.volume[found], starts[found], where[found], side)
+            if found.all():
+                parts = places.plans(volumes, starts, where, side)
+            else:
+                left.append(where[~(found | there)])
+                if found.any():
+                    parts = places.plans(volumes[found], starts[found], where[found], side)
             if held is not None and there.any():
-                boxes = plan.volume[there], starts[there], where[there], side
+                boxes = volumes[there], starts[there], where[there], side
                 parts += places.plans_within(held.at(there), *boxes)
             memories = self._homes.memories() + ([] if tiles is None else tiles.memories)
             for part in parts:
                 part.check()
-                if self._gather(part, memories, rows):
+                if self._gather(part, memories, outs):
                     self._count(part)
                 else:
                     left.append(part.row)
@@ -456,7 +481,7 @@ class DeviceSource:
                 rows = missing[field.name]
                 if rows.size:
                     side = self._dataset.field_side(field, plan)
-                    _copy_rows(
+                    copy_rows(
                         host[field.name].view(-1, *side), voxels[field.name].view(-1, *side), rows
                     )
                     row_bytes = host[field.name].view(-1, *side)[0].nbytes
@@ -472,28 +497,3 @@ class DeviceSource:
             elif isinstance(value, dict):
                 moved[name] = self._moved(value, value)
         return moved
-
-
-def _values(batch: dict[str, Any]) -> Iterator[Any]:
-    """Yield what a batch holds, and what is held by name in it."""
-    for value in batch.values():
-        if isinstance(value, dict):
-            yield from _values(value)
-        else:
-            yield value
-
-
-def _copy_rows(host: torch.Tensor, out: torch.Tensor, rows: NDArray[np.int64]) -> None:
-    """Copy rows, those that follow each other at once."""
-    rows = np.sort(rows)
-    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
-        first, last = int(run[0]), int(run[-1]) + 1
-        part = host[first:last]
-        if out.dtype != host.dtype:
-            part = narrowed(part.to(out.device, non_blocking=True))
-        out[first:last].copy_(part, non_blocking=True)
-
-
-def _most_registered() -> int:
-    arena = shared_arena()
-    return 0 if arena is None else _MOST_REGISTERED * budget_bytes(arena)

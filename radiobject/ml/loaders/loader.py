@@ -21,15 +21,23 @@ from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.choice import chosen_device
 from radiobject.ml.device.driver import host_memory
-from radiobject.ml.device.source import DeviceSource, OnDevice
+from radiobject.ml.device.made import OnDevice
+from radiobject.ml.device.source import TOGETHER_BYTES, DeviceSource
+from radiobject.ml.loaders.arguments import (
+    BATCH_SIZE,
+    batches_of,
+    cache_bytes,
+    count,
+    largest_batch,
+)
 from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
 from radiobject.ml.loaders.delivery import bytes_of, check_answer, received
-from radiobject.ml.loaders.lookahead import LookAhead, Made, Part, Read, one_ahead
+from radiobject.ml.loaders.lookahead import LookAhead, Made, one_ahead
 from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgress
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
 from radiobject.ml.loaders.samplers import EpochSampler, Run
-from radiobject.ml.loaders.together import compressed_buffers, decoded_there
+from radiobject.ml.loaders.together import AheadOnDevice, compressed_buffers
 from radiobject.ml.loaders.worker_choice import Choice, Measured, cannot_travel, choose, so_far
 from radiobject.ml.loaders.workers import Answer, Workers
 from radiobject.storage.io import stats
@@ -40,7 +48,9 @@ _log = logging.getLogger(__name__)
 _MESSAGE_BYTES = 8 << 20
 _MESSAGE_BATCHES = 4
 """A message to a worker asks for several batches while these are small."""
-_BATCH_SIZE = 4
+_LOOK_AHEAD = 4
+_LAUNCHED_AHEAD = 12
+"""Batches ahead of their use by default: of those that a launch makes several of, more."""
 _GROWTH = 16
 """A transform may return so many times the bytes that were read before its batch no longer fits
 into a slot of the ring. A slot takes memory only where it is written, unless it is page-locked."""
@@ -82,8 +92,9 @@ class VolumeLoader(DataLoader):
         Deliver one MONAI MetaTensor per array.
     receipt : bool
         Keep a running SHA-256 over the delivered voxels, the attribute `receipt`.
-    look_ahead : int
-        Batches in flight without workers.
+    look_ahead : int, optional
+        Batches ahead of their use, at most, without workers: by default 4, and 12 on a device that
+        several of them have room for in 128 MiB, because one launch makes them.
     device : torch.device, optional
         Where batches lie when they are delivered: on the stream that is current for the consumer,
         with the same voxels, bit by bit. "cpu" or a CUDA device. Voxels and labels are there; ids,
@@ -122,7 +133,7 @@ class VolumeLoader(DataLoader):
         dataset: StoredDataset,
         sampler: Iterable[int] | None = None,
         *,
-        batch_size: int | None = _BATCH_SIZE,
+        batch_size: int | None = BATCH_SIZE,
         shuffle: bool | None = None,
         batch_sampler: Iterable[list[int]] | None = None,
         drop_last: bool = False,
@@ -132,7 +143,7 @@ class VolumeLoader(DataLoader):
         fixed_epoch: bool = False,
         meta_tensor: bool = False,
         receipt: bool | Receipt = False,
-        look_ahead: int = 4,
+        look_ahead: int | None = None,
         device: torch.device | str | int | None = None,
         device_cache_bytes: int = 0,
         batch_transform: BatchTransform | None = None,
@@ -163,16 +174,16 @@ class VolumeLoader(DataLoader):
             pin_memory=pin_memory,
             worker_init_fn=worker_init_fn,
             generator=generator,
-            **_batches(batch_size, drop_last, batch_sampler),
+            **batches_of(batch_size, drop_last, batch_sampler),
             **loader_options,
         )
         # What a framework builds a loader from again: public attributes, named as the arguments.
         self.fixed_epoch = fixed_epoch
         self.meta_tensor = meta_tensor
-        self.look_ahead = _count("look_ahead", look_ahead)
+        self.look_ahead = None if look_ahead is None else count("look_ahead", look_ahead)
         self.device = chosen_device(device)
         self.batch_transform = check_transform(batch_transform)
-        self.device_cache_bytes = _cache_bytes(device_cache_bytes, self.device)
+        self.device_cache_bytes = cache_bytes(device_cache_bytes, self.device)
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt(kept=bool(receipt))
         self.workers_at_most = workers_at_most
         self._choice: Choice | None = None
@@ -204,7 +215,7 @@ class VolumeLoader(DataLoader):
         self._meter, self._before, self._reads_here = Meter(), stats.totals(), True
         self._source: DeviceSource | None = None
         self._host = host_memory() if self.pin_memory else None
-        self._buffers = PrivateBuffers(self._batch_bytes(), self.look_ahead + 2, host=self._host)
+        self._buffers = PrivateBuffers(self._batch_bytes(), self._ahead + 2, host=self._host)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the loader without what is under way."""
@@ -262,9 +273,9 @@ class VolumeLoader(DataLoader):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is settled before the first batch is asked for.
         self._meter, self._before = meter, _ = Meter(), stats.totals()
-        self._reads_here = self.num_workers == 0 or self._gathers() is not None
+        self._reads_here = self.num_workers == 0 or self._gathering() is not None
         if (source := self._on_device()) is not None:
-            source.begin_pass(by_workers=self.num_workers > 0 and self._gathers() is not None)
+            source.begin_pass(by_workers=self.num_workers > 0 and self._gathering() is not None)
         since = meter.begin()  # what starting takes is waited for, too
         run, plans = self._progress.begin()
         if self.num_workers == 0:
@@ -282,7 +293,7 @@ class VolumeLoader(DataLoader):
             host = host_memory() if self.device.type == "cuda" else None
             buffers = self._buffers
             if host is not None and self._host is None:
-                buffers = PrivateBuffers(self._batch_bytes(), self.look_ahead + 2, host=host)
+                buffers = PrivateBuffers(self._batch_bytes(), self._ahead + 2, host=host)
             self._source = DeviceSource(
                 self._dataset,
                 self.device,
@@ -293,7 +304,7 @@ class VolumeLoader(DataLoader):
             )
         return self._source
 
-    def _gathers(self) -> Read | None:
+    def _gathering(self) -> DeviceSource | None:
         """Return what makes batches on the device; None where they are made in host memory."""
         source = self._on_device()
         as_read = self._dataset.transform is None and self._collate is collate
@@ -302,7 +313,7 @@ class VolumeLoader(DataLoader):
         as_read &= self._dataset.scales is None or not narrowed
         if source is None or self._dataset.is_remote or not as_read:
             return None
-        return lambda plan: [Part(plan, source.read(plan))]
+        return source
 
     def _delivered(self, batches: Iterator[Made]) -> Iterator[Made]:
         """Yield batches in the type and on the device that was asked for."""
@@ -336,12 +347,14 @@ class VolumeLoader(DataLoader):
 
     def _from_threads(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
         """Yield batches that threads of this process make, and see whether workers would help."""
-        if (source := self._on_device()) is not None and self._gathers() and source.decodes():
-            yield from decoded_there(self._dataset, plans, source, self._buffers, self.look_ahead)
-            return
-        collate, gathers = self._collate, self._gathers()
-        ahead = LookAhead(self._dataset, plans, self._buffers, self.look_ahead, collate, gathers)
-        if not self.workers_at_most or (self._choice is not None and self._choice.lasts):
+        ahead: AheadOnDevice | LookAhead
+        read = self._dataset, plans
+        if (source := self._gathering()) is not None:
+            ahead = AheadOnDevice(*read, source, self._buffers, self._ahead)
+        else:
+            ahead = LookAhead(*read, self._buffers, self._ahead, self._collate)
+        decided = self._choice is not None and self._choice.lasts
+        if not self.workers_at_most or decided or (source is not None and source.decodes()):
             yield from ahead
             return
         first: Measured | None = None
@@ -365,8 +378,8 @@ class VolumeLoader(DataLoader):
         ahead.stop_reading()
         self.num_workers = self._choice.workers
         yield from ahead
-        if (source := self._on_device()) is not None:
-            source.begin_pass(by_workers=self._gathers() is not None, anew=False)
+        if (there := self._on_device()) is not None:
+            there.begin_pass(by_workers=source is not None, anew=False)
         yield from self._from_workers(plans, meter)
 
     def _from_workers(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
@@ -377,7 +390,7 @@ class VolumeLoader(DataLoader):
             if self._keep_workers and (self._workers is None or not self._workers.is_busy):
                 self._workers = workers
         as_read = self._dataset.transform is None and self._collate is collate
-        source = self._on_device() if self._gathers() is not None else None
+        source = self._gathering()
         answers = workers.run(plans, source)
         if source is not None:
             yield from one_ahead(self._out_of_cache(answers, source, workers, meter))
@@ -453,48 +466,19 @@ class VolumeLoader(DataLoader):
         if report.hint:
             _log.info("%s", report)
 
+    @property
+    def _ahead(self) -> int:
+        """Batches ahead of their use, at most."""
+        if self.look_ahead is not None:
+            return self.look_ahead
+        several = self.device is not None and 2 * self._batch_bytes() <= TOGETHER_BYTES
+        return _LAUNCHED_AHEAD if several else _LOOK_AHEAD
+
     def _batch_bytes(self) -> int:
-        size = self._dataset.largest_batch_bytes(_largest_batch(self))
+        size = self._dataset.largest_batch_bytes(largest_batch(self))
         return aligned(size) + aligned(1) * len(self._dataset.fields)
-
-
-def _largest_batch(loader: DataLoader) -> int:
-    """Return the samples of a batch; of somebody else's batches, what their sampler says."""
-    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-    return size if isinstance(size, int) and size > 0 else _BATCH_SIZE
-
-
-def _batches(batch_size: object, drop_last: bool, batch_sampler: object) -> dict[str, Any]:
-    """Return what makes batches of samples, unless a batch sampler does."""
-    if batch_sampler is not None:
-        return {}
-    if batch_size is None:
-        raise ConfigurationError(
-            "batch_size must be a whole number >= 1, got None: batches are made"
-        )
-    return {"batch_size": _count("batch_size", batch_size), "drop_last": drop_last}
 
 
 def _grown(before: stats.Counters) -> dict[str, int]:
     now = stats.totals()
     return {name: getattr(now, name) - getattr(before, name) for name in now.__slots__}
-
-
-def _cache_bytes(given: object, device: torch.device | None) -> int:
-    """Return how much memory of a device volumes may take."""
-    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
-        raise ConfigurationError(f"device_cache_bytes must be a whole number >= 0, got {given!r}")
-    if given and device is None:
-        raise ConfigurationError("device_cache_bytes needs a device; pass device='cuda'")
-    return given
-
-
-def _count(name: str, value: object) -> int:
-    """Return a whole number of at least 1 as an int."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise ConfigurationError(f"{name} must be a whole number >= 1, got {value!r}")
-    return number

@@ -68,6 +68,8 @@ class LookAhead:
     read : callable, optional
         Makes the batch of a plan otherwise than in host memory, for local data that nothing
         transforms.
+    weight : callable, optional
+        Returns how many of `depth` what `plans` yields counts for; by default each is one.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class LookAhead:
         depth: int,
         collate: Collate = collate,
         read: Read | None = None,
+        weight: Callable[[Any], int] | None = None,
     ) -> None:
         self._dataset = dataset
         self._collate = collate
         self._read = read or partial(_read_into, dataset, buffers)
         self._helps = not dataset.is_remote
-        self._buffer = _ReorderBuffer(plans, depth + (REMOTE_DEPTH if dataset.is_remote else 0))
+        depth_there = depth + (REMOTE_DEPTH if dataset.is_remote else 0)
+        self._buffer = _ReorderBuffer(plans, depth_there, weight)
         if dataset.is_remote:
             work = partial(_read_in_flight, dataset, buffers, self._buffer)
         else:
@@ -185,11 +189,17 @@ class _ReorderBuffer:
         The batches to come, in order.
     depth : int
         Batches that may be claimed and not yet taken.
+    weight : callable, optional
+        How many of them a plan counts for.
     """
 
-    def __init__(self, plans: Iterator[Any], depth: int) -> None:
+    def __init__(
+        self, plans: Iterator[Any], depth: int, weight: Callable[[Any], int] | None = None
+    ) -> None:
         self._plans = plans
         self._depth = depth
+        self._weight = weight or (lambda plan: 1)
+        self._weights: deque[int] = deque()
         # Reentrant: a finalizer that stops the reading may run while its own thread is in here.
         self._changed = threading.Condition(threading.RLock())
         self._ready: dict[int, _Ready | Exception] = {}
@@ -210,7 +220,7 @@ class _ReorderBuffer:
     def claim(self) -> _Numbered | None:
         """Return the next batch to read, waiting until it may be read; None when all are read."""
         with self._changed:
-            while not self._closed and self._claimed - self._taken >= self._depth:
+            while not self._closed and not self._has_room():
                 self._changed.wait()
             return self._next_plan()
 
@@ -237,7 +247,7 @@ class _ReorderBuffer:
                 late = self._taken not in self._ready
                 self.late = max(0, self.late + (_WEIGHT if late else -1))
             while self._taken not in self._ready:
-                if or_claim and self._claimed - self._taken < self._depth:
+                if or_claim and self._has_room():
                     claimed = self._next_plan()
                     if claimed is not None:
                         return claimed
@@ -247,6 +257,7 @@ class _ReorderBuffer:
                     return None
                 self._changed.wait()
             ready = self._ready.pop(self._taken)
+            self._weights.popleft()
             self._taken += 1
             self._broken = isinstance(ready, Exception)
             self._changed.notify_all()
@@ -268,13 +279,20 @@ class _ReorderBuffer:
             plan = next(self._plans, None)
         except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
             self._claimed += 1
+            self._weights.append(1)
             self.put(number, error)
             return None
         if plan is None:
             self.close()
             return None
         self._claimed += 1
+        self._weights.append(self._weight(plan))
         return number, plan
+
+    def _has_room(self) -> bool:
+        """Return whether one more may be claimed, which weighs as much as the one before."""
+        waiting = self._weights
+        return not waiting or sum(waiting) + waiting[-1] <= self._depth
 
 
 def _read_claimed(read: Read, buffer: _ReorderBuffer, claimed: _Numbered) -> None:

@@ -1,9 +1,11 @@
-"""Batches of which many are made at once, because a device decodes their tiles together."""
+"""Batches of which a device makes several at once."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.plan import SamplePlan
@@ -13,9 +15,12 @@ from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.lookahead import LookAhead, Made, Part
 
 _AHEAD = 2
-"""Groups of batches in flight: one on the device, one on its way."""
+"""Groups in flight of batches whose tiles are decoded together: one on the device, one on its
+way."""
 _COMPRESSED_BYTES = 64 << 20
 """Memory for the tiles of a group as they are stored; taken when it is used."""
+_GROUPS = 3
+"""Groups that `look_ahead` batches are: one that is given out, and two ahead of it."""
 
 
 def compressed_buffers(host: HostMemory | None) -> PrivateBuffers:
@@ -23,14 +28,11 @@ def compressed_buffers(host: HostMemory | None) -> PrivateBuffers:
     return PrivateBuffers(_COMPRESSED_BYTES, _AHEAD + 1, host=host)
 
 
-def decoded_there(
-    dataset: StoredDataset,
-    plans: Iterator[SamplePlan],
-    source: DeviceSource,
-    buffers: PrivateBuffers,
-    look_ahead: int,
-) -> Iterator[Made]:
-    """Yield the batches of plans, made in groups, each with its plan.
+class AheadOnDevice:
+    """Batches on a device with their plans, made ahead of their use and several at once.
+
+    Where volumes are in memory, one launch gathers a few batches; where nothing holds them, the
+    device decodes the tiles of many in one call.
 
     Parameters
     ----------
@@ -39,21 +41,56 @@ def decoded_there(
     plans : iterator of SamplePlan
         The batches, in order.
     source : DeviceSource
-        What makes the batches.
+        What makes them.
     buffers : PrivateBuffers
         Host memory for what the device cannot read.
     look_ahead : int
-        Groups in flight, at most.
+        Batches ahead of their use, at most; of groups that are decoded, so many of them.
     """
 
-    def groups() -> Iterator[list[SamplePlan]]:
-        for first in plans:
-            yield [first, *islice(plans, source.together(first) - 1)]
+    def __init__(
+        self,
+        dataset: StoredDataset,
+        plans: Iterator[SamplePlan],
+        source: DeviceSource,
+        buffers: PrivateBuffers,
+        look_ahead: int,
+    ) -> None:
+        self._plans, self._source = plans, source
+        self._decode = source.decodes()
+        self._most = max(1, look_ahead // _GROUPS)
+        self._given: deque[tuple[Any, SamplePlan]] = deque()
+        depth = min(look_ahead, _AHEAD) if self._decode else look_ahead - self._most + 1
+        weight = None if self._decode else len
+        self._ahead = LookAhead(
+            dataset, self._groups(), buffers, depth, read=self._read, weight=weight
+        )
 
-    def read(group: list[SamplePlan]) -> list[Part]:
-        return [Part(group, source.read_together(group))]
+    def _groups(self) -> Iterator[list[SamplePlan]]:
+        for first in self._plans:
+            count = self._source.together(first, self._most, decode=self._decode)
+            yield [first, *islice(self._plans, count - 1)]
 
-    ahead = LookAhead(dataset, groups(), buffers, min(look_ahead, _AHEAD), read=read)
-    for made, (group,) in ahead:
-        for batch, plan in zip(made, group, strict=True):
-            yield batch, [plan]
+    def _read(self, group: list[SamplePlan]) -> list[Part]:
+        if len(group) == 1 and not self._decode:
+            return [Part(group, [self._source.read(group[0])])]
+        return [Part(group, self._source.read_together(group, decode=self._decode))]
+
+    def __iter__(self) -> AheadOnDevice:
+        return self
+
+    def __next__(self) -> Made:
+        if not self._given:
+            made, (group,) = next(self._ahead)
+            self._given.extend(zip(made, group, strict=True))
+        batch, plan = self._given.popleft()
+        return batch, [plan]
+
+    @property
+    def make_seconds(self) -> float:
+        """Seconds that making batches took, of all threads together."""
+        return self._ahead.make_seconds
+
+    def stop_reading(self) -> None:
+        """Take no plan any more: what is being made is still delivered, and nothing else."""
+        self._ahead.stop_reading()

@@ -70,14 +70,21 @@ def random_plan(name, delivered, ndim, side, mode, scale, rng):
 def same(plan, memory, device):
     from radiobject.ml.device.kernel import launch  # Triton is not there in the test-suite
 
-    want = np.full((7, *plan.side), 3, held_as(plan.delivered))
+    want = np.full((8, *plan.side), 3, held_as(plan.delivered))
     gather(plan, [memory], want)
     source = torch.from_numpy(memory).to(device)
-    out = torch.from_numpy(np.full(want.shape, 3, want.dtype).view(f"i{want.itemsize}")).to(device)
-    packed = torch.from_numpy(plan.packed([source.data_ptr()])).to(device)
-    fill = torch.from_numpy(plan.fill.view(f"i{want.itemsize}")).to(device)
-    launch(plan, packed, fill, out)
-    return np.array_equal(out.cpu().numpy(), want.view(f"i{want.itemsize}"))
+    before, bits = np.full(want.shape, 3, want.dtype), f"i{want.itemsize}"
+    fill = torch.from_numpy(plan.fill.view(bits)).to(device)
+    right = True
+    for rows in (8, 4, 2):  # in one array, two or four
+        outs = [
+            torch.from_numpy(part.view(bits)).to(device) for part in np.split(before, 8 // rows)
+        ]
+        outs = [out.clone() for out in outs]
+        packed = plan.packed([source.data_ptr()], [out.data_ptr() for out in outs], rows)
+        launch(plan, torch.from_numpy(packed).to(device), fill, outs[0])
+        right &= np.array_equal(torch.cat(outs).cpu().numpy(), want.view(bits))
+    return right
 
 
 def cases():

@@ -33,7 +33,7 @@ from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.loader import VolumeLoader
-from radiobject.ml.loaders.together import decoded_there
+from radiobject.ml.loaders.together import AheadOnDevice
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import stats
 from radiobject.storage.read import reader
@@ -240,10 +240,12 @@ def test_as_many_batches_as_fill_a_call_and_its_memory(
     dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", (side,) * 3, batch))
     plan = dataset.plan(range(batch), 0)
     tiles = batch * (1 + (side - 1) / 32) ** 3
-    assert source_of(dataset).together(plan) == min(-(-1000 // tiles), 64) == together
+    assert (
+        source_of(dataset).together(plan, 1, decode=True) == min(-(-1000 // tiles), 64) == together
+    )
     covered = (-(-(side - 1) // 32) + 1) * 32
     monkeypatch.setattr(decoding, "_MOST_BYTES", 3 * batch * covered**3 * 2)
-    assert source_of(dataset).together(plan) == min(together, 3)
+    assert source_of(dataset).together(plan, 1, decode=True) == min(together, 3)
 
 
 def flipped(path, place):
@@ -356,13 +358,14 @@ def test_groups_are_made_as_they_are_used(shelf):
             yield dataset.plan([number % len(dataset)], number)
 
     source = source_of(dataset)
-    source.together = lambda plan: 5
-    ahead = decoded_there(dataset, endless(), source, PrivateBuffers(1 << 16, 4), 4)
+    source.together = lambda plan, most, decode: 5
+    source.decodes = lambda: True
+    ahead = AheadOnDevice(dataset, endless(), source, PrivateBuffers(1 << 16, 4), 4)
     for number, (batch, (plan,)) in zip(range(12), ahead, strict=False):
         equal(source.hand_over(batch), dataset.read(dataset.plan([number % len(dataset)], number)))
         assert int(plan.epoch[0]) == number
     assert asked <= 12 + 2 * 5 + 5
-    ahead.close()
+    ahead.stop_reading()
 
 
 def test_nvcomp_is_looked_for_and_not_needed(monkeypatch):

@@ -139,9 +139,10 @@ class Unfit:
     def __init__(self, fault):
         self.fault, self.calls = fault, 0
 
-    def __call__(self, plan, memories, out):
+    def __call__(self, plan, memories, outs):
         self.calls += 1
-        gather_on_processor(plan, memories, out)
+        gather_on_processor(plan, memories, outs)
+        (out,) = outs
         if self.fault == "raises":
             raise RuntimeError("Failed to find C compiler")
         if self.fault == "one voxel":
@@ -268,5 +269,5 @@ def test_volumes_of_many_shapes_are_compared_once_for_each_kernel(monkeypatch):
             np.dtype("u1"), "float32", side, None, none, none, none, steps, shape, 0 * shape,
             one, 0 * one, none > 0,
         )  # fmt: skip
-        assert gatherer(plan, [memory], torch.empty(1, *side))
+        assert gatherer(plan, [memory], [torch.empty(1, *side)])
     assert len(compared) == 3  # 64 voxels of a row at once, with and without a rest; and 128

@@ -1,0 +1,93 @@
+"""A batch on its way to a device, and what its making needs and refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from radiobject.exceptions import RadiObjectError
+from radiobject.ml.datasets.narrow import narrowed
+from radiobject.ml.datasets.plan import SamplePlan
+
+
+class DeviceMemoryError(RadiObjectError, torch.OutOfMemoryError):
+    """The device has no room for one batch."""
+
+
+class Staging(Protocol):
+    """Host memory for copies: `radiobject.ml.loaders.buffers.PrivateBuffers`."""
+
+    def batch(self, layout: dict[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, torch.Tensor]:
+        """Return tensors of the given shapes and types."""
+        ...
+
+    def take(self, nbytes: int) -> torch.Tensor:
+        """Return bytes, not reused while anything of them lives or is being copied."""
+        ...
+
+
+class OnDevice:
+    """A batch that a queue is making, and the mark after which it is there.
+
+    Parameters
+    ----------
+    batch : dict, optional
+        None where the device had no room for it beside others; it is made when its turn comes.
+    mark : object
+        What the consumer waits for, on its stream, before it uses the batch.
+    plan : SamplePlan, optional
+        What it is made from, where it can be made again.
+    """
+
+    def __init__(
+        self, batch: dict[str, Any] | None, mark: Any, plan: SamplePlan | None = None
+    ) -> None:
+        self.batch, self.mark, self.plan = batch, mark, plan
+
+
+def values(batch: dict[str, Any]) -> Iterator[Any]:
+    """Yield what a batch holds, and what is held by name in it."""
+    for value in batch.values():
+        if isinstance(value, dict):
+            yield from values(value)
+        else:
+            yield value
+
+
+def copy_rows(host: torch.Tensor, out: torch.Tensor, rows: NDArray[np.int64]) -> None:
+    """Copy rows, those that follow each other at once."""
+    rows = np.sort(rows)
+    for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1):
+        first, last = int(run[0]), int(run[-1]) + 1
+        part = host[first:last]
+        if out.dtype != host.dtype:
+            part = narrowed(part.to(out.device, non_blocking=True))
+        out[first:last].copy_(part, non_blocking=True)
+
+
+def rows_of(number: int, each: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of the rows of several batches that lie in one of them, counted there."""
+    return rows[rows // each == number] - number * each
+
+
+@contextmanager
+def room_for(nbytes: int, device: torch.device) -> Iterator[None]:
+    """Say what to do where a device has no room for a batch.
+
+    Raises
+    ------
+    DeviceMemoryError
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        why = str(error).splitlines()[0] if str(error) else "out of memory"
+        raise DeviceMemoryError(
+            f"{why} -- a batch of {nbytes / (1 << 20):.0f} MiB has no room on {device}: "
+            "choose a smaller batch_size or patch_size, or leave device out"
+        ) from None
