@@ -347,7 +347,6 @@ def test_no_room_on_the_device_is_the_way_of_one_batch(shelf, caplog):
 
 
 def test_groups_are_made_as_they_are_used(shelf):
-    """Of an epoch without an end no more is read than look-ahead says."""
     dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", PATCH, 2))
     asked = 0
 
@@ -365,7 +364,6 @@ def test_groups_are_made_as_they_are_used(shelf):
         equal(source.hand_over(batch), dataset.read(dataset.plan([number % len(dataset)], number)))
         assert int(plan.epoch[0]) == number
     assert asked <= 12 + 2 * 5 + 5
-    ahead.stop_reading()
 
 
 def test_nvcomp_is_looked_for_and_not_needed(monkeypatch):

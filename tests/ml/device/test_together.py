@@ -189,3 +189,25 @@ def test_rows_of_many_arrays_are_those_of_one(order, rows):
 def test_arrays_that_lie_otherwise_are_refused():
     with pytest.raises(ValueError, match="multiple of 64 bytes apart"):
         plan_of(2, np.arange(2)).packed([0], [0, 100], 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("resident", [0, 1 << 24])
+def test_a_cuda_device_gets_them_too(tmp_path, resident):
+    dataset = SegmentationDataset(*make_pair(tmp_path), DatasetConfig("patch", (24, 16, 40), 40))
+    plain = list(VolumeLoader(dataset, batch_size=3, shuffle=True, fixed_epoch=True))
+    loader = VolumeLoader(
+        dataset, batch_size=3, shuffle=True, fixed_epoch=True, device="cuda",
+        device_cache_bytes=resident,
+    )  # fmt: skip
+    for _ in range(3):
+        kept = list(loader)
+        assert len(kept) == len(plain)
+        for ours, theirs in zip(kept, plain, strict=True):
+            same(
+                {k: v.cpu() if isinstance(v, torch.Tensor) else v for k, v in ours.items()}, theirs
+            )
+        assert loader._source.settle()
+    assert loader.report().device.staged == 0
+    assert loader.report().device.slower is None
+    assert (loader.report().device.resident > 0) == bool(resident)
