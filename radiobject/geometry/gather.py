@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -125,6 +126,22 @@ class GatherPlan:
         """The delivered value outside a volume, in mode "constant": an array of one element."""
         return fill_value(0.0 if self.pad is None else self.pad.value, self.delivered)
 
+    @cached_property
+    def is_inside(self) -> bool:
+        """Whether no box leaves its volume."""
+        return not self._beyond().any()
+
+    @property
+    def step(self) -> int:
+        """1 where each row of every box is a row of memory, else 0."""
+        return int((self.stride[:, -1] == 1).all())
+
+    def _beyond(self) -> NDArray[np.bool_]:
+        beyond: NDArray[np.bool_] = (self.start < 0) | (
+            self.start + np.array(self.side) > self.shape
+        )
+        return beyond
+
     def check(self) -> None:
         """Refuse boxes that leave their volume where nothing says how to pad, or have no source.
 
@@ -132,19 +149,17 @@ class GatherPlan:
         ------
         BoundsError
         """
-        if self.pad is None:
+        if self.pad is None and not self.is_inside:
             self._refuse_beyond()
         if len(self) and (self.shape < 1).any():
             raise BoundsError("a volume without voxels has nothing to gather")
 
     def _refuse_beyond(self) -> None:
-        beyond = (self.start < 0) | (self.start + np.array(self.side) > self.shape)
-        if beyond.any():
-            row = int(np.flatnonzero(beyond.any(axis=1))[0])
-            raise BoundsError(
-                f"box of side {self.side} at {self.start[row].tolist()} leaves a volume of shape "
-                f"{self.shape[row].tolist()}; pass pad=True or a smaller patch_size"
-            )
+        row = int(np.flatnonzero(self._beyond().any(axis=1))[0])
+        raise BoundsError(
+            f"box of side {self.side} at {self.start[row].tolist()} leaves a volume of shape "
+            f"{self.shape[row].tolist()}; pass pad=True or a smaller patch_size"
+        )
 
     def some(self, chosen: NDArray[np.int64], row: NDArray[np.int64]) -> GatherPlan:
         """Return the plan of some boxes, which go to other rows."""

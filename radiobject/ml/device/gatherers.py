@@ -132,7 +132,8 @@ def _kind(plan: GatherPlan) -> tuple[object, ...]:
     last, size = plan.side[-1], math.prod(plan.side)
     row = (last - 1).bit_length(), last == 1, last % 16 == 0
     box = size == 1, size % 16 == 0, size >> 31 > 0
-    return plan.stored.str, plan.delivered, plan.mode, row, box, scaled, memories
+    mode = "constant" if plan.is_inside else plan.mode
+    return plan.stored.str, plan.delivered, mode, plan.step, row, box, scaled, memories
 
 
 def _is_right(plan: GatherPlan, memories: Memories, outs: Sequence[torch.Tensor]) -> bool:

@@ -60,14 +60,15 @@ def _modulo(i, n):
 
 
 @triton.jit
-def _along(i, numbers, axis: tl.constexpr, MODE: tl.constexpr):
-    """Return where an index along one axis of a box lies in its volume, and whether it does."""
+def _along(i, numbers, axis: tl.constexpr, MODE: tl.constexpr, STEP: tl.constexpr):
+    """Return where an index along one axis of a box lies in its volume, and whether it does.
+
+    What lies outside in mode "constant" is not read, and left as it is: a row is known to be a row.
+    """
     p = i + tl.load(numbers + _FIRST + axis)
     n = tl.load(numbers + _FIRST + _AXES + axis)
     inside = (p >= 0) & (p < n)
-    if MODE == _CONSTANT:
-        p = tl.where(inside, p, 0)
-    elif MODE == _EDGE:
+    if MODE == _EDGE:
         p = tl.minimum(tl.maximum(p, 0), n - 1)
     elif MODE == _REFLECT:
         period = tl.maximum(2 * (n - 1), 1)
@@ -76,9 +77,11 @@ def _along(i, numbers, axis: tl.constexpr, MODE: tl.constexpr):
     elif MODE == _SYMMETRIC:
         p = _modulo(p, 2 * n)
         p = tl.where(p < n, p, 2 * n - 1 - p)
-    else:
+    elif MODE != _CONSTANT:
         p = _modulo(p, n)
-    return p * tl.load(numbers + _FIRST + 2 * _AXES + axis), inside
+    if STEP != 1:
+        p = p * tl.load(numbers + _FIRST + 2 * _AXES + axis)
+    return p, inside
 
 
 @triton.jit
@@ -136,6 +139,7 @@ def _kernel(
     SCALED: tl.constexpr,
     WORKING: tl.constexpr,
     UNIT: tl.constexpr,
+    STEP: tl.constexpr,
     ROWS: tl.constexpr,
     LONG: tl.constexpr,
 ):
@@ -144,10 +148,10 @@ def _kernel(
     block = tl.program_id(0) % blocks
     row = (block % row_blocks).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     k = (block // row_blocks).to(tl.int64) * LONG + tl.arange(0, LONG)
-    at0, in0 = _along(row // n2 // n1, numbers, 0, MODE)
-    at1, in1 = _along(row // n2 % n1, numbers, 1, MODE)
-    at2, in2 = _along(row % n2, numbers, 2, MODE)
-    at3, in3 = _along(k, numbers, 3, MODE)
+    at0, in0 = _along(row // n2 // n1, numbers, 0, MODE, 0)
+    at1, in1 = _along(row // n2 % n1, numbers, 1, MODE, 0)
+    at2, in2 = _along(row % n2, numbers, 2, MODE, 0)
+    at3, in3 = _along(k, numbers, 3, MODE, STEP)
     live = (row < rows)[:, None] & (k < n3)[None, :]
     read = live
     if MODE == _CONSTANT:
@@ -206,7 +210,8 @@ def launch(plan: GatherPlan, packed: torch.Tensor, fill: torch.Tensor, out: torc
         n3,
         row_blocks,
         blocks,
-        MODE=plan.mode_number,
+        MODE=_CONSTANT.value if plan.is_inside else plan.mode_number,
+        STEP=plan.step,
         OUT=out_type,
         ROWS=together,
         LONG=long,

@@ -121,7 +121,7 @@ def compiled(plan, *, fuse=False):
 
     bits, out = kernel._BITS[held_as(plan.delivered).itemsize]
     constants = kernel._types(plan) | {
-        "MODE": plan.mode_number, "OUT": out, "ROWS": 32, "LONG": 64,
+        "MODE": plan.mode_number, "STEP": plan.step, "OUT": out, "ROWS": 32, "LONG": 64,
     }  # fmt: skip
     pointer = "*u8" if bits is torch.uint8 else f"*i{8 * bits.itemsize}"
     names = kernel._kernel.arg_names
