@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError
+from radiobject.sampling.philox import philox
 
 MAX_VALUES = 4096
 """Values kept per volume; where there are more, each stands for as many voxels as the others.
@@ -24,7 +25,16 @@ A percentile is then off by at most 100 / (2 * MAX_VALUES) percent of the voxels
 """
 _OFFSET = 1 << 15
 _MAX_GATHERED = 1 << 22
-"""Voxels of a floating volume that its percentiles are taken from; of a larger one every k-th."""
+"""Voxels of a floating volume that its percentiles are taken from.
+
+Of a larger one these are drawn: one at random out of each 2, 4, 8 ... that follow each other. Every
+k-th would see the same planes or time points only, where the sides divide by k.
+"""
+_DRAW_STREAM = 0x1D2A
+_COINS = 128
+"""Random bits of one index."""
+DRAW = "drawn in strata"
+"""Names how voxels of large volumes are chosen; summaries chosen otherwise are other ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,33 +150,90 @@ def _merged(first: _Moments, second: _Moments) -> _Moments:
     return count, mean, first[2] + second[2] + apart * apart * first[0] * second[0] / count
 
 
+def is_drawn(dtype: np.dtype[Any], voxels: int) -> bool:
+    """Return whether percentiles of so many voxels are taken from some of them: see `DRAW`."""
+    return not _is_counted(dtype) and voxels > _MAX_GATHERED
+
+
+def _is_counted(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "biu" and dtype.itemsize <= 2
+
+
 class _Gathered:
-    """The values that occur, counted: whole numbers all of them, others of at most every voxel."""
+    """The values that occur, counted: whole numbers all of them, of others a bounded draw.
+
+    The draw depends on the values and their order, and not on how they were cut into slabs.
+    """
 
     def __init__(self) -> None:
         self._counts: NDArray[np.int64] = np.zeros(0, np.int64)
-        self._others: list[NDArray[Any]] = []
-        self._step = 1
+        self._others: list[NDArray[np.float64]] = []
+        self._seen = 0
+        self._halvings = 0
+        self._ends = (math.inf, -math.inf)
 
     def add(self, values: NDArray[Any]) -> None:
         """Count values of one axis."""
-        if values.dtype.kind in "biu" and values.itemsize <= 2:
+        if _is_counted(values.dtype):
             found = np.bincount(values.astype(np.int64) + _OFFSET, minlength=len(self._counts))
             found[: len(self._counts)] += self._counts
             self._counts = found
             return
-        self._others.append(values[:: self._step].astype(np.float64))
+        low, high = self._ends
+        self._ends = min(low, float(values.min())), max(high, float(values.max()))
+        first, drawn = self._seen, values
+        self._seen += len(values)
+        for level in range(self._halvings):
+            drawn, first = _one_of_each_pair(drawn, first, level)
+        self._others.append(drawn.astype(np.float64))
         while sum(map(len, self._others)) > _MAX_GATHERED:
-            self._step *= 2
-            self._others = [part[::2] for part in self._others]
+            # What was drawn so far is one of each stratum from the first on, without a gap.
+            drawn, _ = _one_of_each_pair(np.concatenate(self._others), 0, self._halvings)
+            self._others = [drawn]
+            self._halvings += 1
 
     def occurring(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the values in ascending order, and how often each occurs."""
+        """Return the values in ascending order, and how many voxels each stands for."""
         if self._others:
-            values, weights = np.unique(np.concatenate(self._others), return_counts=True)
-            return values, weights.astype(np.float64)
+            values, counts = np.unique(np.concatenate(self._others), return_counts=True)
+            weights = counts.astype(np.float64) * (1 << self._halvings)
+            return _with_ends(values, weights, self._ends)
         there = np.flatnonzero(self._counts)
         return (there - _OFFSET).astype(np.float64), self._counts[there].astype(np.float64)
+
+
+def _one_of_each_pair(values: NDArray[Any], first: int, level: int) -> tuple[NDArray[Any], int]:
+    """Return one value at random of each pair, 2k and 2k + 1, and the number k of the first.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n,)
+        Numbered from `first` on. Of a pair that is there in part, the other part has its chance
+        too: that pair may give nothing here, and gives its value where the other part is drawn
+        from.
+    first : int
+    level : int
+        How many times the values were drawn from before.
+    """
+    if not len(values):
+        return values, first
+    low, high = first >> 1, (first + len(values) + 1) >> 1
+    words = philox(0, level, np.arange(low // _COINS, (high - 1) // _COINS + 1), _DRAW_STREAM)
+    coins = np.unpackbits(words.astype("<u4").view(np.uint8).ravel(), bitorder="little")
+    pairs = np.arange(low, high)
+    places = 2 * pairs + coins[pairs - low // _COINS * _COINS] - first
+    there = (places >= 0) & (places < len(values))
+    return values[places[there]], int(pairs[there.argmax()])
+
+
+def _with_ends(
+    values: NDArray[np.float64], weights: NDArray[np.float64], ends: tuple[float, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the values with the smallest and the largest among them, if need be as one voxel."""
+    before = [end for end in ends[:1] if not len(values) or end < values[0]]
+    after = [end for end in ends[1:] if not len(values) or end > values[-1]]
+    ones = np.ones(len(before)), np.ones(len(after))
+    return np.concatenate([before, values, after]), np.concatenate([ones[0], weights, ones[1]])
 
 
 def _condensed(

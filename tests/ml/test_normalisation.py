@@ -103,6 +103,24 @@ def test_statistics_are_read_once_and_again_when_the_mask_changed(shelves, monke
     assert found["a_CT"].count == np.count_nonzero(ct(0)[make_mask(1, SHAPE) > 0] > 3)
 
 
+def test_statistics_of_voxels_chosen_otherwise_are_made_again(shelves, monkeypatch):
+    """Those of large volumes were of every 2^k-th voxel, and may lie in a store as such."""
+    made = []
+    plain = intensity_index.summary_of
+    for kind, again in (("MR", 3), ("CT", 0)):  # Of 16 bits each value is counted.
+        monkeypatch.undo()
+        intensity_statistics(shelves[kind], above=7.5)
+        monkeypatch.setattr(
+            intensity_index, "summary_of", lambda *given: made.append(1) or plain(*given)
+        )
+        monkeypatch.setattr("radiobject.sampling.intensities._MAX_GATHERED", 100)
+        made.clear()
+        intensity_statistics(shelves[kind], above=7.5)
+        assert len(made) == again
+        intensity_statistics(shelves[kind], above=7.5)
+        assert len(made) == again
+
+
 @pytest.mark.parametrize("more", [{}, {"num_workers": 1}, {"device": "cpu"}])
 def test_loaders_give_what_numpy_says(shelves, more):
     """Look-ahead thread, worker process, and the device's path: the same bits."""

@@ -82,3 +82,41 @@ def test_damaged_arrays_are_none():
     ):
         with pytest.raises(ValueError, match="no intensities"):
             from_arrays(broken)
+
+
+@pytest.mark.parametrize("axis", range(4))
+def test_a_large_volume_is_drawn_from_everywhere(monkeypatch, axis):
+    """Every 2^k-th voxel would be of one plane or time point alone."""
+    monkeypatch.setattr("radiobject.sampling.intensities._MAX_GATHERED", 4096)
+    ramp = np.arange(32, dtype=np.float32).reshape([32 if a == axis else 1 for a in range(4)])
+    volume = np.broadcast_to(ramp, (32, 32, 32, 32))[..., :: 1 if axis == 3 else 4]
+    found = summarise(np.array_split(np.ascontiguousarray(volume), 5))
+    assert found.values.tolist() == list(range(32))
+    share = found.weights / found.weights.sum() * 32
+    assert np.abs(share - 1).max() < 0.5
+    for percent in (0, 1, 25, 50, 99, 100):
+        assert abs(found.percentile(percent) - np.percentile(ramp, percent)) <= 1
+
+
+def test_every_voxel_of_a_large_volume_has_the_same_chance(monkeypatch):
+    monkeypatch.setattr("radiobject.sampling.intensities._MAX_GATHERED", 1024)
+    ids = np.arange(100_003, dtype=np.int32)
+    found = summarise([ids])
+    drawn = found.values[1:-1].astype(int)  # The smallest and the largest are always there.
+    assert len(drawn) == len(set(drawn))
+    assert 512 <= len(drawn) <= 1024
+    apart = np.diff(drawn // 128)
+    assert set(apart.tolist()) == {1}, "one of each stratum of 128"
+    for bit in range(7):  # Each half, quarter ... of a stratum is drawn from about alike.
+        assert abs((drawn >> bit & 1).mean() - 0.5) < 0.08
+
+
+def test_what_is_drawn_does_not_depend_on_slabs(monkeypatch):
+    monkeypatch.setattr("radiobject.sampling.intensities._MAX_GATHERED", 1000)
+    values = np.random.default_rng(3).normal(size=50_021).astype(np.float32)
+    whole = summarise([values])
+    for cuts in ([1, 2, 5, 4096], [777], range(300, 50_000, 301)):
+        cut = summarise(np.split(values, cuts))
+        assert np.array_equal(cut.values, whole.values)
+        assert np.array_equal(cut.weights, whole.weights)
+    assert (whole.percentile(0), whole.percentile(100)) == (values.min(), values.max())

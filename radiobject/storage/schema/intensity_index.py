@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,14 @@ from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.geometry.regrid import Regrid
-from radiobject.sampling.intensities import IntensitySummary, as_arrays, from_arrays, summarise
+from radiobject.sampling.intensities import (
+    DRAW,
+    IntensitySummary,
+    as_arrays,
+    from_arrays,
+    is_drawn,
+    summarise,
+)
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import ReadRequest, read_batch
@@ -61,6 +69,8 @@ class Region:
     def made_from(self, volume: VolumeLocator) -> str:
         """Return what identifies the voxels of the region in `volume`."""
         own = fingerprint(volume)
+        if is_drawn(volume.numpy_dtype, math.prod(volume.shape)):
+            own = hashlib.sha256(f"{own} {DRAW}".encode()).hexdigest()[:32]
         if self.labels is None:
             return own
         grid = b"" if self.regrid is None else self.regrid.matrix.tobytes()
