@@ -20,7 +20,9 @@ _SHIFT = np.uint64(32)
 _ROUNDS = 10
 
 
-def philox(seed: int, epoch: ArrayLike, index: ArrayLike, stream: int = 0) -> NDArray[np.uint32]:
+def philox(
+    seed: int, epoch: ArrayLike, index: ArrayLike, stream: ArrayLike = 0
+) -> NDArray[np.uint32]:
     """Return four random 32-bit words per index.
 
     Parameters
@@ -29,8 +31,8 @@ def philox(seed: int, epoch: ArrayLike, index: ArrayLike, stream: int = 0) -> ND
         Key; its low 64 bits count.
     epoch : int, or array_like of int, shape (n,)
         Part of the counter, one for all or one per index; its low 32 bits count.
-    stream : int
-        Part of the counter; its low 32 bits count.
+    stream : int, or array_like of int, shape (n,)
+        Part of the counter, one for all or one per index; its low 32 bits count.
     index : array_like of int, shape (n,)
         Part of the counter; 64 bits.
 
@@ -41,7 +43,7 @@ def philox(seed: int, epoch: ArrayLike, index: ArrayLike, stream: int = 0) -> ND
     flat = np.atleast_1d(np.asarray(index)).astype(np.uint64)
     c0, c1 = flat & _LOW, flat >> _SHIFT
     c2 = np.broadcast_to(np.asarray(epoch) & 0xFFFFFFFF, flat.shape).astype(np.uint64)
-    c3 = np.full_like(flat, stream & 0xFFFFFFFF)
+    c3 = np.full_like(flat, np.asarray(stream) & 0xFFFFFFFF)
     k0, k1 = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
     for _ in range(_ROUNDS):
         p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2

@@ -13,6 +13,8 @@ from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.ml.augment.randomness import SampleRandom
 
 Range = tuple[float, float]
+_ALIGNED = 8
+_TORCH = {np.dtype(np.float32): torch.float32, np.dtype(np.int64): torch.int64}
 
 
 class BatchAugmentation:
@@ -25,6 +27,9 @@ class BatchAugmentation:
     p : float
         Share of samples that are changed.
     """
+
+    streams: tuple[int, ...] = (0,)
+    """Of the random numbers, those that it uses: a `Sequence` draws all of its steps together."""
 
     def __init__(self, p: float = 1.0) -> None:
         if not 0 <= p <= 1:
@@ -42,12 +47,15 @@ class BatchAugmentation:
     def _changed(
         self, image: torch.Tensor, chosen: NDArray[np.int64], random: SampleRandom
     ) -> torch.Tensor:
-        changed = image.clone()
+        rows = Rows(image)
         for group in groups(chosen, image.device):
-            rows = sent(group, image.device)
-            part = image[rows].to(torch.float32)
-            changed[rows] = self.change(part, group, random).to(image.dtype)
-        return changed
+            part = rows.of(group).to(torch.float32)
+            rows.put(group, self.change(part, group, random).to(image.dtype))
+        return rows.joined()
+
+    def numbers(self, random: SampleRandom) -> Iterator[int]:
+        """Yield the streams that it uses, of all augmentations' streams."""
+        yield from random.numbers(self.streams)
 
     def chosen(self, random: SampleRandom) -> NDArray[np.int64]:
         """Return the samples that are changed."""
@@ -88,9 +96,60 @@ class Sequence(BatchAugmentation):
 
     def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
         """Return the batch after every step."""
+        random.draw(self.numbers(random))
         for place, step in enumerate(self.steps):
             batch = step(batch, random.at(place))
         return batch
+
+    def numbers(self, random: SampleRandom) -> Iterator[int]:
+        """Yield the streams of its steps, and of theirs."""
+        for place, step in enumerate(self.steps):
+            if isinstance(step, BatchAugmentation):
+                yield from step.numbers(random.at(place))
+
+
+class Rows:
+    """The samples of an array, some of which are exchanged for others.
+
+    They are joined once, in one operation; no list of rows has to reach the device.
+
+    Parameters
+    ----------
+    array : tensor, shape (B, ...)
+        Left alone.
+    """
+
+    def __init__(self, array: torch.Tensor) -> None:
+        self._array, self._rows = array, list(array.unbind())
+        self._whole: torch.Tensor | None = None
+
+    def of(self, samples: NDArray[np.int64]) -> torch.Tensor:
+        """Return samples, in ascending order, as they were; not to be changed in place."""
+        if len(samples) == len(self._rows):
+            return self._array
+        return torch.stack([self._rows[sample] for sample in samples.tolist()])
+
+    def put(self, samples: NDArray[np.int64], changed: torch.Tensor) -> None:
+        """Exchange samples.
+
+        Raises
+        ------
+        ShapeError
+            If they have another shape than they had.
+        """
+        if changed.shape != (want := (len(samples), *self._array.shape[1:])):
+            raise ShapeError(
+                f"changed samples have shape {tuple(changed.shape)}, expected {tuple(want)}"
+            )
+        if len(samples) == len(self._rows):
+            self._whole = changed
+        else:
+            for sample, row in zip(samples.tolist(), changed.unbind(), strict=True):
+                self._rows[sample] = row
+
+    def joined(self) -> torch.Tensor:
+        """Return the array of all samples."""
+        return torch.stack(self._rows) if self._whole is None else self._whole
 
 
 def floating(batch: dict[str, Any], name: str = "image") -> torch.Tensor:
@@ -138,6 +197,48 @@ def sent(values: NDArray, device: torch.device) -> torch.Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def sent_together(device: torch.device, *arrays: NDArray) -> list[torch.Tensor]:
+    """Return arrays on a device, by one copy: each costs as much, however small it is."""
+    if device.type == "cpu":
+        return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    host, starts = packed(arrays)
+    return unpacked(sent(host, device), arrays, starts)
+
+
+def packed(arrays: tuple[NDArray, ...]) -> tuple[NDArray[np.uint8], list[int]]:
+    """Return the bytes of arrays one after the other, and where each begins."""
+    sizes = [-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays]
+    starts = np.cumsum([0, *sizes]).tolist()
+    host = np.zeros(starts.pop(), np.uint8)
+    for array, start in zip(arrays, starts, strict=True):
+        host[start : start + array.nbytes].view(array.dtype)[:] = array.ravel()
+    return host, starts
+
+
+def unpacked(
+    whole: torch.Tensor, arrays: tuple[NDArray, ...], starts: list[int]
+) -> list[torch.Tensor]:
+    """Return tensors like arrays that share the memory of their bytes."""
+    typed = {kind: whole.view(_TORCH[kind]) for kind in {array.dtype for array in arrays}}
+    there = []
+    for array, start in zip(arrays, starts, strict=True):
+        strides = np.cumprod([1, *array.shape[:0:-1]])[::-1].tolist()
+        at = start // array.itemsize
+        there.append(typed[array.dtype].as_strided(array.shape, strides, at))
+    return there
+
+
+def plus(to: torch.Tensor, factor: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """Return ``to + factor * by``.
+
+    A device does so in one operation, and rounds once; a processor rounds the product, too, for
+    its vector instructions do so or not by machine.
+    """
+    if to.device.type == "cpu":
+        return to + factor * by
+    return torch.addcmul(to, factor, by)
 
 
 def check_range(name: str, given: Range, low: float) -> Range:

@@ -9,8 +9,15 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from radiobject.ml.augment.base import BatchAugmentation, Range, check_range, column, sent
-from radiobject.ml.augment.randomness import SampleRandom
+from radiobject.ml.augment.base import (
+    BatchAugmentation,
+    Range,
+    check_range,
+    column,
+    plus,
+    sent_together,
+)
+from radiobject.ml.augment.randomness import GENERATOR, SampleRandom
 
 _TIME = 5
 """The axis of time of a batch, after those of samples, channels and space."""
@@ -21,6 +28,7 @@ class _Drawn(BatchAugmentation):
 
     _name = "factor"
     _lowest = 0.0
+    streams: tuple[int, ...] = (0, 1)
 
     def __init__(self, between: Range, p: float) -> None:
         super().__init__(p)
@@ -43,6 +51,7 @@ class GaussianNoise(_Drawn):
     """
 
     _name = "variance"
+    streams = (0, 1, GENERATOR)
 
     def __init__(self, variance: Range = (0.0, 0.1), p: float = 0.1) -> None:
         super().__init__(variance, p)
@@ -54,7 +63,7 @@ class GaussianNoise(_Drawn):
         noise = torch.empty_like(image)
         for place, sample in enumerate(samples.tolist()):
             noise[place].normal_(generator=random.generator(sample, image.device))
-        return image + noise * column(np.sqrt(self.draw(samples, random)), image)
+        return plus(image, noise, column(np.sqrt(self.draw(samples, random)), image))
 
 
 class GaussianBlur(_Drawn):
@@ -84,19 +93,30 @@ class GaussianBlur(_Drawn):
         sigma = np.maximum(self.draw(samples, random), 1e-6)[:, None]
         weights = np.exp(-0.5 * (self._taps / sigma) ** 2)
         weights /= weights.sum(axis=1, keepdims=True)
-        each = sent(weights.T.astype(np.float32), image.device)
-        for axis in range(2, min(image.ndim, _TIME)):
-            image = self._along(image, axis, each)
+        each = weights.T.astype(np.float32).reshape(-1, len(samples), *(1,) * (image.ndim - 1))
+        axes = range(2, min(image.ndim, _TIME))
+        lengths = sorted({image.shape[axis] for axis in axes})
+        reflected = [self._reflected(length) for length in lengths]
+        there, *places = sent_together(image.device, each, *reflected)
+        taps, at = there.unbind(), dict(zip(lengths, places, strict=True))
+        for axis in axes:
+            image = self._along(image.index_select(axis, at[image.shape[axis]]), axis, taps)
         return image
 
-    def _along(self, image: torch.Tensor, axis: int, weights: torch.Tensor) -> torch.Tensor:
-        length = image.shape[axis]
-        total = torch.zeros_like(image)
-        index = (np.arange(length) + self._taps[:, None]) % max(2 * (length - 1), 1)
-        index = np.where(index < length, index, 2 * (length - 1) - index)
-        for taken, weight in zip(sent(index, image.device), weights, strict=True):
-            moved = image.index_select(axis, taken)
-            total = total + moved * weight.view(-1, *(1,) * (image.ndim - 1))
+    def _reflected(self, length: int) -> NDArray[np.int64]:
+        """Return where an axis is read, from as far before it as after it."""
+        index = np.arange(self._taps[0], length + self._taps[-1]) % max(2 * (length - 1), 1)
+        return np.where(index < length, index, 2 * (length - 1) - index)
+
+    def _along(
+        self, padded: torch.Tensor, axis: int, weights: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        shape, strides = list(padded.shape), padded.stride()
+        shape[axis] -= len(self._taps) - 1
+        moved = padded.as_strided((len(self._taps), *shape), (strides[axis], *strides))
+        total = padded.new_zeros(shape)
+        for one, weight in zip(moved.unbind(), weights, strict=True):
+            total = plus(total, one, weight)
         return total
 
 
@@ -141,8 +161,8 @@ class Contrast(_Drawn):
         """Stretch."""
         mean, _ = _moments(image)
         low, high = _ends(image)
-        stretched = (image - mean) * column(self.draw(samples, random), image) + mean
-        return torch.minimum(torch.maximum(stretched, low), high)
+        factor = column(self.draw(samples, random), image)
+        return plus(mean, image - mean, factor).clamp(low, high)
 
 
 class Gamma(_Drawn):
@@ -174,9 +194,9 @@ class Gamma(_Drawn):
         low, high = _ends(signed)
         span = torch.clamp(high - low, min=1e-7)
         power = column(self.draw(samples, random), image)
-        bent = ((signed - low) / span).pow(power) * span + low
+        bent = plus(low, ((signed - low) / span).pow(power), span)
         now, spread = _moments(bent)
-        kept = (bent - now) * (deviation / torch.clamp(spread, min=1e-7)) + mean
+        kept = plus(mean, bent - now, deviation / torch.clamp(spread, min=1e-7))
         return -kept if self.invert else kept
 
 

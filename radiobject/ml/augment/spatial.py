@@ -13,18 +13,22 @@ from radiobject.exceptions import ConfigurationError
 from radiobject.ml.augment.base import (
     BatchAugmentation,
     Range,
+    Rows,
     check_range,
     groups,
     sent,
+    sent_together,
     volumes,
 )
-from radiobject.ml.augment.randomness import SampleRandom
+from radiobject.ml.augment.randomness import GENERATOR, SampleRandom
 from radiobject.ml.datasets.names import AFFINE, VoxelNames
 
+_AS_IT_IS = np.arange(3)
 _PLANES = ((0, 1), (0, 2), (1, 2))
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 Matrices = NDArray[np.float64]
-Orders = dict[int, tuple[tuple[int, ...], list[int]]]
+Axes = NDArray[np.int64]
+Mirrored = NDArray[np.bool_]
 
 
 class Flip(BatchAugmentation):
@@ -47,13 +51,9 @@ class Flip(BatchAugmentation):
     def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
         """Return the batch, mirrored."""
         sides = volumes(batch).shape[2:]
-        drawn = random.uniform(0)[:, :3] < self.p
-        orders: Orders = {}
-        for sample, axes in enumerate(drawn):
-            flipped = [axis for axis in self.axes if axes[axis]]
-            if flipped:
-                orders[sample] = (0, 1, 2), flipped
-        return _permuted(batch, orders, sides, random.names)
+        mirrored = random.uniform(0)[:, :3] < self.p
+        mirrored[:, [axis for axis in range(3) if axis not in self.axes]] = False
+        return _permuted(batch, np.tile(_AS_IT_IS, (len(mirrored), 1)), mirrored, sides, random)
 
 
 class Rotate90(BatchAugmentation):
@@ -65,6 +65,8 @@ class Rotate90(BatchAugmentation):
         Share of the samples that are turned, in [0, 1].
     """
 
+    streams = (0, 1)
+
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(p)
 
@@ -72,47 +74,89 @@ class Rotate90(BatchAugmentation):
         """Return the batch, turned."""
         sides = volumes(batch).shape[2:]
         plane, turns = random.uniform(1)[:, 0], random.uniform(1)[:, 1]
-        orders: Orders = {}
+        axes = np.tile(_AS_IT_IS, (len(plane), 1))
+        mirrored = np.zeros(axes.shape, bool)
         for sample in self.chosen(random).tolist():
             first, second = _PLANES[int(plane[sample] * 3)]
             square = sides[first] == sides[second]
             number = 1 + int(turns[sample] * 3) if square else 2
-            axes = [0, 1, 2]
             if number != 2:
-                axes[first], axes[second] = second, first
-            flipped = {1: [first], 2: [first, second], 3: [second]}[number]
-            orders[sample] = tuple(axes), flipped
-        return _permuted(batch, orders, sides, random.names)
+                axes[sample, [first, second]] = second, first
+            mirrored[sample, {1: [first], 2: [first, second], 3: [second]}[number]] = True
+        return _permuted(batch, axes, mirrored, sides, random)
 
 
 def _permuted(
     batch: dict[str, Any],
-    orders: Orders,
+    axes: Axes,
+    mirrored: Mirrored,
     sides: tuple[int, ...],
-    names: VoxelNames,
+    random: SampleRandom,
 ) -> dict[str, Any]:
-    """Return a batch with axes of some samples exchanged, then mirrored; no value changes."""
-    if not orders:
+    """Return a batch with axes of some samples exchanged, then mirrored; no value changes.
+
+    Parameters
+    ----------
+    axes : ndarray of int64, shape (B, 3)
+        Which axis of what is given becomes each of the result's.
+    mirrored : ndarray of bool, shape (B, 3)
+        Whether each axis of the result runs backwards.
+    """
+    moved = np.flatnonzero(mirrored.any(axis=1) | (axes != _AS_IT_IS).any(axis=1))
+    if not len(moved):
         return batch
-    changed = dict(batch)
-    for name in names.within(batch):
+    changed, sources = dict(batch), {}
+    for name in random.names.within(batch):
         given = _signed(batch[name], 0)[0]
-        array = given.clone()
-        for sample, (axes, flipped) in orders.items():
-            turned = given[sample].permute(0, *(a + 1 for a in axes))
-            array[sample] = turned.flip([a + 1 for a in flipped])
+        if given.device.type == "cpu":
+            array = _reordered(given, moved, axes, mirrored)
+        else:
+            # One index for all arrays of a shape, and one operation for all samples of each.
+            shape = tuple(given.shape[2:])
+            if shape not in sources:
+                sources[shape] = _sources(axes, mirrored, shape, given.device)
+            array = _gathered(given, sources[shape])
         changed[name] = array.view(batch[name].dtype)
-    moves = np.tile(np.eye(4), (len(batch["image"]), 1, 1))
-    for sample, (axes, flipped) in orders.items():
-        mirror = np.eye(4)
-        for axis in flipped:
-            mirror[axis, axis], mirror[axis, 3] = -1, sides[axis] - 1
-        exchange = np.eye(4)
-        exchange[:3, :3] = np.eye(3)[list(axes)].T
-        moves[sample] = exchange @ mirror
-    for key in names.affines():
-        changed = _with_affine(changed, moves, key)
+    mirror = np.tile(np.eye(4), (len(axes), 1, 1))
+    exchange = np.zeros_like(mirror)
+    exchange[:, 3, 3] = 1
+    for axis in range(3):
+        back = mirrored[:, axis]
+        mirror[back, axis, axis], mirror[back, axis, 3] = -1, sides[axis] - 1
+        exchange[np.arange(len(axes)), axes[:, axis], axis] = 1
+    for key in random.names.affines():
+        changed = _with_affine(changed, exchange @ mirror, key)
     return changed
+
+
+def _reordered(
+    given: torch.Tensor, moved: NDArray[np.int64], axes: Axes, mirrored: Mirrored
+) -> torch.Tensor:
+    """Return an array with samples reordered one by one, by copies of whole lines."""
+    array = given.clone()
+    for sample in moved.tolist():
+        turned = given[sample].permute(0, *(1 + axes[sample]).tolist())
+        array[sample] = turned.flip((1 + np.flatnonzero(mirrored[sample])).tolist())
+    return array
+
+
+def _sources(
+    axes: Axes, mirrored: Mirrored, shape: tuple[int, ...], device: torch.device
+) -> torch.Tensor:
+    """Return the voxel that each one comes from, counted along its volume, (B, 1, X * Y * Z)."""
+    steps = np.array([shape[1] * shape[2], shape[2], 1])[axes]
+    along = []
+    for axis, side in enumerate(shape):
+        index = np.arange(side)
+        index = np.where(mirrored[:, axis, None], index[::-1], index) * steps[:, axis, None]
+        along.append(index.reshape(len(axes), 1, *(side if a == axis else 1 for a in range(3))))
+    x, y, z = sent_together(device, *along)
+    return (x + (y + z)).flatten(2)
+
+
+def _gathered(given: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """Return an array with the voxels of all samples reordered."""
+    return given.flatten(2).gather(2, sources.expand(*given.shape[:2], -1)).view(given.shape)
 
 
 class Affine(BatchAugmentation):
@@ -137,6 +181,8 @@ class Affine(BatchAugmentation):
     fill, mask_fill : float
         What comes in from outside the patch.
     """
+
+    streams = (0, 1, 2, 3, 4)
 
     def __init__(
         self,
@@ -173,12 +219,11 @@ class Affine(BatchAugmentation):
         chosen = np.flatnonzero(wanted.any(axis=1))
         if not len(chosen):
             return batch
-        changed = dict(batch)
-        changed |= {name: batch[name].clone() for name in random.names.within(batch)}
+        moving = _Resampled(batch, random.names, self.fill, self.mask_fill)
         for group in groups(chosen, image.device):
             where = _positions(moves[group], image.shape[2:], image.device)
-            _resample(batch, changed, group, where, self.fill, self.mask_fill, random.names)
-        return _with_affine(changed, moves)
+            moving.read(group, where)
+        return _with_affine(moving.joined(), moves)
 
     def _moves(
         self, batch: dict[str, Any], wanted: NDArray[np.bool_], random: SampleRandom
@@ -191,22 +236,21 @@ class Affine(BatchAugmentation):
         shear = random.uniform(3, -self.shear, self.shear)[:, :3]
         shift = random.uniform(4, -self.translation, self.translation)[:, :3]
         spacing = _spacing(batch, n)
-        moves = np.tile(np.eye(4), (n, 1, 1))
-        for i in range(n):
-            linear, (turn, zoom, slant, move) = np.eye(3), wanted[i]
-            if turn:
-                linear = linear @ _rotation(angles[i])
-            if zoom:
-                linear = linear @ np.diag(1 / scale[i])
-            if slant:
-                upper = np.eye(3)
-                upper[0, 1], upper[0, 2], upper[1, 2] = shear[i]
-                linear = linear @ upper
-            moves[i, :3, :3] = linear * spacing[i] / spacing[i][:, None]
-            centre = (sides - 1) / 2
-            moves[i, :3, 3] = centre - moves[i, :3, :3] @ centre
-            if move:
-                moves[i, :3, 3] -= shift[i] / spacing[i]
+        turn, zoom, slant, move = wanted.T
+        upper = np.tile(np.eye(3), (n, 1, 1))
+        upper[:, 0, 1], upper[:, 0, 2], upper[:, 1, 2] = shear.T
+        linear = np.tile(np.eye(3), (n, 1, 1))
+        parts = (
+            (turn, _rotations(angles)),
+            (zoom, (1 / scale)[:, :, None] * np.eye(3)),
+            (slant, upper),
+        )
+        for kind, matrix in parts:
+            linear = np.where(kind[:, None, None], linear @ matrix, linear)
+        moves, centre = np.tile(np.eye(4), (n, 1, 1)), (sides - 1) / 2
+        moves[:, :3, :3] = linear * spacing[:, None] / spacing[:, :, None]
+        moves[:, :3, 3] = centre - moves[:, :3, :3] @ centre
+        moves[move, :3, 3] -= (shift / spacing)[move]
         return moves
 
 
@@ -224,6 +268,8 @@ class Elastic(BatchAugmentation):
     fill, mask_fill : float
         Value of voxels of images and of masks that come from beyond the patch.
     """
+
+    streams = (0, 1, GENERATOR)
 
     def __init__(
         self,
@@ -246,14 +292,13 @@ class Elastic(BatchAugmentation):
         image, chosen = _of_one_resolution(batch, random.names, self), self.chosen(random)
         if not len(chosen):
             return batch
-        changed = dict(batch)
-        changed |= {name: batch[name].clone() for name in random.names.within(batch)}
+        moving = _Resampled(batch, random.names, self.fill, self.mask_fill)
         sides = image.shape[2:]
         for group in groups(chosen, image.device):
             here = _positions(np.tile(np.eye(4), (len(group), 1, 1)), sides, image.device)
             where = here + self._field(group, sides, random, image.device)
-            _resample(batch, changed, group, where, self.fill, self.mask_fill, random.names)
-        return changed
+            moving.read(group, where)
+        return moving.joined()
 
     def _field(
         self,
@@ -291,39 +336,59 @@ def _of_one_resolution(
 
 def _positions(moves: Matrices, sides: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Return where each voxel is read, in voxels, (m, X, Y, Z, 3); sums in a fixed order."""
-    matrix = sent(moves.astype(np.float32), device)
-    axes = [torch.arange(n, dtype=torch.float32, device=device) for n in sides]
-    x, y, z = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
-    found = []
-    for row in range(3):
-        a, b, c, d = (matrix[:, row, k, None, None, None] for k in range(4))
-        found.append(a * x + (b * y + (c * z + d)))
-    return torch.stack(found, dim=-1)
+    matrix = moves.astype(np.float32)[:, None, :3]
+    x, y, z = (np.arange(n, dtype=np.float32)[:, None] for n in sides)
+    along = matrix[..., 0] * x, matrix[..., 1] * y, matrix[..., 2] * z + matrix[..., 3]
+    shapes = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
+    ax, by, czd = sent_together(
+        device, *(a.reshape(len(moves), *s, 3) for a, s in zip(along, shapes, strict=True))
+    )
+    return ax + (by + czd)
 
 
-def _resample(
-    batch: dict[str, Any],
-    changed: dict[str, Any],
-    samples: NDArray[np.int64],
-    where: torch.Tensor,
-    fill: float,
-    mask_fill: float,
-    names: VoxelNames,
-) -> None:
-    """Put samples, read at `where`, into the arrays of `changed`."""
-    image = batch["image"]
-    rows = sent(samples, image.device)
-    sides = sent(np.array(image.shape[2:], np.float32), image.device)
-    # grid_sample counts from -1 to 1 over the outer faces, the last axis first.
-    grid = ((where * 2 + 1) / sides - 1).flip(-1)
-    part = image[rows].to(torch.float32) - fill
-    read = F.grid_sample(part, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    changed["image"][rows] = (read + fill).to(image.dtype)
-    for name in names.masks:
-        if name in batch:
-            signed, comes_in = _signed(batch[name], mask_fill)
-            moved = _signed(changed[name], mask_fill)[0]  # the same memory
-            moved[rows] = _nearest(signed[rows], where, comes_in)
+class _Resampled:
+    """Arrays of a batch, some samples of which are read between their voxels."""
+
+    def __init__(
+        self, batch: dict[str, Any], names: VoxelNames, fill: float, mask_fill: float
+    ) -> None:
+        self._batch, self._fill = batch, fill
+        self._images = {name: Rows(batch[name]) for name in names.images if name in batch}
+        self._masks, self._comes_in = {}, {}
+        for name in names.masks:
+            if name in batch:
+                signed, self._comes_in[name] = _signed(batch[name], mask_fill)
+                self._masks[name] = Rows(signed)
+
+    def read(self, samples: NDArray[np.int64], where: torch.Tensor) -> None:
+        """Read samples at `where`, (m, X, Y, Z, 3), in voxels."""
+        shape = np.array(where.shape[1:4])
+        sides, last = sent_together(where.device, shape.astype(np.float32), shape - 1)
+        # grid_sample counts from -1 to 1 over the outer faces, the last axis first.
+        grid = (where * 2).add_(1).div_(sides).sub_(1).flip(-1)
+        for name, rows in self._images.items():
+            part = rows.of(samples).to(torch.float32)
+            part = part - self._fill if self._fill else part
+            read = F.grid_sample(
+                part, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+            )
+            rows.put(samples, read.add_(self._fill).to(self._batch[name].dtype))
+        if self._masks:
+            index = torch.floor(where + 0.5).to(torch.int64)
+            within = torch.minimum(index.clamp(min=0), last)
+            inside = torch.stack((within == index).unbind(-1)).all(0)
+            x, y, z = within.unbind(-1)
+            taken = ((x * where.shape[2] + y) * where.shape[3] + z).flatten(1)[:, None]
+        for name, rows in self._masks.items():
+            found = _gathered(rows.of(samples), taken)
+            outside = found.new_full((), self._comes_in[name])
+            rows.put(samples, torch.where(inside[:, None], found, outside))
+
+    def joined(self) -> dict[str, Any]:
+        """Return the batch after it."""
+        arrays = {**self._images, **self._masks}
+        done = {n: rows.joined().view(self._batch[n].dtype) for n, rows in arrays.items()}
+        return {**self._batch, **done}
 
 
 def _signed(mask: torch.Tensor, fill: float) -> tuple[torch.Tensor, float]:
@@ -337,24 +402,6 @@ def _signed(mask: torch.Tensor, fill: float) -> tuple[torch.Tensor, float]:
     size = 8 * signed.itemsize
     bits = int(fill) % 2**size
     return mask.view(signed), bits - 2**size if bits >= 2 ** (size - 1) else bits
-
-
-def _nearest(mask: torch.Tensor, where: torch.Tensor, fill: float) -> torch.Tensor:
-    """Return the nearest voxels, of any type, halfway the one with the higher index."""
-    index = torch.floor(where + 0.5).to(torch.int64)
-    inside = torch.ones(index.shape[:-1], dtype=torch.bool, device=mask.device)
-    flat = torch.zeros(index.shape[:-1], dtype=torch.int64, device=mask.device)
-    for axis, side in enumerate(mask.shape[2:]):
-        along = index[..., axis]
-        inside &= (along >= 0) & (along < side)
-        flat = flat * side + along.clamp(0, side - 1)
-    size = flat[0].numel()
-    channels = mask.shape[1]
-    taken = mask.reshape(len(mask), channels, size).gather(
-        2, flat.view(len(mask), 1, size).expand(-1, channels, -1)
-    )
-    found = taken.view(mask.shape)
-    return torch.where(inside[:, None], found, torch.full_like(found, fill))
 
 
 def _with_affine(batch: dict[str, Any], moves: Matrices, key: str = AFFINE) -> dict[str, Any]:
@@ -374,11 +421,12 @@ def _spacing(batch: dict[str, Any], n: int) -> Matrices:
     return np.where(lengths > 0, lengths, 1.0)
 
 
-def _rotation(angles: NDArray[np.float64]) -> Matrices:
-    """Return the rotation about the axes x, then y, then z."""
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+def _rotations(angles: NDArray[np.float64]) -> Matrices:
+    """Return the rotations about the axes x, then y, then z, (n, 3, 3)."""
+    x, y, z = (np.tile(np.eye(3), (len(angles), 1, 1)) for _ in range(3))
+    cos, sin = np.cos(angles), np.sin(angles)
+    for axis, (matrix, (i, j)) in enumerate(zip((x, y, z), ((1, 2), (2, 0), (0, 1)), strict=True)):
+        matrix[:, i, i] = matrix[:, j, j] = cos[:, axis]
+        matrix[:, i, j], matrix[:, j, i] = -sin[:, axis], sin[:, axis]
     whole: Matrices = z @ y @ x
     return whole
