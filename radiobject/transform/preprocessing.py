@@ -62,7 +62,8 @@ class Preprocessing(Generic[D]):
             Collections that hold labels, whose values are not mixed. Where it is not given, and a
             collection looks like labels, it is refused before anything is written.
         interpolation : {"linear", "cubic"}
-            Of images. Integers stay integers, and are rounded.
+            Of images. Integers stay integers, and are rounded. A new voxel is NaN where linear
+            interpolation would take part of one that is NaN or infinite, with either.
         label_interpolation : {"nearest", "majority"}
             The label of the nearest voxel, or the one that most of the new voxel's space has.
         fill : float, optional

@@ -27,6 +27,7 @@ LABEL_RULES = ("nearest", "majority")
 
 _EDGE = 1e-4  # Source voxels by which a place may leave a volume and still count as in it.
 _SAME_GRID = 1e-9
+_NO_SHARE = 1e-4  # Of a voxel in a place: rounding alone, and none of it is taken.
 _PLANE_VOXELS = 1 << 22
 
 
@@ -40,6 +41,11 @@ def resample_image(
     antialias: bool = False,
 ) -> NDArray:
     """Return an image in another grid, in its own type; integers are rounded.
+
+    What is not finite has no value that could be mixed: a map has NaN where nothing was measured.
+    A place is NaN where linear interpolation would take part of such a voxel, whatever the
+    interpolation, so that no number is made up and the rest of the volume stays. A spline and a
+    smoothing reach further; there the nearest finite voxel stands in.
 
     Parameters
     ----------
@@ -60,22 +66,46 @@ def resample_image(
     working = np.result_type(voxels.dtype, np.float32)
     sigmas = smoothing(source, target) if antialias else np.zeros(3)
     for time in np.ndindex(voxels.shape[3:]):
-        volume = voxels[(..., *time)]
+        volume, missing = _completed(voxels[(..., *time)])
         if sigmas.any():
             volume = ndimage.gaussian_filter(volume, sigmas, output=working, mode="nearest")
-        made = ndimage.affine_transform(
-            volume,
-            matrix[:3, :3],
-            matrix[:3, 3],
-            target.shape,
-            working,
-            order=ORDERS[interpolation],
-            mode="nearest",
-        )
+        made = _interpolated(volume, matrix, target.shape, working, ORDERS[interpolation])
+        if missing is not None:
+            share = _interpolated(missing, matrix, target.shape, np.dtype(np.float32), 1)
+            made[share > _NO_SHARE] = np.nan
         if beyond is not None:
             made[beyond] = outside
         out[(..., *time)] = _as_stored(made, voxels.dtype)
     return out
+
+
+def _interpolated(
+    volume: NDArray,
+    matrix: NDArray[np.float64],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    order: int,
+) -> NDArray:
+    made: NDArray = ndimage.affine_transform(
+        volume, matrix[:3, :3], matrix[:3, 3], shape, dtype, order=order, mode="nearest"
+    )
+    return made
+
+
+def _completed(volume: NDArray) -> tuple[NDArray, NDArray[np.float32] | None]:
+    """Return a volume with the nearest finite voxel where one is not, and 1 there, else 0.
+
+    None where all are finite, or none is.
+    """
+    if volume.dtype.kind != "f":
+        return volume, None
+    missing = ~np.isfinite(volume)
+    if not missing.any():
+        return volume, None
+    if missing.all():
+        return np.full_like(volume, np.nan), None
+    nearest = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
+    return volume[tuple(nearest)], missing.astype(np.float32)
 
 
 def smoothing(source: Grid, target: Grid) -> NDArray[np.float64]:

@@ -260,3 +260,40 @@ def test_what_is_no_grid_is_refused():
     for wrong in (0, -1, (1, 2), np.nan, (1, 1, np.inf)):
         with pytest.raises(ConfigurationError, match="spacing is"):
             grid.with_spacing(wrong)
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_a_missing_voxel_is_missing_around_itself_alone(interpolation, antialias, missing):
+    plain = np.random.default_rng(0).normal(100, 10, (12, 11, 10, 2)).astype(np.float32)
+    holed = plain.copy()
+    holed[5, 5, 5, 1] = missing
+    source, target = Grid.of((12, 11, 10), np.eye(4)), Grid.of((9, 8, 7), np.diag([1.3] * 3 + [1]))
+    made, want = (
+        resample_image(
+            v, source, target, interpolation=interpolation, outside=None, antialias=antialias
+        )
+        for v in (holed, plain)
+    )
+    places = np.stack(np.meshgrid(*[np.arange(n) * 1.3 for n in target.shape], indexing="ij"))
+    near = (np.abs(places - 5) < 1 - 1e-4).all(axis=0)
+    assert near.any()
+    assert np.array_equal(np.isnan(made[..., 1]), near)
+    far = (np.abs(places - 5) > 4).any(axis=0)
+    assert np.array_equal(made[..., 0], want[..., 0])
+    assert np.allclose(made[far], want[far], atol=0.5)
+    assert np.isfinite(made[~near]).all()
+    assert np.abs(made[~near] - 100).max() < 80
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "cubic"])
+def test_voxels_met_exactly_do_not_feel_a_missing_neighbour(interpolation):
+    voxels = np.arange(6.0**3).reshape(6, 6, 6)
+    voxels[2, 2, 2] = np.nan
+    source, target = Grid.of((6, 6, 6), np.eye(4)), Grid.of((3, 6, 6), np.eye(4))
+    made = resample_image(voxels, source, target, interpolation=interpolation, outside=None)
+    assert np.argwhere(np.isnan(made)).tolist() == [[2, 2, 2]]
+    nothing = np.full((6, 6, 6), np.nan)
+    made = resample_image(nothing, source, target, interpolation=interpolation, outside=None)
+    assert np.isnan(made).all()
