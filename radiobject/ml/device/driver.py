@@ -32,7 +32,7 @@ class CudaHost:
     """The driver, for every device that this process uses."""
 
     def __init__(self) -> None:
-        self._streams: dict[int, list[torch.cuda.Stream]] = {}
+        self._streams: dict[int, list[tuple[torch.cuda.Stream, ctypes.c_void_p]]] = {}
 
     def register(self, address: int, nbytes: int) -> None:
         """Pin memory and let every device of the process read it at the address that it has."""
@@ -75,15 +75,17 @@ class CudaHost:
         if torch.cuda._is_in_bad_fork():  # a child, of which no device copies anything
             return lambda: True
         for device in _devices_in_use():
-            for stream in (torch.cuda.current_stream(device), *self._streams_of(device)):
-                if _is_captured(stream) or stream.query():  # all started there has ended
-                    continue
+            # Through PyTorch, which sees to it that this thread may ask of the others, too.
+            known = torch.cuda.current_stream(device), torch.cuda.default_stream(device)
+            busy = [s for s in known if not _is_captured(s) and not s.query()]
+            busy += _running(self._streams_of(device))
+            for stream in busy:
                 event = torch.cuda.Event()
                 event.record(stream)
                 events.append(event)
         return lambda: all(event.query() for event in events)
 
-    def _streams_of(self, device: int) -> list[torch.cuda.Stream]:
+    def _streams_of(self, device: int) -> list[tuple[torch.cuda.Stream, ctypes.c_void_p]]:
         if device not in self._streams:
             lowest, highest = torch.cuda.Stream.priority_range()  # type: ignore[call-arg]
             pool = [
@@ -91,7 +93,7 @@ class CudaHost:
                 for priority in range(lowest, max(highest, lowest - _PRIORITIES + 1) - 1, -1)
                 for _ in range(_POOL)
             ]
-            self._streams[device] = [torch.cuda.default_stream(device), *pool]
+            self._streams[device] = [(s, ctypes.c_void_p(s.cuda_stream)) for s in pool]
         return self._streams[device]
 
 
@@ -130,6 +132,26 @@ def _is_captured(stream: torch.cuda.Stream) -> bool:
     return bool(status.value) or refused == _CAPTURE_IMPLICIT
 
 
+def _running(streams: list[tuple[torch.cuda.Stream, ctypes.c_void_p]]) -> list[torch.cuda.Stream]:
+    """Return those of PyTorch's pool on which something runs.
+
+    There are 128, and a batch of patches is made in the time that PyTorch takes to ask of them:
+    the driver itself is asked, without giving the interpreter's lock away each time.
+    """
+    driver = _quick_libcuda()
+    if driver is None:
+        return [stream for stream, _ in streams if not stream.query()]
+    captured, query = driver.cuStreamIsCapturing, driver.cuStreamQuery
+    status = ctypes.c_int()
+    where, found = ctypes.byref(status), []
+    for stream, handle in streams:
+        status.value = 0
+        refused = captured(handle, where)
+        if not status.value and refused != _CAPTURE_IMPLICIT and query(handle):
+            found.append(stream)  # not ready, or nobody knows
+    return found
+
+
 def _forget_error() -> None:
     """Take back the error that a refused call has left for the next launch to report."""
     with suppress(RuntimeError):
@@ -141,6 +163,15 @@ def _libcuda() -> ctypes.CDLL | None:
     """Return the driver's library; None where there is none."""
     try:
         return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+
+
+@cache
+def _quick_libcuda() -> ctypes.PyDLL | None:
+    """Return the same, for calls that wait for nothing and keep the interpreter's lock."""
+    try:
+        return ctypes.PyDLL("libcuda.so.1")
     except OSError:
         return None
 

@@ -252,12 +252,17 @@ class Homes:
         """Find every volume afresh, in what memory there is left."""
         self._found.clear()
 
-    def find(self, locator: VolumeLocator) -> Place | None:
-        """Return where a volume lies; None where, for now, it has to be read and copied."""
+    def find(self, locator: VolumeLocator, *, bring: bool = True) -> Place | None:
+        """Return where a volume lies; None where, for now, it has to be read and copied.
+
+        With `bring` it is brought to the device's memory if that has room, or asked for.
+        """
         place = self._found.get(locator.uri)
         if place is None:
             with self._running():
-                place = self._resident(locator) or self._cached(locator)
+                if bring:
+                    place = self._resident(locator)
+                place = place or self._cached(locator, bring=bring)
             if place is not None:
                 self._found[locator.uri] = place
         return place
@@ -275,13 +280,14 @@ class Homes:
         offset = self.residence.put(locator, self._staging)
         return None if offset is None else (RESIDENT, offset)
 
-    def _cached(self, locator: VolumeLocator) -> Place | None:
+    def _cached(self, locator: VolumeLocator, *, bring: bool) -> Place | None:
         volume = volume_tiles(locator)
         if volume is None:
             return None
         image = volume.complete_image()
         if image is None:
-            self.completer.want(locator)
+            if bring:
+                self.completer.want(locator)
             return None
         if self._arena is None:
             self._arena, self._cache = image.arena, image.arena.memory

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,19 @@ from numpy.typing import NDArray
 from radiobject.exceptions import RadiObjectError
 from radiobject.ml.datasets.narrow import narrowed
 from radiobject.ml.datasets.plan import SamplePlan
+
+_SHARE = 256
+"""Of a device's memory, the part that batches which one launch makes may take: one in so many."""
+_BYTES = 128 << 20
+"""The same where the device is the processor."""
+
+
+@cache
+def bytes_together(device: torch.device) -> int:
+    """Return how much memory batches may take that one launch makes; larger ones gain nothing."""
+    if device.type == "cpu":
+        return _BYTES
+    return int(torch.cuda.get_device_properties(device).total_memory) // _SHARE
 
 
 class DeviceMemoryError(RadiObjectError, torch.OutOfMemoryError):
@@ -91,3 +105,15 @@ def room_for(nbytes: int, device: torch.device) -> Iterator[None]:
             f"{why} -- a batch of {nbytes / (1 << 20):.0f} MiB has no room on {device}: "
             "choose a smaller batch_size or patch_size, or leave device out"
         ) from None
+
+
+def moved(batch: dict[str, Any], names: Iterable[str], device: torch.device) -> dict[str, Any]:
+    """Return a batch of which the named tensors, and those in named dicts, are copied there."""
+    there = dict(batch)
+    for name in names:
+        value = batch.get(name)
+        if isinstance(value, torch.Tensor):
+            there[name] = value.to(device, non_blocking=True)
+        elif isinstance(value, dict):
+            there[name] = moved(value, value, device)
+    return there

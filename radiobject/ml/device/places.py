@@ -17,6 +17,7 @@ from radiobject.ml.device.homes import Place
 from radiobject.storage.read.locator import VolumeLocator
 
 _UNKNOWN, _NEVER = -1, -2
+_MOST_LOOKED_FOR = 64
 
 
 class Places:
@@ -108,11 +109,24 @@ class Places:
         if not unknown.any():
             return found
         for row in np.unique(volumes[unknown]).tolist():
-            place = where(self._table.locators[row])
-            if place is not None:
-                self._memory[row], base = place
-                self._base[row] = base + self._first[row] * self._types[self._type[row]].itemsize
+            self._look(row, where)
         return self._memory[volumes]
+
+    def _look(self, row: int, where: Callable[[VolumeLocator], Place | None]) -> bool:
+        """Return whether a volume that was not found before can be gathered now."""
+        place = where(self._table.locators[row])
+        if place is None:
+            return False
+        self._memory[row], base = place
+        self._base[row] = base + self._first[row] * self._types[self._type[row]].itemsize
+        return True
+
+    def has_all(self, where: Callable[[VolumeLocator], Place | None]) -> bool:
+        """Return whether every volume can be gathered; few are looked for anew."""
+        unknown = np.flatnonzero(self._memory == _UNKNOWN)
+        if len(unknown) > _MOST_LOOKED_FOR or (self._memory == _NEVER).any():
+            return False
+        return all(self._look(row, where) for row in unknown.tolist())
 
     def plans(
         self,

@@ -14,7 +14,8 @@ import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,16 @@ from radiobject.ml.device.decoding import Decompressor
 from radiobject.ml.device.driver import HostMemory
 from radiobject.ml.device.gatherers import Gatherer, gatherer_of
 from radiobject.ml.device.homes import RESIDENT, Homes, Residence, most_registered
-from radiobject.ml.device.made import OnDevice, Staging, copy_rows, room_for, rows_of, values
+from radiobject.ml.device.made import (
+    OnDevice,
+    Staging,
+    bytes_together,
+    copy_rows,
+    moved,
+    room_for,
+    rows_of,
+    values,
+)
 from radiobject.ml.device.nvcomp import decompressor
 from radiobject.ml.device.places import Places
 from radiobject.ml.device.queue import CudaQueue, NoQueue, Queue, StreamWaits
@@ -46,9 +56,6 @@ _log = logging.getLogger(__name__)
 
 _TOGETHER = 4
 """Batches that one launch gathers, at most: what it costs a processor is that of one batch."""
-
-TOGETHER_BYTES = 128 << 20
-"""Memory of such batches, at most: large ones gain nothing."""
 
 _NO_ROWS: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -139,11 +146,9 @@ class DeviceSource:
         """
         if not self._cramped:
             try:
-                (made,) = self._started([plan], tiles)
+                return self._started([plan], tiles)[0]
             except torch.OutOfMemoryError:
                 pass  # what was made so far is freed with the error
-            else:
-                return made
             self._make_room()
         return OnDevice(None, None, plan)
 
@@ -177,7 +182,8 @@ class DeviceSource:
             return self._decoding.together(plan)
         if not self._gathers_whole or self._cramped:
             return 1  # what is waited for would hold back the others
-        return max(1, min(most, _TOGETHER, TOGETHER_BYTES // max(self._bytes_of(plan), 1)))
+        room = bytes_together(self.device) // max(self._bytes_of(plan), 1)
+        return max(1, min(most, _TOGETHER, room))
 
     def read_together(self, plans: Sequence[SamplePlan], *, decode: bool = True) -> list[OnDevice]:
         """Start what many batches need, as `read` does for one.
@@ -253,7 +259,7 @@ class DeviceSource:
                 for name in self._dataset.voxel_names.images:
                     self._dataset.scales.apply_on_device(arrays[name], plan.volume)
         batches = [
-            self._moved(batch_of(arrays, about), _MOVED)
+            moved(batch_of(arrays, about), _MOVED, self.device)
             for arrays, about in zip(voxels, abouts, strict=True)
         ]
         return batches, self._queue.mark()
@@ -265,12 +271,12 @@ class DeviceSource:
         names = (*(field.name for field in self._dataset.fields), *_MOVED)
         nbytes = sum(batch[n].nbytes for n in names if isinstance(batch.get(n), torch.Tensor))
         with room_for(nbytes, self.device), self._lock, self._queue.running():
-            moved = self._moved(batch, names)
+            there = moved(batch, names, self.device)
             self.counted["staged"] += sum(
                 len(batch[f.name]) for f in self._dataset.fields if f.name in batch
             )
             self.counted["bus_bytes"] += nbytes
-            return OnDevice(moved, self._queue.mark())
+            return OnDevice(there, self._queue.mark())
 
     def hand_over(self, made: OnDevice) -> dict[str, Any]:
         """Return a batch, on the stream that is current for the caller.
@@ -322,6 +328,16 @@ class DeviceSource:
                 for places in self._places.values()
                 for channel in places
             )
+
+    def has_all(self) -> bool:
+        """Return whether the device reads every batch by itself: all volumes are in memory."""
+        if self._gather.slower is not None:
+            return False
+        with self._lock:
+            self._look_again_if_stale()
+            channels = [channel for places in self._places.values() for channel in places]
+            find = partial(self._homes.find, bring=False)
+            return all(channel.has_all(find) for channel in channels)
 
     def wanted_whole(self) -> VolumeLocator | None:
         """Return a volume that the device could read if it were complete in the cache."""
@@ -377,14 +393,9 @@ class DeviceSource:
                 channel.forget()
 
     def _slower(self) -> str | None:
-        if self._gather.slower is not None:
-            return self._gather.slower
-        if self._registrations is not None and self._registrations.refused:
-            return (
-                f"the driver registers no memory, so batches are copied: "
-                f"{self._registrations.refused}"
-            )
-        return None
+        refused = None if self._registrations is None else self._registrations.refused
+        why = refused and f"the driver registers no memory, so batches are copied: {refused}"
+        return self._gather.slower or why
 
     @property
     def resident_bytes(self) -> int:
@@ -487,13 +498,3 @@ class DeviceSource:
                     row_bytes = host[field.name].view(-1, *side)[0].nbytes
                     self.counted["staged"] += rows.size
                     self.counted["bus_bytes"] += rows.size * row_bytes
-
-    def _moved(self, batch: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-        moved = dict(batch)
-        for name in names:
-            value = batch.get(name)
-            if isinstance(value, torch.Tensor):
-                moved[name] = value.to(self.device, non_blocking=True)
-            elif isinstance(value, dict):
-                moved[name] = self._moved(value, value)
-        return moved

@@ -21,8 +21,8 @@ from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.choice import chosen_device
 from radiobject.ml.device.driver import host_memory
-from radiobject.ml.device.made import OnDevice
-from radiobject.ml.device.source import TOGETHER_BYTES, DeviceSource
+from radiobject.ml.device.made import OnDevice, bytes_together
+from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.arguments import (
     BATCH_SIZE,
     batches_of,
@@ -51,6 +51,7 @@ _MESSAGE_BATCHES = 4
 _LOOK_AHEAD = 4
 _LAUNCHED_AHEAD = 12
 """Batches ahead of their use by default: of those that a launch makes several of, more."""
+_RESTING = "every volume is in memory, and the device gathers by itself"
 _GROWTH = 16
 """A transform may return so many times the bytes that were read before its batch no longer fits
 into a slot of the ring. A slot takes memory only where it is written, unless it is page-locked."""
@@ -93,8 +94,8 @@ class VolumeLoader(DataLoader):
     receipt : bool
         Keep a running SHA-256 over the delivered voxels, the attribute `receipt`.
     look_ahead : int, optional
-        Batches ahead of their use, at most, without workers: by default 4, and 12 on a device that
-        several of them have room for in 128 MiB, because one launch makes them.
+        Batches ahead of their use, at most, without workers: by default 4, and 12 on a device of
+        which two take no more than a 256th, because one launch makes several of them.
     device : torch.device, optional
         Where batches lie when they are delivered: on the stream that is current for the consumer,
         with the same voxels, bit by bit. "cpu" or a CUDA device. Voxels and labels are there; ids,
@@ -187,6 +188,7 @@ class VolumeLoader(DataLoader):
         self.receipt = receipt if isinstance(receipt, Receipt) else Receipt(kept=bool(receipt))
         self.workers_at_most = workers_at_most
         self._choice: Choice | None = None
+        self._resting = False
         self._keep_workers = self.persistent_workers or workers_at_most > 0
         self.receipt.names = dataset.voxel_names
         self._progress = self._progress_of(dataset)
@@ -264,21 +266,25 @@ class VolumeLoader(DataLoader):
         source = None if self._source is None else self._source.report()
         return self._meter.report(
             here,
-            workers=self.num_workers,
+            workers=0 if self._resting else self.num_workers,
             transform=transform,
             device=source,
-            why=None if self._choice is None else self._choice.why,
+            why=_RESTING if self._resting else None if self._choice is None else self._choice.why,
         )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is settled before the first batch is asked for.
         self._meter, self._before = meter, _ = Meter(), stats.totals()
-        self._reads_here = self.num_workers == 0 or self._gathering() is not None
+        gathers = self._gathering()
+        # What is in memory is gathered by a launch, and workers would only be asked for nothing.
+        self._resting = self.num_workers > 0 and gathers is not None and gathers.has_all()
+        in_threads = self.num_workers == 0 or self._resting
+        self._reads_here = in_threads or gathers is not None
         if (source := self._on_device()) is not None:
-            source.begin_pass(by_workers=self.num_workers > 0 and self._gathering() is not None)
+            source.begin_pass(by_workers=not in_threads and gathers is not None)
         since = meter.begin()  # what starting takes is waited for, too
         run, plans = self._progress.begin()
-        if self.num_workers == 0:
+        if in_threads:
             batches: Iterator[Made] = self._from_threads(plans, meter)
         else:
             batches = self._from_workers(plans, meter)
@@ -353,7 +359,7 @@ class VolumeLoader(DataLoader):
             ahead = AheadOnDevice(*read, source, self._buffers, self._ahead)
         else:
             ahead = LookAhead(*read, self._buffers, self._ahead, self._collate)
-        decided = self._choice is not None and self._choice.lasts
+        decided = self._resting or (self._choice is not None and self._choice.lasts)
         if not self.workers_at_most or decided or (source is not None and source.decodes()):
             yield from ahead
             return
@@ -471,8 +477,9 @@ class VolumeLoader(DataLoader):
         """Batches ahead of their use, at most."""
         if self.look_ahead is not None:
             return self.look_ahead
-        several = self.device is not None and 2 * self._batch_bytes() <= TOGETHER_BYTES
-        return _LAUNCHED_AHEAD if several else _LOOK_AHEAD
+        if self.device is None or 2 * self._batch_bytes() > bytes_together(self.device):
+            return _LOOK_AHEAD
+        return _LAUNCHED_AHEAD
 
     def _batch_bytes(self) -> int:
         size = self._dataset.largest_batch_bytes(largest_batch(self))

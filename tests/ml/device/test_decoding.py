@@ -235,7 +235,6 @@ def test_boxes_that_a_memory_holds_are_not_decoded(shelf):
 def test_as_many_batches_as_fill_a_call_and_its_memory(
     tmp_path, monkeypatch, side, batch, together
 ):
-    """A thousand tiles, of at most so many bytes."""
     shelf = make_shelf(tmp_path, [(128, 128, 128)], dtype=np.int16)
     dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", (side,) * 3, batch))
     plan = dataset.plan(range(batch), 0)

@@ -20,6 +20,7 @@ class Machine:
         self.begun, self.refuses, self.forked = begun, refuses, forked
         self.log, self.pending, self.running = [], None, set()
         self.here, self.registered_on, self.captured = 0, [], set()
+        self.made, self.device_of, self.asked = [], [], 0
         self.Stream = partial(self.stream_of_pool)
         self.Stream.priority_range = lambda: (0, -5)
         self.Event = lambda: Event(self)
@@ -31,7 +32,9 @@ class Machine:
             assert device not in self.captured, "the user's capture of a graph ends with an error"
             return device not in self.running
 
-        return SimpleNamespace(query=query, device=device, cuda_stream=1 + device)
+        self.made.append(query)
+        self.device_of.append(device)
+        return SimpleNamespace(query=query, device=device, cuda_stream=len(self.made))
 
     def current_stream(self, device=0):
         return self.stream_of_pool(device)
@@ -104,8 +107,13 @@ class Event:
 
 
 def is_capturing(machine, stream, status):
-    status._obj.value = stream.value - 1 in machine.captured
+    status._obj.value = machine.device_of[stream.value - 1] in machine.captured
     return 201  # of a thread without a context; the status counts
+
+
+def is_running(machine, stream):
+    machine.asked += 1
+    return 0 if machine.made[stream.value - 1]() else 600
 
 
 @pytest.fixture
@@ -119,8 +127,11 @@ def machine(monkeypatch):
         )
         monkeypatch.setattr(driver, "torch", fake)
         monkeypatch.setattr(driver, "_address_on_device", lambda address: address)
-        library = SimpleNamespace(cuStreamIsCapturing=partial(is_capturing, made))
-        monkeypatch.setattr(driver, "_libcuda", lambda: library, raising=False)
+        library = SimpleNamespace(
+            cuStreamIsCapturing=partial(is_capturing, made), cuStreamQuery=partial(is_running, made)
+        )
+        monkeypatch.setattr(driver, "_libcuda", lambda: library)
+        monkeypatch.setattr(driver, "_quick_libcuda", lambda: library)
         return made
 
     return use
@@ -140,7 +151,7 @@ def test_a_device_that_nobody_uses_is_left_alone(machine):
     host = driver.CudaHost()
     host.fence()
     assert list(host._streams) == [1]
-    assert len(host._streams[1]) == 1 + 4 * 32
+    assert len(host._streams[1]) == 4 * 32
     host.unregister(ADDRESS)
     assert there.log == [("synchronize", 1), ("unregister", ADDRESS)]
 
@@ -196,6 +207,15 @@ def test_a_stream_that_is_captured_into_a_graph_is_left_alone(machine):
     assert not passed()
     there.running.clear()
     assert passed()
+
+
+def test_the_streams_of_the_pool_are_made_once_and_asked_of_the_driver(machine):
+    there = machine(begun=(0,))
+    host = driver.CudaHost()
+    for _ in range(3):
+        assert host.fence()()
+    assert there.asked == 3 * 128
+    assert len(there.made) == 128 + 3 * 2  # and the current and the default one, each time
 
 
 def test_a_loader_that_is_only_made_does_not_begin_cuda(machine):

@@ -96,7 +96,8 @@ def test_what_is_not_in_memory_is_read_for_its_own_batch_only(tmp_path, monkeypa
     source.read(plans[1])
     assert source.together(plans[0], 4, decode=False) == 4
     assert source.together(plans[0], 3, decode=False) == 3
-    monkeypatch.setattr("radiobject.ml.device.source.TOGETHER_BYTES", 2 * 2 * 8**3 * 4)
+    room = 2 * 2 * 8**3 * 4
+    monkeypatch.setattr("radiobject.ml.device.source.bytes_together", lambda device: room)
     assert source.together(plans[0], 4, decode=False) == 2
 
 

@@ -210,7 +210,8 @@ def test_a_worker_that_answers_another_request_is_found_out(shelf, monkeypatch, 
 
     with monkeypatch.context() as planted:
         planted.setattr(kind, "execute", execute)
-        planted.setattr(DeviceSource, "has", lambda *_: False)  # every batch asks a worker
+        for question in ("has", "has_all"):  # every batch asks a worker
+            planted.setattr(DeviceSource, question, lambda *_: False)
         loader = loader_of(shelf, 1, device=device, persistent_workers=True)
         batches = iter(loader)
         assert check([next(batches)]) == 2

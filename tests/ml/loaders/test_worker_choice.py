@@ -102,7 +102,10 @@ def test_cold_reads_get_workers_where_there_are_processors_for_them(shelf, monke
         loader = equal_passes(
             shelf, monkeypatch, 3, patches_per_volume=60, device=device, look_ahead=2
         )
-        assert loader.report().workers >= 1
+        assert loader.num_workers >= 1
+        # Of the second pass the device has every volume, and workers are left alone.
+        assert (loader.report().workers >= 1) == (device is None)
+        assert (device is None) or "every volume is in memory" in loader.report().workers_why
 
 
 def test_two_processors_read_by_threads(shelf, monkeypatch):
