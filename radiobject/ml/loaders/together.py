@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -56,25 +57,17 @@ class AheadOnDevice:
         buffers: PrivateBuffers,
         look_ahead: int,
     ) -> None:
-        self._plans, self._source = plans, source
-        self._decode = source.decodes()
-        self._most = max(1, look_ahead // _GROUPS)
         self._given: deque[tuple[Any, SamplePlan]] = deque()
-        depth = min(look_ahead, _AHEAD) if self._decode else look_ahead - self._most + 1
-        weight = None if self._decode else len
+        decode, most = source.decodes(), max(1, look_ahead // _GROUPS)
+        # What the threads hold is not this object: they end when nobody holds it any more.
         self._ahead = LookAhead(
-            dataset, self._groups(), buffers, depth, read=self._read, weight=weight
+            dataset,
+            _groups(plans, partial(source.together, most=most, decode=decode)),
+            buffers,
+            min(look_ahead, _AHEAD) if decode else look_ahead - most + 1,
+            read=partial(_read, source, decode),
+            weight=None if decode else len,
         )
-
-    def _groups(self) -> Iterator[list[SamplePlan]]:
-        for first in self._plans:
-            count = self._source.together(first, self._most, decode=self._decode)
-            yield [first, *islice(self._plans, count - 1)]
-
-    def _read(self, group: list[SamplePlan]) -> list[Part]:
-        if len(group) == 1 and not self._decode:
-            return [Part(group, [self._source.read(group[0])])]
-        return [Part(group, self._source.read_together(group, decode=self._decode))]
 
     def __iter__(self) -> AheadOnDevice:
         return self
@@ -94,3 +87,16 @@ class AheadOnDevice:
     def stop_reading(self) -> None:
         """Take no plan any more: what is being made is still delivered, and nothing else."""
         self._ahead.stop_reading()
+
+
+def _groups(
+    plans: Iterator[SamplePlan], together: Callable[[SamplePlan], int]
+) -> Iterator[list[SamplePlan]]:
+    for first in plans:
+        yield [first, *islice(plans, together(first) - 1)]
+
+
+def _read(source: DeviceSource, decode: bool, group: list[SamplePlan]) -> list[Part]:
+    if len(group) == 1 and not decode:
+        return [Part(group, [source.read(group[0])])]
+    return [Part(group, source.read_together(group, decode=decode))]

@@ -1,5 +1,6 @@
 """Batches that one launch makes are those that are made one by one."""
 
+import threading
 import uuid
 
 import numpy as np
@@ -145,6 +146,18 @@ def test_a_loader_makes_few_launches_and_no_more_batches_than_it_may(tmp_path, l
     bound = 12 if look_ahead is None else look_ahead
     assert max(together) == min(4, max(1, bound // 3))
     assert most <= bound + 1  # and the one that is asked for
+
+
+def test_an_epoch_that_is_left_early_leaves_no_thread(tmp_path):
+    dataset = VolumeCollectionDataset(
+        make_shelf(tmp_path, [(20, 18, 17)]), DatasetConfig("patch", (8, 8, 8), 99)
+    )
+    before = set(threading.enumerate())
+    batches = iter(VolumeLoader(dataset, batch_size=2, device="cpu"))
+    next(batches)
+    del batches
+    left = {t.name for t in set(threading.enumerate()) - before}
+    assert "radiobject-look-ahead" not in left
 
 
 def test_a_volume_that_cannot_be_read_is_an_error_of_its_own_batch(tmp_path):
