@@ -29,6 +29,10 @@ def decomposed(text: str) -> str:
     return unicodedata.normalize("NFD", text)
 
 
+_MOST_KNOWN = 4096
+"""Texts that are kept as strings: those of the volumes that batches are drawn from now."""
+
+
 class Texts(Sequence[str]):
     """An immutable sequence of texts in one buffer.
 
@@ -37,7 +41,7 @@ class Texts(Sequence[str]):
     values : sequence of str
     """
 
-    __slots__ = ("_data", "_starts")
+    __slots__ = ("_data", "_known", "_starts")
 
     def __init__(self, values: Sequence[str] | np.ndarray) -> None:
         raw = [value.encode("utf-8", "surrogatepass") for value in values]
@@ -45,6 +49,7 @@ class Texts(Sequence[str]):
         np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)), out=starts[1:])
         self._data = b"".join(raw)
         self._starts = starts.astype(np.uint32) if starts[-1] < 1 << 32 else starts
+        self._known: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -85,12 +90,21 @@ class Texts(Sequence[str]):
 
     def at(self, rows: npt.NDArray[np.integer]) -> list[str]:
         """Return the texts of some rows that are there: quickly, for each batch of a loader."""
+        known, numbers = self._known, rows.tolist()
+        try:
+            return [*map(known.__getitem__, numbers)]
+        except KeyError:
+            pass
         data = self._data
         firsts, ends = self._starts[rows].tolist(), self._starts[rows + 1].tolist()
-        return [
+        texts = [
             data[first:end].decode("utf-8", "surrogatepass")
             for first, end in zip(firsts, ends, strict=True)
         ]
+        if len(known) + len(texts) > _MOST_KNOWN:
+            self._known = known = {}  # another thread goes on with the one it has
+        known.update(zip(numbers, texts, strict=True))
+        return texts
 
 
 class Lookup(Mapping[str, int]):
