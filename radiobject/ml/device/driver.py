@@ -16,6 +16,8 @@ _POOL = 32
 """Streams that PyTorch hands out in turn, per priority; the 33rd is the first again."""
 _PRIORITIES = 4
 """Priorities of which PyTorch keeps streams, at most."""
+_RELAXED = 2
+"""The mode of a thread whose calls end no capture."""
 _CAPTURE_IMPLICIT = 906
 """What the driver says of the default stream while another, which waits for it, is captured."""
 
@@ -74,16 +76,17 @@ class CudaHost:
         events: list[torch.cuda.Event] = []
         if torch.cuda._is_in_bad_fork():  # a child, of which no device copies anything
             return lambda: True
-        for device in _devices_in_use():
-            # Through PyTorch, which sees to it that this thread may ask of the others, too.
-            known = torch.cuda.current_stream(device), torch.cuda.default_stream(device)
-            busy = [s for s in known if not _is_captured(s) and not s.query()]
-            busy += _running(self._streams_of(device))
-            for stream in busy:
-                event = torch.cuda.Event()
-                event.record(stream)
-                events.append(event)
-        return lambda: all(event.query() for event in events)
+        with _beside_captures():
+            for device in _devices_in_use():
+                # Through PyTorch, which sees to it that this thread may ask of the others, too.
+                known = torch.cuda.current_stream(device), torch.cuda.default_stream(device)
+                busy = [s for s in known if not _is_captured(s) and not s.query()]
+                busy += _running(self._streams_of(device))
+                for stream in busy:
+                    event = torch.cuda.Event()
+                    event.record(stream)
+                    events.append(event)
+        return lambda: _have_passed(events)
 
     def _streams_of(self, device: int) -> list[tuple[torch.cuda.Stream, ctypes.c_void_p]]:
         if device not in self._streams:
@@ -117,6 +120,30 @@ def _device_in_use() -> Iterator[None]:
         return
     with torch.cuda.device(used[0]):
         yield
+
+
+@contextmanager
+def _beside_captures() -> Iterator[None]:
+    """Ask of streams and events without ending a graph's capture, by this thread or another.
+
+    To ask is among what the driver forbids while a capture is under way; a thread that says that it
+    knows what it does may, of what is not captured.
+    """
+    driver = _quick_libcuda()
+    if driver is None:
+        yield
+        return
+    mode = ctypes.c_int(_RELAXED)
+    driver.cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))  # and has the former one
+    try:
+        yield
+    finally:
+        driver.cuThreadExchangeStreamCaptureMode(ctypes.byref(mode))
+
+
+def _have_passed(events: list[torch.cuda.Event]) -> bool:
+    with _beside_captures():
+        return all(event.query() for event in events)
 
 
 def _is_captured(stream: torch.cuda.Stream) -> bool:

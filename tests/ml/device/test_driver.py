@@ -20,7 +20,7 @@ class Machine:
         self.begun, self.refuses, self.forked = begun, refuses, forked
         self.log, self.pending, self.running = [], None, set()
         self.here, self.registered_on, self.captured = 0, [], set()
-        self.made, self.device_of, self.asked = [], [], 0
+        self.made, self.device_of, self.asked, self.mode = [], [], 0, 0
         self.Stream = partial(self.stream_of_pool)
         self.Stream.priority_range = lambda: (0, -5)
         self.Event = lambda: Event(self)
@@ -30,6 +30,7 @@ class Machine:
 
         def query():
             assert device not in self.captured, "the user's capture of a graph ends with an error"
+            assert self.mode == 2, "a capture by any thread ends with an error"
             return device not in self.running
 
         self.made.append(query)
@@ -103,6 +104,7 @@ class Event:
         self.device = stream.device
 
     def query(self):
+        assert self.machine.mode == 2, "a capture by any thread ends with an error"
         return self.device not in self.machine.running
 
 
@@ -111,8 +113,13 @@ def is_capturing(machine, stream, status):
     return 201  # of a thread without a context; the status counts
 
 
+def exchange_mode(machine, mode):
+    machine.mode, mode._obj.value = mode._obj.value, machine.mode
+
+
 def is_running(machine, stream):
     machine.asked += 1
+    assert machine.mode == 2, "a capture by any thread ends with an error"
     return 0 if machine.made[stream.value - 1]() else 600
 
 
@@ -128,7 +135,9 @@ def machine(monkeypatch):
         monkeypatch.setattr(driver, "torch", fake)
         monkeypatch.setattr(driver, "_address_on_device", lambda address: address)
         library = SimpleNamespace(
-            cuStreamIsCapturing=partial(is_capturing, made), cuStreamQuery=partial(is_running, made)
+            cuStreamIsCapturing=partial(is_capturing, made),
+            cuStreamQuery=partial(is_running, made),
+            cuThreadExchangeStreamCaptureMode=partial(exchange_mode, made),
         )
         monkeypatch.setattr(driver, "_libcuda", lambda: library)
         monkeypatch.setattr(driver, "_quick_libcuda", lambda: library)
@@ -215,6 +224,7 @@ def test_the_streams_of_the_pool_are_made_once_and_asked_of_the_driver(machine):
     for _ in range(3):
         assert host.fence()()
     assert there.asked == 3 * 128
+    assert there.mode == 0  # as it was
     assert len(there.made) == 128 + 3 * 2  # and the current and the default one, each time
 
 

@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -188,6 +189,41 @@ kept = buffers.take(4096)
     assert out.returncode == 0, out.stderr
     (first, a), (second, b) = (line.split() for line in out.stdout.splitlines())
     assert (first, second, a) == ("register", "unregister", b)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["global", "thread_local", "relaxed"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_graph_is_captured_while_buffers_go_round(mode, beside):
+    import torch
+
+    from radiobject.ml.device.driver import host_memory
+
+    host = host_memory()
+    buffers = PrivateBuffers(1 << 20, keep=2, host=host)
+    total, number = torch.zeros(1, device="cuda"), torch.ones(1, device="cuda")
+    side = torch.cuda.Stream()
+
+    def go_round():
+        for _ in range(12):
+            batch = buffers.take(1 << 20)
+            del batch
+
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(200_000_000)  # an event is recorded, and asked for
+    go_round()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode=mode):
+        total += number
+        if beside:
+            thread = threading.Thread(target=go_round)
+            thread.start()
+            thread.join()
+        else:
+            go_round()
+    for _ in range(3):
+        graph.replay()
+    assert total.item() == 3
 
 
 @pytest.mark.gpu
