@@ -14,7 +14,8 @@ import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -319,25 +320,22 @@ class DeviceSource:
 
     def has(self, plan: SamplePlan) -> bool:
         """Return whether the device reads all of a batch by itself."""
-        if self._gather.slower is not None:
-            return False
-        with self._lock:
-            self._look_again_if_stale()
-            return all(
-                (channel.find(plan.volume, self._homes.find) >= 0).all()
-                for places in self._places.values()
-                for channel in places
-            )
+        find = self._homes.find
+        return self._every(lambda places: bool((places.find(plan.volume, find) >= 0).all()))
 
     def has_all(self) -> bool:
         """Return whether the device reads every batch by itself: all volumes are in memory."""
+        find = partial(self._homes.find, bring=False)
+        with suppress(RadiObjectError):  # of a batch, when that is asked for
+            return self._every(lambda places: places.has_all(find))
+        return False
+
+    def _every(self, asked: Callable[[Places], bool]) -> bool:
         if self._gather.slower is not None:
             return False
         with self._lock:
             self._look_again_if_stale()
-            channels = [channel for places in self._places.values() for channel in places]
-            find = partial(self._homes.find, bring=False)
-            return all(channel.has_all(find) for channel in channels)
+            return all(asked(channel) for places in self._places.values() for channel in places)
 
     def wanted_whole(self) -> VolumeLocator | None:
         """Return a volume that the device could read if it were complete in the cache."""

@@ -21,7 +21,7 @@ from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.choice import chosen_device
 from radiobject.ml.device.driver import host_memory
-from radiobject.ml.device.made import OnDevice, bytes_together
+from radiobject.ml.device.made import OnDevice
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.arguments import (
     BATCH_SIZE,
@@ -37,7 +37,12 @@ from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgre
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
 from radiobject.ml.loaders.samplers import EpochSampler, Run
-from radiobject.ml.loaders.together import AheadOnDevice, compressed_buffers
+from radiobject.ml.loaders.together import (
+    LaunchedAhead,
+    OnDeviceAhead,
+    batches_ahead,
+    compressed_buffers,
+)
 from radiobject.ml.loaders.worker_choice import Choice, Measured, cannot_travel, choose, so_far
 from radiobject.ml.loaders.workers import Answer, Workers
 from radiobject.storage.io import stats
@@ -48,10 +53,6 @@ _log = logging.getLogger(__name__)
 _MESSAGE_BYTES = 8 << 20
 _MESSAGE_BATCHES = 4
 """A message to a worker asks for several batches while these are small."""
-_LOOK_AHEAD = 4
-_LAUNCHED_AHEAD = 12
-"""Batches ahead of their use by default: of those that a launch makes several of, more."""
-_RESTING = "every volume is in memory, and the device gathers by itself"
 _GROWTH = 16
 """A transform may return so many times the bytes that were read before its batch no longer fits
 into a slot of the ring. A slot takes memory only where it is written, unless it is page-locked."""
@@ -269,15 +270,21 @@ class VolumeLoader(DataLoader):
             workers=0 if self._resting else self.num_workers,
             transform=transform,
             device=source,
-            why=_RESTING if self._resting else None if self._choice is None else self._choice.why,
+            why=self._why(),
         )
+
+    def _why(self) -> str | None:
+        """Return why there are as many workers as there are, where that was chosen."""
+        if self._resting and self.num_workers:
+            return "every volume is in memory, and the device gathers by itself"
+        return None if self._choice is None else self._choice.why
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: nothing is settled before the first batch is asked for.
         self._meter, self._before = meter, _ = Meter(), stats.totals()
         gathers = self._gathering()
         # What is in memory is gathered by a launch, and workers would only be asked for nothing.
-        self._resting = self.num_workers > 0 and gathers is not None and gathers.has_all()
+        self._resting = gathers is not None and gathers.has_all()
         in_threads = self.num_workers == 0 or self._resting
         self._reads_here = in_threads or gathers is not None
         if (source := self._on_device()) is not None:
@@ -353,13 +360,16 @@ class VolumeLoader(DataLoader):
 
     def _from_threads(self, plans: Iterator[SamplePlan], meter: Meter) -> Iterator[Made]:
         """Yield batches that threads of this process make, and see whether workers would help."""
-        ahead: AheadOnDevice | LookAhead
-        read = self._dataset, plans
-        if (source := self._gathering()) is not None:
-            ahead = AheadOnDevice(*read, source, self._buffers, self._ahead)
+        read, source = (self._dataset, plans), self._gathering()
+        if source is not None and self._resting:
+            yield from LaunchedAhead(plans, source, self._ahead)
+            return
+        ahead: OnDeviceAhead | LookAhead
+        if source is not None:
+            ahead = OnDeviceAhead(*read, source, self._buffers, self._ahead)
         else:
             ahead = LookAhead(*read, self._buffers, self._ahead, self._collate)
-        decided = self._resting or (self._choice is not None and self._choice.lasts)
+        decided = self._choice is not None and self._choice.lasts
         if not self.workers_at_most or decided or (source is not None and source.decodes()):
             yield from ahead
             return
@@ -475,11 +485,7 @@ class VolumeLoader(DataLoader):
     @property
     def _ahead(self) -> int:
         """Batches ahead of their use, at most."""
-        if self.look_ahead is not None:
-            return self.look_ahead
-        if self.device is None or 2 * self._batch_bytes() > bytes_together(self.device):
-            return _LOOK_AHEAD
-        return _LAUNCHED_AHEAD
+        return self.look_ahead or batches_ahead(self.device, self._batch_bytes())
 
     def _batch_bytes(self) -> int:
         size = self._dataset.largest_batch_bytes(largest_batch(self))

@@ -181,6 +181,13 @@ def _hint(
             f"only {share:.0%} of tiles came from the cache: raise "
             "ReadConfig.tile_cache_size_mb, or give volumes_per_block"
         )
+    if device is not None and not transform and not device.decoded:
+        if device.registered:
+            return (
+                "volumes are read over the bus as fast as they are asked for: device_cache_bytes "
+                "keeps them on the device"
+            )
+        return "volumes lie on the device, and launches take the time: larger batches deliver more"
     if workers == 0:
         return "the tiles are cached and one thread copies as fast as it can: num_workers adds more"
     return "the tiles are cached and the workers copy as fast as they can: add workers, or cores"

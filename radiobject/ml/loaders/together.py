@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
+
+import torch
 
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.driver import HostMemory
+from radiobject.ml.device.made import bytes_together
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.lookahead import LookAhead, Made, Part
@@ -20,6 +23,11 @@ _AHEAD = 2
 way."""
 _COMPRESSED_BYTES = 64 << 20
 """Memory for the tiles of a group as they are stored; taken when it is used."""
+_LOOKED_AFTER = 16
+"""Groups after which it is seen whether a device has every volume by now."""
+_LOOK_AHEAD = 4
+_LAUNCHED_AHEAD = 12
+"""Batches ahead of their use by default: of those that a launch makes several of, more."""
 _GROUPS = 3
 """Groups that `look_ahead` batches are: one that is given out, and two ahead of it."""
 
@@ -29,7 +37,14 @@ def compressed_buffers(host: HostMemory | None) -> PrivateBuffers:
     return PrivateBuffers(_COMPRESSED_BYTES, _AHEAD + 1, host=host)
 
 
-class AheadOnDevice:
+def batches_ahead(device: torch.device | None, batch_bytes: int) -> int:
+    """Return how many batches are made ahead of their use by default."""
+    if device is None or 2 * batch_bytes > bytes_together(device):
+        return _LOOK_AHEAD
+    return _LAUNCHED_AHEAD
+
+
+class OnDeviceAhead:
     """Batches on a device with their plans, made ahead of their use and several at once.
 
     Where volumes are in memory, one launch gathers a few batches; where nothing holds them, the
@@ -58,6 +73,9 @@ class AheadOnDevice:
         look_ahead: int,
     ) -> None:
         self._given: deque[tuple[Any, SamplePlan]] = deque()
+        self._source, self._count = source, 0
+        self._rest = plans, source, look_ahead
+        self._launched: Iterator[Made] | None = None
         decode, most = source.decodes(), max(1, look_ahead // _GROUPS)
         # What the threads hold is not this object: they end when nobody holds it any more.
         self._ahead = LookAhead(
@@ -69,15 +87,30 @@ class AheadOnDevice:
             weight=None if decode else len,
         )
 
-    def __iter__(self) -> AheadOnDevice:
+    def __iter__(self) -> OnDeviceAhead:
         return self
 
     def __next__(self) -> Made:
         if not self._given:
-            made, (group,) = next(self._ahead)
-            self._given.extend(zip(made, group, strict=True))
+            self._given.extend(self._next())
         batch, plan = self._given.popleft()
         return batch, [plan]
+
+    def _next(self) -> Iterable[tuple[Any, SamplePlan]]:
+        """Return what comes next; once the device has every volume, it is launched from here."""
+        if self._launched is None:
+            self._count += 1
+            if self._count % _LOOKED_AFTER or not self._source.has_all():
+                made, (group,) = next(self._ahead)
+                return zip(made, group, strict=True)
+            self._ahead.stop_reading()
+            self._launched = chain(self._ahead_left(), LaunchedAhead(*self._rest))
+        batch, (plan,) = next(self._launched)
+        return [(batch, plan)]
+
+    def _ahead_left(self) -> Iterator[Made]:
+        for made, (group,) in self._ahead:
+            yield from ((batch, [plan]) for batch, plan in zip(made, group, strict=True))
 
     @property
     def make_seconds(self) -> float:
@@ -87,6 +120,53 @@ class AheadOnDevice:
     def stop_reading(self) -> None:
         """Take no plan any more: what is being made is still delivered, and nothing else."""
         self._ahead.stop_reading()
+
+
+class LaunchedAhead:
+    """Batches on a device that has every volume, with their plans, launched ahead of their use.
+
+    A launch returns at once, so the thread that trains does it by itself: another thread would only
+    take turns with it for the interpreter, which takes longer than the launches.
+
+    Parameters
+    ----------
+    plans : iterator of SamplePlan
+        The batches, in order.
+    source : DeviceSource
+        What makes them.
+    look_ahead : int
+        Batches ahead of their use, at most.
+    """
+
+    def __init__(self, plans: Iterator[SamplePlan], source: DeviceSource, look_ahead: int) -> None:
+        most = max(1, look_ahead // _GROUPS)
+        self._groups = _groups(plans, partial(source.together, most=most, decode=False))
+        self._source, self._depth, self._size = source, look_ahead, 1
+        self._ready: deque[tuple[Any, SamplePlan]] = deque()
+        self._error: Exception | None = None
+
+    def __iter__(self) -> LaunchedAhead:
+        return self
+
+    def __next__(self) -> Made:
+        while self._error is None and len(self._ready) + self._size <= self._depth:
+            self._launch()
+        if self._ready:
+            batch, plan = self._ready.popleft()
+            return batch, [plan]
+        assert self._error is not None
+        raise self._error
+
+    def _launch(self) -> None:
+        """Start a group; an error of the plans is raised when what came before it is given out."""
+        try:
+            group = next(self._groups)
+            made = self._source.read_together(group, decode=False)
+        except Exception as error:  # noqa: BLE001 - of a sampler, any; or the end
+            self._error = error
+            return
+        self._ready.extend(zip(made, group, strict=True))
+        self._size = len(group)
 
 
 def _groups(

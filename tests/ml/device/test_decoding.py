@@ -33,7 +33,7 @@ from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.loader import VolumeLoader
-from radiobject.ml.loaders.together import AheadOnDevice
+from radiobject.ml.loaders.together import OnDeviceAhead
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.io import stats
 from radiobject.storage.read import reader
@@ -358,7 +358,7 @@ def test_groups_are_made_as_they_are_used(shelf):
     source = source_of(dataset)
     source.together = lambda plan, most, decode: 5
     source.decodes = lambda: True
-    ahead = AheadOnDevice(dataset, endless(), source, PrivateBuffers(1 << 16, 4), 4)
+    ahead = OnDeviceAhead(dataset, endless(), source, PrivateBuffers(1 << 16, 4), 4)
     for number, (batch, (plan,)) in zip(range(12), ahead, strict=False):
         equal(source.hand_over(batch), dataset.read(dataset.plan([number % len(dataset)], number)))
         assert int(plan.epoch[0]) == number

@@ -15,6 +15,7 @@ from radiobject.ml import DatasetConfig, SegmentationDataset, VolumeCollectionDa
 from radiobject.ml.device.gatherers import ProcessorGatherer, gather_on_processor
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.buffers import PrivateBuffers
+from radiobject.ml.loaders.together import LaunchedAhead
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
 
@@ -146,6 +147,58 @@ def test_a_loader_makes_few_launches_and_no_more_batches_than_it_may(tmp_path, l
     bound = 12 if look_ahead is None else look_ahead
     assert max(together) == min(4, max(1, bound // 3))
     assert most <= bound + 1  # and the one that is asked for
+
+
+def test_the_thread_that_trains_launches_by_itself_once_all_is_there(tmp_path):
+    """In the middle of a pass, which may have no end; nothing is left out or comes twice."""
+    dataset = VolumeCollectionDataset(
+        make_shelf(tmp_path, [(20, 18, 17)] * 2), DatasetConfig("patch", (8, 8, 8), 400)
+    )
+    plain = list(VolumeLoader(dataset, batch_size=2, shuffle=True))
+    reader.close_all()
+    tile_cache.detach()
+    loader = VolumeLoader(dataset, batch_size=2, shuffle=True, device="cpu")
+    source, by = loader._on_device(), []
+    gather = source._gather
+
+    def watched(*given):
+        by.append(threading.current_thread().name)
+        return gather(*given)
+
+    watched.slower = None
+    source._gather = watched
+    got = []
+    for number, batch in enumerate(loader):
+        got.append(batch)
+        if number == 20:
+            assert source.settle()
+    assert len(got) == len(plain)
+    for ours, theirs in zip(got, plain, strict=True):
+        same(ours, theirs)
+    assert set(by[-30:]) == {threading.current_thread().name}
+    by.clear()
+    assert len(list(loader)) == len(plain)
+    assert set(by) == {threading.current_thread().name}
+
+
+def test_an_error_of_the_plans_comes_after_what_was_launched_before_it(tmp_path):
+    dataset = VolumeCollectionDataset(
+        make_shelf(tmp_path, [(20, 18, 17)]), DatasetConfig("patch", (8, 8, 8), 9)
+    )
+    source = warmed(dataset)
+
+    def plans():
+        yield from (dataset.plan([number], 0) for number in range(3))
+        raise RuntimeError("a sampler's own")
+
+    ahead = LaunchedAhead(plans(), source, 12)
+    for number in range(3):
+        batch, (plan,) = next(ahead)
+        assert int(plan.index[0]) == number
+        same(source.hand_over(batch), dataset.read(plan))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a sampler's own"):
+            next(ahead)
 
 
 def test_an_epoch_that_is_left_early_leaves_no_thread(tmp_path):

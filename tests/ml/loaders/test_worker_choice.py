@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from radiobject.ml import create_training_dataloader, create_validation_dataloader
+from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders import loader as loader_module
 from radiobject.ml.loaders import options as options_module
 from radiobject.ml.loaders import worker_choice
@@ -98,14 +99,24 @@ def test_cold_reads_get_workers_where_there_are_processors_for_them(shelf, monke
     monkeypatch.setattr(worker_choice, "_START_S", 0.0)
     monkeypatch.setattr(worker_choice, "_START_EACH_S", 0.0)
     monkeypatch.setattr(worker_choice, "_WORTH", 0.0)
+    monkeypatch.setattr(DeviceSource, "has_all", lambda source: False)
     for device in (None, "cpu"):
         loader = equal_passes(
             shelf, monkeypatch, 3, patches_per_volume=60, device=device, look_ahead=2
         )
         assert loader.num_workers >= 1
-        # Of the second pass the device has every volume, and workers are left alone.
-        assert (loader.report().workers >= 1) == (device is None)
-        assert (device is None) or "every volume is in memory" in loader.report().workers_why
+        assert loader.report().workers == loader.num_workers
+
+
+def test_workers_rest_while_a_device_has_every_volume(shelf, monkeypatch):
+    monkeypatch.setattr(options_module, "processors", lambda: 3)
+    loader = create_training_dataloader(
+        shelf, **OPTIONS, patches_per_volume=20, num_workers=2, device="cpu"
+    )
+    for _ in range(3):
+        list(loader)
+    assert loader.report().workers == 0
+    assert "every volume is in memory" in loader.report().workers_why
 
 
 def test_two_processors_read_by_threads(shelf, monkeypatch):
