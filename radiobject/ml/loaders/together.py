@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import torch
@@ -172,8 +172,23 @@ class LaunchedAhead:
 def _groups(
     plans: Iterator[SamplePlan], together: Callable[[SamplePlan], int]
 ) -> Iterator[list[SamplePlan]]:
-    for first in plans:
-        yield [first, *islice(plans, together(first) - 1)]
+    """Yield plans by groups; an error of the plans comes after the group that it cut short."""
+    while True:
+        group: list[SamplePlan] = []
+        failed: Exception | None = None
+        try:
+            for plan in plans:
+                group.append(plan)
+                if len(group) >= together(group[0]):
+                    break
+        except Exception as error:  # noqa: BLE001 - of a sampler, any
+            failed = error
+        if group:
+            yield group
+        if failed is not None:
+            raise failed
+        if not group:
+            return
 
 
 def _read(source: DeviceSource, decode: bool, group: list[SamplePlan]) -> list[Part]:

@@ -15,7 +15,7 @@ from radiobject.ml import DatasetConfig, SegmentationDataset, VolumeCollectionDa
 from radiobject.ml.device.gatherers import ProcessorGatherer, gather_on_processor
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.buffers import PrivateBuffers
-from radiobject.ml.loaders.together import LaunchedAhead
+from radiobject.ml.loaders.together import LaunchedAhead, OnDeviceAhead
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
 
@@ -199,6 +199,10 @@ def test_an_error_of_the_plans_comes_after_what_was_launched_before_it(tmp_path)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="a sampler's own"):
             next(ahead)
+    ahead = OnDeviceAhead(dataset, plans(), source, PrivateBuffers(1 << 16, 4), 12)
+    assert [int(plan.index[0]) for _, (plan,) in (next(ahead) for _ in range(3))] == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="a sampler's own"):
+        next(ahead)
 
 
 def test_an_epoch_that_is_left_early_leaves_no_thread(tmp_path):
