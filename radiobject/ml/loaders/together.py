@@ -173,13 +173,15 @@ def _groups(
     plans: Iterator[SamplePlan], together: Callable[[SamplePlan], int]
 ) -> Iterator[list[SamplePlan]]:
     """Yield plans by groups; an error of the plans comes after the group that it cut short."""
+    wanted = 1
     while True:
         group: list[SamplePlan] = []
         failed: Exception | None = None
         try:
             for plan in plans:
+                wanted = wanted if group else together(plan)
                 group.append(plan)
-                if len(group) >= together(group[0]):
+                if len(group) >= wanted:
                     break
         except Exception as error:  # noqa: BLE001 - of a sampler, any
             failed = error
