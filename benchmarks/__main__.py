@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import regimes, s3, site
+from benchmarks import on_device, regimes, s3, site
 from benchmarks.config import S3_BUCKET, preset
 from benchmarks.data import benchmark_cohort
+from benchmarks.data.boxes import Task
 from benchmarks.data.prepare import prepare
 from benchmarks.environment import machine_name, require_history
 from benchmarks.errors import BenchmarkError
@@ -71,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     add("names", nargs="*", help=f"default all: {', '.join(regimes.REGIMES)}")
     add("--keep", action="store_true", help="fill docs/regimes.md with the last run")
 
+    add = command("device", _device, "compare the ways to feed a GPU", data)
+    add("--ways", type=_names, default=(), help=f"of {','.join(on_device.WAYS)}; default all")
+    add("--networks", type=_names, default=("light",), help="light,heavy")
+    add("--batch-size", type=int, default=16)
+    add("--rounds", type=int, default=5)
+
     add = command(
         "gate",
         lambda g: compare.gate(g.base, quick=g.quick),
@@ -128,6 +135,12 @@ def _rank(given: argparse.Namespace) -> int:
     for row in failed:
         print(f"benchmarks: {row['label']} failed: {row['reason']}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _device(given: argparse.Namespace) -> None:
+    cohort = benchmark_cohort(preset("default"), given.subjects, given.data, given.cohort)
+    task = Task(cohort, batch_size=given.batch_size)
+    print(on_device.compare(task, given.ways, given.networks, given.rounds))
 
 
 def _regimes(given: argparse.Namespace) -> None:

@@ -47,7 +47,11 @@ def of_radiobject(way, task, device):
         os.environ["RADIOBJECT_CACHE"] = "off"
     collection = open_collection(task)
     options = {"batch_size": task.batch_size, "patch_size": task.patch_size}
-    options["patches_per_volume"] = 64
+    options["patches_per_volume"] = 160
+    if "augmented" in way:
+        from radiobject.ml.augment import nnunet_like
+
+        options["batch_transform"] = nnunet_like()
     if way == "radiobject-host":
         options["num_workers"] = 0
     else:
@@ -69,6 +73,7 @@ def of_monai(task, device):
     """Yield MONAI's batches as its guide to fast training has them: all cached on the device."""
     from monai.data import CacheDataset, ThreadDataLoader
     from monai.transforms import Compose, EnsureTyped, RandSpatialCropd
+    from torch.utils.data import ConcatDataset
 
     steps = [
         EnsureTyped("image", device=device, dtype=np.float32, track_meta=False),
@@ -76,7 +81,8 @@ def of_monai(task, device):
     ]
     records = [{"image": array[None]} for array in task.cohort.volumes()]
     cached = CacheDataset(records, Compose(steps), copy_cache=False, progress=False)
-    loader = ThreadDataLoader(cached, batch_size=task.batch_size, shuffle=True, num_workers=0)
+    drawn = ConcatDataset([cached] * task.patches_per_volume)  # of each volume so many crops
+    loader = ThreadDataLoader(drawn, batch_size=task.batch_size, shuffle=True, num_workers=0)
     for batch in endless(loader):
         yield batch["image"]
 
@@ -87,6 +93,7 @@ WAYS = {
     "radiobject-resident": partial(of_radiobject, "radiobject-resident"),
     "radiobject-host": partial(of_radiobject, "radiobject-host"),
     "radiobject-uncached": partial(of_radiobject, "radiobject-uncached"),
+    "radiobject-augmented": partial(of_radiobject, "radiobject-augmented"),
     "arrays": partial(of_rival, "memory", 0),
     "monai-cache": of_monai,
     "monai-workers": partial(of_rival, "monai-cache", _CORES),

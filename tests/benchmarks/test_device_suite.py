@@ -6,7 +6,11 @@ import time
 import pytest
 import torch
 
+from benchmarks import on_device
 from benchmarks.data.boxes import Task
+from benchmarks.errors import BenchmarkError
+from benchmarks.on_device import Session
+from benchmarks.process import ProcessError
 from benchmarks.suites.device import NETWORKS, WAYS, Device, Fed, network, seconds_of_model
 
 CPU = torch.device("cpu")
@@ -43,3 +47,33 @@ def test_without_a_device_the_suite_is_skipped_with_its_reason():
         Device().setup(None, "radiobject")
     with pytest.raises(NotImplementedError, match="no CUDA device"):
         Fed().setup(None, "radiobject", "light")
+
+
+def test_ways_are_compared_in_turn(cohort, home, monkeypatch):
+    """The processes of the comparison, here, on a processor."""
+
+    class Here:
+        def __init__(self, way, kind, *given):
+            if way == "arrays":
+                raise_later = ProcessError(way, "not installed: this")
+                self.ask = lambda *_: (_ for _ in ()).throw(raise_later)
+                return
+            session = Session(*given)
+            self.ask = lambda what, *more: getattr(session, what)(*more)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(on_device, "Process", Here)
+    monkeypatch.setattr(on_device, "_WARM_UP_S", 0.0)
+    monkeypatch.setattr(on_device, "begun", lambda task, way: (CPU, WAYS[way](task, CPU)))
+    monkeypatch.setattr(on_device, "ROUND_S", 0.05)
+    task = Task(cohort, (16, 16, 16), batch_size=2, home=home)
+    table = on_device.compare(task, ("radiobject", "arrays"), ("light",), rounds=2, steps=1)
+    title, _, ours, missing = (line.split(" | ") for line in table.splitlines())
+    assert title[-1] == "share of the light network |"
+    assert float(ours[1].replace(",", "")) > 0
+    assert " of " in ours[3]
+    assert missing[1] == "not measured: not installed: this"
+    with pytest.raises(BenchmarkError, match="no 'fast'; choose of light, heavy"):
+        on_device.compare(task, (), ("fast",), rounds=1)
