@@ -162,7 +162,9 @@ class Regrid:
         stop = (*high.tolist(), *(ends[3:, 1] + 1).tolist())
         return Box(start, stop).clip(self.source_shape)
 
-    def gather(self, part: RegridPart, voxels: NDArray, out: NDArray) -> None:
+    def gather(
+        self, part: RegridPart, voxels: NDArray, out: NDArray, background: float = BACKGROUND
+    ) -> None:
         """Put the nearest neighbours of a part where they belong.
 
         Parameters
@@ -171,15 +173,17 @@ class Regrid:
             What was read, of the type of `out`.
         out : ndarray
             The whole box.
+        background : float
+            What lies in no source voxel: of stored values, the one that is delivered as label 0.
         """
         view = out[part.target.slices]
         axes = self._parallel_axes()
         if not part.source.size:
-            view[...] = BACKGROUND
+            view[...] = background
         elif axes is not None:
-            self._gather_along(axes, part, voxels, view)
+            self._gather_along(axes, part, voxels, view, background)
         else:
-            self._gather_across(part, voxels, view)
+            self._gather_across(part, voxels, view, background)
 
     def _parallel_axes(self) -> tuple[int, ...] | None:
         """Return the target axis parallel to each source axis, None where one is oblique."""
@@ -189,7 +193,12 @@ class Regrid:
         return tuple(entries.argmax(axis=1).tolist())
 
     def _gather_along(
-        self, axes: tuple[int, ...], part: RegridPart, voxels: NDArray, view: NDArray
+        self,
+        axes: tuple[int, ...],
+        part: RegridPart,
+        voxels: NDArray,
+        view: NDArray,
+        background: float,
     ) -> None:
         """Gather axis by axis: other spacing, order and direction of axes need no more."""
         outside = {}
@@ -202,9 +211,11 @@ class Regrid:
             voxels = voxels.take(part.index[3] - part.source.start[3], axis=3)
         view[...] = voxels.transpose(*np.argsort(axes), *range(3, voxels.ndim))
         for along, beyond in outside.items():
-            np.moveaxis(view, along, 0)[beyond] = BACKGROUND
+            np.moveaxis(view, along, 0)[beyond] = background
 
-    def _gather_across(self, part: RegridPart, voxels: NDArray, view: NDArray) -> None:
+    def _gather_across(
+        self, part: RegridPart, voxels: NDArray, view: NDArray, background: float = BACKGROUND
+    ) -> None:
         """Gather voxel by voxel, a few planes at a time."""
         x, *rest = part.index[:3]
         planes = max(1, _GATHERED_AT_ONCE // max(1, len(rest[0]) * len(rest[1])))
@@ -215,7 +226,7 @@ class Regrid:
             if voxels.ndim == 4:
                 found = found[..., part.index[3] - part.source.start[3]]
                 inside = inside[..., None]
-            view[begin : begin + planes] = np.where(inside, found, view.dtype.type(BACKGROUND))
+            view[begin : begin + planes] = np.where(inside, found, view.dtype.type(background))
 
     def _where(
         self, index: Sequence[NDArray[np.int64]], source: Box

@@ -188,6 +188,19 @@ def delivered_labels(stored: NDArray[Any], rescale: tuple[float, float] | None) 
     return np.where(np.abs(values - whole) <= ROUNDED_STEPS * abs(slope), whole, values)
 
 
+def stored_background(dtype: np.dtype[Any], rescale: tuple[float, float] | None) -> float | None:
+    """Return the stored value that is delivered as the label 0, or None where the type has none."""
+    slope, intercept = rescale or (1.0, 0.0)
+    value = -intercept / slope + 0.0  # Not -0.0, which has other bits.
+    if dtype.kind in "iu":
+        value = round(value)
+        ends = np.iinfo(dtype)
+        if not ends.min <= value <= ends.max:
+            return None
+    stored = np.array(value, dtype)
+    return float(stored) if delivered_labels(stored, rescale) == BACKGROUND else None
+
+
 def labels_as_integers(
     stored: NDArray[Any], rescale: tuple[float, float] | None
 ) -> NDArray[Any] | None:

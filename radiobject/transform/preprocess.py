@@ -21,7 +21,9 @@ from radiobject.exceptions import AlignmentError, ConfigurationError, StoreExist
 from radiobject.executors import ExecutorLike
 from radiobject.geometry.box import Box
 from radiobject.geometry.grids import GEOMETRY_TOLERANCE_MM, Grid
+from radiobject.geometry.regrid import BACKGROUND
 from radiobject.rows.pandas_io import frame_rows
+from radiobject.sampling.labels import stored_background
 from radiobject.selection import SubjectSelection, VolumeSelection
 from radiobject.storage.commits.head import ROOT
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
@@ -233,8 +235,14 @@ def _in_grid(volume: ScanVolume, grid: Grid, scan: Scan) -> NDArray[Any]:
         source = first  # Headers that differ in rounding alone must not part a mask from its image.
     repeat = steps.reference is None or own
     if volume.is_label:
-        rule = steps.label_interpolation
-        return resample_labels(voxels, source, grid, rule=rule, repeat_edges=repeat)
+        return resample_labels(
+            voxels,
+            source,
+            grid,
+            rule=steps.label_interpolation,
+            repeat_edges=repeat,
+            background=BACKGROUND if repeat else _background(volume),
+        )
     outside = None if repeat else _outside(voxels, volume, steps.fill)
     return resample_image(
         voxels,
@@ -244,6 +252,20 @@ def _in_grid(volume: ScanVolume, grid: Grid, scan: Scan) -> NDArray[Any]:
         outside=outside,
         antialias=steps.antialias,
     )
+
+
+def _background(volume: ScanVolume) -> float:
+    """Return the stored value of what lies outside a mask."""
+    locator = volume.job.locator
+    found = stored_background(locator.numpy_dtype, locator.rescale)
+    if found is None:
+        slope, intercept = locator.rescale or (1.0, 0.0)
+        raise ConfigurationError(
+            f"{locator.label} is a mask of {locator.dtype} with slope {slope:g} and intercept "
+            f"{intercept:g}, which has no value for the background around it: the label 0 would be "
+            f"stored as {-intercept / slope:g}; store it without a scale first"
+        )
+    return found
 
 
 def _outside(voxels: NDArray[Any], volume: ScanVolume, fill: float | None) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import ConfigurationError
 from radiobject.geometry.box import Box
 from radiobject.geometry.grids import Grid
-from radiobject.geometry.regrid import Regrid
+from radiobject.geometry.regrid import BACKGROUND, Regrid
 from radiobject.lazy import LazyModule
 
 ndimage = LazyModule("scipy.ndimage", "resampling images", "ml")
@@ -121,7 +121,13 @@ def smoothing(source: Grid, target: Grid) -> NDArray[np.float64]:
 
 
 def resample_labels(
-    voxels: NDArray, source: Grid, target: Grid, *, rule: str, repeat_edges: bool
+    voxels: NDArray,
+    source: Grid,
+    target: Grid,
+    *,
+    rule: str,
+    repeat_edges: bool,
+    background: float = BACKGROUND,
 ) -> NDArray:
     """Return labels in another grid.
 
@@ -133,14 +139,16 @@ def resample_labels(
         The label of the nearest voxel, or the one that most of a target voxel's space has; where
         two have as much, that of its centre, else the smallest.
     repeat_edges : bool
-        Whether the outermost voxels answer for places outside; otherwise these are background, 0.
+        Whether the outermost voxels answer for places outside; otherwise these are background.
+    background : float
+        The stored value of the label 0.
     """
     if repeat_edges:
         voxels, source = _extended(voxels, source, target)
     out = np.empty((*target.shape, *voxels.shape[3:]), voxels.dtype)
     centre = Regrid.between(target.affine, target.shape, source.affine, voxels.shape)
     if rule == "nearest":
-        _gather(centre, Box.whole(centre.shape), voxels, out)
+        _gather(centre, Box.whole(centre.shape), voxels, out, background)
         return out
     points = _points(source, target)
     planes = max(1, _PLANE_VOXELS // (len(points) * int(np.prod(out.shape[1:]))))
@@ -154,9 +162,9 @@ def resample_labels(
             moved = target.affine.copy()
             moved[:3, 3] += target.affine[:3, :3] @ point
             there = Regrid.between(moved, target.shape, source.affine, voxels.shape)
-            _gather(there, box, voxels, sample)
+            _gather(there, box, voxels, sample, background)
         middle = np.empty(box.shape, voxels.dtype)
-        _gather(centre, box, voxels, middle)
+        _gather(centre, box, voxels, middle, background)
         out[box.slices] = _majority(samples, middle)
     return out
 
@@ -222,9 +230,9 @@ def _points(source: Grid, target: Grid) -> list[NDArray[np.float64]]:
     return [np.array(point) for point in itertools.product(*along)]
 
 
-def _gather(regrid: Regrid, box: Box, voxels: NDArray, out: NDArray) -> None:
+def _gather(regrid: Regrid, box: Box, voxels: NDArray, out: NDArray, background: float) -> None:
     for part in regrid.parts(box):
-        regrid.gather(part, voxels[part.source.slices], out)
+        regrid.gather(part, voxels[part.source.slices], out, background)
 
 
 def _majority(samples: NDArray, centre: NDArray) -> NDArray:

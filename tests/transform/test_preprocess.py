@@ -277,6 +277,48 @@ def test_what_would_go_wrong_in_silence_is_refused(source, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.fixture(scope="module")
+def scaled(tmp_path_factory):
+    """Images, and masks of theirs on a smaller grid, stored in ways that scale them."""
+    uri = str(tmp_path_factory.mktemp("scaled") / "source")
+    label = np.zeros((6, 6, 6))
+    label[2:4, 2:5, 3:5] = 2
+    inner = np.eye(4)
+    inner[:3, 3] = 3, 2, 2
+    image = np.arange(1000.0).reshape(10, 10, 10).astype(np.int16)
+    masks = {
+        "shifted": ((label + 3).astype(np.uint8), (1.0, -3.0)),
+        "whole_range": (np.rint(label * 16384 - 32768).astype(np.int16), (1 / 16384.0, 2.00002)),
+        "halves": ((label / 2 + 1).astype(np.float32), (2.0, -2.0)),
+        "no_zero": (label.astype(np.uint8), (1.0, 1.0)),
+    }
+    with RadiObjectWriter(uri) as writer:
+        writer.write_obs_meta(pd.DataFrame({"obs_subject_id": ["a"]}))
+        writer.add_collection("CT").write_volume(image, "a_CT", "a", affine=np.eye(4))
+        for name, (stored, rescale) in masks.items():
+            target = writer.add_collection(name)
+            target.write_volume(stored, f"a_{name}", "a", affine=inner, rescale=rescale)
+    return RadiObject(uri), label
+
+
+@pytest.mark.parametrize("rule", ["nearest", "majority"])
+@pytest.mark.parametrize("name", ["shifted", "whole_range", "halves"])
+def test_outside_a_scaled_mask_is_background(scaled, tmp_path, name, rule):
+    radi, label = scaled
+    radi = radi.select_collections(["CT", name])
+    wanted = np.zeros((10, 10, 10))
+    wanted[3:9, 2:8, 2:8] = label
+    made = radi.resample(reference="CT", labels=[name], label_interpolation=rule)
+    (mask,) = getattr(made.write(str(tmp_path / "made")), name)
+    assert np.allclose(mask.to_numpy(), wanted, atol=1e-4)
+
+
+def test_a_mask_whose_type_has_no_background_is_refused(scaled, tmp_path):
+    radi = scaled[0].select_collections(["CT", "no_zero"])
+    with pytest.raises(ConfigurationError, match=r"a_no_zero.*uint8.*0 would be stored as -1"):
+        radi.resample(reference="CT", labels=["no_zero"]).write(str(tmp_path / "made"))
+
+
 def _without_one_mask(source, tmp_path):
     radi = source.select_collections(["CT", "seg"]).write(str(tmp_path / "copy"))
     radi.seg.delete(radi.seg.obs_ids[0])
