@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.ml.augment.randomness import SampleRandom
+from radiobject.ml.datasets.names import VoxelNames
 
 Range = tuple[float, float]
 _ALIGNED = 8
@@ -38,20 +41,7 @@ class BatchAugmentation:
 
     def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
         """Return the batch with a changed image; the one given is left alone."""
-        chosen = self.chosen(random)
-        images = {name: floating(batch, name) for name in random.names.images if name in batch}
-        if not len(chosen):
-            return batch
-        return {**batch, **{n: self._changed(i, chosen, random) for n, i in images.items()}}
-
-    def _changed(
-        self, image: torch.Tensor, chosen: NDArray[np.int64], random: SampleRandom
-    ) -> torch.Tensor:
-        rows = Rows(image)
-        for group in groups(chosen, image.device):
-            part = rows.of(group).to(torch.float32)
-            rows.put(group, self.change(part, group, random).to(image.dtype))
-        return rows.joined()
+        return changed_in_rows(batch, [(self, random)], random.names)
 
     def numbers(self, random: SampleRandom) -> Iterator[int]:
         """Yield the streams that it uses, of all augmentations' streams."""
@@ -97,9 +87,14 @@ class Sequence(BatchAugmentation):
     def __call__(self, batch: dict[str, Any], random: SampleRandom) -> dict[str, Any]:
         """Return the batch after every step."""
         random.draw(self.numbers(random))
+        together: list[tuple[BatchAugmentation, SampleRandom]] = []
         for place, step in enumerate(self.steps):
-            batch = step(batch, random.at(place))
-        return batch
+            if in_rows(step):
+                together.append((step, random.at(place)))
+                continue
+            batch = step(changed_in_rows(batch, together, random.names), random.at(place))
+            together = []
+        return changed_in_rows(batch, together, random.names)
 
     def numbers(self, random: SampleRandom) -> Iterator[int]:
         """Yield the streams of its steps, and of theirs."""
@@ -111,7 +106,8 @@ class Sequence(BatchAugmentation):
 class Rows:
     """The samples of an array, some of which are exchanged for others.
 
-    They are joined once, in one operation; no list of rows has to reach the device.
+    They are joined once, however many steps change them, in one operation; no list of rows has to
+    reach the device.
 
     Parameters
     ----------
@@ -120,14 +116,17 @@ class Rows:
     """
 
     def __init__(self, array: torch.Tensor) -> None:
-        self._array, self._rows = array, list(array.unbind())
-        self._whole: torch.Tensor | None = None
+        self._shape = array.shape
+        # The whole, or the samples, or both: neither is made before it is asked for.
+        self._whole: torch.Tensor | None = array
+        self._rows: list[torch.Tensor] | None = None
 
     def of(self, samples: NDArray[np.int64]) -> torch.Tensor:
-        """Return samples, in ascending order, as they were; not to be changed in place."""
-        if len(samples) == len(self._rows):
-            return self._array
-        return torch.stack([self._rows[sample] for sample in samples.tolist()])
+        """Return samples, in ascending order, as they are; not to be changed in place."""
+        if len(samples) == self._shape[0]:
+            return self.joined()
+        rows = self._apart()
+        return torch.stack([rows[sample] for sample in samples.tolist()])
 
     def put(self, samples: NDArray[np.int64], changed: torch.Tensor) -> None:
         """Exchange samples.
@@ -137,19 +136,54 @@ class Rows:
         ShapeError
             If they have another shape than they had.
         """
-        if changed.shape != (want := (len(samples), *self._array.shape[1:])):
+        if changed.shape != (want := (len(samples), *self._shape[1:])):
             raise ShapeError(
                 f"changed samples have shape {tuple(changed.shape)}, expected {tuple(want)}"
             )
-        if len(samples) == len(self._rows):
-            self._whole = changed
-        else:
-            for sample, row in zip(samples.tolist(), changed.unbind(), strict=True):
-                self._rows[sample] = row
+        if len(samples) == self._shape[0]:
+            self._whole, self._rows = changed, None
+            return
+        rows = self._apart()
+        for sample, row in zip(samples.tolist(), changed.unbind(), strict=True):
+            rows[sample] = row
+        self._whole = None
 
     def joined(self) -> torch.Tensor:
         """Return the array of all samples."""
-        return torch.stack(self._rows) if self._whole is None else self._whole
+        if self._whole is None:
+            self._whole = torch.stack(self._apart())
+        return self._whole
+
+    def _apart(self) -> list[torch.Tensor]:
+        if self._rows is None:
+            self._rows = list(self.joined().unbind())
+        return self._rows
+
+
+def in_rows(step: object) -> bool:
+    """Return whether a step changes images, sample by sample, and nothing else of a batch."""
+    return isinstance(step, BatchAugmentation) and (
+        type(step).__call__ is BatchAugmentation.__call__
+    )
+
+
+def changed_in_rows(
+    batch: dict[str, Any], steps: list[tuple[BatchAugmentation, SampleRandom]], names: VoxelNames
+) -> dict[str, Any]:
+    """Return a batch after steps that change images alone."""
+    if not steps:
+        return batch
+    images = {name: floating(batch, name) for name in names.images if name in batch}
+    rows = {name: Rows(image) for name, image in images.items()}
+    some = False
+    for step, random in steps:
+        chosen = step.chosen(random)
+        some = some or len(chosen) > 0
+        for name, image in images.items():
+            for group in groups(chosen, image.device) if len(chosen) else ():
+                part = rows[name].of(group).to(torch.float32)
+                rows[name].put(group, step.change(part, group, random).to(image.dtype))
+    return {**batch, **{name: a.joined() for name, a in rows.items()}} if some else batch
 
 
 def floating(batch: dict[str, Any], name: str = "image") -> torch.Tensor:
@@ -210,7 +244,7 @@ def sent_together(device: torch.device, *arrays: NDArray) -> list[torch.Tensor]:
 def packed(arrays: tuple[NDArray, ...]) -> tuple[NDArray[np.uint8], list[int]]:
     """Return the bytes of arrays one after the other, and where each begins."""
     sizes = [-(-array.nbytes // _ALIGNED) * _ALIGNED for array in arrays]
-    starts = np.cumsum([0, *sizes]).tolist()
+    starts = [0, *accumulate(sizes)]
     host = np.zeros(starts.pop(), np.uint8)
     for array, start in zip(arrays, starts, strict=True):
         host[start : start + array.nbytes].view(array.dtype)[:] = array.ravel()
@@ -224,7 +258,7 @@ def unpacked(
     typed = {kind: whole.view(_TORCH[kind]) for kind in {array.dtype for array in arrays}}
     there = []
     for array, start in zip(arrays, starts, strict=True):
-        strides = np.cumprod([1, *array.shape[:0:-1]])[::-1].tolist()
+        strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
         at = start // array.itemsize
         there.append(typed[array.dtype].as_strided(array.shape, strides, at))
     return there

@@ -240,7 +240,8 @@ def _moments(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     found = [
         torch.std_mean(one, dim=_inner(one), keepdim=True, correction=0) for one in image.split(1)
     ]
-    return torch.cat([mean for _, mean in found]), torch.cat([std for std, _ in found])
+    mean, deviation = torch.cat([m for _, m in found] + [d for d, _ in found]).chunk(2)
+    return mean, deviation
 
 
 def _ends(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

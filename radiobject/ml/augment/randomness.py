@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -51,15 +50,19 @@ class SampleRandom:
         self._place = place
         # Of all places: what was drawn is not drawn again.
         self._drawn: _Table = {}
+        self._inner: dict[int, SampleRandom] = {}
 
     def __len__(self) -> int:
         return len(self._index)
 
     def at(self, place: int) -> SampleRandom:
         """Return the numbers of the augmentation at a place of a sequence."""
-        inner = copy.copy(self)
-        inner._place = self._place * 31 + place + 1
-        return inner
+        if place not in self._inner:
+            inner = object.__new__(type(self))
+            inner.__dict__ |= self.__dict__
+            inner._place, inner._inner = self._place * 31 + place + 1, {}
+            self._inner[place] = inner
+        return self._inner[place]
 
     def numbers(self, streams: Iterable[int]) -> list[int]:
         """Return what tells streams of this augmentation from those of any other."""
@@ -106,6 +109,7 @@ class SampleRandom:
 
     def _stream(self, stream: int) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
         """Return four words per sample, and the same as numbers in [0, 1)."""
-        (number,) = self.numbers((stream,))
-        self.draw((number,))
+        number = (_FIRST_STREAM + self._place * _STREAMS + stream) & 0xFFFFFFFF
+        if number not in self._drawn:
+            self.draw((number,))
         return self._drawn[number]

@@ -23,7 +23,7 @@ from radiobject.ml.augment.base import (
 from radiobject.ml.augment.randomness import GENERATOR, SampleRandom
 from radiobject.ml.datasets.names import AFFINE, VoxelNames
 
-_AS_IT_IS = np.arange(3)
+_AS_IT_IS = np.arange(3)[None]
 _PLANES = ((0, 1), (0, 2), (1, 2))
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 Matrices = NDArray[np.float64]
@@ -53,7 +53,7 @@ class Flip(BatchAugmentation):
         sides = volumes(batch).shape[2:]
         mirrored = random.uniform(0)[:, :3] < self.p
         mirrored[:, [axis for axis in range(3) if axis not in self.axes]] = False
-        return _permuted(batch, np.tile(_AS_IT_IS, (len(mirrored), 1)), mirrored, sides, random)
+        return _permuted(batch, _AS_IT_IS.repeat(len(mirrored), axis=0), mirrored, sides, random)
 
 
 class Rotate90(BatchAugmentation):
@@ -74,7 +74,7 @@ class Rotate90(BatchAugmentation):
         """Return the batch, turned."""
         sides = volumes(batch).shape[2:]
         plane, turns = random.uniform(1)[:, 0], random.uniform(1)[:, 1]
-        axes = np.tile(_AS_IT_IS, (len(plane), 1))
+        axes = _AS_IT_IS.repeat(len(plane), axis=0)
         mirrored = np.zeros(axes.shape, bool)
         for sample in self.chosen(random).tolist():
             first, second = _PLANES[int(plane[sample] * 3)]
@@ -117,7 +117,7 @@ def _permuted(
                 sources[shape] = _sources(axes, mirrored, shape, given.device)
             array = _gathered(given, sources[shape])
         changed[name] = array.view(batch[name].dtype)
-    mirror = np.tile(np.eye(4), (len(axes), 1, 1))
+    mirror = _eyes(len(axes), 4)
     exchange = np.zeros_like(mirror)
     exchange[:, 3, 3] = 1
     for axis in range(3):
@@ -233,24 +233,24 @@ class Affine(BatchAugmentation):
         angles = np.deg2rad(random.uniform(1, -self.rotation, self.rotation)[:, :3])
         scale = np.exp(random.uniform(2, *np.log(self.scale))[:, :3])
         scale = np.repeat(scale[:, :1], 3, axis=1) if self.isotropic else scale
-        shear = random.uniform(3, -self.shear, self.shear)[:, :3]
-        shift = random.uniform(4, -self.translation, self.translation)[:, :3]
         spacing = _spacing(batch, n)
         turn, zoom, slant, move = wanted.T
-        upper = np.tile(np.eye(3), (n, 1, 1))
-        upper[:, 0, 1], upper[:, 0, 2], upper[:, 1, 2] = shear.T
-        linear = np.tile(np.eye(3), (n, 1, 1))
-        parts = (
-            (turn, _rotations(angles)),
-            (zoom, (1 / scale)[:, :, None] * np.eye(3)),
-            (slant, upper),
-        )
-        for kind, matrix in parts:
-            linear = np.where(kind[:, None, None], linear @ matrix, linear)
-        moves, centre = np.tile(np.eye(4), (n, 1, 1)), (sides - 1) / 2
+        linear = _eyes(n, 3)
+        if turn.any():
+            linear = np.where(turn[:, None, None], linear @ _rotations(angles), linear)
+        if zoom.any():
+            smaller = (1 / scale)[:, :, None] * np.eye(3)
+            linear = np.where(zoom[:, None, None], linear @ smaller, linear)
+        if slant.any():
+            upper, shear = _eyes(n, 3), random.uniform(3, -self.shear, self.shear)[:, :3]
+            upper[:, 0, 1], upper[:, 0, 2], upper[:, 1, 2] = shear.T
+            linear = np.where(slant[:, None, None], linear @ upper, linear)
+        moves, centre = _eyes(n, 4), (sides - 1) / 2
         moves[:, :3, :3] = linear * spacing[:, None] / spacing[:, :, None]
         moves[:, :3, 3] = centre - moves[:, :3, :3] @ centre
-        moves[move, :3, 3] -= (shift / spacing)[move]
+        if move.any():
+            shift = random.uniform(4, -self.translation, self.translation)[:, :3]
+            moves[move, :3, 3] -= (shift / spacing)[move]
         return moves
 
 
@@ -295,7 +295,7 @@ class Elastic(BatchAugmentation):
         moving = _Resampled(batch, random.names, self.fill, self.mask_fill)
         sides = image.shape[2:]
         for group in groups(chosen, image.device):
-            here = _positions(np.tile(np.eye(4), (len(group), 1, 1)), sides, image.device)
+            here = _positions(_eyes(len(group), 4), sides, image.device)
             where = here + self._field(group, sides, random, image.device)
             moving.read(group, where)
         return moving.joined()
@@ -421,9 +421,13 @@ def _spacing(batch: dict[str, Any], n: int) -> Matrices:
     return np.where(lengths > 0, lengths, 1.0)
 
 
+def _eyes(n: int, size: int) -> Matrices:
+    return np.eye(size)[None].repeat(n, axis=0)
+
+
 def _rotations(angles: NDArray[np.float64]) -> Matrices:
     """Return the rotations about the axes x, then y, then z, (n, 3, 3)."""
-    x, y, z = (np.tile(np.eye(3), (len(angles), 1, 1)) for _ in range(3))
+    x, y, z = (_eyes(len(angles), 3) for _ in range(3))
     cos, sin = np.cos(angles), np.sin(angles)
     for axis, (matrix, (i, j)) in enumerate(zip((x, y, z), ((1, 2), (2, 0), (0, 1)), strict=True)):
         matrix[:, i, i] = matrix[:, j, j] = cos[:, axis]
