@@ -183,9 +183,31 @@ def delivered_labels(stored: NDArray[Any], rescale: tuple[float, float] | None) 
     if rescale is None:
         return stored
     slope, intercept = rescale
-    values = stored * np.float64(slope) + np.float64(intercept)
+    return _without_rounding(stored * np.float64(slope) + np.float64(intercept), slope)
+
+
+def _without_rounding(values: NDArray[Any], slope: float) -> NDArray[Any]:
     whole = np.rint(values)
     return np.where(np.abs(values - whole) <= ROUNDED_STEPS * abs(slope), whole, values)
+
+
+def is_foreground(
+    delivered: NDArray[Any], rescale: tuple[float, float] | None = None
+) -> NDArray[np.bool_]:
+    """Return where a mask has a label: a number that is not 0, and was not made so by rounding.
+
+    NaN is no label: masks of floats have it where nothing was drawn.
+
+    Parameters
+    ----------
+    delivered : ndarray
+        Values of a mask, not the stored ones where these are scaled.
+    rescale : tuple of float, optional
+        The (slope, intercept) that they were delivered with.
+    """
+    values = delivered if rescale is None else _without_rounding(delivered, rescale[0])
+    found: NDArray[np.bool_] = values != BACKGROUND
+    return found & ~np.isnan(values) if values.dtype.kind == "f" else found
 
 
 def stored_background(dtype: np.dtype[Any], rescale: tuple[float, float] | None) -> float | None:

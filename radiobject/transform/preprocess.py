@@ -23,7 +23,7 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.grids import GEOMETRY_TOLERANCE_MM, Grid
 from radiobject.geometry.regrid import BACKGROUND
 from radiobject.rows.pandas_io import frame_rows
-from radiobject.sampling.labels import stored_background
+from radiobject.sampling.labels import delivered_labels, is_foreground, stored_background
 from radiobject.selection import SubjectSelection, VolumeSelection
 from radiobject.storage.commits.head import ROOT
 from radiobject.storage.commits.transaction import Transaction, creation, transaction
@@ -281,12 +281,13 @@ def _foreground(volume: ScanVolume, grid: Grid, scan: Scan) -> Box:
 
     It is all of the grid where there is no foreground.
     """
-    slope, intercept = volume.job.locator.rescale or (1.0, 0.0)
+    rescale = volume.job.locator.rescale
     steps, voxels = scan.steps, _in_grid(volume, grid, scan)
     if steps.above is None:
-        found = voxels * slope + intercept != 0
+        found: NDArray[np.bool_] = is_foreground(delivered_labels(voxels, rescale))
     else:
-        found = voxels * slope + intercept > steps.above
+        slope, intercept = rescale or (1.0, 0.0)
+        found = np.asarray(voxels * slope + intercept > steps.above)
     if found.ndim == 4:
         found = found.any(axis=3)
     if not found.any():

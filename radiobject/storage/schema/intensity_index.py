@@ -30,6 +30,7 @@ from radiobject.sampling.intensities import (
     is_drawn,
     summarise,
 )
+from radiobject.sampling.labels import is_foreground
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import ReadRequest, read_batch
@@ -40,6 +41,8 @@ _log = logging.getLogger(__name__)
 _REGION = "region"
 _COLUMNS = ("moments", "values", "weights")
 _SLAB_VOXELS = 1 << 22
+_FOREGROUND = " is_foreground"
+"""Parts rows of scaled masks and masks of floats from those made when NaN was foreground."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,7 @@ class Region:
     above : float, optional
         Those of a larger value, in the volume's units.
     labels : VolumeLocator, optional
-        Those that this mask gives a label other than 0.
+        Those that this mask gives a label: see `is_foreground`.
     regrid : Regrid, optional
         How the mask is seen in the volume's grid, where it has another.
     """
@@ -73,8 +76,11 @@ class Region:
             own = hashlib.sha256(f"{own} {DRAW}".encode()).hexdigest()[:32]
         if self.labels is None:
             return own
+        labels, mask = fingerprint(self.labels), self.labels
+        if mask.rescale is not None or mask.numpy_dtype.kind == "f":
+            labels += _FOREGROUND
         grid = b"" if self.regrid is None else self.regrid.matrix.tobytes()
-        digest = hashlib.sha256(own.encode() + fingerprint(self.labels).encode() + grid)
+        digest = hashlib.sha256(own.encode() + labels.encode() + grid)
         return digest.hexdigest()[:32]
 
 
@@ -237,9 +243,9 @@ def _labelled(region: Region, box: Box) -> NDArray[np.bool_]:
     assert mask is not None
     axes = len(mask.shape)
     box = Box(box.start[:axes], box.stop[:axes])
-    found = np.empty(box.shape, np.float32 if mask.rescale else mask.numpy_dtype)
+    found = np.empty(box.shape, np.float64 if mask.rescale else mask.numpy_dtype)
     read_batch([ReadRequest(mask, box, found, None, mask.units, region.regrid)])
-    return found != 0
+    return is_foreground(found, mask.rescale)
 
 
 def _read(collection_uri: str, wanted: _Wanted) -> dict[_Key, IntensitySummary]:
