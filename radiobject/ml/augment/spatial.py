@@ -307,7 +307,7 @@ class Elastic(BatchAugmentation):
         random: SampleRandom,
         device: torch.device,
     ) -> torch.Tensor:
-        """Return how far each voxel is read from its place, (m, X, Y, Z, 3), in voxels."""
+        """Return how far each voxel is read from its place, as `_positions` does."""
         most = random.uniform(1, *self.magnitude)[samples, 0]
         points, fields = (self.control_points,) * 3, []
         for sample, size in zip(samples.tolist(), most.tolist(), strict=True):
@@ -319,7 +319,7 @@ class Elastic(BatchAugmentation):
             F.interpolate(field, size=sides, mode="trilinear", align_corners=True)
             for field in sent(np.stack(fields), device).split(1)
         ]
-        return torch.cat(smooth).movedim(1, -1)
+        return torch.cat(smooth).flip(1)
 
 
 def _of_one_resolution(
@@ -335,13 +335,16 @@ def _of_one_resolution(
 
 
 def _positions(moves: Matrices, sides: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Return where each voxel is read, in voxels, (m, X, Y, Z, 3); sums in a fixed order."""
-    matrix = moves.astype(np.float32)[:, None, :3]
-    x, y, z = (np.arange(n, dtype=np.float32)[:, None] for n in sides)
-    along = matrix[..., 0] * x, matrix[..., 1] * y, matrix[..., 2] * z + matrix[..., 3]
+    """Return where each voxel is read, in voxels, (m, 3, X, Y, Z), the last axis first.
+
+    Sums are in a fixed order. Each axis lies by itself: the work is done on lines of voxels.
+    """
+    matrix = moves.astype(np.float32)[:, 2::-1, :, None]
+    x, y, z = (np.arange(n, dtype=np.float32) for n in sides)
+    along = matrix[:, :, 0] * x, matrix[:, :, 1] * y, matrix[:, :, 2] * z + matrix[:, :, 3]
     shapes = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
     ax, by, czd = sent_together(
-        device, *(a.reshape(len(moves), *s, 3) for a, s in zip(along, shapes, strict=True))
+        device, *(a.reshape(len(moves), 3, *s) for a, s in zip(along, shapes, strict=True))
     )
     return ax + (by + czd)
 
@@ -361,11 +364,11 @@ class _Resampled:
                 self._masks[name] = Rows(signed)
 
     def read(self, samples: NDArray[np.int64], where: torch.Tensor) -> None:
-        """Read samples at `where`, (m, X, Y, Z, 3), in voxels."""
-        shape = np.array(where.shape[1:4])
+        """Read samples at `where`, (m, 3, X, Y, Z), the last axis first, in voxels."""
+        shape = np.array(where.shape[:1:-1]).reshape(3, 1, 1, 1)
         sides, last = sent_together(where.device, shape.astype(np.float32), shape - 1)
-        # grid_sample counts from -1 to 1 over the outer faces, the last axis first.
-        grid = (where * 2).add_(1).div_(sides).sub_(1).flip(-1)
+        # grid_sample counts from -1 to 1 over the outer faces.
+        grid = (where * 2).add_(1).div_(sides).sub_(1).movedim(1, -1)
         for name, rows in self._images.items():
             part = rows.of(samples).to(torch.float32)
             part = part - self._fill if self._fill else part
@@ -376,13 +379,13 @@ class _Resampled:
         if self._masks:
             index = torch.floor(where + 0.5).to(torch.int64)
             within = torch.minimum(index.clamp(min=0), last)
-            inside = torch.stack((within == index).unbind(-1)).all(0)
-            x, y, z = within.unbind(-1)
-            taken = ((x * where.shape[2] + y) * where.shape[3] + z).flatten(1)[:, None]
+            inside = (within == index).all(1, keepdim=True)
+            z, y, x = within.unbind(1)
+            taken = ((x * where.shape[3] + y) * where.shape[4] + z).flatten(1)[:, None]
         for name, rows in self._masks.items():
             found = _gathered(rows.of(samples), taken)
             outside = found.new_full((), self._comes_in[name])
-            rows.put(samples, torch.where(inside[:, None], found, outside))
+            rows.put(samples, torch.where(inside, found, outside))
 
     def joined(self) -> dict[str, Any]:
         """Return the batch after it."""

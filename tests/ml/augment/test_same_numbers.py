@@ -63,7 +63,7 @@ def test_voxels_are_read_where_sums_in_their_order_say():
     for sample in range(3):
         for row in range(3):
             a, b, c, d = torch.from_numpy(moves[sample, row].astype(np.float32))
-            assert torch.equal(got[sample, ..., row], a * x + (b * y + (c * z + d)))
+            assert torch.equal(got[sample, 2 - row], a * x + (b * y + (c * z + d)))
 
 
 @pytest.mark.parametrize("sides", [SIDES, (1, 3, 2)])
