@@ -250,6 +250,8 @@ _OPTIONS = {
     " (drop_aborted=True)": "",
     "say that there are none: labels=[]": "say that there are none: --no-labels",
     "put all on one with reference=": "put all on one with --reference",
+    "cannot be filled with fill=": "cannot be filled with --fill ",
+    "leave fill out": "leave --fill out",
     "pass break_lock=True": "run `radiobject unlock`",
 }
 

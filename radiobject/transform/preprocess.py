@@ -7,6 +7,7 @@ missing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -42,7 +43,7 @@ from radiobject.transform.jobs import (
     new_volume,
     own_schema,
 )
-from radiobject.transform.resample import resample_image, resample_labels
+from radiobject.transform.resample import integer_ends, resample_image, resample_labels
 from radiobject.transform.scans import (
     PROVENANCE,
     Scan,
@@ -98,6 +99,7 @@ def preprocess_dataset(
     _refuse_unnamed_labels(collections, steps)
     for scan in scans:
         _refuse_other_grids(scan)
+        _refuse_fill(scan)
     location = layout.normalise_uri(uri)
     if object_kind(location) is not None and not resume:
         raise StoreExistsError(f"something lies at {location}; choose another, or resume=True")
@@ -224,16 +226,21 @@ def _whole_grids(scan: Scan) -> dict[str, Grid]:
     return grids
 
 
+def _has_no_outside(volume: ScanVolume, scan: Scan) -> bool:
+    """Return whether the grid that a volume is put on was made from its own."""
+    own = _grid_of(volume).is_same(_grid_of(scan.volumes[0]), GEOMETRY_TOLERANCE_MM)
+    return scan.steps.reference is None or own
+
+
 def _in_grid(volume: ScanVolume, grid: Grid, scan: Scan) -> NDArray[Any]:
     """Return the stored values of a volume in a grid."""
     source, steps = _grid_of(volume), scan.steps
     voxels = volume.job.volume.to_numpy(raw=True)
     # On a grid made from its own, nothing of a volume lies outside: only its rim is asked for.
     first = _grid_of(scan.volumes[0])
-    own = source.is_same(first, GEOMETRY_TOLERANCE_MM)
-    if own:
+    if source.is_same(first, GEOMETRY_TOLERANCE_MM):
         source = first  # Headers that differ in rounding alone must not part a mask from its image.
-    repeat = steps.reference is None or own
+    repeat = _has_no_outside(volume, scan)
     if volume.is_label:
         return resample_labels(
             voxels,
@@ -273,7 +280,10 @@ def _outside(voxels: NDArray[Any], volume: ScanVolume, fill: float | None) -> fl
     slope, intercept = volume.job.locator.rescale or (1.0, 0.0)
     if fill is not None:
         return (fill - intercept) / slope
-    return float(np.nanmax(voxels) if slope < 0 else np.nanmin(voxels))
+    finite = voxels[np.isfinite(voxels)]
+    if not finite.size:
+        return math.nan
+    return float(finite.max() if slope < 0 else finite.min())
 
 
 def _foreground(volume: ScanVolume, grid: Grid, scan: Scan) -> Box:
@@ -289,7 +299,7 @@ def _foreground(volume: ScanVolume, grid: Grid, scan: Scan) -> Box:
         slope, intercept = rescale or (1.0, 0.0)
         found = np.asarray(voxels * slope + intercept > steps.above)
     if found.ndim == 4:
-        found = found.any(axis=3)
+        found = np.asarray(found.any(axis=3))
     if not found.any():
         return Box.whole(grid.shape)
     margin = np.ceil(steps.margin_mm / grid.spacing_mm - 1e-6).astype(int)
@@ -310,6 +320,33 @@ def _refuse_other_grids(scan: Scan) -> None:
             raise AlignmentError(
                 f"{volume.obs_id!r} and {first.obs_id!r} would be cropped alike, and lie on other "
                 "grids; put all on one with reference="
+            )
+
+
+def _refuse_fill(scan: Scan) -> None:
+    """Refuse what should fill the places outside images where their types cannot hold it."""
+    fill = scan.steps.fill
+    if fill is None:
+        return
+    for volume in scan.volumes:
+        if volume.is_label or _has_no_outside(volume, scan):
+            continue
+        locator = volume.job.locator
+        dtype = locator.numpy_dtype
+        slope, intercept = locator.rescale or (1.0, 0.0)
+        value = (fill - intercept) / slope
+        if dtype.kind == "f":
+            low, high = float(np.finfo(dtype).min), float(np.finfo(dtype).max)
+            fits = low <= value <= high or not math.isfinite(value)
+        else:
+            low, high = integer_ends(dtype)
+            fits = low <= np.rint(value) <= high
+        if not fits:
+            ends = sorted(end * slope + intercept for end in (low, high))
+            raise ConfigurationError(
+                f"{locator.label} of {dtype} cannot be filled with fill={fill:.10g}: it holds "
+                f"{ends[0]:.10g} to {ends[1]:.10g}; choose among these, or leave fill out for its "
+                "smallest value"
             )
 
 

@@ -68,7 +68,8 @@ class Preprocessing(Generic[D]):
             The label of the nearest voxel, or the one that most of the new voxel's space has.
         fill : float, optional
             What images have where the reference reaches beyond them, in their units; their smallest
-            value by default. Labels have 0 there.
+            value by default. Labels have 0 there. What an image's type cannot hold is refused by
+            `write`, before anything is written.
         antialias : bool
             Smooth images along the axes that get coarser before, so that detail finer than the new
             voxels does not show up as patterns; worth while from about twice as coarse on.

@@ -182,8 +182,13 @@ def check_rules(interpolation: str, label_interpolation: str) -> None:
 def _as_stored(made: NDArray, dtype: np.dtype) -> NDArray:
     if dtype.kind == "f":
         return made
-    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return np.clip(np.rint(made), low, high)
+    # A spline overshoots beside edges: there it ends where the type does.
+    return np.clip(np.rint(made), *integer_ends(dtype))
+
+
+def integer_ends(dtype: np.dtype) -> tuple[int, int]:
+    """Return the smallest and the largest value of a type of integers or truth values."""
+    return (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
 
 
 def _beyond(

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from radiobject import RadiObject
+from radiobject.cli.reporting import in_options
 from radiobject.exceptions import (
     AlignmentError,
     ConfigurationError,
@@ -317,6 +318,63 @@ def test_a_mask_whose_type_has_no_background_is_refused(scaled, tmp_path):
     radi = scaled[0].select_collections(["CT", "no_zero"])
     with pytest.raises(ConfigurationError, match=r"a_no_zero.*uint8.*0 would be stored as -1"):
         radi.resample(reference="CT", labels=["no_zero"]).write(str(tmp_path / "made"))
+
+
+FILLS = [
+    ((np.uint8, None), -1024.0, "uint8.*fill=-1024.*holds 0 to 255"),
+    ((np.int16, (2.0, -1000.0)), 70000.0, "int16.*fill=70000.*holds -66536 to 64534"),
+    ((np.int16, None), float("nan"), "int16.*fill=nan"),
+    ((np.float32, None), -1e39, r"float32.*fill=-1e\+39"),
+    ((np.int16, (-2.0, 100.0)), 65636.0, None),
+    ((np.int16, (-2.0, 100.0)), 65638.0, "fill=65638.*holds -65434 to 65636"),
+    ((np.float32, None), float("nan"), None),
+]
+
+
+@pytest.mark.parametrize(("stored", "fill", "said"), FILLS)
+def test_a_fill_that_cannot_be_stored_is_refused_before_anything_is_written(
+    tmp_path, stored, fill, said
+):
+    (dtype, rescale), inner = stored, np.eye(4)
+    inner[:3, 3] = 3, 2, 2
+    with RadiObjectWriter(str(tmp_path / "source")) as writer:
+        writer.write_obs_meta(pd.DataFrame({"obs_subject_id": ["a"]}))
+        for name, side, where in (("CT", 10, np.eye(4)), ("PET", 6, inner)):
+            voxels = np.arange(side**3).reshape([side] * 3).astype(dtype)
+            target = writer.add_collection(name)
+            target.write_volume(voxels, f"a_{name}", "a", affine=where, rescale=rescale)
+    made = RadiObject(str(tmp_path / "source"))
+    made.resample(reference="CT", labels=[]).write(str(tmp_path / "default"))
+    steps = made.resample(reference="CT", labels=[], fill=fill)
+    if said is not None:
+        with pytest.raises(ConfigurationError, match="'a_PET'.*" + said) as refused:
+            steps.write(str(tmp_path / "made"))
+        assert "with --fill " in (line := in_options(str(refused.value)))
+        assert "leave --fill out" in line
+        assert not (tmp_path / "made").exists()
+        return
+    (pet,) = steps.write(str(tmp_path / "made")).PET
+    assert np.array_equal(pet.to_numpy()[0, 0, 0], fill, equal_nan=True)
+    # Where nothing lies outside, nothing is filled.
+    alone = made.select_collections(["CT"]).resample(2.0, reference="CT", labels=[], fill=1e9)
+    alone.write(str(tmp_path / "alone"))
+
+
+@pytest.mark.parametrize("lowest", [np.nan, -np.inf])
+def test_the_smallest_value_of_an_image_is_a_number(tmp_path, lowest):
+    inner = np.eye(4)
+    inner[:3, 3] = 3, 2, 2
+    map_ = np.full((6, 6, 6), lowest, np.float32)
+    with RadiObjectWriter(str(tmp_path / "source")) as writer:
+        writer.write_obs_meta(pd.DataFrame({"obs_subject_id": ["a"]}))
+        for name, voxels, where in (
+            ("CT", np.zeros((10, 10, 10)), np.eye(4)),
+            ("PET", map_, inner),
+        ):
+            writer.add_collection(name).write_volume(voxels, f"a_{name}", "a", affine=where)
+    radi = RadiObject(str(tmp_path / "source"))
+    (pet,) = radi.resample(reference="CT", labels=[]).write(str(tmp_path / "made")).PET
+    assert np.isnan(pet.to_numpy()).all()
 
 
 def _without_one_mask(source, tmp_path):
