@@ -49,7 +49,7 @@ def test_without_a_device_the_suite_is_skipped_with_its_reason():
         Fed().setup(None, "radiobject", "light")
 
 
-def test_ways_are_compared_in_turn(cohort, home, monkeypatch):
+def test_ways_are_measured_interleaved(cohort, home, monkeypatch):
     """The processes of the comparison, here, on a processor."""
 
     class Here:
