@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import accumulate
-from typing import Any
+from itertools import accumulate, chain, islice
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -66,6 +66,33 @@ class BatchAugmentation:
             Of the whole batch.
         """
         raise NotImplementedError
+
+
+class Parametric(BatchAugmentation):
+    """Changes samples by small arrays, which those of a sequence send to the device together."""
+
+    def parameters(
+        self, shape: tuple[int, ...], samples: NDArray[np.int64], random: SampleRandom
+    ) -> tuple[NDArray, ...]:
+        """Return arrays of float32 or int64 for samples of images of a shape, (B, C, ...)."""
+        raise NotImplementedError
+
+    def changed(
+        self,
+        image: torch.Tensor,
+        there: list[torch.Tensor],
+        samples: NDArray[np.int64],
+        random: SampleRandom,
+    ) -> torch.Tensor:
+        """Return changed images, as `change` does; `there` are the parameters on their device."""
+        raise NotImplementedError
+
+    def change(
+        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    ) -> torch.Tensor:
+        """Return changed images."""
+        arrays = self.parameters(tuple(image.shape), samples, random)
+        return self.changed(image, sent_together(image.device, *arrays), samples, random)
 
 
 class Sequence(BatchAugmentation):
@@ -173,17 +200,40 @@ def changed_in_rows(
     """Return a batch after steps that change images alone."""
     if not steps:
         return batch
-    images = {name: floating(batch, name) for name in names.images if name in batch}
-    rows = {name: Rows(image) for name, image in images.items()}
-    some = False
-    for step, random in steps:
-        chosen = step.chosen(random)
-        some = some or len(chosen) > 0
-        for name, image in images.items():
-            for group in groups(chosen, image.device) if len(chosen) else ():
-                part = rows[name].of(group).to(torch.float32)
-                rows[name].put(group, step.change(part, group, random).to(image.dtype))
-    return {**batch, **{name: a.joined() for name, a in rows.items()}} if some else batch
+    given = {name: floating(batch, name) for name in names.images if name in batch}
+    done = {name: _changed_image(image, steps) for name, image in given.items()}
+    return batch if all(done[name] is given[name] for name in given) else {**batch, **done}
+
+
+def _changed_image(
+    image: torch.Tensor, steps: list[tuple[BatchAugmentation, SampleRandom]]
+) -> torch.Tensor:
+    parts = [
+        (step, random, group)
+        for step, random in steps
+        for group in groups(step.chosen(random), image.device)
+        if len(group)
+    ]
+    if not parts:
+        return image
+    needed = [
+        step.parameters(tuple(image.shape), group, random) if _is_told(step) else ()
+        for step, random, group in parts
+    ]
+    there, rows = iter(sent_together(image.device, *chain.from_iterable(needed))), Rows(image)
+    for (step, random, group), arrays in zip(parts, needed, strict=True):
+        part = rows.of(group).to(torch.float32)
+        if _is_told(step):
+            done = step.changed(part, list(islice(there, len(arrays))), group, random)
+        else:
+            done = step.change(part, group, random)
+        rows.put(group, done.to(image.dtype))
+    return rows.joined()
+
+
+def _is_told(step: BatchAugmentation) -> TypeGuard[Parametric]:
+    # Whoever writes a `change` of his own wants that to be called.
+    return isinstance(step, Parametric) and type(step).change is Parametric.change
 
 
 def floating(batch: dict[str, Any], name: str = "image") -> torch.Tensor:
@@ -220,9 +270,9 @@ def groups(chosen: NDArray[np.int64], device: torch.device) -> Iterator[NDArray[
         yield chosen
 
 
-def column(values: NDArray[np.float64], like: torch.Tensor) -> torch.Tensor:
-    """Return one number per sample, to be combined with images."""
-    return sent(values.astype(np.float32).reshape(-1, *(1,) * (like.ndim - 1)), like.device)
+def column(values: NDArray[np.float64], axes: int) -> NDArray[np.float32]:
+    """Return one number per sample, to be combined with images of so many axes."""
+    return values.astype(np.float32).reshape(-1, *(1,) * (axes - 1))
 
 
 def sent(values: NDArray, device: torch.device) -> torch.Tensor:
@@ -235,7 +285,7 @@ def sent(values: NDArray, device: torch.device) -> torch.Tensor:
 
 def sent_together(device: torch.device, *arrays: NDArray) -> list[torch.Tensor]:
     """Return arrays on a device, by one copy: each costs as much, however small it is."""
-    if device.type == "cpu":
+    if device.type == "cpu" or not arrays:
         return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
     host, starts = packed(arrays)
     return unpacked(sent(host, device), arrays, starts)

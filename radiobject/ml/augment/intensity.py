@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,12 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from radiobject.ml.augment.base import (
-    BatchAugmentation,
+    Parametric,
     Range,
     check_range,
     column,
     plus,
-    sent_together,
 )
 from radiobject.ml.augment.randomness import GENERATOR, SampleRandom
 
@@ -23,7 +23,7 @@ _TIME = 5
 """The axis of time of a batch, after those of samples, channels and space."""
 
 
-class _Drawn(BatchAugmentation):
+class _Drawn(Parametric):
     """One number per sample, uniform in a range."""
 
     _name = "factor"
@@ -37,6 +37,12 @@ class _Drawn(BatchAugmentation):
     def draw(self, samples: NDArray[np.int64], random: SampleRandom) -> NDArray[np.float64]:
         """Return the number of each sample."""
         return random.uniform(1, *self.between)[samples, 0]
+
+    def parameters(
+        self, shape: tuple[int, ...], samples: NDArray[np.int64], random: SampleRandom
+    ) -> tuple[NDArray, ...]:
+        """Return the number of each sample."""
+        return (column(self.draw(samples, random), len(shape)),)
 
 
 class GaussianNoise(_Drawn):
@@ -56,14 +62,24 @@ class GaussianNoise(_Drawn):
     def __init__(self, variance: Range = (0.0, 0.1), p: float = 0.1) -> None:
         super().__init__(variance, p)
 
-    def change(
-        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    def parameters(
+        self, shape: tuple[int, ...], samples: NDArray[np.int64], random: SampleRandom
+    ) -> tuple[NDArray, ...]:
+        """Return the standard deviation of each sample's noise."""
+        return (column(np.sqrt(self.draw(samples, random)), len(shape)),)
+
+    def changed(
+        self,
+        image: torch.Tensor,
+        there: list[torch.Tensor],
+        samples: NDArray[np.int64],
+        random: SampleRandom,
     ) -> torch.Tensor:
         """Add noise from each sample's own generator."""
         noise = torch.empty_like(image)
         for place, sample in enumerate(samples.tolist()):
             noise[place].normal_(generator=random.generator(sample, image.device))
-        return plus(image, noise, column(np.sqrt(self.draw(samples, random)), image))
+        return plus(image, noise, there[0])
 
 
 class GaussianBlur(_Drawn):
@@ -86,20 +102,27 @@ class GaussianBlur(_Drawn):
         # As many taps for every sample: their sum does not depend on the others of its batch.
         self._taps = np.arange(-math.ceil(3 * self.between[1]), math.ceil(3 * self.between[1]) + 1)
 
-    def change(
-        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
-    ) -> torch.Tensor:
-        """Blur along one axis after the other."""
+    def parameters(
+        self, shape: tuple[int, ...], samples: NDArray[np.int64], random: SampleRandom
+    ) -> tuple[NDArray, ...]:
+        """Return weights of all taps, then where axes of each length are read."""
         sigma = np.maximum(self.draw(samples, random), 1e-6)[:, None]
         weights = np.exp(-0.5 * (self._taps / sigma) ** 2)
         weights /= weights.sum(axis=1, keepdims=True)
-        each = weights.T.astype(np.float32).reshape(-1, len(samples), *(1,) * (image.ndim - 1))
-        axes = range(2, min(image.ndim, _TIME))
-        lengths = sorted({image.shape[axis] for axis in axes})
-        reflected = [self._reflected(length) for length in lengths]
-        there, *places = sent_together(image.device, each, *reflected)
-        taps, at = there.unbind(), dict(zip(lengths, places, strict=True))
-        for axis in axes:
+        each = weights.T.astype(np.float32).reshape(-1, len(samples), *(1,) * (len(shape) - 1))
+        return each, *(self._reflected(length) for length in _lengths(shape))
+
+    def changed(
+        self,
+        image: torch.Tensor,
+        there: list[torch.Tensor],
+        samples: NDArray[np.int64],
+        random: SampleRandom,
+    ) -> torch.Tensor:
+        """Blur along one axis after the other."""
+        weights, *places = there
+        taps, at = weights.unbind(), dict(zip(_lengths(image.shape), places, strict=True))
+        for axis in range(2, min(image.ndim, _TIME)):
             image = self._along(image.index_select(axis, at[image.shape[axis]]), axis, taps)
         return image
 
@@ -134,11 +157,15 @@ class Brightness(_Drawn):
     def __init__(self, factor: Range = (0.75, 1.25), p: float = 0.15) -> None:
         super().__init__(factor, p)
 
-    def change(
-        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    def changed(
+        self,
+        image: torch.Tensor,
+        there: list[torch.Tensor],
+        samples: NDArray[np.int64],
+        random: SampleRandom,
     ) -> torch.Tensor:
         """Multiply."""
-        return image * column(self.draw(samples, random), image)
+        return image * there[0]
 
 
 class Contrast(_Drawn):
@@ -155,14 +182,17 @@ class Contrast(_Drawn):
     def __init__(self, factor: Range = (0.75, 1.25), p: float = 0.15) -> None:
         super().__init__(factor, p)
 
-    def change(
-        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    def changed(
+        self,
+        image: torch.Tensor,
+        there: list[torch.Tensor],
+        samples: NDArray[np.int64],
+        random: SampleRandom,
     ) -> torch.Tensor:
         """Stretch."""
         mean, _ = _moments(image)
         low, high = _ends(image)
-        factor = column(self.draw(samples, random), image)
-        return plus(mean, image - mean, factor).clamp(low, high)
+        return plus(mean, image - mean, there[0]).clamp(low, high)
 
 
 class Gamma(_Drawn):
@@ -185,16 +215,19 @@ class Gamma(_Drawn):
         super().__init__(gamma, p)
         self.invert = invert
 
-    def change(
-        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    def changed(
+        self,
+        image: torch.Tensor,
+        there: list[torch.Tensor],
+        samples: NDArray[np.int64],
+        random: SampleRandom,
     ) -> torch.Tensor:
         """Bend."""
         signed = -image if self.invert else image
         mean, deviation = _moments(signed)
         low, high = _ends(signed)
         span = torch.clamp(high - low, min=1e-7)
-        power = column(self.draw(samples, random), image)
-        bent = plus(low, ((signed - low) / span).pow(power), span)
+        bent = plus(low, ((signed - low) / span).pow(there[0]), span)
         now, spread = _moments(bent)
         kept = plus(mean, bent - now, deviation / torch.clamp(spread, min=1e-7))
         return -kept if self.invert else kept
@@ -217,13 +250,23 @@ class LowResolution(_Drawn):
     def __init__(self, zoom: Range = (0.5, 1.0), p: float = 0.25) -> None:
         super().__init__(zoom, p)
 
-    def change(
-        self, image: torch.Tensor, samples: NDArray[np.int64], random: SampleRandom
+    def parameters(
+        self, shape: tuple[int, ...], samples: NDArray[np.int64], random: SampleRandom
+    ) -> tuple[NDArray, ...]:
+        """Return none: the zoom decides shapes, which the processor has to know."""
+        return ()
+
+    def changed(
+        self,
+        image: torch.Tensor,
+        there: list[torch.Tensor],
+        samples: NDArray[np.int64],
+        random: SampleRandom,
     ) -> torch.Tensor:
         """Lower each sample by its own zoom."""
         if image.ndim > _TIME:  # each volume of a series by itself, as if it were a channel
             frames = image.movedim(_TIME, 2)
-            alone = self.change(frames.flatten(1, 2), samples, random)
+            alone = self.changed(frames.flatten(1, 2), there, samples, random)
             return alone.unflatten(1, frames.shape[1:3]).movedim(2, _TIME)
         sides = image.shape[2:]
         mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(sides)]
@@ -233,6 +276,11 @@ class LowResolution(_Drawn):
             lowered = F.interpolate(one, size=small, mode="nearest-exact")
             done.append(F.interpolate(lowered, size=sides, mode=mode, align_corners=False))
         return torch.cat(done)
+
+
+def _lengths(shape: Sequence[int]) -> list[int]:
+    """Return the lengths that the axes of space have, each once."""
+    return sorted(set(shape[2:_TIME]))
 
 
 def _moments(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from radiobject.ml.augment import (
     nnunet_like,
     randomness,
 )
-from radiobject.ml.augment.base import Rows, packed, unpacked
+from radiobject.ml.augment.base import Rows, packed, sent, unpacked
 from radiobject.sampling.philox import philox, unit
 
 META = torch.device("meta")
@@ -137,3 +137,30 @@ def test_steps_that_change_images_alone_join_the_batch_once(monkeypatch):
         else:
             want = step(want, random.at(place))
     assert torch.equal(done["image"], want["image"])
+
+
+class Changes(Brightness):
+    """A `change` of a user's own, of a class that is told its numbers."""
+
+    def change(self, image, samples, random):
+        return super().change(image, samples, random) + 1
+
+
+def test_parameters_of_steps_that_change_images_reach_a_device_by_one_copy(monkeypatch):
+    copies = []
+    monkeypatch.setattr(base, "sent", lambda a, device: copies.append(a) or sent(a, device))
+    names = ("noise", "blur", "brightness", "contrast", "gamma")
+    monkeypatch.setattr(SampleRandom, "generator", lambda *_: None)  # this device has none
+    image = torch.empty(N, 2, 9, 9, 7, device=META)
+    steps = Sequence(*(ALWAYS[name] for name in names))
+    steps({"image": image}, SampleRandom(0, 0, np.arange(N)))
+    assert len(copies) == 1
+    steps({"image": image[:0]}, SampleRandom(0, 0, np.arange(0)))
+    assert len(copies) == 1
+
+
+def test_a_users_own_change_is_called_whatever_it_is_made_from():
+    batch = batch_of(3)
+    got = Changes(p=1.0)(batch, SampleRandom(0, 0, np.arange(3)))["image"]
+    want = Brightness(p=1.0)(batch, SampleRandom(0, 0, np.arange(3)))["image"] + 1
+    assert torch.equal(got, want)
