@@ -322,7 +322,7 @@ def parse_patch_size(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.replace("x", ",").split(",")
-    if len(parts) not in (1, 3) or not all(p.strip().isdigit() and int(p) > 0 for p in parts):
+    if len(parts) not in (1, 3) or not all(p.strip().isdecimal() and int(p) > 0 for p in parts):
         raise typer.BadParameter(f"{text!r} is no patch size: give N or X,Y,Z")
     sides = tuple(int(part) for part in parts)
     return sides * 3 if len(sides) == 1 else sides

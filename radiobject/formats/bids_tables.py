@@ -155,13 +155,13 @@ def matching_ids(given: Iterable[Any], folders: Collection[str]) -> list[str]:
     numbers: dict[int, list[str]] = {}
     for folder in folders:
         digits = folder.removeprefix("sub-")
-        if digits.isdigit():
+        if digits.isdecimal():
             numbers.setdefault(int(digits), []).append(folder)
     found = []
     for value in map(str, given):
         name = value if value.startswith("sub-") else f"sub-{value}"
         digits = name.removeprefix("sub-")
-        alike = numbers.get(int(digits), []) if digits.isdigit() else []
+        alike = numbers.get(int(digits), []) if digits.isdecimal() else []
         found.append(alike[0] if name not in folders and len(alike) == 1 else name)
     return found
 

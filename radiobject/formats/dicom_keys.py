@@ -155,7 +155,7 @@ def moment(date: str, time: str) -> float | None:
     whole series, and is left out.
     """
     digits = time.replace(":", "").split("+")[0].split("-")[0].strip()
-    if len(digits) < 2 or not digits[:2].isdigit():
+    if len(digits) < 2 or not digits[:2].isdecimal():
         return None
     try:
         hours, minutes = int(digits[:2]), int(digits[2:4] or 0)

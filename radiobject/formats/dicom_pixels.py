@@ -109,7 +109,9 @@ def decode_frames(
     padded = 0
     if padding is not None and not padding.all():
         padded = int(padding.sum())
-        scaled[padding] = scaled[~padding].min()
+        kept = scaled[~padding]
+        # Stored values that a negative slope awaits are the other way round.
+        scaled[padding] = kept.max() if rescale is not None and rescale[0] < 0 else kept.min()
     sources = tuple(one.source for one in taken)
     return DecodedStack(scaled, rescale, sources, padded, summed_up(said))
 

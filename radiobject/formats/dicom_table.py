@@ -52,7 +52,7 @@ def series_row(
         "patient": hashed(identity.patient) if identity.patient else None,
         "study": hashed(identity.study_uid) if identity.study_uid else None,
         "study_order": study_order,
-        "series_number": int(number) if number.lstrip("-").isdigit() else None,
+        "series_number": int(number) if number.removeprefix("-").isdecimal() else None,
         "modality": identity.modality,
         "description": str(fields["SeriesDescription"] or ""),
         "kind": series.kind,

@@ -23,7 +23,7 @@ Test = Callable[[str], bool]
 _REPEATS = "*+?"
 _MAX_DEPTH = 50
 _CLASSES: dict[str, Test] = {
-    "d": str.isdigit,
+    "d": str.isdecimal,
     "w": lambda c: c.isalnum() or c == "_",
     "s": str.isspace,
 }

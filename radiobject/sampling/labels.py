@@ -260,6 +260,8 @@ def _tiles(data: LabelArray, shape: tuple[int, ...], sides: tuple[int, ...]) -> 
 
 
 def _whole_numbers(slab: NDArray[Any]) -> NDArray[Any]:
+    if slab.dtype == np.uint64 and slab.size and slab.max() > np.iinfo(np.int64).max:
+        raise SchemaError(f"a label is below 2**63, got {slab.max()}")
     if slab.dtype.kind in "iu":
         return slab
     if slab.dtype.kind == "b":
@@ -276,7 +278,7 @@ def _occurring(tile: NDArray[Any]) -> Iterator[tuple[int, int]]:
     """Yield each class of a tile and its number of voxels."""
     flat = tile.ravel()
     if int(flat.min()) >= 0 and int(flat.max()) < _COUNTED_VALUES:
-        found = np.bincount(flat)
+        found = np.bincount(flat.astype(np.int64, copy=False))  # Older NumPy takes no uint64.
         values, counts = np.flatnonzero(found), found[found > 0]
     else:
         values, counts = np.unique(flat, return_counts=True)

@@ -10,6 +10,7 @@ import pytest
 
 from radiobject.exceptions import IngestError
 from radiobject.formats.bids import BidsName, index_bids, looks_like_bids
+from radiobject.formats.bids_tables import matching_ids
 from radiobject.formats.links import OUTSIDE
 
 
@@ -319,3 +320,7 @@ def test_a_thousand_subjects_in_seconds(tmp_path: Path) -> None:
     assert time.process_time() - start < 5
     assert len(index.collections["T1w"]) == len(index.collections["bold"]) == 1000
     assert len(index.participants) == 1000
+
+
+def test_superscripts_are_no_numbers() -> None:
+    assert matching_ids(["1", "²", "sub-³"], ["sub-01", "sub-²"]) == ["sub-01", "sub-²", "sub-³"]

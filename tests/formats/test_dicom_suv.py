@@ -152,3 +152,20 @@ def test_padding_is_clipped_on_request(padding: int, dtype: str, tmp_path: Path)
     truth[:2, 0, :] = np.delete(volume(6, 4, 5)[:, 0, 0], [0, 1]).min() - 1024
     np.testing.assert_array_equal(loaded.data, truth)
     assert loaded.metadata["padding_clipped"] == 10
+
+
+@pytest.mark.parametrize("slope", [-0.5, -1.0, 0.5])
+def test_padding_is_clipped_to_the_lowest_intensity(slope: float, tmp_path: Path) -> None:
+    def edit(ds: Dataset, s: int) -> None:
+        pixels = slice_pixels(4, 6, s)
+        pixels[0, :2] = -2000
+        set_pixels(ds, pixels)
+        ds.add_new("PixelPaddingValue", "SS", -2000)
+
+    write_series(tmp_path, edit=edit, slope=slope, intercept=10.0)
+    found = load_folder(tmp_path, options=DicomOptions(clip_padding=True)).rescaled()
+    truth = volume(6, 4, 5) * slope + 10
+    kept = np.ones(truth.shape, bool)
+    kept[:2, 0, :] = False
+    np.testing.assert_allclose(found[kept], truth[kept])
+    assert set(found[~kept].tolist()) == {truth[kept].min()}

@@ -86,3 +86,8 @@ def test_no_pattern_takes_more_than_linear_time(pattern):
 def test_what_is_no_pattern_is_said(pattern, why):
     with pytest.raises(PatternError, match=re.escape(why)):
         Pattern(pattern)
+
+
+@pytest.mark.parametrize("text", ["²", "٣", "5", "½"])
+def test_a_digit_is_what_re_calls_one(text):
+    assert Pattern(r"\d").search(text) == bool(re.search(r"\d", text))

@@ -13,7 +13,7 @@ def blobs(shape=(70, 50, 40), dtype=np.uint8):
     return mask
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.int64, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.uint64, np.int64, np.float32])
 def test_counts_and_positions_are_those_of_numpy(dtype):
     mask = blobs(dtype=dtype)
     summary = build_label_index(mask)
@@ -90,3 +90,12 @@ def test_four_axes():
 def test_an_image_is_not_labels(image):
     with pytest.raises(SchemaError, match="label volume"):
         build_label_index(image)
+
+
+def test_a_label_that_fits_no_signed_integer_is_refused():
+    mask = np.zeros((4, 4, 4), np.uint64)
+    mask[1, 1, 1] = 2**63 - 1
+    assert build_label_index(mask).values.tolist() == [2**63 - 1]
+    mask[1, 1, 1] = 2**63
+    with pytest.raises(SchemaError, match="got 9223372036854775808"):
+        build_label_index(mask)

@@ -123,7 +123,7 @@ def _labels(stated: Any) -> LabelNames:
     """Return names from ``{"1": "liver"}`` (version 1) or ``{"liver": 1}`` (version 2)."""
     if not isinstance(stated, Mapping):
         raise IngestError(f"labels must be an object, got {type(stated).__name__}")
-    if all(str(key).lstrip("-").isdigit() for key in stated):
+    if all(str(key).removeprefix("-").isdecimal() for key in stated):
         return LabelNames.of(stated)
     names: dict[int, str] = {}
     regions: dict[str, list[int]] = {}

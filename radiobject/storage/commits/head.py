@@ -160,7 +160,7 @@ def parse_head(uri: str, metadata: Mapping[str, Any]) -> Head:
         incomplete = _incomplete(uri)
         what = f"{incomplete} there" if incomplete else _STRANGE
         raise StoreNotFoundError(f"no RadiObject data set at {uri}: {what}")
-    if not str(version).isdigit() or int(version) > layout.FORMAT_VERSION:
+    if not str(version).isdecimal() or int(version) > layout.FORMAT_VERSION:
         raise StorageError(
             f"{uri} has format version {version}, this library reads up to "
             f"{layout.FORMAT_VERSION}; install a newer radiobject"

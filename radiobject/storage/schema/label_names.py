@@ -22,7 +22,7 @@ def read_label_names(uri: str, timestamp: int) -> LabelNames:
         If what is stored are no names.
     """
     metadata = groups.read_metadata(uri) or {}
-    keys = [key for key in metadata if key.startswith(_KEY) and key[len(_KEY) :].isdigit()]
+    keys = [key for key in metadata if key.startswith(_KEY) and key[len(_KEY) :].isdecimal()]
     valid = [key for key in keys if int(key[len(_KEY) :]) <= timestamp]
     if not valid:
         return LabelNames()

@@ -74,7 +74,7 @@ class Manifest:
             If the record is damaged.
         """
         version = str(metadata.get(VERSION, ""))
-        if not version.isdigit() or int(version) < FIRST_VERSION:
+        if not version.isdecimal() or int(version) < FIRST_VERSION:
             return None
         found = {key: value for key, value in metadata.items() if key.startswith(KEY)}
         keys = {k: digest(v) for k, v in sorted(found.items()) if isinstance(v, bytes)}
