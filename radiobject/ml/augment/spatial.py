@@ -29,6 +29,8 @@ _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: t
 Matrices = NDArray[np.float64]
 Axes = NDArray[np.int64]
 Mirrored = NDArray[np.bool_]
+Ends = tuple[torch.Tensor, torch.Tensor]
+"""Sides, and the last places, of the axes of positions: floating, and whole numbers."""
 
 
 class Flip(BatchAugmentation):
@@ -221,8 +223,7 @@ class Affine(BatchAugmentation):
             return batch
         moving = _Resampled(batch, random.names, self.fill, self.mask_fill)
         for group in groups(chosen, image.device):
-            where = _positions(moves[group], image.shape[2:], image.device)
-            moving.read(group, where)
+            moving.read(group, *_positions(moves[group], image.shape[2:], image.device))
         return _with_affine(moving.joined(), moves)
 
     def _moves(
@@ -295,9 +296,9 @@ class Elastic(BatchAugmentation):
         moving = _Resampled(batch, random.names, self.fill, self.mask_fill)
         sides = image.shape[2:]
         for group in groups(chosen, image.device):
-            here = _positions(_eyes(len(group), 4), sides, image.device)
+            here, ends = _positions(_eyes(len(group), 4), sides, image.device)
             where = here + self._field(group, sides, random, image.device)
-            moving.read(group, where)
+            moving.read(group, where, ends)
         return moving.joined()
 
     def _field(
@@ -334,19 +335,25 @@ def _of_one_resolution(
     return volumes(batch)
 
 
-def _positions(moves: Matrices, sides: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Return where each voxel is read, in voxels, (m, 3, X, Y, Z), the last axis first.
+def _positions(
+    moves: Matrices, sides: tuple[int, ...], device: torch.device
+) -> tuple[torch.Tensor, Ends]:
+    """Return where each voxel is read, in voxels, (m, 3, X, Y, Z), the last axis first; the ends.
 
     Sums are in a fixed order. Each axis lies by itself: the work is done on lines of voxels.
     """
+    ends = np.array(sides[::-1]).reshape(3, 1, 1, 1)
     matrix = moves.astype(np.float32)[:, 2::-1, :, None]
     x, y, z = (np.arange(n, dtype=np.float32) for n in sides)
     along = matrix[:, :, 0] * x, matrix[:, :, 1] * y, matrix[:, :, 2] * z + matrix[:, :, 3]
     shapes = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
-    ax, by, czd = sent_together(
-        device, *(a.reshape(len(moves), 3, *s) for a, s in zip(along, shapes, strict=True))
+    ax, by, czd, floating, last = sent_together(
+        device,
+        *(a.reshape(len(moves), 3, *s) for a, s in zip(along, shapes, strict=True)),
+        ends.astype(np.float32),
+        ends - 1,
     )
-    return ax + (by + czd)
+    return ax + (by + czd), (floating, last)
 
 
 class _Resampled:
@@ -363,10 +370,9 @@ class _Resampled:
                 signed, self._comes_in[name] = _signed(batch[name], mask_fill)
                 self._masks[name] = Rows(signed)
 
-    def read(self, samples: NDArray[np.int64], where: torch.Tensor) -> None:
+    def read(self, samples: NDArray[np.int64], where: torch.Tensor, ends: Ends) -> None:
         """Read samples at `where`, (m, 3, X, Y, Z), the last axis first, in voxels."""
-        shape = np.array(where.shape[:1:-1]).reshape(3, 1, 1, 1)
-        sides, last = sent_together(where.device, shape.astype(np.float32), shape - 1)
+        sides, last = ends
         # grid_sample counts from -1 to 1 over the outer faces.
         grid = (where * 2).add_(1).div_(sides).sub_(1).movedim(1, -1)
         for name, rows in self._images.items():

@@ -146,7 +146,7 @@ class Changes(Brightness):
         return super().change(image, samples, random) + 1
 
 
-def test_parameters_of_steps_that_change_images_reach_a_device_by_one_copy(monkeypatch):
+def test_few_copies_reach_a_device_one_for_all_steps_that_change_images(monkeypatch):
     copies = []
     monkeypatch.setattr(base, "sent", lambda a, device: copies.append(a) or sent(a, device))
     names = ("noise", "blur", "brightness", "contrast", "gamma")
@@ -157,6 +157,9 @@ def test_parameters_of_steps_that_change_images_reach_a_device_by_one_copy(monke
     assert len(copies) == 1
     steps({"image": image[:0]}, SampleRandom(0, 0, np.arange(0)))
     assert len(copies) == 1
+    for moving in ("affine", "flip"):
+        ALWAYS[moving]({"image": image, "mask": image}, SampleRandom(0, 0, np.arange(N)))
+    assert len(copies) == 3
 
 
 def test_a_users_own_change_is_called_whatever_it_is_made_from():

@@ -58,7 +58,8 @@ def test_matrices_of_all_samples_are_those_of_each(isotropic):
 
 def test_voxels_are_read_where_sums_in_their_order_say():
     moves = np.random.default_rng(0).normal(0, 1, (3, 4, 4))
-    got = _positions(moves, SIDES, torch.device("cpu"))
+    got, ends = _positions(moves, SIDES, torch.device("cpu"))
+    assert [end.flatten().tolist() for end in ends] == [[7, 9, 9], [6, 8, 8]]
     x, y, z = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in SIDES), indexing="ij")
     for sample in range(3):
         for row in range(3):
