@@ -320,44 +320,52 @@ def test_a_mask_whose_type_has_no_background_is_refused(scaled, tmp_path):
         radi.resample(reference="CT", labels=["no_zero"]).write(str(tmp_path / "made"))
 
 
-FILLS = [
-    ((np.uint8, None), -1024.0, "uint8.*fill=-1024.*holds 0 to 255"),
-    ((np.int16, (2.0, -1000.0)), 70000.0, "int16.*fill=70000.*holds -66536 to 64534"),
-    ((np.int16, None), float("nan"), "int16.*fill=nan"),
-    ((np.float32, None), -1e39, r"float32.*fill=-1e\+39"),
-    ((np.int16, (-2.0, 100.0)), 65636.0, None),
-    ((np.int16, (-2.0, 100.0)), 65638.0, "fill=65638.*holds -65434 to 65636"),
-    ((np.float32, None), float("nan"), None),
-]
+FILLS = {
+    "bytes": (np.uint8, None, -1024.0, "uint8.*fill=-1024.*holds 0 to 255"),
+    "scaled": (np.int16, (2.0, -1000.0), 70000.0, "int16.*fill=70000.*holds -66536 to 64534"),
+    "whole": (np.int16, None, float("nan"), "int16.*fill=nan"),
+    "floats": (np.float32, None, -1e39, r"float32.*fill=-1e\+39"),
+    "falling": (np.int16, (-2.0, 100.0), 65638.0, "fill=65638.*holds -65434 to 65636"),
+}
 
 
-@pytest.mark.parametrize(("stored", "fill", "said"), FILLS)
-def test_a_fill_that_cannot_be_stored_is_refused_before_anything_is_written(
-    tmp_path, stored, fill, said
-):
-    (dtype, rescale), inner = stored, np.eye(4)
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """An image, and smaller ones inside its grid, of many types."""
+    uri, inner = str(tmp_path_factory.mktemp("filled") / "source"), np.eye(4)
     inner[:3, 3] = 3, 2, 2
-    with RadiObjectWriter(str(tmp_path / "source")) as writer:
+    with RadiObjectWriter(uri) as writer:
         writer.write_obs_meta(pd.DataFrame({"obs_subject_id": ["a"]}))
-        for name, side, where in (("CT", 10, np.eye(4)), ("PET", 6, inner)):
-            voxels = np.arange(side**3).reshape([side] * 3).astype(dtype)
-            target = writer.add_collection(name)
-            target.write_volume(voxels, f"a_{name}", "a", affine=where, rescale=rescale)
-    made = RadiObject(str(tmp_path / "source"))
-    made.resample(reference="CT", labels=[]).write(str(tmp_path / "default"))
-    steps = made.resample(reference="CT", labels=[], fill=fill)
-    if said is not None:
-        with pytest.raises(ConfigurationError, match="'a_PET'.*" + said) as refused:
-            steps.write(str(tmp_path / "made"))
-        assert "with --fill " in (line := in_options(str(refused.value)))
-        assert "leave --fill out" in line
-        assert not (tmp_path / "made").exists()
-        return
-    (pet,) = steps.write(str(tmp_path / "made")).PET
-    assert np.array_equal(pet.to_numpy()[0, 0, 0], fill, equal_nan=True)
-    # Where nothing lies outside, nothing is filled.
-    alone = made.select_collections(["CT"]).resample(2.0, reference="CT", labels=[], fill=1e9)
-    alone.write(str(tmp_path / "alone"))
+        image = np.arange(1000, dtype=np.int16).reshape(10, 10, 10)
+        writer.add_collection("CT").write_volume(image, "a_CT", "a", affine=np.eye(4))
+        for name, (dtype, rescale, _, _) in FILLS.items():
+            voxels, target = image[:6, :6, :6].astype(dtype), writer.add_collection(name)
+            target.write_volume(voxels, f"a_{name}", "a", affine=inner, rescale=rescale)
+    return RadiObject(uri)
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_a_fill_that_cannot_be_stored_is_refused_before_anything_is_written(filled, tmp_path, name):
+    _, _, fill, said = FILLS[name]
+    steps = filled.select_collections(["CT", name]).resample(reference="CT", labels=[], fill=fill)
+    with pytest.raises(ConfigurationError, match=f"'a_{name}'.*{said}") as refused:
+        steps.write(str(tmp_path / "made"))
+    assert "with --fill " in (line := in_options(str(refused.value)))
+    assert "leave --fill out" in line
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(("name", "fill"), [("falling", 65636.0), ("floats", float("nan"))])
+def test_the_last_fill_that_can_be_stored_is_delivered(filled, tmp_path, name, fill):
+    steps = filled.select_collections(["CT", name]).resample(reference="CT", labels=[], fill=fill)
+    (other,) = getattr(steps.write(str(tmp_path / "made")), name)
+    assert np.array_equal(other.to_numpy()[0, 0, 0], fill, equal_nan=True)
+
+
+def test_a_fill_is_of_no_account_where_nothing_lies_outside(filled, tmp_path):
+    steps = filled.select_collections(["CT"]).resample(2, reference="CT", labels=[], fill=1e9)
+    (image,) = steps.write(str(tmp_path / "made")).CT
+    assert image.to_numpy().max() <= 999
 
 
 @pytest.mark.parametrize("lowest", [np.nan, -np.inf])
