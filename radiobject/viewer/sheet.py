@@ -13,8 +13,9 @@ from radiobject.edit.subject_values import set_values
 from radiobject.exceptions import ConfigurationError, StorageError
 from radiobject.geometry.box import Box
 from radiobject.geometry.plane_views import PlaneView, plane_views
+from radiobject.geometry.regrid import BACKGROUND
 from radiobject.plane_images import display_window, fitted, gray_levels, png
-from radiobject.sampling.labels import delivered_labels
+from radiobject.sampling.labels import delivered_labels, is_foreground
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.reader import read_into
@@ -117,6 +118,7 @@ def _planes(
         labels = np.empty(mask.shape, mask.numpy_dtype)
         read_into(mask, Box.whole(mask.shape), labels)
         labels = delivered_labels(labels, mask.rescale)
+        labels = np.where(is_foreground(labels), labels, BACKGROUND)
     planes: list[Plane] = []
     for view in plane_views(shape, affine):
         index = shape[view.axis] // 2

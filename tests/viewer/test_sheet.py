@@ -195,9 +195,12 @@ def test_labels_have_the_colours_of_the_page(three: Sheet) -> None:
     assert right.tolist() == [int(0.45 * v) for v in (255, 92, 92)]
 
 
-def test_an_image_lies_under_its_mask_in_every_plane(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "nothing"), [(np.uint8, 0), (np.float32, np.nan)])
+def test_an_image_lies_under_its_mask_in_every_plane(
+    tmp_path: Path, dtype: type, nothing: float
+) -> None:
     """What is bright is what is labelled, in no corner that turning would leave where it is."""
-    voxels, mask = np.zeros((12, 12, 12), np.int16), np.zeros((12, 12, 12), np.uint8)
+    voxels, mask = np.zeros((12, 12, 12), np.int16), np.full((12, 12, 12), nothing, dtype)
     voxels[1:4, 6:8, 2:5], mask[1:4, 6:8, 2:5] = 100, 1
     with RadiObjectWriter(str(tmp_path / "s")) as writer:
         writer.add_collection("CT").write_volume(voxels, "a_CT", "a", affine=np.eye(4))
