@@ -217,13 +217,13 @@ def _changed_image(
     if not parts:
         return image
     needed = [
-        step.parameters(tuple(image.shape), group, random) if _is_told(step) else ()
+        step.parameters(tuple(image.shape), group, random) if _is_described(step) else ()
         for step, random, group in parts
     ]
     there, rows = iter(sent_together(image.device, *chain.from_iterable(needed))), Rows(image)
     for (step, random, group), arrays in zip(parts, needed, strict=True):
         part = rows.of(group).to(torch.float32)
-        if _is_told(step):
+        if _is_described(step):
             done = step.changed(part, list(islice(there, len(arrays))), group, random)
         else:
             done = step.change(part, group, random)
@@ -231,7 +231,7 @@ def _changed_image(
     return rows.joined()
 
 
-def _is_told(step: BatchAugmentation) -> TypeGuard[Parametric]:
+def _is_described(step: BatchAugmentation) -> TypeGuard[Parametric]:
     # Whoever writes a `change` of his own wants that to be called.
     return isinstance(step, Parametric) and type(step).change is Parametric.change
 
