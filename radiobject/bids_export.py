@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from radiobject.storage.tables.groups import object_kind
 from radiobject.system.files import written_whole
 from radiobject.volume import Volume
 
+_log = logging.getLogger(__name__)
+
 EXISTS = ("raise", "skip", "replace")
 """What to do with a file that is there."""
 
@@ -44,12 +47,13 @@ _OF_THE_FILE = frozenset({
 
 @dataclass(frozen=True)
 class ExportedVolume:
-    """One volume and its file."""
+    """One volume and its file; what BIDS said of it that no longer holds is in `remarks`."""
 
     collection: str
     obs_id: str
     path: Path
     written: bool
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,11 @@ def _write_one(
 ) -> ExportedVolume:
     volume, collection, place = job
     path = root / f"{place.stem}{ending}"
-    done = ExportedVolume(collection, str(volume.obs_id), path, not (skip and path.exists()))
+    written = not (skip and path.exists())
+    remarks = place.remarks if written else ()
+    done = ExportedVolume(collection, str(volume.obs_id), path, written, remarks)
+    for remark in remarks:
+        _log.warning("%s: %s", place.stem, remark)
     if done.written:
         path.parent.mkdir(parents=True, exist_ok=True)
         if place.sidecar:

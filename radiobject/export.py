@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from radiobject import parallel
 from radiobject.bids_export import (
     EXISTS,
@@ -22,6 +20,7 @@ from radiobject.bids_export import (
 )
 from radiobject.exceptions import ConfigurationError
 from radiobject.executors import ExecutorLike
+from radiobject.formats.joined import stacked
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
 from radiobject.system.files import DEVICE_NAMES, written_whole
@@ -171,7 +170,7 @@ def _write_tables(
         rows.insert(1, "collection", name)
         tables.append(rows)
     if tables:
-        _write_whole(root / "volumes.tsv", as_tsv(pd.concat(tables, ignore_index=True)))
+        _write_whole(root / "volumes.tsv", as_tsv(stacked(tables)))
 
 
 def _write_whole(path: Path, text: str) -> None:

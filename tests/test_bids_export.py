@@ -214,6 +214,26 @@ def test_gradients_turn_with_the_axes(original: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.get_fdata(), before.get_fdata()[::-1])
 
 
+def test_a_phase_encoding_turns_with_the_axes_and_a_cut_series_says_nothing_of_the_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "bids"
+    build.put(root / "dataset_description.json", {"Name": "x", "BIDSVersion": "1.10.0"})
+    volume(root / "sub-1/dwi/sub-1_dwi.nii.gz", 4, (3, 4, 5, 3))
+    said = {"PhaseEncodingDirection": "i", "SliceTiming": [0.1, 0.2, 0.3, 0.4, 0.5]}
+    build.put(root / "sub-1/dwi/sub-1_dwi.json", said)
+    build.put(root / "sub-1/dwi/sub-1_dwi.bval", "0 1000\n")
+    build.put(root / "sub-1/dwi/sub-1_dwi.bvec", "0 1\n0 0\n0 0\n")
+    plan = plan_bids(root)
+    radi = ingest_plan(str(tmp_path / "store"), plan, IngestOptions(reorient=True)).radi
+    (done,) = radi.to_bids(tmp_path / "out")
+    written = json.loads((tmp_path / "out/sub-1/dwi/sub-1_dwi.json").read_text())
+    assert written == said | {"PhaseEncodingDirection": "i-"}
+    assert not (tmp_path / "out/sub-1/dwi/sub-1_dwi.bval").exists()
+    assert done.remarks == ("the gradients are left out: .bval is of 2 volumes, and 3 are stored",)
+    assert "sub-1_dwi: the gradients are left out" in caplog.text
+
+
 @pytest.mark.parametrize("make", [build.brats, build.kits])
 def test_what_did_not_come_from_bids_is_valid_and_comes_back(make: Any, tmp_path: Path) -> None:
     radi = ingest_plan(str(tmp_path / "store"), plan_folder(make(tmp_path / "in"))).radi

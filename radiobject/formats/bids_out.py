@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.formats.bids import METADATA_KEY
+from radiobject.formats.bids_axes import as_stored, of_so_many_volumes
 from radiobject.formats.bids_names import DATATYPES, LABEL_SUFFIXES, BidsName
 from radiobject.formats.bids_own import GENERATOR, REGIONS, TABLE
 from radiobject.formats.bids_tables import OUTSIDE
@@ -55,6 +56,8 @@ class BidsPlace:
         Other files beside it, by ending: ``.bval`` and ``.bvec``.
     outside : bool
         It is of no kind that BIDS has a folder for.
+    remarks : tuple of str
+        What its sidecar or gradients said that no longer holds, and is left out.
     """
 
     stem: str
@@ -62,6 +65,7 @@ class BidsPlace:
     sidecar: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     outside: bool = False
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,10 +136,14 @@ def _place(volume: Described, label: str, more: Mapping[str, str]) -> BidsPlace:
     pipeline = kept.get("pipeline") or (PIPELINE if name.suffix in LABEL_SUFFIXES else "")
     above = f"derivatives/{pipeline}/" if pipeline else ""
     known = bool(pipeline) or name.suffix in DATATYPES.get(kept["datatype"], ())
-    return BidsPlace(
-        _stem(above, name, kept["datatype"]), name, dict(kept.get("sidecar", {})),
-        _gradients(volume, kept), not known,
-    )  # fmt: skip
+    before = file_affine(volume.metadata)
+    sidecar, gone = as_stored(kept.get("sidecar", {}), before, volume.affine, volume.shape)
+    texts = _gradients(volume, kept)
+    why = of_so_many_volumes(texts, volume.shape)
+    if why:
+        texts, gone = {}, [*gone, f"the gradients are left out: {why}"]
+    stem = _stem(above, name, kept["datatype"])
+    return BidsPlace(stem, name, sidecar, texts, not known, tuple(gone))
 
 
 def _kept(metadata: Mapping[str, Any]) -> dict[str, Any] | None:

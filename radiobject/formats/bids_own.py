@@ -96,7 +96,11 @@ class LabelTables:
             raise IngestError("it has no columns 'index' and 'name'")
         rows = frame[frame["index"].notna()]
         named = rows[~rows["name"].isin(MISSING)]
-        return LabelNames.of(dict(zip(named["index"], named["name"], strict=True)), _regions(rows))
+        names: dict[Any, Any] = {}
+        for value, name in zip(named["index"], named["name"], strict=True):
+            if names.setdefault(value, name) != name:
+                raise IngestError(f"label {value} is called {names[value]!r} and {name!r}")
+        return LabelNames.of(names, _regions(rows))
 
     def _fault(self, path: Path, said: str) -> None:
         self.faults.setdefault(path.relative_to(self.home).as_posix(), said)

@@ -15,6 +15,7 @@ from radiobject.exceptions import IngestError
 from radiobject.formats.bids_own import OWN_SUBJECT
 from radiobject.formats.delimited import read_table
 from radiobject.formats.image import Scalar
+from radiobject.formats.joined import outer_join
 from radiobject.formats.links import why_not_followed
 from radiobject.indexing import shortened
 
@@ -49,7 +50,7 @@ class BidsTables:
             shared = set(other.columns) & set(table.columns) - {SUBJECT_ID}
             other = other.rename(columns={name: f"{path.stem}_{name}" for name in shared})
             if len(other):
-                table = table.merge(other, how="outer", on=SUBJECT_ID) if len(table) else other
+                table = outer_join(table, other, SUBJECT_ID) if len(table) else other
         return table
 
     def _by_subject(self, path: Path, folders: Collection[str], prefix: str) -> pd.DataFrame:
@@ -87,10 +88,18 @@ class BidsTables:
         if frame is None:
             return {}
         rows = frame.rename(columns=lambda n: n if n == "session_id" else f"session_{n}")
-        return {
-            str(row.pop("session_id")).removeprefix("ses-"): row
-            for row in self._plain(rows, f"{subject.name}_sessions.tsv")
-        }
+        place = self._place(subject / f"{subject.name}_sessions.tsv")
+        folders = {path.name for path in subject.glob("ses-*")}
+        named: list[tuple[str, dict[str, Scalar]]] = []
+        for row in self._plain(rows, place):
+            given = str(row.pop("session_id", ""))
+            (found,) = matching_ids([given], folders, "ses-")
+            if found not in (given, f"ses-{given}"):
+                self.notes.append(f"{place}: {given!r} is taken for {found!r}")
+            named.append((found, row))
+        known = self._without_clashes(named, place)
+        self._tell_of_none(place, [name for name in known if name not in folders])
+        return {name.removeprefix("ses-"): row for name, row in known.items()}
 
     def scans(self, path: Path) -> Mapping[str, dict[str, Scalar]]:
         """Return the columns of a ``*_scans.tsv``, by the path of the image below its folder."""
@@ -98,7 +107,32 @@ class BidsTables:
         if frame is None:
             return {}
         rows = frame.rename(columns=lambda n: n if n == "filename" else f"scan_{n}")
-        return {str(row.pop("filename")): row for row in self._plain(rows, self._place(path))}
+        place = self._place(path)
+        named = [(str(row.pop("filename", "")), row) for row in self._plain(rows, place)]
+        known = self._without_clashes(named, place)
+        self._tell_of_none(place, [n for n in known if not (path.parent / n).exists()])
+        return known
+
+    def _without_clashes(
+        self, rows: Iterable[tuple[str, dict[str, Scalar]]], place: str
+    ) -> dict[str, dict[str, Scalar]]:
+        """Return rows by their key, without those that say different things of one."""
+        found: dict[str, dict[str, Scalar]] = {}
+        clashing: dict[str, None] = {}
+        for key, row in rows:
+            if found.setdefault(key, row) != row:
+                clashing[key] = None
+        if clashing:
+            self._fault(
+                place,
+                f"{shortened(list(clashing), 1)} occurs more than once with other values; such "
+                "rows are left out",
+            )
+        return {key: row for key, row in found.items() if key not in clashing}
+
+    def _tell_of_none(self, place: str, names: list[str]) -> None:
+        if names:
+            self.notes.append(f"{place}: no images of {shortened(names, 3, quoted=False)}")
 
     def _plain(self, frame: pd.DataFrame, place: str) -> Iterable[dict[str, Scalar]]:
         """Yield rows without missing values, and without dates that nobody asked for."""
@@ -150,17 +184,17 @@ class BidsTables:
         return path.relative_to(self.home).as_posix()
 
 
-def matching_ids(given: Iterable[Any], folders: Collection[str]) -> list[str]:
+def matching_ids(given: Iterable[Any], folders: Collection[str], prefix: str = "sub-") -> list[str]:
     """Return ids of a table as the folders have them: "01" and, where one fits, "1" is "sub-01"."""
     numbers: dict[int, list[str]] = {}
     for folder in folders:
-        digits = folder.removeprefix("sub-")
+        digits = folder.removeprefix(prefix)
         if digits.isdecimal():
             numbers.setdefault(int(digits), []).append(folder)
     found = []
     for value in map(str, given):
-        name = value if value.startswith("sub-") else f"sub-{value}"
-        digits = name.removeprefix("sub-")
+        name = value if value.startswith(prefix) else f"{prefix}{value}"
+        digits = name.removeprefix(prefix)
         alike = numbers.get(int(digits), []) if digits.isdecimal() else []
         found.append(alike[0] if name not in folders and len(alike) == 1 else name)
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -24,8 +25,12 @@ from radiobject.jsonable import MAX_EXACT_INTEGER
 MISSING = frozenset({"", "n/a"})
 """Cells without a value."""
 
-_WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]*)")
-_NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_NUMBER = re.compile(
+    r"-?(?:0|[1-9][0-9]*)(?:[eE][+-][0-9]+)?"
+    r"|-?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+)
+"""A plus in front is a telephone's; ``1E5``, with no point and no sign, is the name of a well."""
 _BOOLEANS = {"true": True, "false": False}
 _INT64 = range(-(2**63), 2**63)
 _LOOKS_MISSING = frozenset({"na", "nan", "none", "null", "-", "."})
@@ -200,7 +205,7 @@ def _is_number(cell: str) -> bool:
     if _WHOLE.fullmatch(cell):
         # A long identifier is no measurement: float64 would change its last digits.
         return abs(int(cell)) <= MAX_EXACT_INTEGER
-    return bool(_NUMBER.fullmatch(cell))
+    return bool(_NUMBER.fullmatch(cell)) and math.isfinite(float(cell))
 
 
 def _or_none(cell: str, convert: Any) -> Any:

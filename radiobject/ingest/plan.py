@@ -18,6 +18,7 @@ from radiobject.formats.bids import index_bids
 from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.discovery import ImageFormat, ImageSource, resolve_files
+from radiobject.formats.joined import outer_join, stacked
 from radiobject.formats.layouts.parts import Channel, JoinedMasks
 from radiobject.formats.nifti_header import TEXT_FIELDS
 from radiobject.formats.privacy import check_keywords, keyed_id
@@ -171,7 +172,7 @@ class IngestPlan:
         if shared:
             raise SchemaError(f"column {sorted(shared)[0]!r} is in obs_meta and in the images")
         if len(self.subjects):
-            given = given.merge(self.subjects, how="outer", on=layout.SUBJECT_ID)
+            given = outer_join(given, self.subjects, layout.SUBJECT_ID)
         return replace(self, subjects=given)
 
     def with_keyed_ids(self, key: bytes) -> IngestPlan:
@@ -422,7 +423,7 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
     for plan in plans:
         report.join(plan.report)
     tables = [plan.subjects for plan in plans if len(plan.subjects)] or [plans[0].subjects]
-    subjects = pd.concat(tables, ignore_index=True).astype({layout.SUBJECT_ID: "str"})
+    subjects = stacked(tables).astype({layout.SUBJECT_ID: "str"})
     merged = subjects.groupby(layout.SUBJECT_ID, sort=True).first().reset_index()
     distinct = subjects.groupby(layout.SUBJECT_ID).nunique()
     clashes = distinct.index[(distinct > 1).any(axis=1)]

@@ -36,9 +36,15 @@ class LabelNames:
         Raises
         ------
         ConfigurationError
-            If a value is no integer, or a name is no text or empty.
+            If a value is no integer or has two names, or a name is no text or empty.
         """
-        values = {_value(key): _name(name) for key, name in names.items()}
+        values: dict[int, str] = {}
+        for key, name in names.items():
+            value = _value(key)
+            if values.setdefault(value, _name(name)) != name:
+                raise ConfigurationError(
+                    f"label {value} is called {values[value]!r} and {name!r}: keep one"
+                )
         unions = {
             _name(name): tuple(map(_value, several)) for name, several in (regions or {}).items()
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -152,12 +153,17 @@ def _fixed(
     present = ~np.asarray(pd.isna(listed), dtype=bool)
     listed[~present] = np.datetime64(0, "ns") if dtype.kind == "M" else 0
     try:
-        data = np.ascontiguousarray(listed, dtype=dtype)
+        with np.errstate(over="ignore"):
+            data = np.ascontiguousarray(listed, dtype=dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"column {name!r} cannot hold its values as {dtype}: {error}") from error
     exact = dtype.kind in "iub" or (dtype.kind == "f" and not typed)
     wrong = np.flatnonzero(data != listed) if exact else np.empty(0, dtype=np.intp)
-    if wrong.size and not (dtype.kind == "f" and np.allclose(data, listed.astype(float))):
+    if dtype.kind == "f":  # a fraction is rounded, a whole number is not, and nothing to infinity
+        wrong = np.array(
+            [at for at in wrong if isinstance(listed[at], Integral) or np.isinf(data[at])], np.intp
+        )
+    if wrong.size:
         raise SchemaError(
             f"column {name!r} of type {dtype} cannot hold {listed[wrong[0]]!r} unchanged; "
             "declare the column with a wider type"

@@ -5,6 +5,7 @@ import pytest
 import tiledb
 from tiledb.multirange_indexing import MultiRangeIndexer
 
+from radiobject.exceptions import SchemaError
 from radiobject.storage.tables.cells import read_cells
 from radiobject.storage.tables.columns import BLOB, TEXT, TIME
 from radiobject.storage.tables.table import Table, create_table, own_context, stored_key
@@ -97,3 +98,13 @@ def test_no_table_is_read_by_what_sets_types_in_place(table, monkeypatch):
     assert len(stored.read(("text",), keys=["b"])["text"].values) == count // 2
     assert len(stored.read((), keys=[])["obs_id"].values) == 0
     assert len(stored.read(("small",), condition="small > 0")["obs_id"].values) == count // 4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("float64", 2**53 + 1), ("float32", 2**24 + 1), ("float32", 1e300)]
+)
+def test_a_number_that_a_column_would_change_is_refused(tmp_path, dtype, value):
+    uri = str(tmp_path / "table")
+    create_table(uri, ("obs_subject_id",), {"x": np.dtype(dtype)})
+    with pytest.raises(SchemaError, match=r"cannot hold .* unchanged"):
+        Table(uri).write({"obs_subject_id": ["a", "b"], "x": [0.1, value]}, 7)
