@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radiobject.formats.nifti_gradients import SAME_COSINE
+
 _AXES = "ijk"
 _DIRECTIONS = ("PhaseEncodingDirection", "SliceEncodingDirection")
 _SLICES = "SliceEncodingDirection"
@@ -24,7 +26,6 @@ _PER_VOLUME = (
     "LabelingDuration", "PostLabelingDelay", "EchoTime",
 )  # fmt: skip
 """Fields that hold a number, or one for each volume of a series."""
-_SAME_COSINE = 1e-6
 _SAME_STEP = 1e-3
 
 
@@ -113,7 +114,7 @@ def _moved(
     found: list[tuple[int, bool] | None] = []
     for row in cosines:
         now = int(np.argmax(np.abs(row)))
-        found.append((now, bool(row[now] < 0)) if abs(row[now]) > 1 - _SAME_COSINE else None)
+        found.append((now, bool(row[now] < 0)) if abs(row[now]) > 1 - SAME_COSINE else None)
     return found
 
 

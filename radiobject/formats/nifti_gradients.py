@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from radiobject.formats.time_axis import TIME_AXIS, TimeAxis
 
-_SAME_COSINE = 1e-6
+SAME_COSINE = 1e-6
 _SECONDS = 8
 _SPACE = 7
 
@@ -68,7 +68,7 @@ def same_directions(first: NDArray[np.floating], second: NDArray[np.floating]) -
     one, other = (
         matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (first, second)
     )
-    return bool(np.allclose(one, other, rtol=0, atol=_SAME_COSINE))
+    return bool(np.allclose(one, other, rtol=0, atol=SAME_COSINE))
 
 
 def gradient_text(

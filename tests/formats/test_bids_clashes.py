@@ -37,7 +37,7 @@ def test_a_session_that_is_said_twice_is_not_the_last_one(subject):
     assert said.startswith("'ses-01' occurs more than once with other values")
 
 
-def test_a_session_is_found_by_its_number_and_one_without_images_is_told(subject):
+def test_a_session_is_found_by_its_number_and_one_without_images_is_named(subject):
     put(subject / "sub-1_sessions.tsv", "session_id\tpain\n1\t3\n02\t4\nses-9\t5\n")
     tables = BidsTables(subject.parent)
     found = tables.sessions(subject)
