@@ -234,6 +234,31 @@ def test_a_phase_encoding_turns_with_the_axes_and_a_cut_series_says_nothing_of_t
     assert "sub-1_dwi: the gradients are left out" in caplog.text
 
 
+@pytest.mark.parametrize("reorient", [None, False, True])
+def test_what_was_resampled_is_said_so_whoever_moved_the_axes(
+    tmp_path: Path, reorient: bool | None
+) -> None:
+    """Also where nothing was moved when the volume was read."""
+    root = tmp_path / "bids"
+    build.put(root / "dataset_description.json", {"Name": "x", "BIDSVersion": "1.10.0"})
+    volume(root / "sub-1/dwi/sub-1_dwi.nii.gz", 4, (3, 4, 6, 2))
+    said = {"PhaseEncodingDirection": "j", "SliceTiming": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
+    build.put(root / "sub-1/dwi/sub-1_dwi.json", said)
+    build.put(root / "sub-1/dwi/sub-1_dwi.bval", "0 1000\n")
+    build.put(root / "sub-1/dwi/sub-1_dwi.bvec", "0 x\n0 0\n0 0\n")
+    options = IngestOptions(reorient=reorient)
+    radi = ingest_plan(str(tmp_path / "store"), plan_bids(root), options).radi
+    steps = nib.affines.voxel_sizes(radi.dwi.iloc[0].affine)
+    coarse = radi.resample((steps[0], steps[1], 2 * steps[2]), labels=[]).write(
+        str(tmp_path / "coarse")
+    )
+    (done,) = coarse.to_bids(tmp_path / "out")
+    written = json.loads((tmp_path / "out/sub-1/dwi/sub-1_dwi.json").read_text())
+    assert written == {"PhaseEncodingDirection": "j"}
+    assert done.remarks[0] == "SliceTiming is left out: the slices are 3 others now"
+    assert len(done.remarks) == (2 if reorient else 1)  # directions that nobody can turn
+
+
 @pytest.mark.parametrize("make", [build.brats, build.kits])
 def test_what_did_not_come_from_bids_is_valid_and_comes_back(make: Any, tmp_path: Path) -> None:
     radi = ingest_plan(str(tmp_path / "store"), plan_folder(make(tmp_path / "in"))).radi

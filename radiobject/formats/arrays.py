@@ -164,6 +164,11 @@ def _zipped(
         raise IngestError(
             f"{name}: one array beside {_AFFINE!r} and {_AXES!r} is the volume, got {sorted(found)}"
         )
+    for key in placing.keys() & stated.keys():
+        if not np.array_equal(np.asarray(placing[key]), np.asarray(stated[key])):
+            raise IngestError(
+                f"{name}: its {key!r} is another than the one in the file beside it; take one away"
+            )
     return next(iter(found.values())), stated | placing
 
 

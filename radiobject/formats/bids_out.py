@@ -139,6 +139,7 @@ def _place(volume: Described, label: str, more: Mapping[str, str]) -> BidsPlace:
     before = file_affine(volume.metadata)
     sidecar, gone = as_stored(kept.get("sidecar", {}), before, volume.affine, volume.shape)
     texts = _gradients(volume, kept)
+    gone += _lost_directions(kept, texts)
     why = of_so_many_volumes(texts, volume.shape)
     if why:
         texts, gone = {}, [*gone, f"the gradients are left out: {why}"]
@@ -188,6 +189,12 @@ def _gradients(volume: Described, kept: Mapping[str, Any]) -> dict[str, str]:
         if turned is not None:
             texts[".bvec"] = turned
     return texts
+
+
+def _lost_directions(kept: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
+    if "bvec" in kept and ".bvec" not in texts:
+        return [".bvec is left out: it cannot be read, and the axes were turned"]
+    return []
 
 
 def description(name: str, derivative: str = "") -> dict[str, Any]:

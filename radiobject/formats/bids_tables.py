@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -108,9 +109,10 @@ class BidsTables:
             return {}
         rows = frame.rename(columns=lambda n: n if n == "filename" else f"scan_{n}")
         place = self._place(path)
-        named = [(str(row.pop("filename", "")), row) for row in self._plain(rows, place)]
+        found = self._plain(rows, place)
+        named = [(posixpath.normpath(str(row.pop("filename", ""))), row) for row in found]
         known = self._without_clashes(named, place)
-        self._tell_of_none(place, [n for n in known if not (path.parent / n).exists()])
+        self._tell_of_none(place, [n for n in known if not _is_there(path.parent / n)])
         return known
 
     def _without_clashes(
@@ -182,6 +184,14 @@ class BidsTables:
 
     def _place(self, path: Path) -> str:
         return path.relative_to(self.home).as_posix()
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether there is such a file; a name that no file can have has none."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def matching_ids(given: Iterable[Any], folders: Collection[str], prefix: str = "sub-") -> list[str]:

@@ -1,8 +1,8 @@
 """Tables of text in files: TSV and CSV of any encoding, read cell by cell and altered nowhere.
 
-A column becomes numbers only where every value of it reads back as it was written: a site "001"
-stays text. Missing is an empty cell or ``n/a``, as BIDS has it, and nothing else: a subject may be
-called "NA", a grade "None".
+A column becomes numbers only where every value of it is written as numbers are: a site "001", a
+telephone "+4912345" and a well "1E5" stay text. Missing is an empty cell or ``n/a``, as BIDS has
+it, and nothing else: a subject may be called "NA", a grade "None".
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from radiobject.jsonable import MAX_EXACT_INTEGER
 MISSING = frozenset({"", "n/a"})
 """Cells without a value."""
 
-_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
+_WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(
-    r"-?(?:0|[1-9][0-9]*)(?:[eE][+-][0-9]+)?"
-    r"|-?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+    r"[+-]?(?:0|[1-9][0-9]*)(?:[eE][+-][0-9]+)?"
+    r"|[+-]?(?:(?:0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 )
-"""A plus in front is a telephone's; ``1E5``, with no point and no sign, is the name of a well."""
+"""``1E5``, with no point and no sign, is the name of a well."""
+_TELEPHONE = re.compile(r"\+[0-9]{7,}")
 _BOOLEANS = {"true": True, "false": False}
 _INT64 = range(-(2**63), 2**63)
 _LOOKS_MISSING = frozenset({"na", "nan", "none", "null", "-", "."})
@@ -186,6 +187,8 @@ def _typed(name: str, cells: list[str], as_text: bool, remarks: list[str]) -> pd
     gap = len(present) < len(cells)
     if not present:
         return pd.Series([None] * len(cells), dtype=object)
+    if any(map(_TELEPHONE.fullmatch, present)):
+        return pd.Series([_or_none(cell, str) for cell in cells], dtype=object)
     if all(_WHOLE.fullmatch(cell) and int(cell) in _INT64 for cell in present):
         kind: Any = "Int64" if gap else "int64"
         return pd.Series([_or_none(cell, int) for cell in cells], dtype=kind)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.formats.time_axis import TIME_AXIS, TimeAxis
+from radiobject.geometry.orientation import ORIGINAL_AFFINE
 
 SAME_COSINE = 1e-6
 _SECONDS = 8
@@ -59,7 +60,7 @@ def write_gradients(path: Path, axis: TimeAxis | None, affine: NDArray[np.floati
 
 def file_affine(metadata: Mapping[str, Any]) -> NDArray[np.float64] | None:
     """Return the affine of the file that a volume was read from, before any axis was moved."""
-    text = metadata.get("original_affine") or metadata.get("orientation_affine")
+    text = metadata.get(ORIGINAL_AFFINE) or metadata.get("orientation_affine")
     return None if not text else np.array(json.loads(str(text)), dtype=np.float64)
 
 

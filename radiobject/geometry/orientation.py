@@ -46,6 +46,10 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """From the patient's axes of DICOM to those of NIfTI and of this library."""
 
 
+ORIGINAL_AFFINE = "original_affine"
+"""Key of a volume's metadata: the affine of its file, where the axes were moved since."""
+
+
 @dataclass(frozen=True)
 class OrientationInfo:
     """What a header says about a volume's axes.
@@ -301,7 +305,7 @@ def orientation_info_to_metadata(
         "orientation_confidence": info.confidence,
     }
     if original_affine is not None:
-        metadata["original_affine"] = json.dumps(affine_to_list(original_affine))
+        metadata[ORIGINAL_AFFINE] = json.dumps(affine_to_list(original_affine))
     return metadata
 
 

@@ -18,12 +18,14 @@ from radiobject.ctx import get_radiobject_config
 from radiobject.exceptions import ShapeError
 from radiobject.executors import ExecutorLike
 from radiobject.formats.image import LoadedImage
+from radiobject.geometry.orientation import ORIGINAL_AFFINE
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.selection import VolumeSelection
 from radiobject.storage.ids import FreeIds
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.records import NewVolume, write_new_volume
+from radiobject.storage.schema.description import AFFINE_KEY
 from radiobject.storage.schema.volume_rows import COMPUTED_COLUMNS, SYSTEM_COLUMNS
 from radiobject.storage.writers import VolumeCollectionWriter
 from radiobject.volume import Volume
@@ -133,7 +135,7 @@ def image_of(
         data,
         affine=job.affine if affine is None else np.asarray(affine, dtype=np.float64),
         columns=own_columns(job.row) | updates,
-        metadata=_kept_metadata(job),
+        metadata=_kept_metadata(job, moved=affine is not None),
         rescale=rescale,
     )
 
@@ -159,9 +161,17 @@ def own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _kept_metadata(job: VolumeJob) -> dict[str, Any]:
+def _kept_metadata(job: VolumeJob, *, moved: bool) -> dict[str, Any]:
+    """Return what is said of a volume beside its voxels.
+
+    Gradients and sidecars were written for the axes of the file: where these are `moved`, what they
+    were is kept, for an export to turn those with them.
+    """
     dropped = (layout.OBS_ID, *RESCALE_KEYS)
-    return {name: v for name, v in job.volume.metadata.items() if name not in dropped}
+    kept = {name: v for name, v in job.volume.metadata.items() if name not in dropped}
+    if moved and ORIGINAL_AFFINE not in kept and AFFINE_KEY in kept:
+        kept[ORIGINAL_AFFINE] = kept[AFFINE_KEY]
+    return kept
 
 
 def _read(fns: Sequence[Callable[..., Any]], job: VolumeJob) -> LoadedImage:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from radiobject.exceptions import ConfigurationError
+from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.bids import index_bids
 from radiobject.formats.bids_own import LabelTables
 from radiobject.formats.bids_tables import BidsTables
 from radiobject.formats.delimited import read_table
+from radiobject.formats.layouts.dataset_json import _labels
+from radiobject.formats.readers import load_image
 from radiobject.sampling.label_names import LabelNames
 
 
@@ -54,7 +58,7 @@ def test_a_scan_that_is_said_twice_or_is_not_there(subject):
     tables = BidsTables(subject.parent)
     tables.scans(path)
     assert tables.notes == ["sub-1/ses-01/sub-1_ses-01_scans.tsv: no images of anat/x.nii.gz"]
-    put(path, rows + "anat/sub-1_ses-01_T1w.nii.gz\tno\n")
+    put(path, rows + f"dwi/{'x' * 300}.nii.gz\tyes\n./anat/sub-1_ses-01_T1w.nii.gz\tno\n")
     assert "anat/sub-1_ses-01_T1w.nii.gz" not in tables.scans(path)
     assert "occurs more than once" in tables.faults["sub-1/ses-01/sub-1_ses-01_scans.tsv"]
 
@@ -75,11 +79,13 @@ def test_a_label_with_two_names_is_refused(tmp_path):
     assert tables.faults["desc-a_dseg.tsv"].endswith("label 1 is called 'liver' and 'tumour'")
     with pytest.raises(ConfigurationError, match="label 1 is called 'liver' and 'tumour'"):
         LabelNames.of({1: "liver", "1": "tumour"})
+    with pytest.raises(IngestError, match="label 1 is called 'liver' and 'tumour'"):
+        _labels({"liver": 1, "tumour": [1]})
     assert LabelNames.of({1: "liver", "1": "liver"}).names == {1: "liver"}
 
 
 @pytest.mark.parametrize(
-    "cells", [["+4912345", "+4912346"], ["1E5", "2E5"], ["1e999", "2"], ["12e3", "7"]]
+    "cells", [["+4912345", "12"], ["1E5", "2E5"], ["1e999", "2"], ["12e3", "7"]]
 )
 def test_codes_that_look_like_numbers_stay_text(tmp_path, cells):
     path = put(tmp_path / "t.tsv", "code\n" + "\n".join(cells) + "\n")
@@ -88,7 +94,12 @@ def test_codes_that_look_like_numbers_stay_text(tmp_path, cells):
 
 @pytest.mark.parametrize(
     ("cells", "numbers"),
-    [(["1.0E+05", "2.5e-3"], [1e5, 2.5e-3]), (["1e-3", "-2.50"], [1e-3, -2.5]), (["-3"], [-3])],
+    [
+        (["1.0E+05", "2.5e-3"], [1e5, 2.5e-3]),
+        (["1e-3", "-2.50"], [1e-3, -2.5]),
+        (["-3"], [-3]),
+        (["+1.5", "-2"], [1.5, -2.0]),
+    ],
 )
 def test_numbers_stay_numbers(tmp_path, cells, numbers):
     path = put(tmp_path / "t.tsv", "value\n" + "\n".join(cells) + "\n")
@@ -104,3 +115,13 @@ def test_a_folder_with_such_tables_is_read(subject):
         "sub-1_ses-01_T1w": None,
         "sub-1_ses-02_T1w": 5,
     }
+
+
+def test_an_archive_and_the_file_beside_it_that_place_it_otherwise(tmp_path):
+    path = tmp_path / "v.npz"
+    np.savez(path, volume=np.ones((3, 4, 5), np.int16), affine=np.eye(4))
+    put(tmp_path / "v.affine.json", json.dumps({"affine": np.diag([-2, 2, 2, 1]).tolist()}))
+    with pytest.raises(IngestError, match="'affine' is another than the one in the file beside it"):
+        load_image(path)
+    put(tmp_path / "v.affine.json", json.dumps({"affine": np.eye(4).tolist()}))
+    assert load_image(path).affine.tolist() == np.eye(4).tolist()

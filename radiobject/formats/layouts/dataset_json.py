@@ -128,12 +128,12 @@ def _labels(stated: Any) -> LabelNames:
     names: dict[int, str] = {}
     regions: dict[str, list[int]] = {}
     for name, value in stated.items():
-        if not isinstance(value, list):
-            names[value] = name
-        elif len(value) == 1:
-            names[value[0]] = name
-        else:
+        if isinstance(value, list) and len(value) != 1:
             regions[name] = value
+            continue
+        (only,) = value if isinstance(value, list) else (value,)
+        if names.setdefault(only, name) != name:
+            raise IngestError(f"label {only} is called {names[only]!r} and {name!r}")
     return LabelNames.of(names, regions)
 
 
