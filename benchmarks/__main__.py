@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add = command("device", _device, "compare the ways to feed a GPU", data)
     add("--ways", type=_names, default=(), help=f"of {','.join(on_device.WAYS)}; default all")
     add("--networks", type=_names, default=("light",), help="light,heavy")
-    add("--batch-size", type=int, default=16)
-    add("--rounds", type=int, default=5)
+    add("--batch-size", type=_number, default=16)
+    add("--rounds", type=_number, default=5)
 
     add = command(
         "gate",
@@ -105,6 +105,13 @@ def _counts(given: str, example: str = "0,2", least: int = 0) -> tuple[int, ...]
     if min(numbers) < least:
         raise argparse.ArgumentTypeError(f"{given!r} holds a number below {least}")
     return numbers
+
+
+def _number(given: str) -> int:
+    numbers = _counts(given, "16", 1)
+    if len(numbers) != 1:
+        raise argparse.ArgumentTypeError(f"{given!r} is not one number")
+    return numbers[0]
 
 
 def _triple(given: str) -> tuple[int, ...]:
@@ -138,6 +145,7 @@ def _rank(given: argparse.Namespace) -> int:
 
 
 def _device(given: argparse.Namespace) -> None:
+    on_device.check(given.ways, given.networks)
     cohort = benchmark_cohort(preset("default"), given.subjects, given.data, given.cohort)
     task = Task(cohort, batch_size=given.batch_size)
     print(on_device.compare(task, given.ways, given.networks, given.rounds))

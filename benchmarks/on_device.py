@@ -48,6 +48,18 @@ class Session:
         return alone / fed, len(next(self._batches)) / alone
 
 
+def check(ways: Sequence[str], networks: Sequence[str]) -> None:
+    """Refuse what cannot be measured here, before data are made for it."""
+    for asked, known in ((ways, WAYS), (networks, NETWORKS)):
+        for name in asked:
+            if name not in known:
+                raise BenchmarkError(f"no {name!r}; choose of {', '.join(known)}")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise BenchmarkError(f"there is no CUDA device here for PyTorch {torch.__version__}")
+
+
 def compare(
     task: Task, ways: Sequence[str], networks: Sequence[str], rounds: int, steps: int = _STEPS
 ) -> str:
@@ -58,10 +70,6 @@ def compare(
     steps : int
         Steps of training in a round.
     """
-    for asked, known in ((ways, WAYS), (networks, NETWORKS)):
-        for name in asked:
-            if name not in known:
-                raise BenchmarkError(f"no {name!r}; choose of {', '.join(known)}")
     found: dict[str, dict[str, list[Any]]] = {way: {} for way in ways or WAYS}
     why: dict[str, str] = {}
     with ExitStack() as stack:

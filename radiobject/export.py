@@ -20,7 +20,7 @@ from radiobject.bids_export import (
 )
 from radiobject.exceptions import ConfigurationError
 from radiobject.executors import ExecutorLike
-from radiobject.formats.joined import stacked
+from radiobject.formats.joined import concatenated
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
 from radiobject.system.files import DEVICE_NAMES, written_whole
@@ -170,7 +170,7 @@ def _write_tables(
         rows.insert(1, "collection", name)
         tables.append(rows)
     if tables:
-        _write_whole(root / "volumes.tsv", as_tsv(stacked(tables)))
+        _write_whole(root / "volumes.tsv", as_tsv(concatenated(tables)))
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ def outer_join(left: pd.DataFrame, right: pd.DataFrame, on: str) -> pd.DataFrame
     return _settled(_with_gaps(left).merge(_with_gaps(right), how="outer", on=on))
 
 
-def stacked(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+def concatenated(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Return the rows of tables one after the other; a column that one lacks is missing there."""
     return _settled(pd.concat([_with_gaps(table) for table in tables], ignore_index=True))
 

@@ -18,7 +18,7 @@ from radiobject.formats.bids import index_bids
 from radiobject.formats.dicom_labels import DicomLabels
 from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.discovery import ImageFormat, ImageSource, resolve_files
-from radiobject.formats.joined import outer_join, stacked
+from radiobject.formats.joined import concatenated, outer_join
 from radiobject.formats.layouts.parts import Channel, JoinedMasks
 from radiobject.formats.nifti_header import TEXT_FIELDS
 from radiobject.formats.privacy import check_keywords, keyed_id
@@ -423,7 +423,7 @@ def join_plans(plans: Sequence[IngestPlan]) -> IngestPlan:
     for plan in plans:
         report.join(plan.report)
     tables = [plan.subjects for plan in plans if len(plan.subjects)] or [plans[0].subjects]
-    subjects = stacked(tables).astype({layout.SUBJECT_ID: "str"})
+    subjects = concatenated(tables).astype({layout.SUBJECT_ID: "str"})
     merged = subjects.groupby(layout.SUBJECT_ID, sort=True).first().reset_index()
     distinct = subjects.groupby(layout.SUBJECT_ID).nunique()
     clashes = distinct.index[(distinct > 1).any(axis=1)]

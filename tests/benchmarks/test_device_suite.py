@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 
+import benchmarks.__main__ as main_module
 from benchmarks import on_device
 from benchmarks.data.boxes import Task
-from benchmarks.errors import BenchmarkError
 from benchmarks.on_device import Session
 from benchmarks.process import ProcessError
 from benchmarks.suites.device import NETWORKS, WAYS, Device, Fed, network, seconds_of_model
@@ -75,5 +75,16 @@ def test_ways_are_measured_interleaved(cohort, home, monkeypatch):
     assert float(ours[1].replace(",", "")) > 0
     assert " of " in ours[3]
     assert missing[1] == "not measured: not installed: this"
-    with pytest.raises(BenchmarkError, match="no 'fast'; choose of light, heavy"):
-        on_device.compare(task, (), ("fast",), rounds=1)
+
+
+def test_what_cannot_be_compared_is_refused_before_data_are_made(capsys, monkeypatch):
+    monkeypatch.setattr(main_module, "benchmark_cohort", None)
+    asked = [(["--networks", "fast"], "no 'fast'; choose of light, heavy")]
+    if not torch.cuda.is_available():
+        asked.append(([], "there is no CUDA device here"))
+    for more, words in asked:
+        assert main_module.main(["device", *more]) == 1
+        assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main_module.main(["device", "--rounds", "0"])
+    assert "'0' holds a number below 1" in capsys.readouterr().err

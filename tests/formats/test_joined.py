@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from radiobject.formats.joined import outer_join, stacked
+from radiobject.formats.joined import concatenated, outer_join
 
 LONG = 2**53 + 1
 
@@ -16,13 +16,16 @@ def test_integers_stay_where_a_row_has_none():
     assert joined["score"].tolist()[1:] == [2**63, 1]
     assert joined["smoker"].tolist()[:2] == [True, False]
     assert joined.isna().sum().tolist() == [1, 1, 1]
-    below = stacked([left, right])
+    below = concatenated([left, right])
     assert below["number"].tolist()[:2] == [LONG, 3]
 
 
 @pytest.mark.parametrize("kind", ["int64", "int8", "uint16", "bool", "float32", "object", "str"])
 def test_types_stay_where_no_row_lacks_a_value(kind):
     table = pd.DataFrame({"id": ["a", "b"], "value": pd.Series([1, 0]).astype(kind)})
-    for joined in (outer_join(table, pd.DataFrame({"id": ["a", "b"]}), "id"), stacked([table])):
+    for joined in (
+        outer_join(table, pd.DataFrame({"id": ["a", "b"]}), "id"),
+        concatenated([table]),
+    ):
         assert joined["value"].dtype == table["value"].dtype
         assert joined["value"].tolist() == table["value"].tolist()

@@ -129,7 +129,7 @@ def _beside_captures() -> Iterator[None]:
     To ask is among what the driver forbids while a capture is under way; a thread that says that it
     knows what it does may, of what is not captured.
     """
-    driver = _quick_libcuda()
+    driver = _libcuda(ctypes.PyDLL)
     if driver is None:
         yield
         return
@@ -165,7 +165,7 @@ def _running(streams: list[tuple[torch.cuda.Stream, ctypes.c_void_p]]) -> list[t
     There are 128, and a batch of patches is made in the time that PyTorch takes to ask of them:
     the driver itself is asked, without giving the interpreter's lock away each time.
     """
-    driver = _quick_libcuda()
+    driver = _libcuda(ctypes.PyDLL)
     if driver is None:
         return [stream for stream, _ in streams if not stream.query()]
     captured, query = driver.cuStreamIsCapturing, driver.cuStreamQuery
@@ -186,19 +186,14 @@ def _forget_error() -> None:
 
 
 @cache
-def _libcuda() -> ctypes.CDLL | None:
-    """Return the driver's library; None where there is none."""
-    try:
-        return ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
+def _libcuda(kind: type[ctypes.CDLL] = ctypes.CDLL) -> ctypes.CDLL | None:
+    """Return the driver's library; None where there is none.
 
-
-@cache
-def _quick_libcuda() -> ctypes.PyDLL | None:
-    """Return the same, for calls that wait for nothing and keep the interpreter's lock."""
+    As a `ctypes.PyDLL` it is called without giving the interpreter's lock away: for many calls that
+    wait for nothing.
+    """
     try:
-        return ctypes.PyDLL("libcuda.so.1")
+        return kind("libcuda.so.1")
     except OSError:
         return None
 

@@ -47,7 +47,8 @@ def random_plan(name, delivered, ndim, side, mode, scale, rng):
     room = np.array(shape) - side
     low, high = (np.zeros(ndim, int), room) if mode is None else (-np.array(shape) - 3, room + 9)
     stride = np.cumprod([1, *shape[:0:-1]])[::-1]
-    which = rng.integers(0, 2, n)
+    which, back = rng.integers(0, 2, n), rng.integers(0, 2, (n, ndim)) * (rng.random() < 0.5)
+    first = (back * (np.array(shape) - 1) * stride).sum(axis=1)  # of axes that run backwards
     slope, intercept = scale or (1.0, 0.0)
     plan = GatherPlan(
         np.dtype(name),
@@ -56,8 +57,8 @@ def random_plan(name, delivered, ndim, side, mode, scale, rng):
         None if mode is None else Padding(mode, -100.0 if np.dtype(name).kind in "if" else 1.0),
         rng.permutation(n + 2)[:n],
         np.zeros(n, np.int64),
-        which * volumes[0].nbytes,
-        np.tile(stride, (n, 1)),
+        which * volumes[0].nbytes + first * np.dtype(name).itemsize,
+        stride * (1 - 2 * back),
         np.tile(shape, (n, 1)),
         np.stack([rng.integers(a, b + 1, n) for a, b in zip(low, high, strict=True)], axis=1),
         np.full(n, slope),

@@ -139,8 +139,7 @@ def machine(monkeypatch):
             cuStreamQuery=partial(is_running, made),
             cuThreadExchangeStreamCaptureMode=partial(exchange_mode, made),
         )
-        monkeypatch.setattr(driver, "_libcuda", lambda: library)
-        monkeypatch.setattr(driver, "_quick_libcuda", lambda: library)
+        monkeypatch.setattr(driver, "_libcuda", lambda *kind: library)
         return made
 
     return use

@@ -2,10 +2,11 @@ import time
 
 import pytest
 
+from radiobject.ml.device.report import DeviceReport
 from radiobject.ml.loaders.report import LoaderReport, Meter
 
 
-def reported(counted, *, busy_s=0.0, wait_s=0.01, workers=0, transform=False):
+def reported(counted, *, busy_s=0.0, wait_s=0.01, workers=0, transform=False, device=None):
     """The report of two batches of 8 samples; the consumer works between them."""
     meter = Meter()
     meter.delivered(8, meter.begin())
@@ -13,7 +14,7 @@ def reported(counted, *, busy_s=0.0, wait_s=0.01, workers=0, transform=False):
     asked = meter.begin()
     time.sleep(wait_s)
     meter.delivered(8, asked)
-    return meter.report(counted, workers=workers, transform=transform)
+    return meter.report(counted, workers=workers, transform=transform, device=device)
 
 
 WARM = {"tiles_cached": 90, "tiles_constant": 5, "tiles_decoded": 5}
@@ -36,6 +37,17 @@ def test_the_hint_names_what_starves_the_model(counted, more, words):
     assert report.wait_share > 0.1
     assert words in report.hint
     assert report.hint in str(report)
+
+
+@pytest.mark.parametrize(
+    ("registered", "words"),
+    [(9, "device_cache_bytes keeps them on the device"), (0, "larger batches")],
+)
+def test_the_hint_of_a_device_that_has_every_volume_asks_for_no_workers(registered, words):
+    device = DeviceReport("cuda:0", 9 - registered, registered, 0, 0, 0, 0, None)
+    report = reported(WARM, device=device)
+    assert words in report.hint
+    assert "num_workers" not in report.hint
 
 
 def test_a_loader_that_keeps_up_gets_no_hint():
