@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gate_plants import PLANTS, READER, SLOWED, Plant, is_right, plant
@@ -134,6 +135,64 @@ def test_each_measure_closes_by_itself(head: tuple[float, ...], worse: set[str])
     assert is_closed(findings) == bool(worse)
     findings = compare._times("batches", sides, compare.QUICK_PAIRS)  # type: ignore[arg-type]
     assert {finding.measure for finding in findings} == {CPU, WALL}
+
+
+class _Begun(_Stated):
+    """A process of a side, begun by the gate, that answers whatever it asks."""
+
+    def __init__(self, library: Path, cpu: float) -> None:
+        super().__init__(1.0, cpu, 0.5)
+        self._others = {
+            "where": library.resolve(),
+            "prepare": {},
+            "count": {},
+            "resident": 100.0,
+            "growth": {"bytes": 0.0},
+        }
+
+    def ask(self, what: str, *arguments: object) -> Any:
+        return self._others[what] if what in self._others else super().ask(what, *arguments)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("head", "word", "begun"),
+    [
+        ((1.0,), "same", 2),
+        ((1.2, 1.0), "same", 4),  # two processes keep their luck for all their samples
+        ((1.2, 1.2), "worse", 4),
+        ((0.8, 1.2), "better", 2),
+    ],
+)
+def test_what_would_close_by_seconds_is_asked_of_two_fresh_processes(
+    head: tuple[float, ...],
+    word: str,
+    begun: int,
+    tmp_path: Path,
+    cohort: Cohort,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    needed = {"base": iter([1.0, 1.0]), "head": iter(head)}
+    made: list[_Begun] = []
+
+    def begin(side: str, library: Path, task: Task) -> _Begun:
+        made.append(_Begun(library, next(needed[side])))
+        return made[-1]
+
+    monkeypatch.setattr(compare, "make_task", lambda: Task(cohort))
+    monkeypatch.setattr(compare, "_begun", begin)
+    folders = {side: tmp_path / side for side in needed}
+    findings, lacking = compare.measure(folders, compare.QUICK_PAIRS, ("box:64", "volume"))
+    assert lacking == {}
+    words = {(f.benchmark, f.measure): f.verdict.word for f in findings}
+    assert words["box:64", CPU] == words["volume", CPU] == word
+    assert words["box:64", WALL] == "same"
+    assert len(words) == len(findings) == 6  # nothing doubled, nothing lost
+    assert len(made) == begun
+    described = f"box:64 CPU s, worse (1.20) by the first two, {word} "
+    assert (described in as_markdown(findings, lacking, COMMITS)) == (begun == 4)
 
 
 class _Counted:
