@@ -3,7 +3,10 @@
 import pytest
 
 from radiobject import RadiObject
-from radiobject.exceptions import ConfigurationError, StorageError, ViewError
+from radiobject.exceptions import AlignmentError, ConfigurationError, StorageError, ViewError
+from radiobject.ingest.label_names import new_label_names
+from radiobject.ingest.plan import IngestPlan, join_plans
+from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.io import layout
 from radiobject.storage.tables import groups
 
@@ -75,3 +78,29 @@ def test_damaged_names_are_an_error(radi):
     groups.write_metadata(layout.join(radi.seg.uri), {key: "[1, 2]"}, int(stamp))
     with pytest.raises(StorageError, match="damaged"):
         _ = RadiObject(radi.uri).seg.label_names
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "clash"),
+    [
+        (({1: "a"}, {}), ({1: "b"}, {}), ("label 1", "'a'", "'b'")),
+        (({}, {"r": (1, 2)}), ({}, {"r": (2, 3)}), ("region 'r'", "labels 1, 2", "labels 2, 3")),
+        (({3: "r"}, {}), ({}, {"r": (1, 2)}), ("region 'r'", "labels 3", "labels 1, 2")),
+        (({1: "a"}, {"r": (1, 2)}), ({2: "b"}, {"r": (2, 1)}), None),
+        (({1: "r"}, {}), ({}, {"r": (1,)}), None),
+    ],
+)
+def test_names_that_say_different_things(own, other, clash):
+    assert LabelNames.of(*own).clash_with(LabelNames.of(*other)) == clash
+
+
+def test_another_source_may_not_make_a_region_of_other_labels(radi):
+    stored, added = LabelNames.of(NAMES, {"mass": (2, 3)}), LabelNames.of(NAMES, {"mass": (1, 2)})
+    radi.seg.set_label_names(stored.names, stored.regions)
+    store = radi.seg._store
+    assert new_label_names({"seg": stored}, {"seg": store}) == {}
+    with pytest.raises(AlignmentError, match=r"region 'mass' of 'seg' is labels 2, 3 in the store"):
+        new_label_names({"seg": added}, {"seg": store})
+    plans = [IngestPlan((), label_names={"seg": names}) for names in (stored, added)]
+    with pytest.raises(AlignmentError, match=r"two sources name region 'mass' of 'seg' differ"):
+        join_plans(plans)

@@ -35,7 +35,11 @@ KEYS = ("file", "collection", OBS_ID, SUBJECT_ID)
 
 @dataclass
 class LabelTables:
-    """The ``*_dseg.tsv`` of a tree, which name label values; those nearer to an image win."""
+    """The ``*_dseg.tsv`` of a tree, which name label values and regions.
+
+    All images of a collection have one set of names: of tables that contradict each other, that
+    of a folder further up, which is for more images, counts, and the other is a fault.
+    """
 
     home: Path
     follow: bool = False
@@ -61,13 +65,15 @@ class LabelTables:
                     continue
                 found = self._content(path)
                 before = self.names.get(key, LabelNames())
-                clash = [v for v, text in found.names.items() if before.names.get(v, text) != text]
+                clash = found.clash_with(before)
                 if clash:
-                    self._fault(path, f"calls label {clash[0]} otherwise than others; left out")
-                elif found:
-                    self.names[key] = LabelNames.of(
-                        before.names | found.names, before.regions | found.regions
+                    what, own, other = clash
+                    self._fault(
+                        path,
+                        f"its names are left out: {what} is {own} there and {other} in another",
                     )
+                elif found:
+                    self.names[key] = before.with_names(found)
 
     def of(self, collections: Collection[str]) -> dict[str, LabelNames]:
         """Return the names by collection, which has its pipeline in front where two share one."""

@@ -17,20 +17,20 @@ def new_label_names(
     Raises
     ------
     AlignmentError
-        If a value would be called otherwise than in the store.
+        If a value, or a region, would be called otherwise than in the store.
     """
     new = {}
     for collection, names in planned.items():
         store = stores.get(collection)
         before = LabelNames() if store is None else store.label_names
-        for value, name in names.names.items():
-            stored = before.names.get(value, name)
-            if stored != name:
-                raise AlignmentError(
-                    f"label {value} of {collection!r} is {stored!r} in the store and {name!r} in "
-                    "what is added; make their values agree, or ingest into another collection"
-                )
-        both = LabelNames.of(before.names | names.names, before.regions | names.regions)
+        clash = before.clash_with(names)
+        if clash:
+            what, own, other = clash
+            raise AlignmentError(
+                f"{what} of {collection!r} is {own} in the store and {other} in what is added; "
+                "make their values agree, or ingest into another collection"
+            )
+        both = before.with_names(names)
         if both != before:
             new[collection] = both
     return new

@@ -446,13 +446,11 @@ def _joined_names(plans: Sequence[IngestPlan]) -> dict[str, LabelNames]:
     for plan in plans:
         for collection, names in plan.label_names.items():
             before = joined.get(collection, LabelNames())
-            clash = [v for v, name in names.names.items() if before.names.get(v, name) != name]
+            clash = before.clash_with(names)
             if clash:
+                what, own, other = clash
                 raise AlignmentError(
-                    f"two sources name label {clash[0]} of {collection!r} differently: "
-                    f"{before.names[clash[0]]!r} and {names.names[clash[0]]!r}"
+                    f"two sources name {what} of {collection!r} differently: {own} and {other}"
                 )
-            joined[collection] = LabelNames.of(
-                before.names | names.names, before.regions | names.regions
-            )
+            joined[collection] = before.with_names(names)
     return joined

@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from radiobject.exceptions import ConfigurationError
 
 _MAX_TEXT = 1 << 20
+
+
+class Clash(NamedTuple):
+    """A label or a region, and what it is for one and for another."""
+
+    what: str
+    own: str
+    other: str
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,28 @@ class LabelNames:
     def __bool__(self) -> bool:
         return bool(self.names or self.regions)
 
+    def with_names(self, others: LabelNames) -> LabelNames:
+        """Return these names and others', which must agree; see `clash_with`."""
+        return LabelNames.of(self.names | others.names, self.regions | others.regions)
+
+    def clash_with(self, others: LabelNames) -> Clash | None:
+        """Return the first thing that others say differently; None where they agree.
+
+        A name means the same in both: one value's, or that of a region of the same values.
+        """
+        for value, name in others.names.items():
+            own = self.names.get(value, name)
+            if own != name:
+                return Clash(f"label {value}", repr(own), repr(name))
+        for name in self.regions.keys() | others.regions.keys():
+            own_values, other_values = self._named(name), others._named(name)
+            if own_values and other_values and own_values != other_values:
+                return Clash(f"region {name!r}", _text(own_values), _text(other_values))
+        return None
+
+    def _named(self, name: str) -> set[int]:
+        return {*self.regions.get(name, ()), *(v for v, own in self.names.items() if own == name)}
+
     def values_of(self, name: str) -> tuple[int, ...]:
         """Return the values that a name stands for: its own, or those of a region.
 
@@ -91,6 +121,10 @@ class LabelNames:
             return cls.of(content["names"], content["regions"])
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigurationError(f"these are no label names: {error}") from error
+
+
+def _text(values: set[int]) -> str:
+    return "labels " + ", ".join(map(str, sorted(values)))
 
 
 def _value(key: Any) -> int:

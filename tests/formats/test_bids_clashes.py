@@ -11,6 +11,7 @@ import pytest
 
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.bids import index_bids
+from radiobject.formats.bids_names import BidsName
 from radiobject.formats.bids_own import LabelTables
 from radiobject.formats.bids_tables import BidsTables
 from radiobject.formats.delimited import read_table
@@ -115,6 +116,25 @@ def test_a_folder_with_such_tables_is_read(subject):
     assert {i.obs_id: i.columns.get("session_pain") for i in images} == {
         "sub-1_ses-01_T1w": None,
         "sub-1_ses-02_T1w": 5,
+    }
+
+
+def test_a_region_that_two_tables_make_of_other_labels(tmp_path):
+    image = tmp_path / "sub-1" / "anat"
+    head = "index\tname\tradiobject_regions\n"
+    near = put(
+        image / "sub-1_desc-a_dseg.tsv", f'{head}1\tliver\t["organ"]\n2\tspleen\t["organ"]\n'
+    )
+    far = put(tmp_path / "desc-a_dseg.tsv", f'{head}2\tspleen\t["organ"]\n3\tkidney\t["organ"]\n')
+    tables = LabelTables(tmp_path)
+    for path in (near, far):
+        assert tables.remember(path.parent, path.name)
+    name = BidsName.parse("sub-1_desc-a_dseg")
+    tables.note(("seg", "a"), [tmp_path, image], name)
+    assert tables.names[("seg", "a")] == LabelNames({2: "spleen", 3: "kidney"}, {"organ": (2, 3)})
+    assert tables.faults == {
+        "sub-1/anat/sub-1_desc-a_dseg.tsv": "its names are left out: region 'organ' is labels 1, 2 "
+        "there and labels 2, 3 in another"
     }
 
 
