@@ -18,8 +18,8 @@ _AXES = "ijk"
 _DIRECTIONS = ("PhaseEncodingDirection", "SliceEncodingDirection")
 _SLICES = "SliceEncodingDirection"
 _TIMING = "SliceTiming"
-_ALONG_PHASE = ("EffectiveEchoSpacing",)
-"""Fields that depend on the steps along the axis of the phase encoding."""
+_ALONG_PHASE = ("EffectiveEchoSpacing", "TotalReadoutTime")
+"""Fields that say how far a field's error moves something, in voxels along the phase encoding."""
 _PER_VOLUME = (
     "VolumeTiming", "FrameTimesStart", "FrameDuration", "DecayCorrectionFactor", "PromptRate",
     "SinglesRate", "RandomRate", "ScatterFraction", "RepetitionTimePreparation", "FlipAngle",
@@ -68,10 +68,10 @@ def as_stored(
             leave_out(_TIMING, f"the slices are {shape[now[0]]} others now")
         elif now != (2, False) and _SLICES not in fields:
             fields[_SLICES] = "k"  # what it is without being said; turned below
-    if phase is not None:
-        now = axes[phase[0]]
-        for name in _ALONG_PHASE if now is None or _moves(steps[now[0]]) else ():
-            leave_out(name, "the volume was resampled along its phase encoding")
+    # Where nothing says which axis it is, it may be any of them.
+    encoded = axes if phase is None else [axes[phase[0]]]
+    for name in _ALONG_PHASE if any(a is None or _moves(steps[a[0]]) for a in encoded) else ():
+        leave_out(name, "the volume was resampled along its phase encoding")
     for name in _DIRECTIONS:
         said = _axis(fields.get(name))
         if said is None:

@@ -51,12 +51,18 @@ def test_slices_that_were_not_said_to_lie_along_k_are_said_to_where_they_no_long
 def test_what_was_resampled_is_left_out_with_a_word():
     sidecar = {
         "SliceTiming": [0.0] * 30, "PhaseEncodingDirection": "j", "EffectiveEchoSpacing": 5e-4,
-        "RepetitionTime": 2.0,
+        "TotalReadoutTime": 0.03, "RepetitionTime": 2.0,
     }  # fmt: skip
     coarse = np.diag([4.0, 4.0, 6.0, 1.0])
     fields, gone = as_stored(sidecar, FILE, coarse, (32, 30, 15))
     assert fields == {"PhaseEncodingDirection": "j", "RepetitionTime": 2.0}
-    assert [line.split()[0] for line in gone] == ["SliceTiming", "EffectiveEchoSpacing"]
+    phase = ["EffectiveEchoSpacing", "TotalReadoutTime"]
+    assert [line.split()[0] for line in gone] == ["SliceTiming", *phase]
+    thick = np.diag([2.0, 2.0, 6.0, 1.0])  # along the slices alone: not along the phase encoding
+    assert phase[1] in as_stored(sidecar, FILE, thick, (64, 60, 15))[0]
+    unsaid = {name: value for name, value in sidecar.items() if name in phase}
+    assert len(as_stored(unsaid, FILE, thick, (64, 60, 15))[1]) == 2
+    assert as_stored(unsaid, FILE, FILE, SHAPE)[1] == []
     angle = np.deg2rad(20)
     oblique = FILE @ np.array(
         [[np.cos(angle), 0, np.sin(angle), 0], [0, 1, 0, 0], [-np.sin(angle), 0, np.cos(angle), 0],
