@@ -203,6 +203,12 @@ class IngestPlan:
         return replace(self, images=images, subjects=subjects, pseudonymous=True)
 
 
+_SPELLED_ALIKE = (
+    "its path differs from another's only in whether letters and accents are apart; rename the "
+    "one or the other if they are two patients, else keep one"
+)
+
+
 def _subjects(images: Iterable[PlannedImage]) -> set[str]:
     return {image.obs_subject_id for image in images}
 
@@ -308,11 +314,15 @@ def plan_niftis(
         pairs, found = resolve_files(source, subject_of, follow_links=follow_links)
         report.skipped |= {f"{name}/{place}": why for place, why in found.skipped.items()}
         lines = [(place, why) for place, why in found.refused.items()]
+        spelled: dict[str, Path] = {}
         for path, subject in pairs:
             if subject is None:
                 lines.append(
                     (path.name, f"its name does not match the pattern {subject_pattern!r}")
                 )
+            elif spelled.setdefault(composed(str(path)), path) != path:
+                # Ids have one spelling: it would be one more scan of the other's subject.
+                lines.append((path.name, _SPELLED_ALIKE))
             else:
                 planned.append(PlannedImage(name, path, subject, keep=kept))
         report.extend(ReportLine(f"{name}/{at}", Verdict.REFUSED, (why,)) for at, why in lines)

@@ -72,3 +72,16 @@ def test_a_subject_of_an_earlier_version_does_not_become_two(scans, tmp_path, mo
         with pytest.raises(AlignmentError, match="'Müller' is stored with its letters"):
             RadiObject.from_images(store, {"seg": scans / "seg"}, exists=again)
     assert list(RadiObject(store).obs_subject_ids) == list(MACS)
+
+
+@pytest.mark.parametrize("by", ["name", "parent"])
+def test_two_that_differ_in_spelling_only_do_not_become_one_subject(by, tmp_path):
+    for name in (NAMES[0], MACS[0], "Ada"):
+        path = tmp_path / "scans" / (f"{name}.nii" if by == "name" else f"{name}/ct.nii")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.ones((4, 5, 6), np.int16), np.eye(4)), path)
+    scans = str(tmp_path / "scans" / ("*.nii" if by == "name" else "*/ct.nii"))
+    plan = plans.plan_niftis({"CT": scans}, subject_from=by)
+    assert sorted(image.obs_subject_id for image in plan.images) == ["Ada", NAMES[0]]
+    (refused,) = plan.report.refused
+    assert "letters and accents are apart" in refused.reasons[0]
