@@ -40,6 +40,7 @@ _UNIX_OS = {
     "geteuid",
     "getgid",
     "pread",
+    "preadv",
     "pwrite",
     "fchmod",
     "chown",

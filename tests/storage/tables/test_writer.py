@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiledb
 import tiledb.libtiledb as lt
+from forking import needs
 from stored import coded
 
 from radiobject.ctx import CompressionConfig, TileConfig, WriteConfig
@@ -225,6 +226,7 @@ def test_nothing_stays_of_a_failed_write(tmp_path):
     assert not os.path.exists(uri)
 
 
+@needs("fork")
 def test_forks_stay_silent(tmp_path):
     program = f"""
 import numpy as np, os

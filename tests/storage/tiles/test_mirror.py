@@ -12,6 +12,7 @@ from radiobject.stats import TileDBStats
 from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
 from radiobject.storage.tables import writer
+from radiobject.system import present
 from radiobject.system.present import optional_module
 
 pytestmark = pytest.mark.s3
@@ -119,4 +120,4 @@ def test_an_altered_copy_is_not_read_again_though_it_cannot_be_removed(
 
     monkeypatch.setattr(os, "unlink", unlink)
     np.testing.assert_array_equal(read(locator), data)
-    assert (copy.read_bytes() == bytes(content)) == held
+    assert (copy.read_bytes() == bytes(content)) == (held or present.msvcrt is not None)
