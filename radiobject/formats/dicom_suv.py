@@ -7,6 +7,7 @@ state is never assumed: the series is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,14 @@ _WANTED = (
     "SOPClassUID", "Units", "SUVType", "CorrectedImage", "DecayCorrection", "PatientWeight",
     "SeriesDate", "SeriesTime", "RadiopharmaceuticalInformationSequence", "RadionuclideTotalDose",
     "RadionuclideHalfLife", "RadiopharmaceuticalStartDateTime", "RadiopharmaceuticalStartTime",
+    "TimezoneOffsetFromUTC",
 )  # fmt: skip
 _NEEDED_CORRECTIONS = ("ATTN", "DECY")
 _LONGEST_WAIT_S = DAY_S
+_GONE_NEXT_DAY_S = DAY_S / 10
+"""Of an activity with a shorter half-life less than a thousandth is there a day later."""
+_SAME_MINUTE_S = 60.0
+_ZONE = re.compile(r"[+-]\d{4}$")
 _HEAVIEST_KG = 1000.0
 _LEAST_BQ = 1e4
 """Less is no activity that was imaged: old software wrote MBq."""
@@ -87,7 +93,7 @@ def suv_scale(frames: Sequence[Frame]) -> SuvScale:
         raise IngestError(f"{path.name}: RadionuclideTotalDose is {dose:g} Bq; is it in MBq?")
     correction = text_of(fields, "DecayCorrection")
     if correction == "START":
-        dose *= 2.0 ** (-_waited(fields, items[0], frames) / half_life)
+        dose *= 2.0 ** (-_waited(fields, items[0], frames, half_life) / half_life)
     elif correction != "ADMIN":
         raise IngestError(
             f"{path.name}: SUV needs DecayCorrection START or ADMIN, got {correction or 'none'!r}"
@@ -130,7 +136,7 @@ def _positive(fields: Fields, keyword: str, name: str) -> float:
     return value
 
 
-def _waited(fields: Fields, drug: Any, frames: Sequence[Frame]) -> float:
+def _waited(fields: Fields, drug: Any, frames: Sequence[Frame], half_life_s: float) -> float:
     """Return the seconds from administration to the time that decay is corrected to."""
     name = frames[0].file.path.name
     begun = moment(text_of(fields, "SeriesDate"), text_of(fields, "SeriesTime"))
@@ -142,11 +148,21 @@ def _waited(fields: Fields, drug: Any, frames: Sequence[Frame]) -> float:
             f"{name}: SeriesTime is later than the first acquisition: the series was calculated "
             "from another, and the start of the scan is not known"
         )
-    stamp = text_of(drug, "RadiopharmaceuticalStartDateTime")
-    if stamp:
-        given = moment(stamp[:8], stamp[8:])
+    if text_of(drug, "RadiopharmaceuticalStartDateTime"):
+        given = _stamped(fields, drug, name)
     else:
         given = moment(text_of(fields, "SeriesDate"), text_of(drug, "RadiopharmaceuticalStartTime"))
+        if given is not None and half_life_s > _GONE_NEXT_DAY_S:
+            raise IngestError(
+                f"{name}: the time of administration has no date, and with a half-life of "
+                f"{half_life_s / 3600:.1f} hours it may have been days before the scan; SUV needs "
+                "RadiopharmaceuticalStartDateTime"
+            )
+        if given is not None and begun < given < begun + DAY_S / 2:
+            raise IngestError(
+                f"{name}: administration is stated {given - begun:.0f} s after the start of the "
+                "scan: SUV by a dose that was given while scanning is not defined"
+            )
         if given is not None and given > begun:
             given -= DAY_S  # Given before midnight, scanned after it.
     if given is None:
@@ -157,3 +173,31 @@ def _waited(fields: Fields, drug: Any, frames: Sequence[Frame]) -> float:
             "the times of the header"
         )
     return begun - given
+
+
+def _stamped(fields: Fields, drug: Any, name: str) -> float | None:
+    """Return when the drug was given, by the element that has a date, on the clock of the scan.
+
+    Raises
+    ------
+    IngestError
+        If it is of another clock: of another time zone, or not the time that is stated beside it.
+    """
+    stamp = text_of(drug, "RadiopharmaceuticalStartDateTime")
+    given = moment(stamp[:8], stamp[8:])
+    clock = moment("", text_of(drug, "RadiopharmaceuticalStartTime"))
+    if given is not None and clock is not None:
+        apart = abs((given - clock + DAY_S / 2) % DAY_S - DAY_S / 2)
+        if apart > _SAME_MINUTE_S:
+            raise IngestError(
+                f"{name}: RadiopharmaceuticalStartDateTime and RadiopharmaceuticalStartTime are "
+                f"{apart / 60:.0f} minutes apart: when the drug was given is not known"
+            )
+        return given
+    zone = _ZONE.search(stamp)
+    if zone is not None and zone[0] != text_of(fields, "TimezoneOffsetFromUTC"):
+        raise IngestError(
+            f"{name}: RadiopharmaceuticalStartDateTime is in the time zone {zone[0]}, and that of "
+            "the scan is not stated or another: SUV needs both on one clock"
+        )
+    return given

@@ -50,6 +50,12 @@ def drug_of(ds: Dataset) -> Dataset:
     return ds.RadiopharmaceuticalInformationSequence[0]
 
 
+def given_at(ds: Dataset, stamp: str, time: str) -> None:
+    """Say when the drug was given, with a date and without."""
+    drug_of(ds).RadiopharmaceuticalStartDateTime = stamp
+    drug_of(ds).RadiopharmaceuticalStartTime = time
+
+
 def test_the_formula_of_the_profile(tmp_path: Path) -> None:
     write_pet(tmp_path)
     loaded = load_folder(tmp_path, options=SUV)
@@ -67,8 +73,11 @@ def test_the_formula_of_the_profile(tmp_path: Path) -> None:
     ("change", "waited"),
     [
         (lambda ds: setattr(ds, "DecayCorrection", "ADMIN"), 0),
-        (lambda ds: setattr(drug_of(ds), "RadiopharmaceuticalStartDateTime", "20250101103000"),
-         1800),
+        (lambda ds: given_at(ds, "20250101103000", "103000"), 1800),
+        (lambda ds: given_at(ds, "20250101103000", ""), 1800),
+        (lambda ds: given_at(ds, "20250101103000+0100", "103000.5"), 1800),
+        (lambda ds: (given_at(ds, "20250101103000+0100", ""),
+                     setattr(ds, "TimezoneOffsetFromUTC", "+0100")), 1800),
         (lambda ds: setattr(drug_of(ds), "RadiopharmaceuticalStartTime", "233000"), 41400),
     ],
 )  # fmt: skip
@@ -112,6 +121,12 @@ def test_what_is_suv_already_stays(tmp_path: Path) -> None:
         (lambda ds: delattr(ds, "RadiopharmaceuticalInformationSequence"), "radiopharmaceutical"),
         (lambda ds: setattr(drug_of(ds), "RadiopharmaceuticalStartDateTime", "20241230100000"),
          "hours apart"),
+        (lambda ds: setattr(drug_of(ds), "RadiopharmaceuticalStartTime", "110010"),
+         "10 s after the start of the scan"),
+        (lambda ds: setattr(drug_of(ds), "RadionuclideHalfLife", 78.4 * 3600),
+         "half-life of 78.4 hours"),
+        (lambda ds: given_at(ds, "20250101090000+0000", "100000"), "60 minutes apart"),
+        (lambda ds: given_at(ds, "20250101090000+0000", ""), r"time zone \+0000"),
         (lambda ds: setattr(drug_of(ds), "RadionuclideTotalDose", 350.0), "350 Bq.*MBq"),
         (lambda ds: setattr(ds, "PatientWeight", 75_000), "75000 kg"),
         (lambda ds: (setattr(ds, "Units", "GML"), setattr(ds, "SUVType", "LBM")), "LBM"),
