@@ -251,6 +251,8 @@ def resolve_dicom_source(
     ------
     FileNotFoundError
         If a path does not exist, a glob matches nothing, or the folder is empty.
+    IngestError
+        If DICOM files lie beside the folders, so that they would be left out.
     """
     if _is_list(source):
         pairs = _listed(source, subject_id_fn or (lambda path: path.name))
@@ -263,6 +265,8 @@ def resolve_dicom_source(
         folders = [path for path in matches if path.is_dir()]
         if not folders:
             raise NoImagesError(f"{text!r} matches no folder")
+        known = set(folders)
+        _refuse_loose(path for path in matches if known.isdisjoint(path.parents))
         return [
             (path, subject_id_fn(path) if subject_id_fn else varying_part(text, path))
             for path in folders
@@ -272,9 +276,25 @@ def resolve_dicom_source(
     folders = _inside(root, (entry for entry in sorted(root.iterdir()) if entry.is_dir()))
     if not folders and any(entry.is_file() for entry in root.iterdir()):
         folders = [root]
+    elif folders:
+        _refuse_loose(sorted(root.iterdir()))
     if not folders:
         raise NoImagesError(f"no DICOM series in {root.name!r}")
     return [(path, subject_id_fn(path) if subject_id_fn else path.name) for path in folders]
+
+
+def _refuse_loose(paths: Iterable[Path]) -> None:
+    """Refuse DICOM files that lie beside folders of one series each; a DICOMDIR may."""
+    loose = [
+        path.name
+        for path in paths
+        if path.is_file() and path.name.upper() != "DICOMDIR" and has_dicom_preamble(path)
+    ]
+    if loose:
+        raise IngestError(
+            f"{len(loose)} DICOM files lie beside the folders, such as {loose[0]}: whose they are "
+            "is not known; put them in a folder of their own, or take the whole tree (plan_dicoms)"
+        )
 
 
 def varying_part(pattern: str, match: Path) -> str:

@@ -87,6 +87,17 @@ def test_names_with_glob_characters_are_names_first(tmp_path: Path) -> None:
     assert resolve_nifti_source(str(tmp_path / "scan[1].nii"))[0][1] == "scan[1]"
 
 
+def test_dicom_files_beside_the_folders_are_not_left_out(tmp_path: Path) -> None:
+    touch(tmp_path, "s1/1", "README")
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    assert [sid for _, sid in resolve_dicom_source(tmp_path)] == ["s1"]
+    (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM")
+    for source in (tmp_path, str(tmp_path / "*")):
+        with pytest.raises(IngestError, match="1 DICOM files lie beside the folders, such as IM1"):
+            resolve_dicom_source(source)
+    assert [sid for _, sid in resolve_dicom_source(str(tmp_path / "s*"))] == ["s1"]
+
+
 def test_dicom_sources(tmp_path: Path) -> None:
     touch(tmp_path, "s2/1.dcm", "s1/1", "s1/2", "README")
     assert [sid for _, sid in resolve_dicom_source(tmp_path)] == ["s1", "s2"]
