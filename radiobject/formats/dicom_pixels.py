@@ -136,7 +136,7 @@ def _take_file(
     content = read_file(file.path, limits)
     source = SourceFile.of_bytes(file.path.name, content)
     with remarks() as heard:
-        stored = _file_frames(file, content)
+        stored = _file_frames(file, content, heard)
     ranges = []
     for slot in slots:
         frame = frames[slot]
@@ -218,8 +218,8 @@ def _common_dtype(
     return fitting_dtype(min(ends), max(ends), [*signed_first, np.dtype(np.int32)])
 
 
-def _file_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
-    """Return the stored values of a file, shape (frames, rows, columns).
+def _file_frames(file: DicomFile, content: bytes, heard: list[str]) -> NDArray[Any]:
+    """Return the stored values of a file, shape (frames, rows, columns); remarks go to `heard`.
 
     MONOCHROME1 says how they are displayed, and does not change them (PS3.3 C.7.6.3.1.2).
     """
@@ -229,7 +229,7 @@ def _file_frames(file: DicomFile, content: bytes) -> NDArray[Any]:
     if stored is None:
         dataset = _dataset(file, content)
         stored = _decoded_frames(file, dataset)
-    used = _used_bits(file.path.name, stored, pixels)
+    used = _used_bits(file.path.name, stored, pixels, heard)
     return _looked_up(file, dataset or _dataset(file, content), used) if pixels.has_table else used
 
 
@@ -386,10 +386,12 @@ def codestream_size(stream: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _used_bits(name: str, stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
+def _used_bits(
+    name: str, stored: NDArray[Any], pixels: PixelFormat, heard: list[str]
+) -> NDArray[Any]:
     """Return values with the bits above BitsStored replaced by the sign, or by zeros.
 
-    Old files keep overlays there (PS3.5 8.1.1).
+    Old files keep overlays there (PS3.5 8.1.1), and others state too few bits: it is said.
 
     Raises
     ------
@@ -407,6 +409,12 @@ def _used_bits(name: str, stored: NDArray[Any], pixels: PixelFormat) -> NDArray[
         span // 2 if pixels.signed else span
     ):
         return stored
+    above = stored >> pixels.bits_stored
+    if ((above != 0) & (above != -1 if pixels.signed else True)).any():
+        heard.append(
+            f"bits above the {pixels.bits_stored} of BitsStored are used and were left out, as "
+            "those of an overlay: if they belong to the values, BitsStored is wrong"
+        )
     return (stored << unused) >> unused
 
 

@@ -20,7 +20,7 @@ class _Listener(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         heard = getattr(self.thread, "heard", None)
         if heard is not None:
-            heard.append(" ".join(record.getMessage().split())[:_LONGEST])
+            heard.append(" ".join(record.getMessage().split())[:_LONGEST] + " (pydicom)")
 
 
 _LISTENER = _Listener()
@@ -44,8 +44,8 @@ def remarks() -> Iterator[list[str]]:
 def summed_up(said: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Return a warning for each remark, with the files that it was made on."""
     return tuple(
-        f"{names[0]}: {text} (pydicom)"
+        f"{names[0]}: {text}"
         if len(names) == 1
-        else f"{len(names)} files, such as {names[0]}: {text} (pydicom)"
+        else f"{len(names)} files, such as {names[0]}: {text}"
         for text, names in said.items()
     )

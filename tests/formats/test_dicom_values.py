@@ -113,7 +113,21 @@ def test_bits_above_those_stored_are_ignored(tmp_path: Path) -> None:
         set_pixels(ds, pixels | 0xF000, bits_stored=12)
 
     write_series(tmp_path, edit=overlay)
-    np.testing.assert_array_equal(load_folder(tmp_path).data, TRUTH)
+    loaded = load_folder(tmp_path)
+    np.testing.assert_array_equal(loaded.data, TRUTH)
+    (said,) = loaded.warnings
+    assert said.startswith("5 files, such as IM0000.dcm: bits above the 12 of BitsStored are used")
+
+
+def test_a_sign_that_is_written_out_or_left_to_the_reader_is_no_overlay(tmp_path: Path) -> None:
+    def twelve_bits(ds: Dataset, s: int) -> None:
+        values = slice_pixels(4, 6, s) - 300
+        set_pixels(ds, (values & 0x0FFF if s % 2 else values).astype(np.int16), bits_stored=12)
+
+    write_series(tmp_path, intercept=0, edit=twelve_bits)
+    loaded = load_folder(tmp_path)
+    np.testing.assert_array_equal(loaded.data, volume(6, 4, 5) - 300)
+    assert not loaded.warnings
 
 
 def overlaid(ds: Dataset, pixels: np.ndarray, bits: np.ndarray) -> None:
