@@ -55,6 +55,7 @@ __all__ = [
     "patient_of_folder",
     "scan_dicom",
     "scan_files",
+    "series_columns",
 ]
 
 _NAN = float("nan")
@@ -215,7 +216,7 @@ def load_series(
         metadata[TIME_AXIS] = series.axis.to_json()
     if series.frames[0].file.pixels.inverted:
         metadata["display_inverted"] = 1
-    columns = _columns(series) | source.columns()
+    columns = series_columns(series) | source.columns()
     columns["source_files"] = len(stack.files)
     if suv is not None:
         columns["units"] = "g/ml"
@@ -466,7 +467,7 @@ def _line(outcome: Outcome, names: dict[Path, str]) -> ReportLine:
     )
 
 
-def _columns(series: DicomSeries) -> dict[str, Scalar]:
+def series_columns(series: DicomSeries) -> dict[str, Scalar]:
     """Return the header's obs columns: allowed fields, what tells volumes apart, those asked for.
 
     A number that is not stated is not a number; a text is empty.
@@ -479,6 +480,7 @@ def _columns(series: DicomSeries) -> dict[str, Scalar]:
         "image_kind": series.kind,
         "image_type": keys.kind,
         "complex_component": keys.component,
+        "corrected_image": keys.corrected,
         "stack_id": series.frames[0].stack,
         "acquisition_plane": series.acquisition_plane,
         "units": series.frames[0].units,

@@ -14,6 +14,9 @@ from radiobject.formats.time_axis import TimeAxis
 _EVEN = 0.05
 """Largest relative deviation of a time step from their mean that is one step."""
 
+_SHORTEST_VOLUME_MS = 250.0
+"""A shorter repetition time is that between excitations, of which such a volume has many."""
+
 _UNITS = {
     "b_value": "s/mm2", "time": "s", "frame_time": "s", "trigger": "ms", "inversion": "ms",
     "repetition": "ms", "flip": "deg", "phase": "%",
@@ -34,8 +37,11 @@ def time_axis(times: Sequence[Sequence[Frame]], key: str) -> TimeAxis:
     diffusion = [keys.b_value for keys in firsts]
     started = _starts(times)
     step = _step(started)
-    if step is None and firsts[0].repetition and key not in ("repetition", "trigger", "phase"):
-        step = firsts[0].repetition / 1000
+    repetition = firsts[0].repetition or 0.0
+    if started is None and repetition >= _SHORTEST_VOLUME_MS and key not in (
+        "repetition", "trigger", "phase",
+    ):  # fmt: skip
+        step = repetition / 1000
     if all(value is not None for value in diffusion) and len({k.diffusion for k in firsts}) > 1:
         values = tuple(float(value or 0.0) for value in diffusion)
         directions = tuple(_to_ras(keys.direction) for keys in firsts)

@@ -35,7 +35,7 @@ from radiobject.system.processes import is_private
 HEADER_CACHE_VARIABLE = "RADIOBJECT_HEADER_CACHE"
 """Environment variable: "off", or the folder to use."""
 
-_LAYOUT = 6
+_LAYOUT = 7
 _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 16, 32
 _WORTH_FRAMES = 64
 """Fewer new frames are read faster than a cache of them is written."""

@@ -31,7 +31,7 @@ class FrameKeys:
 
     Times are in seconds: `time` and `content_time` since 1900, `trigger` and `frame_time` as
     their elements have them, in ms. `direction` is a unit vector, LPS+. Where `silent_on_zero`, a
-    diffusion image without a b-value has that of no gradient.
+    diffusion image without a b-value has that of no gradient. `images` counts the acquisition's.
     """
 
     component: str = ""
@@ -54,6 +54,9 @@ class FrameKeys:
     content_time: float | None = None
     dimension: tuple[int, ...] | None = None
     instance: int | None = None
+    kvp: float | None = None
+    corrected: str = ""
+    images: int | None = None
 
     @property
     def diffusion(self) -> tuple[Any, ...] | None:
@@ -68,6 +71,9 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
     """Return the keys of a frame from its header, functional groups included."""
     frame_type = view.get("FrameType")
     kind = frame_type if isinstance(frame_type, tuple) else image_type
+    if "DoseSummationType" in view:
+        # A dose has no image type: of a plan or of one beam, physical or an error.
+        kind = (text_of(view, "DoseType"), "", text_of(view, "DoseSummationType"))
     component = text_of(view, "ComplexImageComponent")
     if component == _MIXED or not component:
         component = next((_COMPONENTS[part] for part in kind[2:] if part in _COMPONENTS), "")
@@ -111,6 +117,9 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         content_time=content,
         dimension=dimension if isinstance(dimension, tuple) else None,
         instance=_whole(view.get("InstanceNumber")),
+        kvp=_number(view, "KVP"),
+        corrected=text_of(view, "CorrectedImage"),
+        images=_whole(view.get("ImagesInAcquisition")),
     )
 
 

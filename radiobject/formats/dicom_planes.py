@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 
 from radiobject.exceptions import IngestError
-from radiobject.formats.dicom_geometry import slice_normal
+from radiobject.formats.dicom_geometry import (
+    ORIENTATION_TOLERANCE,
+    ROUNDING_MM,
+    slice_normal,
+)
 from radiobject.formats.dicom_header import number_of, text_of
 from radiobject.formats.dicom_mosaic import MosaicTile, tile_windows
 
@@ -27,8 +31,8 @@ def dose_positions(
 ) -> list[tuple[float, ...]]:
     """Return the position of each frame of a dose grid (PS3.3 C.8.8.3.2).
 
-    Offsets count along the normal from the first frame, whether the vector starts at 0 or at the
-    coordinate of the first plane.
+    Offsets count along the normal from the first frame. A vector that starts at the z of the first
+    plane, and not at 0, has the z of each: of the patient, wherever the normal points.
     """
     value = view["GridFrameOffsetVector"]
     offsets = value if isinstance(value, tuple) else (value,)
@@ -36,9 +40,16 @@ def dose_positions(
         raise IngestError(f"GridFrameOffsetVector has {len(offsets)} entries for {count} frames")
     if not all(isinstance(part, int | float) and math.isfinite(part) for part in offsets):
         raise IngestError("GridFrameOffsetVector must be finite numbers")
-    normal = slice_normal(orientation)
+    along = slice_normal(orientation)
+    if offsets[0] != 0 and abs(offsets[0] - position[2]) <= ROUNDING_MM:
+        if abs(along[2]) < 1 - ORIENTATION_TOLERANCE:
+            raise IngestError(
+                "GridFrameOffsetVector has coordinates of planes that are not transverse: where "
+                "they lie is not known"
+            )
+        along = np.array([0.0, 0.0, 1.0])
     steps = np.array(offsets[:count]) - offsets[0]
-    moved = np.asarray(position, dtype=np.float64) + steps[:, None] * normal
+    moved = np.asarray(position, dtype=np.float64) + steps[:, None] * along
     return [tuple(row) for row in moved.tolist()]
 
 

@@ -23,6 +23,7 @@ from radiobject.formats.dicom_geometry import (
 )
 from radiobject.formats.dicom_header import SeriesIdentity, describe
 from radiobject.formats.dicom_keys import FrameKeys
+from radiobject.formats.dicom_mixtures import fewer_than_stated, mixed_values
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.dicom_volumes import Part, along_normal, parted_in_time, separated
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
@@ -33,6 +34,11 @@ from radiobject.formats.time_axis import TimeAxis
 from radiobject.geometry.orientation import affine_to_list, axis_codes
 from radiobject.indexing import shortened
 
+OTHER_FRAME = (
+    "it states another frame of reference than the images it refers to: where a registration lies "
+    "between them, it is on the wrong place of these"
+)
+"""What is said of labels whose FrameOfReferenceUID is not that of their images."""
 _SPACING_TOLERANCE = 1e-3
 _NO_UNIT = frozenset({"US", "UNSPECIFIED"})
 _SPECIES = frozenset(
@@ -84,6 +90,12 @@ class DicomSeries:
         return self.frames[0].file.identity
 
     @property
+    def frame_uid(self) -> str:
+        """FrameOfReferenceUID, empty where the images share none; compared, never stored."""
+        stated = {frame.file.agreement["FrameOfReferenceUID"] for frame in self.frames}
+        return stated.pop() if len(stated) == 1 else ""
+
+    @property
     def keys(self) -> FrameKeys:
         """What tells this volume from others of its series."""
         return self.frames[0].keys
@@ -92,7 +104,7 @@ class DicomSeries:
     def fields(self) -> dict[str, Any]:
         """The allowed and asked-for header fields of the first slice, by keyword."""
         keys = self.keys
-        own = {"EchoTime": keys.echo, "RepetitionTime": keys.repetition}
+        own = {"EchoTime": keys.echo, "RepetitionTime": keys.repetition, "KVP": keys.kvp}
         return self.frames[0].file.fields | {
             name: value for name, value in own.items() if value is not None
         }
@@ -178,7 +190,7 @@ def build_series(
         unknown = [frame for identity in identities for frame in by_identity.pop(identity)]
         outcomes.append(RefusedSeries(tuple(unknown), reason))
     for identity, members in by_identity.items():
-        note = shared.get(identity.series_uid, ())
+        note = shared.get(identity.series_uid, ()) + fewer_than_stated(members)
         for group, disagreement in agreeing(members):
             for part, words in _objects(group):
                 for outcome in _of_group(part, limits, chosen):
@@ -325,6 +337,7 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
             + stack.warnings
             + _beside(volumes)
             + _mixed_types(frames)
+            + tuple(mixed_values(volumes))
             + _beyond(frames)
         ),
         assumed=stack.assumed,

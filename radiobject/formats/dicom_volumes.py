@@ -24,6 +24,8 @@ _EXACT = (
 _RANKED = ("trigger", "frame_time", "instance", "time", "content_time")
 # Values that are a kind of image and no moment: where some frames lack them, those are apart.
 _TELLING = ("b_value", "temporal", "trigger", "phase", "frame_time", "inversion")
+# Values whose absence is a gap in the header, and no kind of image.
+_STATED = frozenset({"kvp", "corrected"})
 _ECHO_DIGITS = 2
 _HALF_DAY_S = DAY_S / 2
 
@@ -39,6 +41,9 @@ WORDS = {
     "phase": "cardiac phase",
     "frame_time": "frame reference time",
     "inversion": "inversion time",
+    "kvp": "tube voltage",
+    "corrected": "corrections (CorrectedImage)",
+    "flip": "flip angle",
 }
 
 
@@ -69,6 +74,8 @@ def separated(frames: list[Frame]) -> Iterator[tuple[list[Frame], str]]:
         if len(parts) < 2 or (not shared and min(map(len, parts.values())) < 2):
             continue
         if not shared and set(parts) & {"", None}:
+            continue
+        if name in _STATED and len(set(parts) - {"", None}) < 2:
             continue
         for part in parts.values():
             for inner, words in separated(part):
@@ -115,6 +122,8 @@ _PARTING: tuple[tuple[str, bool, Callable[[Frame], Any]], ...] = (
     ("kind", False, lambda frame: frame.keys.kind),
     ("echo", True, _echo),
     ("echo_number", False, lambda frame: frame.keys.echo_number),
+    ("kvp", False, lambda frame: frame.keys.kvp),
+    ("corrected", False, lambda frame: frame.keys.corrected),
     *((name, False, _states(name)) for name in _TELLING),
 )
 
@@ -188,8 +197,26 @@ def _time_points(frames: list[Frame], drop_aborted: bool) -> Part:
             why = why or f"; {error}"
             continue
         if found is not None:
-            return found
+            return _against_times(found, frames, places) if key == "instance" else found
     raise IngestError(_duplicate(frames, places) + why)
+
+
+def _against_times(part: Part, frames: list[Frame], places: NDArray[np.intp]) -> Part:
+    """Return volumes in the order of InstanceNumber, with a warning where times contradict it."""
+    try:
+        timed = _ranked(frames, places, "time")
+    except IngestError:
+        return part
+    if timed is None or all(
+        set(map(id, one)) == set(map(id, other))
+        for one, other in zip(part.times, timed.times, strict=True)
+    ):
+        return part
+    note = (
+        "InstanceNumber and AcquisitionTime put images of one place in different orders: "
+        "InstanceNumber was followed, by which volumes may mix moments or lie in another order"
+    )
+    return replace(part, warnings=(*part.warnings, note))
 
 
 def _exactly(frames: list[Frame], places: NDArray[np.intp], key: str) -> Part | None:

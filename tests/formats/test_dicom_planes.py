@@ -12,7 +12,7 @@ from dicom_oracle import PYDICOM_FILES, refused
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
-from radiobject.formats.dicom import load_folder
+from radiobject.formats.dicom import load_folder, load_series, scan_dicom
 from radiobject.formats.dicom_elements import HeaderError, Wanted
 from radiobject.formats.dicom_parse import read_header
 from radiobject.geometry.orientation import spacing_mm
@@ -104,6 +104,38 @@ def test_dose_grids(offsets: list[float], flipped: bool, tmp_path: Path) -> None
     # The first frame is at ImagePositionPatient, whatever the vector starts with.
     first = loaded.affine @ [0, 0, 4 if flipped else 0, 1]
     np.testing.assert_allclose(first[:3], [10, -20, -30])
+
+
+@pytest.mark.parametrize("down", [1.0, -1.0])
+def test_dose_planes_lie_at_the_coordinates_that_are_listed(down: float, tmp_path: Path) -> None:
+    """Prone, feet first, the normal points down, and the planes still go up."""
+
+    def edit(ds: Dataset, s: int) -> None:
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = DOSE
+        ds.Modality, ds.DoseUnits, ds.DoseGridScaling = "RTDOSE", "GY", 1
+        ds.GridFrameOffsetVector = [-30, -27, -24, -21, -18]
+        set_pixels(ds, frames_of_five())
+
+    write_series(tmp_path, slices=1, slope=None, orientation=(1, 0, 0, 0, down, 0), edit=edit)
+    loaded = load_folder(tmp_path)
+    second = np.argwhere(loaded.rescaled() == volume(6, 4, 5)[0, 0, 1])[0]
+    np.testing.assert_allclose(loaded.affine @ [*second, 1], [10, -20, -27, 1])
+
+
+def test_doses_of_a_plan_and_of_its_beams_have_names(tmp_path: Path) -> None:
+    for kind in ("PLAN", "BEAM"):
+
+        def edit(ds: Dataset, s: int, kind: str = kind) -> None:
+            ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = DOSE
+            ds.Modality, ds.DoseUnits, ds.DoseGridScaling = "RTDOSE", "GY", 1
+            ds.DoseType, ds.DoseSummationType = "PHYSICAL", kind
+            ds.GridFrameOffsetVector = [0, 3, 6, 9, 12]
+            set_pixels(ds, frames_of_five())
+
+        write_series(tmp_path / kind, slices=1, slope=None, series_uid="1.2.9", edit=edit)
+    found = [load_series(one).columns for one in scan_dicom(tmp_path)[1]]
+    assert [one["image_kind"] for one in found] == ["BEAM", "PLAN"]
+    assert found[0]["image_type"] == "PHYSICAL\\BEAM"
 
 
 def with_table(ds: Dataset, s: int) -> None:

@@ -303,6 +303,44 @@ def test_classic_magnitude_and_phase_and_water_and_fat(tmp_path: Path) -> None:
     assert kinds == ["WATER", "FAT"]
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_instance_numbers_that_times_contradict_are_said(swapped: bool, tmp_path: Path) -> None:
+    def edit(ds: Dataset, t: int, s: int) -> None:
+        ds.AcquisitionTime = f"10{t:02d}{7 * s % 5:02d}"
+        if swapped and s == 2:
+            ds.InstanceNumber = (8, 3, 13)[t]
+
+    write_times(tmp_path, edit)
+    (series,) = scan_dicom(tmp_path)[1]
+    assert len(series.warnings) == swapped
+    assert not swapped or "AcquisitionTime put images of one place in" in series.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("repetition_ms", "moments", "step_s"),
+    [
+        (2500.0, None, 2.5),
+        (3.5, None, None),
+        (3.5, ("100000", "100020", "100040"), 20.0),
+        (3.5, ("100000", "100020", "100025"), None),
+        (2500.0, ("100000", "100020", "100025"), None),
+    ],
+)
+def test_the_time_between_excitations_is_not_that_between_volumes(
+    repetition_ms: float, moments: tuple[str, ...] | None, step_s: float | None, tmp_path: Path
+) -> None:
+    def edit(ds: Dataset, t: int, s: int) -> None:
+        ds.RepetitionTime, ds.TemporalPositionIdentifier = repetition_ms, t + 1
+        if moments:
+            ds.AcquisitionTime = moments[t]
+
+    write_times(tmp_path, edit)
+    axis = scan_dicom(tmp_path)[1][0].axis
+    assert axis is not None
+    assert axis.step_s == step_s
+    assert axis.kind == ("time" if moments or step_s else "index")
+
+
 # ---- out ----
 
 

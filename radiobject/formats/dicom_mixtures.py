@@ -1,0 +1,82 @@
+"""What the slices of one volume should have in common and do not, and how many there should be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_frames import Frame
+from radiobject.formats.dicom_volumes import WORDS
+from radiobject.indexing import shortened
+
+_CONSTANT = ("component", "echo", "b_value", "inversion", "flip", "kvp", "corrected")
+_SAME_DIGITS = 2
+"""Decimals to which numbers agree that are one: headers round them in ways of their own."""
+
+
+def mixed_values(volumes: Sequence[Sequence[Frame]]) -> Iterator[str]:
+    """Yield warnings about volumes whose slices, in order, were not made in one way.
+
+    Where images share places, such differences part them into volumes. Where they lie beside each
+    other, or between, they pass for one.
+
+    Raises
+    ------
+    IngestError
+        If a volume is made of two time points, whose slices lie between each other.
+    """
+    for name in _CONSTANT:
+        found = [_values(volume, name) for volume in volumes]
+        most = max(found, key=len)
+        if len(most) > 1:
+            yield f"slices of one volume differ in {WORDS[name]} ({shortened(list(most))})"
+    for volume in volumes:
+        if _interleaved(volume, "temporal"):
+            raise IngestError(
+                "images of several temporal positions (TemporalPositionIdentifier) lie between "
+                "each other and not at the same places: they are no one volume; take them as "
+                "series of their own"
+            )
+    if any(_interleaved(volume, "acquisition") for volume in volumes):
+        yield (
+            "images of several acquisitions (AcquisitionNumber) lie between each other: one scan "
+            "in interleaved parts, or several scans that were mixed"
+        )
+
+
+def fewer_than_stated(frames: Sequence[Frame]) -> tuple[str, ...]:
+    """Return a warning about a series of fewer images than its one acquisition is said to have.
+
+    Slices that are missing at an end leave no gap.
+    """
+    stated = {frame.keys.images for frame in frames}
+    acquisitions = {frame.keys.acquisition for frame in frames}
+    count = stated.pop() if len(stated) == len(acquisitions) == 1 else None
+    if count is None or count <= len(frames):
+        return ()
+    return (
+        f"{len(frames)} images are there and ImagesInAcquisition states {count}: slices may be "
+        "missing at an end",
+    )
+
+
+def _values(volume: Sequence[Frame], name: str) -> dict[Any, None]:
+    """Return the stated values of a key, each once."""
+    stated = (getattr(frame.keys, name) for frame in volume)
+    return dict.fromkeys(
+        round(value, _SAME_DIGITS) if isinstance(value, float) else value
+        for value in stated
+        if value not in (None, "")
+    )
+
+
+def _interleaved(volume: Sequence[Frame], name: str) -> bool:
+    """Return whether the slices of each of several values lie between those of others."""
+    values = [getattr(frame.keys, name) for frame in volume]
+    counts = Counter(values)
+    if None in counts or len(counts) < 2 or min(counts.values()) < 2:
+        return False
+    return sum(one != other for one, other in pairwise(values)) >= len(counts)
