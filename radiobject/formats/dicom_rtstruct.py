@@ -21,7 +21,7 @@ from radiobject.formats.dicom_classes import CONTOUR_CLASS
 from radiobject.formats.dicom_elements import Fields, HeaderError, Wanted
 from radiobject.formats.dicom_header import text_of
 from radiobject.formats.dicom_parse import read_header
-from radiobject.formats.dicom_series import DicomSeries
+from radiobject.formats.dicom_series import OTHER_FRAME, DicomSeries
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.image import LoadedImage, Scalar
 from radiobject.formats.pattern import compiled
@@ -31,6 +31,7 @@ from radiobject.geometry.orientation import (
     OrientationInfo,
     orientation_info_to_metadata,
 )
+from radiobject.indexing import shortened
 
 PLANE_TOLERANCE = 0.1
 """Largest distance of a contour's points from their common plane, in slices."""
@@ -41,19 +42,34 @@ SLICE_TOLERANCE = 0.25
 _WANTED = (
     "SOPClassUID", "StructureSetROISequence", "ROINumber", "ROIName", "ROIContourSequence",
     "ReferencedROINumber", "ContourSequence", "ContourGeometricType", "ContourData",
-    "RTROIObservationsSequence", "RTROIInterpretedType",
+    "RTROIObservationsSequence", "RTROIInterpretedType", "ReferencedFrameOfReferenceUID",
+    "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID",
 )  # fmt: skip
+_SAME_POINT = 3
+"""Decimals of a pixel to which the points of two contours agree that are one."""
 _FILLED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "CLOSED_PLANAR_XOR")
 
 
 @dataclass(frozen=True)
 class _Structure:
-    """A structure: its number, its name and kind, and its contours, (n, 3) LPS+ mm each."""
+    """A structure: its number, its name and kind, and its contours, (n, 3) LPS+ mm each.
+
+    ``frame_uid`` is the frame of reference of its points: compared, and neither kept nor said.
+    """
 
     number: int
     name: str
     kind: str
     contours: tuple[NDArray[np.float64], ...]
+    frame_uid: str = ""
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """The voxels of a structure, shape (X, Y, Z), and what is doubtful about them."""
+
+    mask: NDArray[np.bool_]
+    warnings: tuple[str, ...]
 
 
 def load_rtstruct(
@@ -80,7 +96,8 @@ def load_rtstruct(
     -------
     LoadedImage
         uint8 or uint16, shape (X, Y, Z): 0 is background, else the ROI number. Their names are in
-        ``metadata["segments"]``, as JSON.
+        ``metadata["segments"]``, as JSON. Its warnings name structures that leave slices out, cross
+        themselves, are there twice, or hold no voxel.
 
     Raises
     ------
@@ -88,7 +105,8 @@ def load_rtstruct(
         If there is no such file.
     IngestError
         If it is no structure set, nothing of it is filled, a contour is oblique to the slices or
-        lies between them, or structures overlap.
+        lies between them, two planes of contours fall on one slice, structures overlap, or one was
+        drawn in the frame of reference of other images.
     AlignmentError
         If a contour leaves the image.
     """
@@ -97,11 +115,14 @@ def load_rtstruct(
     shape = tuple(reference.shape[:3])
     affine = np.asarray(reference.affine, dtype=np.float64)
     inverse: NDArray[np.float64] = np.linalg.inv(affine).astype(np.float64)
-    chosen = list(_structures(source, named))
+    chosen, frame_uids = _structures(source, named)
+    warnings = _check_frames(source.name, chosen, frame_uids, reference)
     highest = max(one.number for one in chosen)
     labels = np.zeros(shape, dtype=np.uint8 if highest < 256 else np.uint16)
     for structure in chosen:
-        mask = _mask(structure, inverse, shape, source.name)
+        filled = _filled(structure, inverse, shape, source.name)
+        mask = filled.mask
+        warnings += filled.warnings
         other = int(labels[mask].max(initial=0))
         if other:
             first = next(one.name for one in chosen if one.number == other)
@@ -117,11 +138,35 @@ def load_rtstruct(
     metadata["segments"] = json.dumps(
         {str(one.number): {"label": one.name, "kind": one.kind} for one in chosen}
     )
-    return LoadedImage(labels, affine, columns, metadata)
+    return LoadedImage(labels, affine, columns, metadata, warnings=warnings)
 
 
-def _structures(path: Path, named: str | None) -> Iterator[_Structure]:
-    """Yield the structures with filled contours whose name is asked for."""
+def _check_frames(
+    file: str,
+    chosen: Sequence[_Structure],
+    known: frozenset[str],
+    reference: LoadedImage | DicomSeries,
+) -> tuple[str, ...]:
+    """Refuse structures of other images' frame of reference; return a warning about unknown ones.
+
+    `known` are the frames of reference whose images the file lists.
+    """
+    own = reference.frame_uid if isinstance(reference, DicomSeries) else ""
+    others = [one for one in chosen if own and one.frame_uid not in ("", own)]
+    stray = [one.name for one in others if {own, one.frame_uid} <= known]
+    if stray:
+        raise IngestError(
+            f"{file}: {shortened(stray)} were drawn in the frame of reference of other images than "
+            "those whose grid is asked for; choose by name (--label-name PATTERN, named=)"
+        )
+    return (OTHER_FRAME,) if others else ()
+
+
+def _structures(path: Path, named: str | None) -> tuple[list[_Structure], frozenset[str]]:
+    """Return the structures with filled contours whose name is asked for.
+
+    The frames of reference whose images the file lists come with them.
+    """
     try:
         with path.open("rb") as stream:
             fields = read_header(stream, Wanted.of(_WANTED)).fields
@@ -130,8 +175,10 @@ def _structures(path: Path, named: str | None) -> Iterator[_Structure]:
     if text_of(fields, "SOPClassUID") != CONTOUR_CLASS:
         raise IngestError(f"{path.name}: not a structure set (RTSTRUCT)")
     pattern = None if named is None else compiled(named)
-    names = {item.get("ROINumber"): text_of(item, "ROIName")
-             for item in fields.get("StructureSetROISequence") or ()}  # fmt: skip
+    listed = fields.get("StructureSetROISequence") or ()
+    names = {item.get("ROINumber"): text_of(item, "ROIName") for item in listed}
+    frame_uids = {item.get("ROINumber"): text_of(item, "ReferencedFrameOfReferenceUID")
+                  for item in listed}  # fmt: skip
     kinds = {item.get("ReferencedROINumber"): text_of(item, "RTROIInterpretedType")
              for item in fields.get("RTROIObservationsSequence") or ()}  # fmt: skip
     found = []
@@ -142,14 +189,16 @@ def _structures(path: Path, named: str | None) -> Iterator[_Structure]:
         if contours and (pattern is None or pattern.search(name)):
             if not isinstance(number, int) or not 0 < number < 1 << 16:
                 raise IngestError(f"{path.name}: ROI number {number!r} of {name!r} is no label")
-            found.append(_Structure(number, name, kinds.get(number, ""), contours))
+            frame_uid = frame_uids.get(number, "")
+            found.append(_Structure(number, name, kinds.get(number, ""), contours, frame_uid))
     if not found:
         raise IngestError(
             f"{path.name}: no closed contours"
             + (f" of a structure named like {named!r}" if named is not None else "")
             + f"; the structures are {', '.join(map(repr, names.values())) or 'none'}"
         )
-    yield from found
+    referred = fields.get("ReferencedFrameOfReferenceSequence") or ()
+    return found, frozenset(text_of(item, "FrameOfReferenceUID") for item in referred)
 
 
 def _contours(item: Fields, file: str, name: str) -> Iterator[NDArray[np.float64]]:
@@ -165,11 +214,27 @@ def _contours(item: Fields, file: str, name: str) -> Iterator[NDArray[np.float64
         yield points
 
 
-def _mask(
+def _filled(
+    structure: _Structure, inverse: NDArray[np.float64], shape: tuple[int, ...], file: str
+) -> _Filled:
+    """Return which voxels a structure holds."""
+    mask = np.zeros(shape, dtype=bool)
+    doubled = crossed = 0
+    by_slice = _by_slice(structure, inverse, shape, file)
+    for slice_, contours in by_slice.items():
+        distinct = {_points_of(points): points for points in contours}
+        doubled += len(contours) - len(distinct)
+        plane = mask[:, :, slice_]
+        crossed += _fill(plane, list(distinct.values()))
+    return _Filled(mask, tuple(_doubts(structure.name, mask, sorted(by_slice), doubled, crossed)))
+
+
+def _by_slice(
     structure: _Structure, inverse: NDArray[np.float64], shape: Sequence[int], file: str
-) -> NDArray[np.bool_]:
-    """Return which voxels a structure holds, shape (X, Y, Z)."""
-    mask = np.zeros(tuple(shape), dtype=bool)
+) -> dict[int, list[NDArray[np.float64]]]:
+    """Return the contours of each slice, (n, 2) voxel indices each."""
+    found: dict[int, list[NDArray[np.float64]]] = {}
+    height: dict[int, float] = {}
     for points in structure.contours:
         index = points @ LPS_TO_RAS[:3, :3] @ inverse[:3, :3].T + inverse[:3, 3]
         planes = index[:, 2]
@@ -184,13 +249,68 @@ def _mask(
                 f"{file}: a contour of {structure.name!r} lies between slices {slice_} and its "
                 "neighbour: it was drawn on other images"
             )
+        if abs(float(planes.mean()) - height.setdefault(slice_, float(planes.mean()))) > (
+            PLANE_TOLERANCE
+        ):
+            raise IngestError(
+                f"{file}: contours of {structure.name!r} in two planes fall on slice {slice_}: "
+                "they were drawn on thinner slices"
+            )
         inside = (index[:, :2] > -1).all() and (index[:, :2] < np.array(shape[:2])).all()
         if not 0 <= slice_ < shape[2] or not inside:
             raise AlignmentError(
                 f"{file}: a contour of {structure.name!r} leaves the image of shape {tuple(shape)}"
             )
-        toggle_polygon(mask[:, :, slice_], index[:, :2])
-    return mask
+        found.setdefault(slice_, []).append(index[:, :2])
+    return found
+
+
+def _points_of(points: NDArray[np.float64]) -> bytes:
+    """Return what is equal for one contour, wherever it begins and which way it runs."""
+    rounded = np.unique(points.round(_SAME_POINT), axis=0) + 0.0
+    return rounded.tobytes()
+
+
+def _fill(plane: NDArray[np.bool_], contours: Sequence[NDArray[np.float64]]) -> bool:
+    """Turn over what each contour encloses; return whether two of them cross."""
+    if len(contours) == 1:
+        toggle_polygon(plane, contours[0])
+        return False
+    enclosed = []
+    for points in contours:
+        own = np.zeros_like(plane)
+        toggle_polygon(own, points)
+        enclosed.append(np.flatnonzero(own))
+    depth = np.zeros(plane.shape, np.intp)
+    flat, crossed = depth.reshape(-1), False
+    # From the largest on, each of a nest lies in all of the one before or in none of it.
+    for pixels in sorted(enclosed, key=len, reverse=True):
+        crossed |= len(pixels) > 0 and bool(np.ptp(flat[pixels]))
+        flat[pixels] += 1
+    plane ^= depth % 2 == 1
+    return crossed
+
+
+def _doubts(
+    name: str, mask: NDArray[np.bool_], slices: Sequence[int], doubled: int, crossed: int
+) -> Iterator[str]:
+    """Yield what is to be said of a structure's voxels."""
+    if doubled:
+        yield f"{doubled} contours of {name!r} are there twice; each was taken once"
+    if crossed:
+        yield (
+            f"contours of {name!r} cross each other in {crossed} slices; what an even number of "
+            "them encloses is background"
+        )
+    left_out = slices[-1] - slices[0] + 1 - len(slices)
+    if left_out:
+        yield (
+            f"{name!r} has contours on {len(slices)} of the {left_out + len(slices)} slices from "
+            "its first to its last; the others are background: interpolate it if it was drawn on "
+            "some slices only"
+        )
+    if not mask.any():
+        yield f"the contours of {name!r} enclose the centre of no voxel: it is not in the labels"
 
 
 def toggle_polygon(plane: NDArray[np.bool_], points: NDArray[Any]) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from radiobject._version import __version__
 from radiobject.exceptions import AlignmentError, IngestError, ShapeError
 from radiobject.formats.dicom_header import parse_errors
-from radiobject.formats.dicom_series import DicomSeries
+from radiobject.formats.dicom_series import OTHER_FRAME, DicomSeries
 from radiobject.formats.engines import highdicom as hd
 from radiobject.formats.engines import pydicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
@@ -122,14 +122,18 @@ def load_dicom_seg(
             raise IngestError(f"{name}: {_NO_PLACE}") from error
         raise IngestError(f"{name}: cannot be read as one label volume ({error})") from error
     data, affine = _along_normal(array, placed)
+    warnings: tuple[str, ...] = ()
     if reference is not None:
         data, affine = _on_grid(name, data, affine, reference.shape[:3], reference.affine)
+    if isinstance(reference, DicomSeries) and reference.frame_uid:
+        stated = str(seg.get("FrameOfReferenceUID") or "")
+        warnings = (OTHER_FRAME,) if stated not in ("", reference.frame_uid) else ()
     orientation = OrientationInfo.from_affine(affine, "dicom_iop", "header")
     columns: dict[str, Scalar] = {"modality": "SEG", "orientation_source": "dicom_iop"}
     columns |= SourceFile.of_bytes(name, content).columns()
     metadata: dict[str, Scalar] = dict(orientation_info_to_metadata(orientation))
     metadata["segments"] = json.dumps({str(n): vars(s) for n, s in described.items()})
-    return LoadedImage(data, affine, columns, metadata)
+    return LoadedImage(data, affine, columns, metadata, warnings=warnings)
 
 
 def _numbers(seg: Any, name: str, segments: Sequence[int] | None, named: str | None) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import highdicom as hd
@@ -251,6 +252,72 @@ def test_contours_that_enclose_nothing(
 
 
 # ---- segmentations of all types ----
+
+
+def ring(slice_: float, column: float = 40, radius: float = 9) -> np.ndarray:
+    return circle((column + 0.3, 30.4), (radius, radius), slice_)
+
+
+@pytest.mark.parametrize(
+    ("contours", "repeats", "said"),
+    [
+        ([ring(3), ring(3)[::-1], np.roll(ring(3), 7, axis=0)], 2, "2 contours .* taken once"),
+        ([ring(3), ring(3, radius=4), ring(3, radius=2)], 0, ""),
+        ([ring(3), ring(3, 60), ring(3, 46)], 0, "cross each other in 1 slices"),
+        ([ring(2), ring(5), ring(8)], 0, "on 3 of the 7 slices"),
+        ([ring(3.02), ring(2.99, 60), ring(4)], 0, ""),
+        ([circle((40.5, 30.5), (0.3, 0.3), 3)], 0, "centre of no voxel"),
+    ],
+)
+def test_what_is_doubtful_about_contours_is_said(
+    contours: list[np.ndarray], repeats: int, said: str, tmp_path: Path
+) -> None:
+    series = ct(tmp_path / "ct")
+    path = write_rtstruct(tmp_path / "rs.dcm", series, {"organ": contours})
+    loaded = load_rtstruct(path, reference=series)
+    expected = np.zeros((80, 60, 20), bool)
+    for points in contours[: len(contours) - repeats]:
+        expected[:, :, round(points[0, 2])] ^= inside(points[:, :2], (80, 60))
+    np.testing.assert_array_equal(loaded.data > 0, expected)
+    assert re.search(said, " ".join(loaded.warnings)) if said else not loaded.warnings
+
+
+def test_contours_of_thinner_slices_do_not_undo_each_other(tmp_path: Path) -> None:
+    series = ct(tmp_path / "ct")
+    path = write_rtstruct(tmp_path / "rs.dcm", series, {"organ": [ring(3), ring(3.2)]})
+    with pytest.raises(IngestError, match="two planes fall on slice 3"):
+        load_rtstruct(path, reference=series)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_structures_of_another_frame_of_reference(known: bool, tmp_path: Path) -> None:
+    series = ct(tmp_path / "ct")
+    path = write_rtstruct(tmp_path / "rs.dcm", series, {"organ": [ring(3)], "pet": [ring(5)]})
+    drawn = pydicom.dcmread(path)
+    for roi, uid in zip(drawn.StructureSetROISequence, (series.frame_uid, "9.8.7"), strict=True):
+        roi.ReferencedFrameOfReferenceUID = uid
+    drawn.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = series.frame_uid
+    if known:
+        other = Dataset()
+        other.FrameOfReferenceUID = "9.8.7"
+        drawn.ReferencedFrameOfReferenceSequence.append(other)
+    drawn.save_as(path)
+    assert not load_rtstruct(path, reference=load_series(series)).warnings
+    if known:
+        with pytest.raises(IngestError, match="'pet' were drawn in the frame of reference"):
+            load_rtstruct(path, reference=series)
+        assert not load_rtstruct(path, reference=series, named="organ").warnings
+    else:
+        (said,) = load_rtstruct(path, reference=series).warnings
+        assert "another frame of reference" in said
+        assert "9.8" not in said
+    segmentation(tmp_path / "seg.dcm", series, "BINARY")
+    assert not load_dicom_seg(tmp_path / "seg.dcm", reference=series).warnings
+    other = pydicom.dcmread(tmp_path / "seg.dcm")
+    other.FrameOfReferenceUID = "9.8.7"
+    other.save_as(tmp_path / "seg.dcm")
+    (said,) = load_dicom_seg(tmp_path / "seg.dcm", reference=series).warnings
+    assert "another frame of reference" in said
 
 
 def segmentation(path: Path, series: DicomSeries, kind: str) -> np.ndarray:
