@@ -18,13 +18,16 @@ from radiobject.formats.dicom_parse import read_header
 from radiobject.formats.dicom_rtstruct import load_rtstruct
 from radiobject.formats.dicom_seg import load_dicom_seg
 from radiobject.formats.dicom_series import DicomSeries
-from radiobject.formats.image import LoadedImage
+from radiobject.formats.image import LoadedImage, Scalar
 from radiobject.formats.pattern import compiled
 from radiobject.geometry.orientation import (
     OrientationInfo,
     orientation_info_to_metadata,
     reorient_to_canonical,
 )
+
+STRUCTURES = "structures"
+"""The obs column of the names of what is labelled."""
 
 LABEL_KINDS: Mapping[str, tuple[str, ...]] = {
     "seg": (SEGMENTATION_CLASS, LABELMAP_CLASS),
@@ -106,10 +109,21 @@ class DicomLabels:
             if isinstance(key, int) and (pattern is None or pattern.search(text))
         }
 
+    def columns(self) -> dict[str, Scalar]:
+        """Return the obs column that tells labels of one object apart: the names taken, as JSON.
+
+        Raises
+        ------
+        IngestError
+            If the object is damaged.
+        """
+        return {STRUCTURES: json.dumps(sorted(self.names().values()), ensure_ascii=False)}
+
     def load(self, reorient: str | None = None) -> LoadedImage:
         """Return the labels on the grid of the images; errors as the readers'."""
         load = load_dicom_seg if self.kind == "seg" else load_rtstruct
         loaded = load(self.path, reference=self.series, named=self.named)
+        loaded = replace(loaded, columns=loaded.columns | self.columns())
         if self.values:
             loaded = _revalued(loaded, self.values)
         if reorient is None:

@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from radiobject.exceptions import AlignmentError, RadiObjectError
-from radiobject.formats.dicom import only_series
+from radiobject.formats.dicom import only_series, series_columns
+from radiobject.formats.dicom_labels import STRUCTURES, DicomLabels
+from radiobject.formats.dicom_series import DicomSeries
 from radiobject.formats.discovery import ImageFormat
 from radiobject.formats.guards import DEFAULT_LIMITS
 from radiobject.formats.readers import reader_of
 from radiobject.formats.report import ReportLine, Verdict
 from radiobject.formats.source import SourceFile, read_file
 from radiobject.ingest.plan import PlannedImage
-from radiobject.storage.ids import FreeIds, generate_obs_id
+from radiobject.storage.ids import FreeIds, generate_obs_id, scan_name
 from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.subjects import MANY, Subjects
 
 _DIGEST, _NAME = "source_sha256", "source_name"
+_TELLING = (
+    "image_type", "complex_component", "echo_time", "echo_number", "b_value", "flip_angle",
+    "inversion_time", "kvp", "corrected_image", "stack_id", "acquisition_plane", STRUCTURES,
+)  # fmt: skip
+"""Columns that tell the volumes of one DICOM file apart, which have one digest."""
 _CHANGED = "changed since it was stored; exists='update' replaces it"
 
 
 @dataclass(eq=False)
 class _Stored:
-    """A volume that is there, and the file that it was made from."""
+    """A volume that is there, the file that it was made from, and which volume of that it is."""
 
     obs_id: str
     sha256: str
     name: str
+    kind: Mapping[str, Any] = field(default_factory=dict)
     claimed: bool = False
 
 
@@ -95,18 +106,30 @@ class _Present:
         return found
 
     def _read(self, name: str, store: CollectionStore, asked: set[str] | None) -> None:
-        table = store.read_if_there((_DIGEST, _NAME), asked)
+        table = store.read_if_there((_DIGEST, _NAME, *_TELLING), asked)
         ids, subjects = table[layout.OBS_ID].values, table[layout.SUBJECT_ID].values
         sources = [
             table[column].filled("") if column in table else [""] * len(ids)
             for column in (_DIGEST, _NAME)
         ]
         self.taken.add(map(str, ids))
-        for obs_id, subject, *source in zip(ids, subjects, *sources, strict=True):
-            stored = _Stored(str(obs_id), str(source[0] or ""), str(source[1] or ""))
+        named = {column: table[column].to_list() for column in _TELLING if column in table}
+        for row, (obs_id, subject, *source) in enumerate(zip(ids, subjects, *sources, strict=True)):
+            kind = _stated({column: values[row] for column, values in named.items()})
+            stored = _Stored(str(obs_id), str(source[0] or ""), str(source[1] or ""), kind)
             here = self.volumes.setdefault((str(subject), name), [])
             here.append(stored)
             self.counts[str(subject)] = max(self.counts.get(str(subject), 0), len(here))
+
+
+def _stated(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `_TELLING` that are there: no empty text, and not what is no number."""
+    kind = {name: columns.get(name) for name in _TELLING}
+    return {
+        name: value
+        for name, value in kind.items()
+        if value not in (None, "") and not (isinstance(value, float) and math.isnan(value))
+    }
 
 
 def _has_many(stores: Iterable[CollectionStore]) -> bool:
@@ -117,16 +140,30 @@ def _has_many(stores: Iterable[CollectionStore]) -> bool:
 class Assigned:
     """The images to write with their ids, and a line for each that is not written.
 
-    `replaced` are the ids that are there already and get new voxels.
+    `replaced` are the ids that are there already and get new voxels. `scans` has the scan name of
+    each series that was written or is there, by identity: labels that were drawn on it get the
+    same, for image and labels pair by it.
     """
 
     images: list[tuple[PlannedImage, str]] = field(default_factory=list)
     lines: list[ReportLine] = field(default_factory=list)
     replaced: set[str] = field(default_factory=set)
+    scans: dict[int, str] = field(default_factory=dict)
 
-    def leave(self, image: PlannedImage, verdict: Verdict, why: str) -> None:
-        """Say of an image that it is not written."""
+    def leave(self, image: PlannedImage, verdict: Verdict, why: str, obs_id: str = "") -> None:
+        """Say of an image that it is not written, and what it is stored as, if it is."""
         self.lines.append(ReportLine(image.place, verdict, (why,)))
+        if obs_id:
+            self.note(image, obs_id)
+
+    def note(self, image: PlannedImage, obs_id: str) -> None:
+        """Remember which scan of its subject an image is."""
+        self.scans[id(image.source)] = scan_name(obs_id, *image.key)
+
+    def scan_of(self, image: PlannedImage) -> str | None:
+        """Return the scan name that an image must have: that of what its labels were drawn on."""
+        source = image.source
+        return self.scans.get(id(source.series)) if isinstance(source, DicomLabels) else None
 
 
 def identified(
@@ -176,7 +213,13 @@ def identified(
         same = _same_as(image, present, numbers[image.key], exists, done)
         if same is True:
             continue
-        obs_id = same or image.obs_id or free[image.collection].next(image.obs_subject_id)
+        obs_id = same or image.obs_id
+        if not obs_id and (scan := done.scan_of(image)) is not None:
+            obs_id = next(
+                one for one in _ids_of_labels(image, scan)
+                if one not in given and one not in present.taken
+            )  # fmt: skip
+        obs_id = obs_id or free[image.collection].next(image.obs_subject_id)
         taken = obs_id in present.taken and obs_id not in done.replaced
         if obs_id in given or taken:
             there = (name for name, store in stores.items() if obs_id in store.position)
@@ -186,10 +229,18 @@ def identified(
                 f"by another in {where!r}"
             )
         given.add(obs_id)
+        done.note(image, obs_id)
         for ids in free.values():
             ids.take(obs_id)
         done.images.append((image, obs_id))
     return done
+
+
+def _ids_of_labels(image: PlannedImage, scan: str) -> Iterator[str]:
+    """Yield the ids that labels of a scan may have; a second opinion pairs with no other scan."""
+    first = generate_obs_id(*image.key) + scan
+    yield first
+    yield from (f"{first}_label-{number}" for number in count(2))
 
 
 def _possible_ids(
@@ -199,8 +250,12 @@ def _possible_ids(
 ) -> Iterator[str]:
     """Yield the ids that images may get: a subject's next ones come after those that it has."""
     yield from (image.obs_id for image in images if image.obs_id is not None)
-    for (subject, collection), planned in numbers.items():
-        for number in range(planned + counts.get(subject, 0)):
+    most: dict[str, int] = {}
+    for (subject, _), planned in numbers.items():
+        most[subject] = max(planned, most.get(subject, 0))
+    for subject, collection in numbers:
+        # Labels have the number of their scan, of which there may be more than of them.
+        for number in range(most[subject] + counts.get(subject, 0)):
             yield generate_obs_id(subject, collection, number or None)
 
 
@@ -208,13 +263,18 @@ def _same_as(
     image: PlannedImage, present: _Present, planned: int, exists: str, done: Assigned
 ) -> str | bool:
     """Return True for an image to leave out, the id of the volume that it replaces, or False."""
-    candidates = [one for one in present.volumes.get(image.key, []) if not one.claimed]
+    kind = _kind_of(image)
+    candidates = [
+        one
+        for one in present.volumes.get(image.key, [])
+        if not one.claimed and all(one.kind.get(name, kind[name]) == kind[name] for name in kind)
+    ]
     if image.obs_id is not None:
         candidates = [one for one in candidates if one.obs_id == image.obs_id]
     if not candidates:
         return False
     resumed = exists in ("resume", "update")
-    likely = _likely(image, candidates, planned)
+    likely = _likely(image, _of_one_scan(image, candidates, done), planned)
     digest = _digest(image)
     equal = next((one for one in candidates if digest and one.sha256 == digest), None)
     if equal is None and resumed and likely is not None and not likely.sha256:
@@ -222,24 +282,47 @@ def _same_as(
         equal = likely
     if equal is not None:
         equal.claimed = True
-        done.leave(image, Verdict.STORED, f"stored as {equal.obs_id!r}")
+        done.leave(image, Verdict.STORED, f"stored as {equal.obs_id!r}", equal.obs_id)
         return True
     if not resumed or likely is None:
         return False
     likely.claimed = True
     if digest is None:
-        done.leave(image, Verdict.REFUSED, "cannot be read any more; what was stored is kept")
+        why = "cannot be read any more; what was stored is kept"
+        done.leave(image, Verdict.REFUSED, why, likely.obs_id)
         return True
     if exists == "resume":
-        done.leave(image, Verdict.CHANGED, _CHANGED)
+        done.leave(image, Verdict.CHANGED, _CHANGED, likely.obs_id)
         return True
     done.replaced.add(likely.obs_id)
     return likely.obs_id
 
 
+def _of_one_scan(
+    image: PlannedImage, candidates: Sequence[_Stored], done: Assigned
+) -> Sequence[_Stored]:
+    """Return those stored labels that were drawn on the same scan; of other images, all."""
+    scan = done.scan_of(image)
+    if scan is None:
+        return candidates
+    return [one for one in candidates if scan_name(one.obs_id, *image.key) == scan]
+
+
+def _kind_of(image: PlannedImage) -> dict[str, Any]:
+    """Return what tells an image from others of its file; nothing of one that is damaged."""
+    try:
+        if isinstance(image.source, DicomLabels):
+            return _stated(image.source.columns())
+        if isinstance(image.source, DicomSeries):
+            return _stated(series_columns(image.source))
+    except (RadiObjectError, OSError):
+        pass  # Loading it says what is wrong.
+    return {}
+
+
 def _likely(image: PlannedImage, candidates: Sequence[_Stored], planned: int) -> _Stored | None:
     """Return the volume that an earlier state of this image became, where only one can be it."""
-    if image.obs_id is not None or planned == len(candidates) == 1:
+    if candidates and (image.obs_id is not None or planned == len(candidates) == 1):
         return candidates[0]
     named = [one for one in candidates if one.name and one.name == Path(image.place).name]
     return named[0] if len(named) == 1 else None

@@ -1,0 +1,126 @@
+"""Which scan a volume is: labels have the name of theirs, and no volume is taken for another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dicom_builder import group_item, write_enhanced, write_series
+from pydicom.dataset import Dataset
+from test_dicom_rtstruct import circle, write_rtstruct
+
+from radiobject import RadiObject
+from radiobject.exceptions import AlignmentError
+from radiobject.formats.dicom import scan_dicom
+from radiobject.ingest import IngestOptions, ingest_plan
+from radiobject.ingest.plan_dicom import plan_dicoms
+from radiobject.ml.datasets.pairing import pair_rows
+from radiobject.ml.datasets.source import read_table
+
+SIDE = {1: 20, 2: 60}
+"""Where the structure of each scan lies, along x."""
+
+
+def scan(root: Path, number: int) -> None:
+    """A scan of one patient; both lie on one grid, with a brightness of their own."""
+
+    def edit(ds: Dataset, s: int) -> None:
+        ds.SeriesNumber, ds.RescaleIntercept = number, 1000 * number
+
+    write_series(root / f"scan{number}", rows=60, columns=80, edit=edit)
+
+
+def contours(root: Path, name: str, number: int) -> None:
+    (series,) = scan_dicom(root / f"scan{number}")[1]
+    write_rtstruct(root / name, series, {"organ": [circle((SIDE[number], 30), (9, 9), 3)]})
+
+
+def ingested(root: Path, store: Path) -> RadiObject:
+    plan = plan_dicoms(root.parent, labels_from=["rtstruct"])
+    return ingest_plan(str(store), plan, IngestOptions(exists="resume")).radi
+
+
+def scan_number(radi: RadiObject, obs_id: str) -> int:
+    """Which scan an image, or the scan's labels, are by their voxels."""
+    voxels = radi.get_volume(obs_id).to_numpy()
+    if "rtstruct" in obs_id:
+        return next(n for n, x in SIDE.items() if voxels[x, 30, 3])
+    return int(voxels.min()) // 1000
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_labels_pair_with_the_scan_they_were_drawn_on(later: bool, tmp_path: Path) -> None:
+    root = tmp_path / "in/p1"
+    for number in SIDE:
+        scan(root, number)
+    if later:
+        ingested(root, tmp_path / "store")
+    contours(root, "a.dcm", 2)
+    contours(root, "b.dcm", 1)
+    radi = ingested(root, tmp_path / "store")
+    images, labels = (read_table(radi.collection(n), n) for n in ("CT", "CT_rtstruct"))
+    partners = [labels.obs_ids[row] for row in pair_rows(images, labels)]
+    for image, partner in zip(images.obs_ids, partners, strict=True):
+        assert scan_number(radi, image) == scan_number(radi, partner)
+
+
+def test_labels_of_the_second_scan_alone_are_not_those_of_the_first(tmp_path: Path) -> None:
+    root = tmp_path / "in/p1"
+    for number in SIDE:
+        scan(root, number)
+    contours(root, "rs.dcm", 2)
+    radi = ingested(root, tmp_path / "store")
+    assert radi.collection("CT_rtstruct").obs_ids == ["p1_CT_rtstruct_acq-1"]
+    assert scan_number(radi, "p1_CT_acq-1") == 2
+    # Ingested again, also after the contours were changed, it stays one volume.
+    contours(root, "rs.dcm", 2)
+    again = ingested(root, tmp_path / "store")
+    assert again.collection("CT_rtstruct").obs_ids == ["p1_CT_rtstruct_acq-1"]
+
+
+def test_two_opinions_on_one_scan_are_not_taken_for_two_scans(tmp_path: Path) -> None:
+    root = tmp_path / "in/p1"
+    for number in SIDE:
+        scan(root, number)
+    contours(root, "a.dcm", 1)
+    contours(root, "b.dcm", 1)
+    radi = ingested(root, tmp_path / "store")
+    labels = radi.collection("CT_rtstruct")
+    assert sorted(labels.obs_ids) == ["p1_CT_rtstruct", "p1_CT_rtstruct_label-2"]
+    with pytest.raises(AlignmentError, match="cannot be paired"):
+        pair_rows(read_table(radi.CT, "CT"), read_table(labels, "CT_rtstruct"))
+    np.testing.assert_array_equal(*(one.to_numpy() for one in labels))
+
+
+@pytest.mark.parametrize("exists", ["resume", "update"])
+def test_one_echo_of_a_file_is_not_taken_for_the_other(exists: str, tmp_path: Path) -> None:
+    def edit_frame(group: Dataset, t: int, s: int) -> None:
+        group_item(group, "MREchoSequence").EffectiveEchoTime = (5.0, 50.0)[t]
+
+    truth = write_enhanced(tmp_path / "in/p1/a.dcm", times=2, edit_frame=edit_frame)
+    for wanted in ("echo_time > 20", "echo_time < 20", "echo_time > 20"):
+        plan = plan_dicoms(tmp_path / "in", select={"MR": wanted})
+        options = IngestOptions(exists=exists)
+        radi = ingest_plan(str(tmp_path / "store"), plan, options).radi
+    assert radi.MR.obs_ids == ["p1_MR", "p1_MR_acq-1"]
+    for volume, expected in zip(radi.MR, (truth[..., 1], truth[..., 0]), strict=True):
+        np.testing.assert_array_equal(volume.to_numpy(), expected)
+
+
+def test_other_structures_of_an_object_are_not_taken_for_those_that_are_stored(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "in/p1"
+    scan(root, 1)
+    (series,) = scan_dicom(root / "scan1")[1]
+    drawn = {"liver": [circle((20, 30), (9, 9), 3)], "lesion": [circle((60, 30), (9, 9), 3)]}
+    write_rtstruct(root / "rs.dcm", series, drawn)
+    for name in ("liver", "lesion", "liver"):
+        plan = plan_dicoms(root.parent, labels_from=["rtstruct"], label_name=name)
+        radi = ingest_plan(str(tmp_path / "store"), plan, IngestOptions(exists="resume")).radi
+    labels = radi.collection("CT_rtstruct")
+    assert labels.obs_ids == ["p1_CT_rtstruct", "p1_CT_rtstruct_label-2"]
+    assert [scan_number(radi, obs_id) for obs_id in labels.obs_ids] == [1, 2]
+    stored = labels.obs.read(["structures"])["structures"]
+    assert stored.tolist() == ['["liver"]', '["lesion"]']
