@@ -46,6 +46,13 @@ class Tiling:
         """Number of tiles."""
         return math.prod(self.grid)
 
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """How much a tile's number grows from one position of the grid to the next, per axis."""
+        grid, axes = self.grid, range(len(self.shape))
+        faster = [grid[axis + 1 :] if self.order == "C" else grid[:axis] for axis in axes]
+        return tuple(map(math.prod, faster))
+
     def numbers(self) -> np.ndarray:
         """Return the number of every tile, as an array of int64 of shape `grid`."""
         return np.arange(self.count).reshape(self.grid, order=self.order)  # type: ignore[call-overload]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +15,13 @@ from radiobject.ml.datasets.base import Field, StoredDataset
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.device.decoding import (
     NOWHERE,
-    Decompressor,
     Demand,
     Held,
-    Kind,
-    Staging,
     batches_together,
     first_opened,
 )
 from radiobject.ml.device.homes import Place
+from radiobject.ml.device.kinds import Decompressor, Kind, Staging
 from radiobject.ml.device.places import Places
 from radiobject.ml.device.queue import Queue
 from radiobject.storage.cache.tile_cache import budget_bytes, shared_arena
@@ -41,6 +39,39 @@ _MODES = ("constant", "edge")
 Find = Callable[[VolumeLocator], Place | None]
 
 
+class Verdict:
+    """Whether a device decompressed what it was given, which it says some time after it began.
+
+    Parameters
+    ----------
+    queue : Queue
+        Where the work was put.
+    rights : sequence of tensor of bool
+        Of each launch, which blocks were right.
+    give_up : callable
+        Takes why the device is to decode nothing any more, where they were not.
+    """
+
+    def __init__(
+        self, queue: Queue, rights: Sequence[torch.Tensor], give_up: Callable[[str], None]
+    ) -> None:
+        flags = torch.stack([right.all() for right in rights])
+        self._queue, self._give_up = queue, give_up
+        # The answer goes by itself to where the processor finds it: nobody waits here.
+        self._answer = torch.empty(
+            flags.shape, dtype=torch.bool, device="cpu", pin_memory=flags.is_cuda
+        ).copy_(flags, non_blocking=True)
+        self._mark = queue.mark()
+
+    def is_right(self) -> bool:
+        """Return whether all was right, as soon as it is known."""
+        self._queue.wait(self._mark)
+        right = bool(self._answer.all())
+        if not right:
+            self._give_up("blocks that are as they were written did not decompress there")
+        return right
+
+
 @dataclass(frozen=True)
 class BatchTiles:
     """Where the boxes of a batch lie whose tiles the device has decoded.
@@ -51,10 +82,37 @@ class BatchTiles:
         The first one is number ``FIRST_MEMORY``.
     held : mapping
         By name of a field and number of its channel, the parts of all samples of the batch.
+    verdict : Verdict
+        To be looked at before the batch is handed over.
+    whole : bool
+        Whether all boxes of the batch are among them.
     """
 
     memories: list[torch.Tensor]
     held: Mapping[tuple[str, int], Held]
+    verdict: Verdict
+    whole: bool
+
+
+def joined(tiles: Sequence[BatchTiles]) -> BatchTiles:
+    """Return the tiles of several batches of one launch, all of them whole, as those of one."""
+    first = tiles[0]
+    held = {key: Held.joined([batch.held[key] for batch in tiles]) for key in first.held}
+    return BatchTiles(first.memories, held, first.verdict, True)
+
+
+def whole_runs(
+    tiles: Sequence[BatchTiles] | None, plans: Sequence[SamplePlan], most: int
+) -> Iterator[slice]:
+    """Yield which batches may be gathered by one launch: those that wait for nothing else."""
+    first = 0
+    while first < len(plans):
+        last = first + 1
+        if tiles is not None and tiles[first].whole:
+            while last < min(first + most, len(plans)) and tiles[last].whole:
+                last += 1
+        yield slice(first, last)
+        first = last
 
 
 class TileDecoding:
@@ -89,6 +147,7 @@ class TileDecoding:
         self._decompress = decompress
         self._staging = staging
         self._proved: set[object] = set()
+        self._heads: dict[object, int] = {}
         self.sent_bytes = 0
 
     def is_wanted(self) -> bool:
@@ -115,10 +174,14 @@ class TileDecoding:
         )
         return decoded > budget_bytes(arena)
 
-    def together(self, plan: SamplePlan) -> int:
-        """Return how many batches like this one are decoded in one call."""
+    def together(self, plan: SamplePlan, ahead: int) -> int:
+        """Return how many batches like this one are decoded in one call.
+
+        `ahead` are wanted ahead of their use; see `batches_together`.
+        """
         sides = [(field, self._dataset.field_side(field, plan)) for field in self._dataset.fields]
-        return batches_together([pair for pair in sides if _can_be_decoded(pair[0])], len(plan))
+        decoded = [pair for pair in sides if _can_be_decoded(pair[0])]
+        return batches_together(decoded, len(plan), ahead)
 
     def decode(
         self,
@@ -154,49 +217,65 @@ class TileDecoding:
             except RadiObjectError:
                 asked.append({})
         kinds = demand.kinds
-        if not any(kind.tiles for kind in kinds):
-            return None
         try:
+            for kind in kinds:
+                self._heads[kind.key] = kind.read(self._staging, self._heads.get(kind.key, 0))
+            if not any(kind.tiles for kind in kinds):
+                return None
             with queue.running():
-                memories = self._launched(decompress, kinds)
+                launched = self._launched(decompress, kinds, queue)
         except torch.OutOfMemoryError:
+            raise
+        except RadiObjectError:
             raise
         except RuntimeError as error:  # of a driver, or of the library: it can be done without
             self._give_up(str(error))
             return None
-        if memories is None:
+        if launched is None:
             return None
+        memories, verdict = launched
         with lock:
             self.sent_bytes += sum(kind.sent_bytes for kind in kinds)
         stats.count(
             tiles_decoded=sum(kind.tiles for kind in kinds),
             bytes_decoded=sum(kind.tiles * kind.tile_bytes for kind in kinds),
         )
-        return [
-            BatchTiles(
-                memories,
-                {key: demand.held(boxes, FIRST_MEMORY) for key, boxes in of_batch.items()},
-            )
-            for of_batch in asked
-        ]
+        channels = sum(len(field.channels) for field in self._dataset.fields)
+        made = []
+        for of_batch in asked:
+            held = {key: demand.held(boxes, FIRST_MEMORY) for key, boxes in of_batch.items()}
+            here = [bool((part.memory >= FIRST_MEMORY).all()) for part in held.values()]
+            whole = len(here) == channels and all(here)
+            made.append(BatchTiles(memories, held, verdict, whole))
+        return made
 
     def _launched(
-        self, decompress: Decompressor, kinds: Sequence[Kind]
-    ) -> list[torch.Tensor] | None:
-        """Decode all kinds and wait for it, in the thread that reads ahead; None if it fails."""
-        made = [kind.launch(decompress, self._staging, self._device) for kind in kinds]
-        if not all(bool(right.all()) for _, right in made):
-            self._give_up("blocks that are as they were written did not decompress there")
+        self, decompress: Decompressor, kinds: Sequence[Kind], queue: Queue
+    ) -> tuple[list[torch.Tensor], Verdict] | None:
+        """Start decoding all kinds; None if it fails.
+
+        The tiles that are the first of a kind are waited for, and compared with the processor's;
+        of others the device's word is taken, when it comes.
+        """
+        made = [kind.launch(decompress, self._device) for kind in kinds]
+        memories = [memory for memory, _ in made]
+        verdict = Verdict(queue, [right for _, right in made], self._give_up)
+        new = [
+            (kind, memory)
+            for kind, memory in zip(kinds, memories, strict=True)
+            if kind.can_be_compared and kind.key not in self._proved
+        ]
+        if new and not verdict.is_right():
             return None
-        for kind, (memory, _) in zip(kinds, made, strict=True):
-            if kind.key not in self._proved and not kind.is_right(memory):
+        for kind, memory in new:
+            if not kind.is_right(memory):
                 self._give_up(
                     f"tiles of {kind.dtype} decode to other voxels than the processor's there; "
                     "please report it"
                 )
                 return None
             self._proved.add(kind.key)
-        return [memory for memory, _ in made]
+        return memories, verdict
 
     def _asked(
         self,
@@ -230,8 +309,10 @@ class TileDecoding:
         return asked
 
     def _give_up(self, why: str) -> None:
-        self._decompress = None
-        _log.warning("tiles are decoded by the processor and not on %s: %s", self._device, why)
+        """Decode nothing there any more, and say why, once."""
+        if self._decompress is not None:
+            self._decompress = None
+            _log.warning("tiles are decoded by the processor and not on %s: %s", self._device, why)
 
 
 def _can_be_decoded(field: Field) -> bool:

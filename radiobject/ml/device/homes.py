@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 import weakref
@@ -66,6 +67,10 @@ class Residence:
         """Bytes that volumes take."""
         return self._used
 
+    def has_room(self, locator: VolumeLocator) -> bool:
+        """Return whether a volume fits into what may be taken."""
+        return self._nbytes > 0 and self._used + _bytes_of(locator) <= self._nbytes
+
     def put(self, locator: VolumeLocator, staging: Callable[[int], torch.Tensor]) -> int | None:
         """Copy a volume to the device; return its place, or None where it does not fit.
 
@@ -76,8 +81,8 @@ class Residence:
         staging : callable
             Takes a number of bytes, returns host memory that the copy may read later.
         """
-        size = int(np.prod(locator.shape)) * locator.numpy_dtype.itemsize
-        if self._used + size > self._nbytes or not self._take_memory():
+        size = _bytes_of(locator)
+        if not self.has_room(locator) or not self._take_memory():
             return None
         host = staging(size)[:size]
         voxels = host.numpy().view(locator.numpy_dtype).reshape(locator.shape)
@@ -112,6 +117,10 @@ class Residence:
                 )
                 self._nbytes = 0
         return self._memory is not None
+
+
+def _bytes_of(locator: VolumeLocator) -> int:
+    return math.prod(locator.shape) * locator.numpy_dtype.itemsize
 
 
 class Completer:
@@ -258,13 +267,17 @@ class Homes:
         With `bring` it is brought to the device's memory if that has room, or asked for.
         """
         place = self._found.get(locator.uri)
-        if place is None:
-            with self._running():
-                if bring:
-                    place = self._resident(locator)
-                place = place or self._cached(locator, bring=bring)
-            if place is not None:
-                self._found[locator.uri] = place
+        if place is not None:
+            return place
+        fits = bring and self.residence.has_room(locator)
+        if not fits and self._complete_image(locator, bring=bring) is None:
+            return None  # of data that no memory holds, each time: it asks nothing of the device
+        with self._running():
+            if fits:
+                place = self._resident(locator)
+            place = place or self._cached(locator, bring=bring)
+        if place is not None:
+            self._found[locator.uri] = place
         return place
 
     def memories(self) -> list[NDArray[np.uint8] | torch.Tensor | None]:
@@ -280,14 +293,19 @@ class Homes:
         offset = self.residence.put(locator, self._staging)
         return None if offset is None else (RESIDENT, offset)
 
-    def _cached(self, locator: VolumeLocator, *, bring: bool) -> Place | None:
+    def _complete_image(self, locator: VolumeLocator, *, bring: bool) -> VolumeImage | None:
+        """Return a volume's image in the cache, if it is complete; with `bring` ask for it else."""
         volume = volume_tiles(locator)
         if volume is None:
             return None
         image = volume.complete_image()
+        if image is None and bring:
+            self.completer.want(locator)
+        return image
+
+    def _cached(self, locator: VolumeLocator, *, bring: bool) -> Place | None:
+        image = self._complete_image(locator, bring=bring)
         if image is None:
-            if bring:
-                self.completer.want(locator)
             return None
         if self._arena is None:
             self._arena, self._cache = image.arena, image.arena.memory

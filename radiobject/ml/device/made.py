@@ -45,6 +45,14 @@ class Staging(Protocol):
         ...
 
 
+class Check(Protocol):
+    """Says, when it is known, whether what a batch was made of is right."""
+
+    def is_right(self) -> bool:
+        """Return it, and wait for it if need be."""
+        ...
+
+
 class OnDevice:
     """A batch that a queue is making, and the mark after which it is there.
 
@@ -56,21 +64,34 @@ class OnDevice:
         What the consumer waits for, on its stream, before it uses the batch.
     plan : SamplePlan, optional
         What it is made from, where it can be made again.
+    check : Check, optional
+        To be asked before the batch is handed over; one that is not right is made again.
     """
 
     def __init__(
-        self, batch: dict[str, Any] | None, mark: Any, plan: SamplePlan | None = None
+        self,
+        batch: dict[str, Any] | None,
+        mark: Any,
+        plan: SamplePlan | None = None,
+        check: Check | None = None,
     ) -> None:
         self.batch, self.mark, self.plan = batch, mark, plan
+        self._check = check
+
+    def is_wrong(self) -> bool:
+        """Return whether the batch is not to be used; waits until that is known."""
+        return self._check is not None and not self._check.is_right()
 
 
-def values(batch: dict[str, Any]) -> Iterator[Any]:
-    """Yield what a batch holds, and what is held by name in it."""
+def tensors_on(device: torch.device, batch: dict[str, Any]) -> list[torch.Tensor]:
+    """Return what a batch holds that lies on a device, by name in it or in what is held by name."""
+    found = []
     for value in batch.values():
         if isinstance(value, dict):
-            yield from values(value)
-        else:
-            yield value
+            found += tensors_on(device, value)
+        elif isinstance(value, torch.Tensor) and value.device == device:
+            found.append(value)
+    return found
 
 
 def copy_rows(host: torch.Tensor, out: torch.Tensor, rows: NDArray[np.int64]) -> None:

@@ -21,6 +21,10 @@ class Queue(Protocol):
         """Return what is reached when all that is in the queue now has ended."""
         ...
 
+    def wait(self, mark: Any) -> None:
+        """Return when a mark has been reached; the calling thread waits."""
+        ...
+
     def hand_over(self, mark: Any, tensors: Iterable[torch.Tensor]) -> StreamWait | None:
         """Let what the caller's stream does from now on wait for a mark; no processor waits.
 
@@ -90,6 +94,10 @@ class NoQueue:
         """Return nothing: nothing is under way."""
         return
 
+    def wait(self, mark: Any) -> None:
+        """Return at once."""
+        return
+
     def hand_over(self, mark: Any, tensors: Iterable[torch.Tensor]) -> None:
         """Do nothing: nothing is waited for."""
         return
@@ -131,6 +139,11 @@ class CudaQueue:
         event = torch.cuda.Event()
         event.record(self._stream)
         return event
+
+    def wait(self, mark: torch.cuda.Event) -> None:
+        """Wait for the event, if it has not passed."""
+        if not mark.query():
+            mark.synchronize()
 
     def hand_over(
         self, mark: torch.cuda.Event, tensors: Iterable[torch.Tensor]

@@ -28,11 +28,11 @@ from radiobject.geometry.gather import GatherPlan
 from radiobject.ml.datasets.base import Field, StoredDataset
 from radiobject.ml.datasets.batch import batch_of
 from radiobject.ml.datasets.plan import SamplePlan
-from radiobject.ml.device.decoded import FIRST_MEMORY, BatchTiles, TileDecoding
-from radiobject.ml.device.decoding import Decompressor
+from radiobject.ml.device.decoded import FIRST_MEMORY, BatchTiles, TileDecoding, joined, whole_runs
 from radiobject.ml.device.driver import HostMemory
 from radiobject.ml.device.gatherers import Gatherer, gatherer_of
 from radiobject.ml.device.homes import RESIDENT, Homes, Residence, most_registered
+from radiobject.ml.device.kinds import Decompressor
 from radiobject.ml.device.made import (
     OnDevice,
     Staging,
@@ -41,7 +41,7 @@ from radiobject.ml.device.made import (
     moved,
     room_for,
     rows_of,
-    values,
+    tensors_on,
 )
 from radiobject.ml.device.nvcomp import decompressor
 from radiobject.ml.device.places import Places
@@ -84,8 +84,7 @@ class DeviceSource:
     decompress : Decompressor, optional
         By default nvCOMP's, where it is installed.
     compressed : Staging, optional
-        Host memory for tiles as they are stored, which many batches are decoded from together; by
-        default `staging`.
+        Host memory for the tiles of many batches as they are stored; by default `staging`.
     """
 
     def __init__(
@@ -158,7 +157,8 @@ class DeviceSource:
     ) -> list[OnDevice]:
         """Start batches of one shape together, and remember them as ahead of their use."""
         batches, mark = self._made(plans, tiles)
-        made = [OnDevice(batch, mark, plan) for batch, plan in zip(batches, plans, strict=True)]
+        check = None if tiles is None else tiles.verdict
+        made = [OnDevice(b, mark, plan, check) for b, plan in zip(batches, plans, strict=True)]
         with self._giving:
             self._ahead.update(made)
         return made
@@ -170,21 +170,14 @@ class DeviceSource:
     def together(self, plan: SamplePlan, most: int, *, decode: bool) -> int:
         """Return how many batches like this one are to be made at once.
 
-        Parameters
-        ----------
-        plan : SamplePlan
-            The batch.
-        most : int
-            Batches at most, where they are gathered by one launch.
-        decode : bool
-            Whether the device is to decode their tiles.
+        One launch gathers `most` of them at most; or, if `decode`, the device is to decode their
+        tiles, and so many are wanted ahead of their use.
         """
         if decode:
-            return self._decoding.together(plan)
+            return self._decoding.together(plan, most)
         if not self._gathers_whole or self._cramped:
             return 1  # what is waited for would hold back the others
-        room = bytes_together(self.device) // max(self._bytes_of(plan), 1)
-        return max(1, min(most, _TOGETHER, room))
+        return max(1, min(most, self._room_for([plan])))
 
     def read_together(self, plans: Sequence[SamplePlan], *, decode: bool = True) -> list[OnDevice]:
         """Start what many batches need, as `read` does for one.
@@ -198,21 +191,31 @@ class DeviceSource:
                 tiles = self._decoding.decode(
                     plans, self._places, self._homes.find, self._lock, self._queue
                 )
-            elif (
-                not self._cramped and len({(len(p), *self._dataset.side_of(p)) for p in plans}) == 1
-            ):
+            elif not self._cramped and self._room_for(plans) >= len(plans):
                 return self._started(plans)
         except torch.OutOfMemoryError:
             self._make_room()
         except RadiObjectError:
             pass  # of one of them: it is raised when that is asked for, after the others
-        made = []
-        for number, plan in enumerate(plans):
-            try:
-                made.append(self.read(plan, None if tiles is None else tiles[number]))
-            except RadiObjectError:
-                made.append(OnDevice(None, None, plan))
+        made: list[OnDevice] = []
+        for part in whole_runs(tiles, plans, self._room_for(plans)):
+            if tiles is not None and len(plans[part]) > 1:
+                with suppress(RadiObjectError, torch.OutOfMemoryError):
+                    made += self._started(plans[part], joined(tiles[part]))
+                    continue
+            for plan, own in zip(plans[part], tiles[part] if tiles else [None], strict=True):
+                try:
+                    made.append(self.read(plan, own))
+                except RadiObjectError:
+                    made.append(OnDevice(None, None, plan))
         return made
+
+    def _room_for(self, plans: Sequence[SamplePlan]) -> int:
+        """Return how many batches of one shape a launch may make; 1 where they are of several."""
+        if self._cramped or len({(len(p), *self._dataset.side_of(p)) for p in plans}) != 1:
+            return 1
+        room = bytes_together(self.device) // max(self._bytes_of(plans[0]), 1)
+        return max(1, min(_TOGETHER, room))
 
     def _bytes_of(self, plan: SamplePlan) -> int:
         layout = self._dataset.layout(plan).values()
@@ -290,15 +293,10 @@ class DeviceSource:
         with self._giving:  # not the lock of who makes the others
             batch, mark, made.batch = made.batch, made.mark, None
             self._ahead.discard(made)
-        if batch is None:
+        if batch is None or made.is_wrong():
             assert made.plan is not None
             batch, mark = self._made_at_last(made.plan)
-        tensors = [
-            value
-            for value in values(batch)
-            if isinstance(value, torch.Tensor) and value.device == self.device
-        ]
-        self._waits.add(self._queue.hand_over(mark, tensors))
+        self._waits.add(self._queue.hand_over(mark, tensors_on(self.device, batch)))
         return batch
 
     def _made_at_last(self, plan: SamplePlan) -> tuple[dict[str, Any], Any]:

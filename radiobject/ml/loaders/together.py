@@ -12,6 +12,7 @@ import torch
 
 from radiobject.ml.datasets.base import StoredDataset
 from radiobject.ml.datasets.plan import SamplePlan
+from radiobject.ml.device.decoding import STAGED_BYTES
 from radiobject.ml.device.driver import HostMemory
 from radiobject.ml.device.made import bytes_together
 from radiobject.ml.device.source import DeviceSource
@@ -21,8 +22,6 @@ from radiobject.ml.loaders.lookahead import LookAhead, Made, Part
 _AHEAD = 2
 """Groups in flight of batches whose tiles are decoded together: one on the device, one on its
 way."""
-_COMPRESSED_BYTES = 64 << 20
-"""Memory for the tiles of a group as they are stored; taken when it is used."""
 _LOOKED_AFTER = 16
 """Groups after which it is seen whether a device has every volume by now."""
 _LOOK_AHEAD = 4
@@ -34,7 +33,7 @@ _GROUPS = 3
 
 def compressed_buffers(host: HostMemory | None) -> PrivateBuffers:
     """Return memory from which tiles go to a device as they are stored."""
-    return PrivateBuffers(_COMPRESSED_BYTES, _AHEAD + 1, host=host)
+    return PrivateBuffers(STAGED_BYTES, _AHEAD + 1, host=host)
 
 
 def batches_ahead(device: torch.device | None, batch_bytes: int) -> int:
@@ -77,10 +76,11 @@ class OnDeviceAhead:
         self._rest = plans, source, look_ahead
         self._launched: Iterator[Made] | None = None
         decode, most = source.decodes(), max(1, look_ahead // _GROUPS)
+        wanted = look_ahead if decode else most
         # What the threads hold is not this object: they end when nobody holds it any more.
         self._ahead = LookAhead(
             dataset,
-            _groups(plans, partial(source.together, most=most, decode=decode)),
+            _groups(plans, partial(source.together, most=wanted, decode=decode)),
             buffers,
             min(look_ahead, _AHEAD) if decode else look_ahead - most + 1,
             read=partial(_read, source, decode),

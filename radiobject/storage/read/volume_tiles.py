@@ -354,27 +354,15 @@ class VolumeTiles:
                     tiles = decode_tiles(self.index, [number], [stored], self.label, out)
                     self._check_statistics(number, tiles[0])
 
-    def tiles_in(self, cover: tuple[slice, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of the tiles in a range of the grid, and which have one value only."""
-        return self._numbers[cover], self._constant[cover]
-
-    def blocks(self, numbers: Sequence[int]) -> list[Buffer]:
-        """Fetch tiles and check them; return their compressed blocks, one tile after the other.
+    def read_into(self, numbers: Sequence[int], memory: memoryview, begins: Sequence[int]) -> None:
+        """Read tiles as they are stored into a memory, each to where it is to begin; unchecked.
 
         Raises
         ------
         IntegrityError, StorageError
-            If a tile is not what was written or cannot be fetched.
+            If a tile cannot be fetched.
         """
-        pieces = self._fetch(numbers)
-        self._check_sums(numbers, pieces)
-        found: list[Buffer] = []
-        for number, piece in zip(numbers, pieces, strict=True):
-            try:
-                found += self.index.decoder.blocks_of(piece)
-            except IntegrityError as error:
-                self._damaged(number, str(error))
-        return found
+        pool.source(self.uri, self.index).read_into(numbers, memory, begins)
 
     def tile(self, number: int) -> np.ndarray:
         """Fetch, check and decode a tile: all of it, where it sticks out of the volume, too."""

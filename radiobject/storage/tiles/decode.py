@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import lz4.block
 import numpy as np
 import zstandard
+from numpy.typing import NDArray
 
 from radiobject.exceptions import IntegrityError
 from radiobject.storage.tiles.blosc_chunk import Buffer, chunk_bytes, decompress
@@ -32,6 +33,7 @@ _PART = struct.Struct("<II")
 # A tile of one chunk, the usual one: chunk count and chunk, then counts and sizes of its parts.
 _ONE_CHUNK = struct.Struct("<QIII II II")
 _ONE_SHUFFLED_CHUNK = struct.Struct("<QIII II II II")
+_ONE_CHUNK_HEAD = _CHUNK_COUNT.size + _CHUNK.size
 
 # For the rare block that compression left exactly as long as it was.
 _DECOMPRESS: dict[str, Callable[[Buffer], bytes]] = {
@@ -159,6 +161,56 @@ class TileDecoder:
         except _FAILURES as error:
             raise IntegrityError(f"does not decode: {error}") from error
 
+    def find_blocks(
+        self, memory: NDArray[np.uint8], begins: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Find the blocks of many tiles at once, for somebody else to decompress.
+
+        Parameters
+        ----------
+        memory : ndarray of uint8
+            What the tiles lie in, as they are stored.
+        begins, lengths : ndarray of int64, shape (n,)
+            Where each tile begins, and its bytes.
+
+        Returns
+        -------
+        begins, lengths : ndarray of int64, shape (n, m)
+            The same of each block of a tile.
+        usual : ndarray of bool, shape (n,)
+            Tiles of which they are known; the others are to be looked at by `blocks_of`.
+        """
+        count, extra = -(-self.tile_bytes // self._chunk), self._head.size - _ONE_CHUNK_HEAD
+        found = np.zeros((2, len(begins), count), np.int64)
+        usual = lengths > self._head.size
+        if not usual.any():
+            return found[0], found[1], usual
+        # Of any byte on, the number that begins there.
+        words = np.ndarray((len(memory) - 3,), "<u4", memory, strides=(1,))
+        fields = 4 * np.arange((_CHUNK.size + extra) // 4)
+        known = np.where(usual, begins, begins[usual][0])
+        usual &= (words[known] == count) & (words[known + 4] == 0)
+        ends, position, rest = begins + lengths, known + _CHUNK_COUNT.size, self.tile_bytes
+        shuffled = int(self._head is _ONE_SHUFFLED_CHUNK)
+        for block in range(count):
+            size = min(rest, self._chunk)
+            usual &= position + (_CHUNK.size + extra) <= ends
+            position = np.where(usual, position, known)
+            head = words[position[:, None] + fields].astype(np.int64)
+            original, filtered, extra_bytes, metadata, data = head[:, :5].T
+            skip = head[:, 6] if shuffled else np.zeros_like(filtered)
+            of_data, length = head[:, -2:].T
+            usual &= (original == size) & (of_data == size) & (extra_bytes == extra)
+            usual &= (metadata == shuffled) & (data == 1)
+            # `_chunks` takes an empty block, or one as long as it will be, for something else.
+            usual &= (skip + length == filtered) & (length > 0) & (length != size)
+            begin = position + (_CHUNK.size + extra) + skip
+            found[0, :, block], found[1, :, block] = begin, length
+            position, rest = begin + length, rest - size
+            usual &= position <= ends
+        usual &= position == ends
+        return found[0], found[1], usual
+
     def decode(self, stored: Sequence[Buffer], out: np.ndarray) -> np.ndarray:
         """Decode whole tiles.
 
@@ -209,7 +261,7 @@ class TileDecoder:
         if self._compression is None or length <= head.size:
             return 0
         read = head.unpack_from(stored)
-        extra, filtered = head.size - _CHUNK_COUNT.size - _CHUNK.size, length - head.size
+        extra, filtered = head.size - _ONE_CHUNK_HEAD, length - head.size
         if head is _ONE_CHUNK:
             skip = 0
             usual = read == (1, size, filtered, extra, 0, 1, size, filtered)

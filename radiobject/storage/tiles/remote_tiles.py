@@ -193,6 +193,11 @@ class RemoteTiles:
                 self._in_use.update(found)
         return [found[number] for number in numbers]
 
+    def read_into(self, numbers: Sequence[int], memory: memoryview, begins: Sequence[int]) -> None:
+        """Fetch tiles and copy them into a memory, each to where it is to begin."""
+        for begin, tile in zip(begins, self.fetch(numbers), strict=True):
+            memory[begin : begin + len(tile)] = tile
+
     def _grouped(self, wanted: Sequence[int]) -> list[range]:
         """Return the tiles to be asked for: a range of numbers a request, those wanted in order."""
         offsets = self._offsets

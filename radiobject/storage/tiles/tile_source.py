@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from radiobject import process
 from radiobject.addresses import is_remote, local_path
-from radiobject.exceptions import IntegrityError
+from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.storage.io import stats
-from radiobject.storage.io.array_files import map_file
+from radiobject.storage.io.array_files import map_file, open_regular
 from radiobject.storage.tiles.decode import Buffer
 from radiobject.storage.tiles.mirror import discard, mirrored
 from radiobject.storage.tiles.remote_tiles import RemoteTiles, unread
@@ -21,6 +23,10 @@ from radiobject.storage.tiles.tile_index import TileIndex
 from radiobject.system.files import open_file_limit
 
 _MAX_MAPPED_FILES = 256
+_MOST_TOGETHER = 512
+"""Tiles of one call that reads; Linux takes 1024 places."""
+_READ_BYTES = 64 << 20
+"""Bytes of one call, but for a tile that has more."""
 
 
 class TileSource(Protocol):
@@ -30,6 +36,9 @@ class TileSource(Protocol):
 
     def fetch(self, numbers: Sequence[int]) -> list[Buffer]:
         """Return the stored bytes of the tiles with these numbers, in that order."""
+
+    def read_into(self, numbers: Sequence[int], memory: memoryview, begins: Sequence[int]) -> None:
+        """Read the stored bytes of tiles into a memory, each to where it is to begin."""
 
     def check_size(self) -> None:
         """Raise an `IntegrityError` unless the file is there and as long as it was."""
@@ -47,6 +56,7 @@ class LocalTiles:
         self._map = map_file(self._path)
         self.check_size()
         self._content = memoryview(self._map)
+        self._descriptor: int | None = None
         stats.count(index_opens=1)
 
     def fetch(self, numbers: Sequence[int]) -> list[Buffer]:
@@ -65,6 +75,67 @@ class LocalTiles:
         stats.count(bytes_read=amount)
         return pieces
 
+    def read_into(self, numbers: Sequence[int], memory: memoryview, begins: Sequence[int]) -> None:
+        """Read tiles into a memory; those that follow each other in the file by one call.
+
+        Where the system can, they are read and not copied out of the mapping: a file that is cut
+        meanwhile is an error and not the end of the process.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            In ascending order.
+        memory : memoryview of bytes
+            Has room for them.
+        begins : sequence of int
+            Where in it each begins.
+
+        Raises
+        ------
+        IntegrityError
+            If the file is not as long as it was.
+        StorageError
+            If it cannot be read.
+        """
+        self.check_size()
+        offsets, amount = self._offsets, 0
+        for start, stop, run in _runs(offsets, numbers):
+            at = begins[run]
+            sizes = [offsets[n + 1] - offsets[n] for n in numbers[run]]
+            views = [memory[b : b + size] for b, size in zip(at, sizes, strict=True)]
+            self._read(views, start, stop - start)
+            amount += stop - start
+        stats.count(bytes_read=amount)
+
+    def _read(self, views: list[memoryview], start: int, nbytes: int) -> None:
+        if sys.platform == "win32" or not hasattr(os, "preadv"):
+            for view in views:
+                view[:] = self._content[start : start + len(view)]
+                start += len(view)
+            return
+        try:
+            while (got := os.preadv(self._file(), views, start)) < nbytes:
+                if not got:
+                    raise IntegrityError(f"tile file {self._path} ends at byte {start}")
+                start, nbytes = start + got, nbytes - got
+                while got >= len(views[0]):
+                    got -= len(views.pop(0))
+                views[0] = views[0][got:]
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be read: {error.strerror}") from error
+
+    def _file(self) -> int:
+        """Return the file, open for reading: opened again on first use, as a mapping has none.
+
+        Another file may lie there by now. Its tiles have other checksums.
+        """
+        if self._descriptor is None:
+            with open_regular(self._path) as file:
+                descriptor = os.dup(file.fileno())
+            weakref.finalize(self, os.close, descriptor)
+            self._descriptor = descriptor
+        return self._descriptor
+
     def remove_copy(self) -> bool:
         """Remove the file, which is a copy of an object, and return whether that can be done.
 
@@ -77,6 +148,28 @@ class LocalTiles:
         size = self._map.size()
         if size != self._size:
             raise IntegrityError(f"tile file {self._path} has {size} bytes, expected {self._size}")
+
+
+def _runs(offsets: Sequence[int], numbers: Sequence[int]) -> Iterator[tuple[int, int, slice]]:
+    """Yield the ranges of a file that are read by one call, and which of the tiles lie in each.
+
+    Parameters
+    ----------
+    offsets : sequence of int
+        Where each tile begins and the one before it ends.
+    numbers : sequence of int
+        The tiles, in ascending order.
+    """
+    first, start, stop = 0, -1, -1
+    for place, number in enumerate(numbers):
+        end = offsets[number + 1]
+        if offsets[number] != stop or place - first == _MOST_TOGETHER or end - start > _READ_BYTES:
+            if place > first:
+                yield start, stop, slice(first, place)
+            first, start = place, offsets[number]
+        stop = end
+    if first < len(numbers):
+        yield start, stop, slice(first, len(numbers))
 
 
 def open_source(uri: str, index: TileIndex) -> TileSource:

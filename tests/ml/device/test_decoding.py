@@ -28,7 +28,7 @@ from radiobject.ctx import (
 from radiobject.exceptions import IntegrityError, StoreNotFoundError
 from radiobject.ml import DatasetConfig, SegmentationDataset, VolumeCollectionDataset
 from radiobject.ml.device import decoding, nvcomp
-from radiobject.ml.device.decoding import Demand, Kind
+from radiobject.ml.device.decoding import Demand
 from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.buffers import PrivateBuffers
@@ -39,7 +39,6 @@ from radiobject.storage.io import stats
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.volume_tiles import VolumeTiles
-from radiobject.storage.tiles.decode import Blocks
 from radiobject.storage.tiles.index_build import build_tile_index
 
 ANY = "any"
@@ -475,26 +474,3 @@ def test_a_box_that_is_all_padding_has_no_tiles(tmp_path):
     first = np.array([[40, 0, 0], [39, 0, 0], [-16, 0, 0]])
     asked = demand.ask([locator] * 3, first, first + 16)
     assert asked.tolist() == [[-1, -1], [0, 0], [-1, -1]]
-
-
-class Plain:
-    """A volume of two tiles; compression has left the first as long as it was."""
-
-    shape = (4, 4, 4)
-    voxels = np.random.default_rng(3).integers(-999, 999, (2, 4, 4, 2)).astype(np.int16)
-
-    def tiles_in(self, cover):
-        return np.arange(2).reshape(1, 1, 2)[cover], np.zeros((1, 1, 2), bool)[cover]
-
-    def blocks(self, numbers):
-        stored = [self.voxels[number].tobytes() for number in numbers]
-        return [stored[0], zstandard.ZstdCompressor().compress(stored[1])]
-
-
-def test_a_block_that_is_not_compressed_is_taken_as_it_is():
-    kind = Kind(Blocks("zstd", 64, 1, (4, 4, 2), "C"), (4, 4, 2), np.dtype(np.int16))
-    kind.add(Plain(), (0, 0, 0), (4, 4, 4))
-    memory, right = kind.launch(Reference(), PrivateBuffers(1 << 16, 1).take, CPU)
-    assert right.all()
-    got = memory.numpy().view(np.int16).reshape(4, 4, 4)
-    assert np.array_equal(got, np.concatenate(Plain.voxels, axis=2))
