@@ -56,12 +56,12 @@ def check_plans(source, dataset, plans):
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
 def test_any_boxes_that_share_tiles(tmp_path_factory, written, data):  # noqa: F811
     """Of any type and compression, of one block a tile or several, with tiles of one value."""
-    tiles = data.draw(st.tuples(*[st.integers(4, 44)] * 3))
+    tiles = data.draw(st.tuples(*[st.integers(5, 40)] * 3))
     algorithm = data.draw(st.sampled_from(["zstd", "lz4"]))
     written(
         tile=TileConfig(**dict(zip("xyz", tiles, strict=True))),
@@ -70,7 +70,7 @@ def test_any_boxes_that_share_tiles(tmp_path_factory, written, data):  # noqa: F
     dtype = np.dtype(data.draw(st.sampled_from(["u1", "i2", "f4"])))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     arrays = []
-    for shape in data.draw(st.lists(st.tuples(*[st.integers(20, 50)] * 3), min_size=1, max_size=3)):
+    for shape in data.draw(st.lists(st.tuples(*[st.integers(16, 40)] * 3), min_size=1, max_size=3)):
         array = coordinates(len(arrays), shape, dtype)
         array[tuple(slice(n // 3, n) for n in shape)] = 7
         array[: shape[0] // 4] = rng.integers(0, 99, (shape[0] // 4, *shape[1:])).astype(dtype)
@@ -88,14 +88,14 @@ def test_any_boxes_that_share_tiles(tmp_path_factory, written, data):  # noqa: F
 
 def test_boxes_share_their_tiles(tmp_path):
     shelf = noise(tmp_path, 2, (64, 64, 64))
-    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", (40, 40, 40), 50))
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", (40, 40, 40), 20))
     decompress = Reference()
     source = source_of(dataset, decompress)
-    plans = [dataset.plan(range(i, i + 20), 0) for i in range(0, 100, 20)]
+    plans = [dataset.plan(range(i, i + 10), 0) for i in range(0, 40, 10)]
     check_plans(source, dataset, plans)
     volume = volume_tiles(shelf.locators()[0])
     assert decompress.calls == [2 * volume.index.tiling.count]
-    assert source.report().decoded == 100
+    assert source.report().decoded == 40
 
 
 def test_what_a_group_costs_the_interpreter(tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_what_a_group_costs_the_interpreter(tmp_path, monkeypatch):
     assert calls > 60
     stretches = sent[0].sent_bytes / (1 << 18)
     assert counts["crc32"] <= stretches + 1 < calls / 3
-    assert counts["read"] <= 3 + stretches  # each volume is one run of tiles here
+    assert counts["read"] <= 2 * 3 + stretches < calls / 3  # a volume has a run or two here
     assert counts["staging"] == 1
 
 
@@ -150,6 +150,7 @@ def test_a_file_that_is_written_again_while_it_is_read_is_found_out(tmp_path):
                 file.write(bytes([byte ^ 4]))
         return staging(nbytes)
 
+    check_plans(source, dataset, [dataset.plan([0, 1], 0)])  # what is compared once is right
     source._decoding._staging = late
     plans = [dataset.plan([number], 0) for number in range(2)]
     first, second = source.read_together(plans)
@@ -305,14 +306,14 @@ def test_memory_that_a_copy_reads_is_not_written(shelf):
     source = DeviceSource(
         dataset, CPU, PrivateBuffers(1 << 16, 4), decompress=Copying(), compressed=compressed
     )
-    for epoch in range(6):
+    for epoch in range(4):
         check_plans(source, dataset, [dataset.plan([0, 1], epoch)])
-    assert len(set(host.running)) == 6
+    assert len(set(host.running)) == 4
     host.running.clear()
-    for epoch in range(6):
+    for epoch in range(4):
         check_plans(source, dataset, [dataset.plan([0, 1], epoch)])
         host.running.clear()
-    assert host.registered <= 7
+    assert host.registered <= 5
 
 
 @pytest.mark.parametrize("heads", ["as they are", "of another length"])
