@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ForwardRef, TypeAlias
 
 import numpy as np
-import pandas as pd
+
+from radiobject.lazy import pd as pd
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
+else:
+    # Looked up in this module by who asks for the types that a function declares.
+    DataFrame = ForwardRef("pd.DataFrame", module=__name__)
+    Series = ForwardRef("pd.Series", module=__name__)
 
 OBS_ID = "obs_id"
 SUBJECT_ID = "obs_subject_id"
@@ -15,10 +23,10 @@ OBS_IDS = "obs_ids"
 
 AttrValue: TypeAlias = int | float | bool | str
 TransformResult: TypeAlias = Any
-TransformFn: TypeAlias = Callable[[np.ndarray, pd.Series], TransformResult]
+TransformFn: TypeAlias = Callable[[np.ndarray, Series], TransformResult]
 """``fn(volume, obs_row)`` gives an array, or an array and new column values."""
-BatchTransformFn: TypeAlias = Callable[[list[tuple[np.ndarray, pd.Series]]], list[TransformResult]]
-LabelSource: TypeAlias = str | pd.DataFrame | Mapping[str, Any] | Callable[[str], Any] | None
+BatchTransformFn: TypeAlias = Callable[[list[tuple[np.ndarray, Series]]], list[TransformResult]]
+LabelSource: TypeAlias = str | DataFrame | Mapping[str, Any] | Callable[[str], Any] | None
 
 
 def normalize_transform_result(result: TransformResult) -> tuple[Any, dict[str, AttrValue]]:

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject import parallel
 from radiobject.exceptions import ConfigurationError, StoreExistsError
 from radiobject.executors import ExecutorLike
@@ -22,6 +20,7 @@ from radiobject.formats.bids_names import LABEL_SUFFIXES
 from radiobject.formats.bids_out import BidsPlace, Described, alphanumeric
 from radiobject.formats.bids_own import KEYS, OWN_SUBJECT, TABLE
 from radiobject.indexing import shortened
+from radiobject.lazy import pd
 from radiobject.selection import SubjectSelection
 from radiobject.storage.io import layout
 from radiobject.storage.schema.label_index import label_index_uri

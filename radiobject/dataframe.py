@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import tiledb
 
 from radiobject.ctx import ignore_ctx
 from radiobject.exceptions import AlignmentError, SchemaError, ViewError
 from radiobject.indexing import Positions, positions_of_keys, shortened
-from radiobject.lazy import lazy_property
+from radiobject.lazy import lazy_property, pd
 from radiobject.rows.expression import compile_filter
 from radiobject.rows.pandas_io import (
     ComputedColumn,

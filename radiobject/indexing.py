@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from radiobject.texts import Lookup, Texts
 
@@ -190,12 +189,9 @@ def positions_of_keys(keys: Mapping[str, np.ndarray], found: Mapping[str, np.nda
     keys, found : mapping of str to ndarray of object
         Key columns of the whole table, and of some of its rows.
     """
-    if len(keys) == 1:
-        (whole,), (some,) = keys.values(), found.values()
-        return np.flatnonzero(pd.Index(whole).isin(pd.Index(some)))
-    names = list(keys)
-    rows = pd.MultiIndex.from_arrays([keys[name] for name in names])
-    return np.flatnonzero(rows.isin(pd.MultiIndex.from_arrays([found[n] for n in names])))
+    wanted = set(zip(*(found[name] for name in keys), strict=True))
+    rows = zip(*keys.values(), strict=True)
+    return np.flatnonzero(np.fromiter(map(wanted.__contains__, rows), bool))
 
 
 class Groups:
@@ -208,14 +204,15 @@ class Groups:
     """
 
     def __init__(self, labels: Sequence[str] | np.ndarray) -> None:
-        listed = labels.to_array() if isinstance(labels, Texts) else labels
-        codes, known = pd.factorize(np.asarray(listed, dtype=object))
+        known: dict[str, int] = {}
+        numbered = (known.setdefault(label, len(known)) for label in labels)
+        codes = np.fromiter(numbered, np.intp, len(labels))
         order = np.argsort(codes, kind="stable")
         bounds = np.searchsorted(codes[order], np.arange(len(known) + 1))
         # A table has far fewer rows than 2**31.
         self._order: npt.NDArray[np.int32] = order.astype(np.int32)
         self._bounds: npt.NDArray[np.int32] = bounds.astype(np.int32)
-        self._known = Lookup(Texts(known))
+        self._known = Lookup(Texts(list(known)))
 
     def positions(self, wanted: Sequence[str]) -> Positions:
         """Return all rows of the first label, then all of the next; unknown labels have none."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 from radiobject.formats.discovery import ImageFormat, ImageSource
 from radiobject.formats.report import IngestReport
 from radiobject.ingest.entry import store_images, store_plan
 from radiobject.ingest.plan import IngestPlan
 from radiobject.ingest.run import IngestOptions
+from radiobject.lazy import pd
 from radiobject.radi_object import RadiObject
 
 

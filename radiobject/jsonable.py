@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from radiobject.lazy import is_pandas_na
 
 MAX_EXACT_INTEGER = 2**53
 """Integers up to this are exact as float64."""
@@ -30,7 +30,7 @@ def plain(value: Any) -> Any:
             return value.isoformat()
         case Path():
             return str(value)
-    if value is pd.NA:
+    if is_pandas_na(value):
         return None
     if hasattr(value, "tolist"):
         return plain(value.tolist())

@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from types import ModuleType
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, overload
+
+from radiobject import process
 
 T = TypeVar("T")
+
+_LONGEST_IMPORT_S = 30.0
+_importing: Counter[int] = Counter()
+"""Threads that import on first use now, and how many imports deep each is."""
+
+
+def _imported(name: str) -> ModuleType:
+    """Return a module, imported now or before."""
+    thread = threading.get_ident()
+    _importing[thread] += 1
+    try:
+        return importlib.import_module(name)
+    finally:
+        _importing[thread] -= 1
+        if not _importing[thread]:
+            del _importing[thread]
+
+
+def _let_others_finish() -> None:
+    # A child forked while another thread imports would wait for that import for ever. No lock:
+    # who imports may wait for the interpreter's own, which this thread may hold.
+    until = time.monotonic() + _LONGEST_IMPORT_S
+    while _importing.keys() - {threading.get_ident()} and time.monotonic() < until:
+        time.sleep(0.002)
+
+
+def _forget_others() -> None:
+    thread = threading.get_ident()
+    depth = _importing[thread]
+    _importing.clear()
+    _importing.update({thread: depth} if depth else {})
+
+
+process.at_fork("imports", before=_let_others_finish, in_child=_forget_others)
 
 
 class lazy_property(Generic[T]):
@@ -64,7 +104,7 @@ class LazyModule:
 
     def _module(self) -> ModuleType:
         try:
-            return importlib.import_module(self._name)
+            return _imported(self._name)
         except ModuleNotFoundError as error:
             missing = str(error.name).split(".")[0]
             if not self._extra or missing == "radiobject":
@@ -78,7 +118,9 @@ class LazyModule:
         return f"LazyModule({self._name!r})"
 
 
-def lazy_names(module: str, sources: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_names(
+    module: str, sources: Mapping[str, str], modules: Collection[str] = ()
+) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a module whose names come from others, on first use.
 
     Parameters
@@ -87,11 +129,34 @@ def lazy_names(module: str, sources: Mapping[str, str]) -> Callable[[str], Any]:
         The module that offers the names.
     sources : mapping of str to str
         Where each name is defined.
+    modules : collection of str
+        Modules of the package `module` that are names of it, too.
     """
 
     def found(name: str) -> Any:
+        if name in modules:
+            return _imported(f"{module}.{name}")
         if name not in sources:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(sources[name]), name)
+        return getattr(_imported(sources[name]), name)
 
     return found
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    # It takes a third of a second and brings pyarrow along; no loader needs either.
+    pd = LazyModule("pandas")
+
+
+def is_dataframe(value: object) -> TypeGuard[pd.DataFrame]:
+    """Return whether a value is a table of pandas, without importing that for one that is not."""
+    # What was not imported has made nothing.
+    kind = getattr(sys.modules.get("pandas"), "DataFrame", None)
+    return kind is not None and isinstance(value, kind)
+
+
+def is_pandas_na(value: object) -> bool:
+    """Return whether a value is what pandas has for a missing one, without importing it."""
+    return value is not None and value is getattr(sys.modules.get("pandas"), "NA", None)

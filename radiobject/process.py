@@ -33,8 +33,10 @@ ORDER = (
     "decoded cache",
     "open volumes",
     "transforms",
-    # Last: it starts anew, and needs nobody.
+    # It starts anew, and needs nobody.
     "huge pages",
+    # Last, so before a fork first: who imports may need what the others hold.
+    "imports",
 )
 """Components in the order in which a forked child renews them; before a fork, in reverse."""
 

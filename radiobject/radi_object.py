@@ -6,35 +6,47 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import tiledb
 
-from radiobject import bids_export
 from radiobject.ctx import ignore_ctx
 from radiobject.dataframe import Dataframe
-from radiobject.edit import changes, check, compose, phi, upgrade
-from radiobject.edit.changes import Changeable
+from radiobject.edit.changeable import Changeable
 from radiobject.exceptions import ViewError
 from radiobject.executors import ExecutorLike
-from radiobject.formats.discovery import ImageSource
 from radiobject.indexing import Index, Positions
-from radiobject.ingest import entry
-from radiobject.ingest.run import IngestOptions
-from radiobject.lazy import lazy_property
-from radiobject.repr_html import MAX_ROWS, dataset_html, describe_text
+from radiobject.lazy import LazyModule, lazy_property, pd
 from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.selection import SubjectSelection, VolumeSelection
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.dataset import DatasetStore
-from radiobject.storage.schema.legacy import LegacyDatasetStore
 from radiobject.storage.schema.lookup import collections_with
-from radiobject.transform.preprocessing import Preprocessing
 from radiobject.volume import Volume
 from radiobject.volume_collection import VolumeCollection
+
+if TYPE_CHECKING:
+    from radiobject import bids_export, repr_html
+    from radiobject.edit import changes, check, compose, phi, upgrade
+    from radiobject.formats.discovery import ImageSource
+    from radiobject.ingest import entry, run
+    from radiobject.storage.schema.legacy import LegacyDatasetStore
+    from radiobject.transform import preprocessing
+    from radiobject.transform.preprocessing import Preprocessing
+else:
+    # Verbs: reading patches takes none of them.
+    bids_export = LazyModule("radiobject.bids_export")
+    changes = LazyModule("radiobject.edit.changes")
+    check = LazyModule("radiobject.edit.check")
+    compose = LazyModule("radiobject.edit.compose")
+    entry = LazyModule("radiobject.ingest.entry")
+    phi = LazyModule("radiobject.edit.phi")
+    preprocessing = LazyModule("radiobject.transform.preprocessing")
+    repr_html = LazyModule("radiobject.repr_html")
+    run = LazyModule("radiobject.ingest.run")
+    upgrade = LazyModule("radiobject.edit.upgrade")
 
 
 class RadiObject(Changeable):
@@ -223,7 +235,7 @@ class RadiObject(Changeable):
         collections = [(name, repr(self.collection(name))) for name in self.collection_names]
         rows = self.obs_meta.read(include_index=False)
         shown = rows.drop(columns=[layout.OBS_IDS], errors="ignore")
-        return describe_text(repr(self), collections, shown)
+        return repr_html.describe_text(repr(self), collections, shown)
 
     # Changes
 
@@ -249,7 +261,7 @@ class RadiObject(Changeable):
         ViewError
             On a view.
         """
-        settings = IngestOptions(reorient=reorient, progress=progress, **options)
+        settings = run.IngestOptions(reorient=reorient, progress=progress, **options)
         given = {"format_hint": format_hint, "options": settings}
         self._change("append", entry.append_images, images, obs_meta, **given)
 
@@ -395,11 +407,12 @@ class RadiObject(Changeable):
 
     def resample(self, spacing: Any = None, **options: Any) -> Preprocessing[RadiObject]:
         """Return the data set resampled, to be written; see `Preprocessing.resample`."""
-        return Preprocessing(self._selection, RadiObject).resample(spacing, **options)
+        return preprocessing.Preprocessing(self._selection, RadiObject).resample(spacing, **options)
 
     def crop_foreground(self, collection: str, **options: Any) -> Preprocessing[RadiObject]:
         """Return the scans cropped, to be written; see `Preprocessing.crop_foreground`."""
-        return Preprocessing(self._selection, RadiObject).crop_foreground(collection, **options)
+        begun = preprocessing.Preprocessing(self._selection, RadiObject)
+        return begun.crop_foreground(collection, **options)
 
     def upgrade(
         self, uri: str, *, executor: ExecutorLike | None = None, progress: bool = False
@@ -442,7 +455,7 @@ class RadiObject(Changeable):
             obs_meta,
             validate_alignment=validate_alignment,
             format_hint=format_hint,
-            options=IngestOptions(reorient=reorient, progress=progress, **options),
+            options=run.IngestOptions(reorient=reorient, progress=progress, **options),
         )
         return cls(uri)
 
@@ -478,7 +491,9 @@ class RadiObject(Changeable):
             for collection in map(self.collection, self.collection_names)
             if len(collection)
         ]
-        return dataset_html(repr(self), firsts, self.head(MAX_ROWS).obs_meta.read())
+        return repr_html.dataset_html(
+            repr(self), firsts, self.head(repr_html.MAX_ROWS).obs_meta.read()
+        )
 
 
 def _given(vc: VolumeCollection | str) -> VolumeSelection:

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.geometry.plane_views import PlaneView, plane_views
+from radiobject.lazy import pd
 from radiobject.plane_images import display_window, gray_levels, png
 
 _PLANE_PIXELS = 160

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,10 @@ from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.dataset import DatasetStore
-from radiobject.storage.schema.legacy import LegacyDatasetStore
 from radiobject.storage.schema.volume_rows import SYSTEM_COLUMNS
+
+if TYPE_CHECKING:
+    from radiobject.storage.schema.legacy import LegacyDatasetStore
 
 
 def _first_of_each(ids: Sequence[str]) -> dict[str, int]:

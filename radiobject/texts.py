@@ -7,13 +7,13 @@ hundred more: with a million rows of three texts that is what a data set's memor
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from operator import eq
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 
 def composed(text: str) -> str:
@@ -44,7 +44,7 @@ class Texts(Sequence[str]):
     __slots__ = ("_data", "_known", "_starts")
 
     def __init__(self, values: Sequence[str] | np.ndarray) -> None:
-        raw = [value.encode("utf-8", "surrogatepass") for value in values]
+        raw = [_encoded(value) for value in values]
         starts = np.zeros(len(raw) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)), out=starts[1:])
         self._data = b"".join(raw)
@@ -65,6 +65,11 @@ class Texts(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for first, end in pairwise(self._starts.tolist()):
             yield self._data[first:end].decode("utf-8", "surrogatepass")
+
+    def encoded(self) -> Iterator[bytes]:
+        """Yield the texts as they are held."""
+        for first, end in pairwise(self._starts.tolist()):
+            yield self._data[first:end]
 
     def __eq__(self, other: object) -> bool:
         """Return whether `other` is a sequence of the same texts, as a list of them is."""
@@ -120,15 +125,14 @@ class Lookup(Mapping[str, int]):
 
     def __init__(self, texts: Texts) -> None:
         self._texts = texts
-        hashes = _hashes(texts.to_array())
+        hashes = _hashes(texts.encoded(), len(texts))
         kind = np.int32 if len(texts) < 1 << 31 else np.int64
         self._order = np.argsort(hashes, kind="stable").astype(kind)
         self._hashes = hashes[self._order]
 
     def __getitem__(self, text: str) -> int:
         if isinstance(text, str):
-            wanted = np.asarray([text], dtype=object)
-            (mark,) = _hashes(wanted)
+            (mark,) = _hashes([_encoded(text)], 1)
             place = int(np.searchsorted(self._hashes, mark, side="right")) - 1
             while place >= 0 and self._hashes[place] == mark:
                 row = int(self._order[place])
@@ -141,9 +145,8 @@ class Lookup(Mapping[str, int]):
         """Return the row of each of some texts, -1 for one that is not there."""
         wanted = np.asarray(texts, dtype=object)
         found = np.full(len(wanted), -1, np.intp)
-        asked = np.empty(len(wanted), dtype=object)
-        asked[:] = [text if isinstance(text, str) else "" for text in wanted]
-        marks = _hashes(asked) if len(asked) else np.empty(0, np.uint64)
+        asked = (_encoded(text) if isinstance(text, str) else b"" for text in wanted)
+        marks = _hashes(asked, len(wanted))
         places = np.searchsorted(self._hashes, marks, side="right") - 1
         for number, (text, place) in enumerate(zip(wanted, places.tolist(), strict=True)):
             if place >= 0 and self._hashes[place] == marks[number]:
@@ -158,13 +161,11 @@ class Lookup(Mapping[str, int]):
         return len(self._texts)
 
 
-def _hashes(values: np.ndarray) -> npt.NDArray[np.uint64]:
+def _encoded(text: str) -> bytes:
+    # The name of a file may be no UTF-8.
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _hashes(encoded: Iterable[bytes], count: int) -> npt.NDArray[np.uint32]:
     """Return hashes of texts that are the same in every process."""
-    try:
-        return pd.util.hash_array(values, categorize=False)
-    except UnicodeEncodeError:
-        # The name of a file that is no UTF-8. Other texts keep their hash.
-        spelt = [v.encode("utf-8", "surrogatepass") for v in values]
-        escaped = np.empty(len(spelt), dtype=object)
-        escaped[:] = [raw.decode("utf-8", "backslashreplace") for raw in spelt]
-        return pd.util.hash_array(escaped, categorize=False)
+    return np.fromiter(map(crc32, encoded), np.uint32, count)

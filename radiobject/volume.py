@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +12,30 @@ import tiledb
 
 from radiobject.ctx import SliceOrientation, ignore_ctx
 from radiobject.exceptions import BoundsError, ShapeError, StoreNotFoundError, ViewError
-from radiobject.formats.dicom import load_folder
-from radiobject.formats.image import LoadedImage, reorient_target
-from radiobject.formats.nifti import load_nifti, save_nifti
 from radiobject.geometry.numpy_index import box_of_index
 from radiobject.geometry.orientation import OrientationInfo, metadata_to_orientation_info
 from radiobject.geometry.ras_view import PLANES, RasView
-from radiobject.lazy import lazy_property
-from radiobject.repr_html import volume_html
+from radiobject.lazy import LazyModule, lazy_property
 from radiobject.storage.io import layout
 from radiobject.storage.io.atomic import create_atomically
 from radiobject.storage.read import reader
 from radiobject.storage.read.locator import VolumeLocator
-from radiobject.storage.records import checked_affine, geometry_metadata
 from radiobject.storage.schema import description
-from radiobject.storage.tables.writer import storable, write_volume
+
+if TYPE_CHECKING:
+    from radiobject import repr_html
+    from radiobject.formats import dicom, image, nifti
+    from radiobject.formats.image import LoadedImage
+    from radiobject.storage import records
+    from radiobject.storage.tables import writer
+else:
+    # Reading takes no parser of files, and nothing that writes.
+    dicom = LazyModule("radiobject.formats.dicom")
+    image = LazyModule("radiobject.formats.image")
+    nifti = LazyModule("radiobject.formats.nifti")
+    records = LazyModule("radiobject.storage.records")
+    repr_html = LazyModule("radiobject.repr_html")
+    writer = LazyModule("radiobject.storage.tables.writer")
 
 VOXELS_ATTR = layout.VOXELS_ATTR
 
@@ -238,7 +247,7 @@ class Volume:
         if not path.name.lower().endswith((".nii", ".nii.gz")):
             path = path.with_name(path.name + (".nii.gz" if compression else ".nii"))
         stored = self.locator.numpy_dtype
-        return save_nifti(
+        return nifti.save_nifti(
             path, self.slabs(raw=True), self.shape, stored, self.affine, self.metadata
         )
 
@@ -286,9 +295,9 @@ class Volume:
     ) -> Volume:
         """Store an array (X, Y, Z[, T]) as a volume of its own."""
         ignore_ctx(ctx)
-        voxels = storable(np.asarray(data))
-        matrix = checked_affine(affine, f"volume {uri}")
-        metadata = geometry_metadata(matrix, None)
+        voxels = writer.storable(np.asarray(data))
+        matrix = records.checked_affine(affine, f"volume {uri}")
+        metadata = records.geometry_metadata(matrix, None)
         if obs_id is not None:
             metadata[layout.OBS_ID] = layout.checked_id(obs_id, layout.OBS_ID)
         return cls._write(uri, voxels, metadata)
@@ -303,7 +312,8 @@ class Volume:
     ) -> Volume:
         """Store a NIfTI file as a volume of its own; `reorient` None follows the settings."""
         ignore_ctx(ctx)
-        return cls._store(uri, load_nifti(nifti_path, reorient=reorient_target(reorient)))
+        target = image.reorient_target(reorient)
+        return cls._store(uri, nifti.load_nifti(nifti_path, reorient=target))
 
     @classmethod
     def from_dicom(
@@ -322,19 +332,19 @@ class Volume:
             If an integer `dtype` cannot hold a value of the series unchanged.
         """
         ignore_ctx(ctx)
-        image = load_folder(dicom_dir, reorient=reorient_target(reorient))
-        return cls._store(uri, image, dtype)
+        loaded = dicom.load_folder(dicom_dir, reorient=image.reorient_target(reorient))
+        return cls._store(uri, loaded, dtype)
 
     @classmethod
-    def _store(cls, uri: str, image: LoadedImage, dtype: npt.DTypeLike | None = None) -> Volume:
-        data = image.data if dtype is None else _converted(image.data, np.dtype(dtype))
-        return cls._write(uri, data, image.metadata)
+    def _store(cls, uri: str, loaded: LoadedImage, dtype: npt.DTypeLike | None = None) -> Volume:
+        data = loaded.data if dtype is None else _converted(loaded.data, np.dtype(dtype))
+        return cls._write(uri, data, loaded.metadata)
 
     @classmethod
     def _write(cls, uri: str, voxels: np.ndarray, metadata: Mapping[str, Any]) -> Volume:
         location = layout.normalise_uri(uri)
         with create_atomically(location) as place:
-            write_volume(place, voxels, metadata=metadata)
+            writer.write_volume(place, voxels, metadata=metadata)
         return cls(location)
 
     def __repr__(self) -> str:
@@ -345,7 +355,7 @@ class Volume:
         return f"Volume(shape={shape}, dtype={self.dtype}, obs_id={self.obs_id!r})"
 
     def _repr_html_(self) -> str:
-        return volume_html(self)
+        return repr_html.volume_html(self)
 
 
 def _converted(data: np.ndarray, dtype: np.dtype) -> np.ndarray:

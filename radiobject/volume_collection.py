@@ -9,21 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import tiledb
 
 from radiobject._types import BatchTransformFn, LabelSource, TransformFn
 from radiobject.ctx import ignore_ctx
 from radiobject.dataframe import Dataframe
-from radiobject.edit import changes, check, compose
-from radiobject.edit.changes import Changeable
+from radiobject.edit.changeable import Changeable
 from radiobject.exceptions import ViewError
 from radiobject.executors import ExecutorLike
-from radiobject.formats.discovery import ImageFormat
 from radiobject.indexing import Index, Positions
-from radiobject.ingest import entry
-from radiobject.lazy import LazyModule, lazy_property
-from radiobject.repr_html import MAX_ROWS, collection_html
+from radiobject.lazy import LazyModule, lazy_property, pd
 from radiobject.rows.indexers import ILoc, Loc, first_positions, last_positions, listed, sampled
 from radiobject.rows.pandas_io import to_series
 from radiobject.sampling.label_names import LabelNames
@@ -33,14 +28,26 @@ from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema import dataset
 from radiobject.storage.schema.collection import CollectionStore
-from radiobject.transform.jobs import batch_job, in_batches, jobs_of, transform_job
-from radiobject.transform.query import EagerQuery, LazyQuery
 from radiobject.volume import Volume
 
 if TYPE_CHECKING:
-    from radiobject import ml
+    from radiobject import ml, repr_html
+    from radiobject.edit import changes, check, compose
+    from radiobject.formats import discovery
+    from radiobject.ingest import entry
+    from radiobject.transform import jobs, query
+    from radiobject.transform.query import EagerQuery, LazyQuery
 else:
+    # Verbs: reading patches takes none of them.
+    changes = LazyModule("radiobject.edit.changes")
+    check = LazyModule("radiobject.edit.check")
+    compose = LazyModule("radiobject.edit.compose")
+    discovery = LazyModule("radiobject.formats.discovery")
+    entry = LazyModule("radiobject.ingest.entry")
+    jobs = LazyModule("radiobject.transform.jobs")
     ml = LazyModule("radiobject.ml", "a dataset for PyTorch", "ml")
+    query = LazyModule("radiobject.transform.query")
+    repr_html = LazyModule("radiobject.repr_html")
 
 
 class VolumeCollection(Changeable):
@@ -286,14 +293,15 @@ class VolumeCollection(Changeable):
 
     def lazy(self) -> LazyQuery[VolumeCollection]:
         """Return a pipeline that streams."""
-        return LazyQuery(self)
+        return query.LazyQuery(self)
 
     def map(
         self, fn: TransformFn, *, executor: ExecutorLike | None = None, progress: bool = False
     ) -> EagerQuery[VolumeCollection]:
         """Apply `fn(volume, obs_row)` to every volume and hold the results."""
-        work: Callable[[Any], Any] = partial(transform_job, (fn,))
-        return EagerQuery.run(self, work, jobs_of(self._selection), executor, progress)
+        work: Callable[[Any], Any] = partial(jobs.transform_job, (fn,))
+        given = jobs.jobs_of(self._selection)
+        return query.EagerQuery.run(self, work, given, executor, progress)
 
     def map_batches(
         self,
@@ -304,9 +312,9 @@ class VolumeCollection(Changeable):
         progress: bool = False,
     ) -> EagerQuery[VolumeCollection]:
         """Apply `fn` to lists of (volume, obs_row) and hold the results."""
-        batches = in_batches(jobs_of(self._selection), batch_size)
-        work: Callable[[Any], Any] = partial(batch_job, fn)
-        return EagerQuery.run(self, work, batches, executor, progress)
+        batches = jobs.in_batches(jobs.jobs_of(self._selection), batch_size)
+        work: Callable[[Any], Any] = partial(jobs.batch_job, fn)
+        return query.EagerQuery.run(self, work, batches, executor, progress)
 
     def write(
         self,
@@ -427,8 +435,9 @@ class VolumeCollection(Changeable):
     ) -> VolumeCollection:
         """Create a collection from NIfTI files; see `ingest.entry.create_collection`."""
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
+        kind = discovery.ImageFormat.NIFTI
         made = entry.create_collection(
-            uri, niftis, ImageFormat.NIFTI, obs, reorient, valid_subject_ids, name, **options
+            uri, niftis, kind, obs, reorient, valid_subject_ids, name, **options
         )
         return cls(made, ctx)
 
@@ -448,8 +457,9 @@ class VolumeCollection(Changeable):
     ) -> VolumeCollection:
         """Create a collection from DICOM series; see `ingest.entry.create_collection`."""
         options |= {"validate_dimensions": validate_dimensions, "progress": progress}
+        kind = discovery.ImageFormat.DICOM
         made = entry.create_collection(
-            uri, dicom_dirs, ImageFormat.DICOM, obs, reorient, valid_subject_ids, name, **options
+            uri, dicom_dirs, kind, obs, reorient, valid_subject_ids, name, **options
         )
         return cls(made, ctx)
 
@@ -477,4 +487,4 @@ class VolumeCollection(Changeable):
 
     def _repr_html_(self) -> str:
         first = self._volume(0) if len(self) else None
-        return collection_html(repr(self), first, self.head(MAX_ROWS).to_obs())
+        return repr_html.collection_html(repr(self), first, self.head(repr_html.MAX_ROWS).to_obs())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
+from radiobject.lazy import pd
 from radiobject.radi_object import RadiObject
 from radiobject.rows.pandas_io import frame_rows
 from radiobject.storage.writers import DatasetWriter, VolumeCollectionWriter

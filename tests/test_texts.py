@@ -40,7 +40,7 @@ def test_a_look_up_is_a_dictionary(values, asked):
 
 
 def test_texts_of_one_hash_are_not_confused(monkeypatch):
-    monkeypatch.setattr(texts, "_hashes", lambda values: np.zeros(len(values), np.uint64))
+    monkeypatch.setattr(texts, "_hashes", lambda encoded, count: np.zeros(count, np.uint32))
     found = Lookup(Texts(["a", "b", "a"]))
     assert [found["a"], found["b"], found.get("c", -1)] == [2, 1, -1]
     assert found.rows(["b", "c", "a"]).tolist() == [1, -1, 2]

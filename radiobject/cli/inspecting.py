@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import typer
 
 from radiobject._types import OBS_ID, SUBJECT_ID
@@ -26,6 +25,7 @@ from radiobject.edit.geometry_check import geometry_findings
 from radiobject.exceptions import AlignmentError, ConfigurationError, IntegrityError
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.jsonable import plain
+from radiobject.lazy import pd
 from radiobject.radi_object import RadiObject
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-import pandas as pd
 import typer
 
 from radiobject._types import SUBJECT_ID
@@ -23,6 +22,7 @@ from radiobject.ingest.plan import IngestPlan, plan_niftis
 from radiobject.ingest.plan_dicom import plan_dicoms
 from radiobject.ingest.plan_layout import plan_folder
 from radiobject.ingest.subjects import SUBJECT_FROM
+from radiobject.lazy import pd
 from radiobject.system.processes import is_private
 
 _NAMED = re.compile(r"([^=/\\]+)=(.+)", re.DOTALL)

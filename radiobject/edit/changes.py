@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from radiobject.exceptions import SchemaError, ViewError
+from radiobject.exceptions import SchemaError
 from radiobject.executors import ExecutorLike
 from radiobject.rows.indexers import positions_of_ids
 from radiobject.rows.pandas_io import plain_rows
 from radiobject.sampling import split as plan
 from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.commits import recovery
-from radiobject.storage.commits.head import Clock
-from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout
 from radiobject.storage.schema import dataset, maintenance
 from radiobject.storage.schema.collection import CollectionStore
@@ -26,48 +22,6 @@ from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.schema.splits import SPLIT
 from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.table import Table
-
-
-class Changeable(ABC):
-    """What can be changed where it is stored: each change is a commit, and it is opened anew after.
-
-    `_kind` is what it is called in errors.
-    """
-
-    _kind: str
-
-    @property
-    @abstractmethod
-    def is_view(self) -> bool:
-        """Whether only some of what is stored was selected."""
-
-    @property
-    @abstractmethod
-    def _store(self) -> Any: ...
-
-    @abstractmethod
-    def _reopen(self) -> None: ...
-
-    def _require_root(self, verb: str) -> None:
-        if self.is_view:
-            raise ViewError(f"{verb} needs the stored {self._kind}, {self!r} is a view of it")
-        self._store.refuse_change(verb)
-
-    def _change(self, operation: str, verb: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        self._require_root(operation)
-        try:
-            return verb(self._store, *args, **options)
-        finally:
-            self._reopen()
-
-    @contextmanager
-    def _commit_rows(self, operation: str) -> Iterator[Clock]:
-        self._require_root(operation)
-        root = self._store.root
-        with transaction(root.uri, operation, known=root) as tx:
-            yield tx.clock
-            dataset.publish(tx)
-        self._reopen()
 
 
 def delete_subjects(data: DatasetStore, subjects: Sequence[str]) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from radiobject.exceptions import AlignmentError
 from radiobject.executors import ExecutorLike
 from radiobject.indexing import shortened
+from radiobject.lazy import pd
 from radiobject.rows.pandas_io import frame_rows, frame_schema
 from radiobject.selection import SubjectSelection, VolumeSelection
 from radiobject.storage.commits import compaction

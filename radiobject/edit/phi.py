@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pandas as pd
-
 from radiobject.formats.privacy import identifying_columns
+from radiobject.lazy import pd
 from radiobject.selection import SubjectSelection, VolumeSelection
 from radiobject.storage.schema.description import describe_volume
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject.addresses import with_home
 from radiobject.exceptions import IngestError
 from radiobject.formats.bids_names import ENTITY_COLUMNS, LABEL_SUFFIXES, BidsName
@@ -28,6 +26,7 @@ from radiobject.formats.links import why_not_followed
 from radiobject.formats.readers import how_to_unpack
 from radiobject.formats.search import summarised
 from radiobject.formats.surfaces import cifti_of_name
+from radiobject.lazy import pd
 from radiobject.sampling.label_names import LabelNames
 
 __all__ = [

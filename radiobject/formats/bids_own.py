@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.bids_names import ENTITY_COLUMNS, BidsName
 from radiobject.formats.delimited import MISSING, read_table
 from radiobject.formats.image import Scalar
 from radiobject.formats.links import why_not_followed
+from radiobject.lazy import pd
 from radiobject.sampling.label_names import LabelNames
 
 GENERATOR = "RadiObject"

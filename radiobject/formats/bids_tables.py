@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject._types import OBS_ID, OBS_IDS, SUBJECT_ID
 from radiobject.exceptions import IngestError
 from radiobject.formats.bids_own import OWN_SUBJECT
@@ -19,6 +17,7 @@ from radiobject.formats.image import Scalar
 from radiobject.formats.joined import outer_join
 from radiobject.formats.links import why_not_followed
 from radiobject.indexing import shortened
+from radiobject.lazy import pd
 
 OUTSIDE = "# kinds of images that BIDS has no folder for; read by RadiObject all the same"
 """Line of ``.bidsignore`` above the patterns, up to an empty line, of images that are for us."""

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject.exceptions import IngestError
 from radiobject.jsonable import MAX_EXACT_INTEGER
+from radiobject.lazy import pd
 
 MISSING = frozenset({"", "n/a"})
 """Cells without a value."""

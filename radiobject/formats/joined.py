@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pandas as pd
+
+from radiobject.lazy import pd
 
 _NULLABLE = frozenset(
     ["boolean", *(f"{sign}Int{size}" for sign in ("", "U") for size in (8, 16, 32, 64))]

@@ -14,8 +14,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject.exceptions import AlignmentError, IngestError, SchemaError
 from radiobject.formats.discovery import (
     ImageFormat,
@@ -36,6 +34,7 @@ from radiobject.ingest.plan import (
 )
 from radiobject.ingest.run import IngestOptions, IngestRun
 from radiobject.ingest.subjects import SUBJECT_FROM
+from radiobject.lazy import pd
 from radiobject.rows.pandas_io import frame_schema
 from radiobject.selection import VolumeSelection
 from radiobject.storage.commits.head import COLLECTION, ROOT

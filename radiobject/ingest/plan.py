@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.formats.bids import index_bids
 from radiobject.formats.dicom_labels import DicomLabels
@@ -27,6 +25,7 @@ from radiobject.formats.source import readable_name
 from radiobject.indexing import shortened
 from radiobject.ingest.patients import Owned, check_patients, check_people
 from radiobject.ingest.subjects import subject_finder
+from radiobject.lazy import pd
 from radiobject.sampling.label_names import LabelNames
 from radiobject.storage.io import layout
 from radiobject.texts import composed

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import pandas as pd
-
 from radiobject import parallel
 from radiobject.ctx import WriteConfig, get_radiobject_config
 from radiobject.exceptions import IngestError, RadiObjectError, ShapeError
@@ -29,6 +27,7 @@ from radiobject.ingest.label_names import new_label_names
 from radiobject.ingest.label_values import with_common_values
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.ingest.tables import columns_with_values, stacked
+from radiobject.lazy import pd
 from radiobject.rows.pandas_io import frame_rows
 from radiobject.sampling.intensities import IntensitySummary
 from radiobject.sampling.label_names import LabelNames

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from radiobject.exceptions import SchemaError
+from radiobject.lazy import pd
 from radiobject.storage.schema.volume_rows import AFFINE, COMPUTED_COLUMNS, SIDES, SPACING
 from radiobject.storage.tables.columns import Column, storable_dtype
 
-ComputedColumn = tuple[tuple[str, ...], Callable[[pd.DataFrame], pd.Series]]
+ComputedColumn = tuple[tuple[str, ...], Callable[["pd.DataFrame"], "pd.Series"]]
 """Stored columns that a column is computed from, and how."""
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from radiobject import parallel
 from radiobject._types import AttrValue, normalize_transform_result
@@ -20,6 +19,7 @@ from radiobject.executors import ExecutorLike
 from radiobject.formats.image import LoadedImage
 from radiobject.geometry.orientation import ORIGINAL_AFFINE
 from radiobject.geometry.rescale import RESCALE_KEYS
+from radiobject.lazy import pd
 from radiobject.selection import VolumeSelection
 from radiobject.storage.ids import FreeIds
 from radiobject.storage.io import layout

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
-import pandas as pd
 import tiledb
 
 from radiobject._types import BatchTransformFn, TransformFn
 from radiobject.ctx import ignore_ctx
 from radiobject.executors import ExecutorLike
+from radiobject.lazy import pd
 from radiobject.selection import VolumeSelection
 from radiobject.storage.io import layout
 from radiobject.storage.records import write_new_volume

@@ -8,13 +8,13 @@ from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 
 from radiobject._types import OBS_ID, OBS_IDS
 from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.geometry.orientation import axis_codes, spacing_mm
 from radiobject.geometry.plane_views import plane_views
 from radiobject.jsonable import plain
+from radiobject.lazy import pd
 from radiobject.radi_object import RadiObject
 from radiobject.sampling.labels import MAX_CLASSES, delivered_labels
 from radiobject.storage.io.layout import base_name

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject._types import SUBJECT_ID
 from radiobject.exceptions import ConfigurationError, IngestError
 from radiobject.formats.delimited import decode_text
 from radiobject.formats.layouts.folder import PARTITION
 from radiobject.formats.links import refuse_placeholder, why_not_followed
+from radiobject.lazy import pd
 from radiobject.sampling.label_names import LabelNames
 
 NAME = "dataset.json"

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pandas as pd
-
 from radiobject._types import SUBJECT_ID
 from radiobject.formats.image import Scalar
 from radiobject.formats.layouts.parts import Channel, JoinedMasks
 from radiobject.formats.links import why_not_followed
 from radiobject.formats.readers import how_to_unpack, reader_of, stem_of
 from radiobject.formats.search import preference, summarised
+from radiobject.lazy import pd
 from radiobject.sampling.label_names import LabelNames
 
 PARTITION = "partition"

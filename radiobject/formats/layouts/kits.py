@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from radiobject._types import SUBJECT_ID
 from radiobject.exceptions import IngestError
 from radiobject.formats.layouts.dataset_json import read_json
@@ -18,6 +16,7 @@ from radiobject.formats.layouts.folder import (
     Layout,
     some_subfolders,
 )
+from radiobject.lazy import pd
 from radiobject.sampling.label_names import LabelNames
 
 _CASE = re.compile(r"case_\d{5}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-
 from radiobject._types import SUBJECT_ID
 from radiobject.exceptions import IngestError
 from radiobject.formats.delimited import read_table
@@ -18,6 +16,7 @@ from radiobject.formats.layouts.folder import (
 )
 from radiobject.formats.layouts.parts import JoinedMasks
 from radiobject.formats.links import why_not_followed
+from radiobject.lazy import pd
 from radiobject.sampling.label_names import LabelNames
 
 _MASKS = "segmentations"

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from radiobject._types import OBS_ID, SUBJECT_ID
 from radiobject.exceptions import AlignmentError
 from radiobject.indexing import shortened
+from radiobject.lazy import pd
 from radiobject.ml.datasets.pairing import scan_of
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable
 

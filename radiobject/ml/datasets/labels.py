@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 
 from radiobject._types import OBS_ID, SUBJECT_ID, LabelSource
 from radiobject.exceptions import AlignmentError, SchemaError
 from radiobject.indexing import shortened
+from radiobject.lazy import is_dataframe, is_pandas_na, pd
 
 _SHOWN = 10
 
@@ -98,9 +98,11 @@ def labels_of(
     SchemaError, AlignmentError
         As in `load_labels`.
     """
-    if isinstance(labels, str | Mapping | pd.DataFrame) or labels is None or callable(labels):
+    if isinstance(labels, str | Mapping) or labels is None or callable(labels):
         return label_values(load_labels(source, labels), obs_ids)
-    columns = list(labels)
+    if is_dataframe(labels):
+        return label_values(load_labels(source, labels), obs_ids)
+    columns: list[Any] = list(labels)
     if not columns or not all(isinstance(c, str) for c in columns):
         raise SchemaError(f"several labels are a list of column names, got {labels!r:.80}")
     if len(set(columns)) < len(columns):
@@ -148,7 +150,7 @@ def _subject_rows(source: LabelledRows) -> pd.DataFrame | None:
 
 
 def _keyed(labels: pd.DataFrame | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(labels, pd.DataFrame):
+    if not is_dataframe(labels):
         if not isinstance(labels, Mapping):
             raise SchemaError(
                 "labels must be a column name, a DataFrame, a mapping or a function, "
@@ -182,6 +184,6 @@ def _keyed(labels: pd.DataFrame | Mapping[str, Any]) -> Mapping[str, Any]:
 def _absent(value: Any) -> bool:
     return (
         value is None
-        or value is pd.NA
+        or is_pandas_na(value)
         or (isinstance(value, float | np.floating) and np.isnan(value))
     )

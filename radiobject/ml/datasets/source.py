@@ -8,12 +8,12 @@ from pathlib import PurePath
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from radiobject.exceptions import ConfigurationError, ShapeError
 from radiobject.geometry.regrid import Regrid
 from radiobject.geometry.rescale import Rescale
+from radiobject.lazy import pd
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema.volume_rows import Locators
 from radiobject.texts import Texts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,18 +16,23 @@ from radiobject.exceptions import (
     StoreNotFoundError,
     ViewError,
 )
-from radiobject.lazy import lazy_property
+from radiobject.lazy import LazyModule, lazy_property
 from radiobject.storage.commits.head import ROOT, Clock, Head, is_ours, parse_head, read_head
 from radiobject.storage.commits.head import owner_of as owner_of
 from radiobject.storage.commits.transaction import Transaction, transaction
 from radiobject.storage.io import files, layout
-from radiobject.storage.schema import collection, legacy
+from radiobject.storage.schema import collection
 from radiobject.storage.schema.collection import CollectionStore, fitted_columns
 from radiobject.storage.schema.subjects import Subjects
 from radiobject.storage.tables import groups
 from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.table import Table, create_table
 from radiobject.texts import Lookup, Texts
+
+if TYPE_CHECKING:
+    from radiobject.storage.schema import legacy
+else:
+    legacy = LazyModule("radiobject.storage.schema.legacy")
 
 META_KEYS = (layout.SUBJECT_ID,)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import tiledb
 import tiledb.libtiledb as lt
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import SchemaError
+from radiobject.lazy import pd
 
 TEXT = np.dtype("U")
 BLOB = np.dtype("S")

@@ -10,9 +10,11 @@ import tiledb
 
 from radiobject.ctx import get_radiobject_config, get_tiledb_ctx
 from radiobject.exceptions import StorageError
+from radiobject.storage.io import remote
 from radiobject.storage.io.array_files import refuse_strange
 from radiobject.storage.io.atomic import atomic
 from radiobject.storage.io.libtiledb import FOREVER, changing_ctx, reading, writing
+from radiobject.storage.tables.group_metadata import read_remote
 
 
 def object_kind(uri: str) -> str | None:
@@ -32,6 +34,11 @@ def read_metadata(uri: str) -> dict[str, Any] | None:
 
     Everything ever written is seen, also by a machine whose clock is behind the writer's.
     """
+    if remote.reads(uri):
+        with _reaching(uri):
+            found = read_remote(uri)
+        if found is not None:
+            return found
     if object_kind(uri) != "group":
         return None
     with reading(f"what the group at {uri} says of itself"):
@@ -85,7 +92,7 @@ def _config(timestamp_end: int) -> tiledb.Config:
 def _reaching(uri: str) -> Iterator[None]:
     try:
         yield
-    except tiledb.TileDBError as error:
+    except (tiledb.TileDBError, StorageError) as error:
         # libtiledb puts request ids and headers in between; what happened is said at the end.
         said = str(error).rsplit("] : ", 1)[-1].strip()
         raise StorageError(

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from radiobject.exceptions import SchemaError
 from radiobject.jsonable import MAX_EXACT_INTEGER
+from radiobject.lazy import pd
 from radiobject.storage.tables.columns import BLOB, TEXT, TIME
 
 _INTEGER, _FLOAT, _BOOL = np.dtype(np.int64), np.dtype(np.float64), np.dtype(bool)
@@ -44,8 +44,11 @@ def widened(dtype: np.dtype, values: Iterable[Any], name: str) -> np.dtype:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (not isinstance(value, str) and pd.api.types.is_scalar(value)
-                             and bool(pd.isna(value)))  # fmt: skip
+    if value is None or isinstance(value, str):
+        return value is None
+    if isinstance(value, int | float):
+        return value != value  # NaN differs from itself
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def _with(dtype: np.dtype, value: Any, name: str) -> np.dtype:

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import struct
 import threading
+import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
+import lz4.block
 import numpy as np
+import zstandard
 
 from radiobject import process
 
@@ -61,6 +65,9 @@ def decompress(
     ValueError
         If a block is not of the compression or size that it should be.
     """
+    if _decompress2 is None and not _is_here():
+        _decompress_singly(blocks, block_bytes, itemsize, compression, out)
+        return
     flag, codec = _CODECS[compression]
     chunk, position = memory.data, _HEADER.size + 4 * len(blocks)
     starts = []
@@ -90,10 +97,29 @@ def decompress(
 
 _decompress2: Callable[..., object] | None = None
 _loading = threading.RLock()
+_coming: Future[object] | None = None
+
+
+def load_meanwhile() -> None:
+    """Import Blosc2 in another thread: it takes up to half a second, and warm reads need none."""
+    global _coming
+    if _coming is not None:
+        return
+    thread = process.new_threads("import", 1)
+    try:
+        _coming = thread.submit(_load)  # by two threads at once: the later one finds it done
+        thread.shutdown(wait=False)
+    except RuntimeError:  # the interpreter ends, and starts no thread any more
+        _load()
+
+
+def _is_here() -> bool:
+    """Return whether Blosc2 was imported, or cannot be; if neither, see to it."""
+    load_meanwhile()
+    return _coming is None or _coming.done()
 
 
 def _load() -> Callable[..., object]:
-    """Import Blosc2 on first use: it takes a tenth of a second, which warm reads do without."""
     global _decompress2
     with _loading:
         import blosc2
@@ -103,7 +129,44 @@ def _load() -> Callable[..., object]:
         return _decompress2
 
 
+def _decompress_singly(
+    blocks: Sequence[Buffer], block_bytes: int, itemsize: int, compression: str, out: np.ndarray
+) -> None:
+    """Decompress like `decompress`, block by block, while Blosc2 is not here yet."""
+    for number, block in enumerate(blocks):
+        target = out[number * block_bytes :][:block_bytes]
+        size = target.size
+        stored = block if len(block) == size else inflate(block, size, compression)
+        if len(stored) != size:
+            raise ValueError(f"a block has {len(stored)} bytes, expected {size}")
+        raw, whole = np.frombuffer(stored, np.uint8), size - size % itemsize
+        target[:whole].reshape(-1, itemsize)[:] = raw[:whole].reshape(itemsize, -1).T
+        target[whole:] = raw[whole:]
+
+
+def inflate(data: Buffer, size: int, compression: str) -> bytes:
+    """Decompress one block of up to `size` bytes; whatever it claims, no more memory is taken."""
+    if compression == "gzip":
+        unpacker = zlib.decompressobj()
+        found = unpacker.decompress(data, size + 1)
+        if not unpacker.eof:
+            raise ValueError(f"a block has more than {size} bytes, or is cut")
+        return found
+    if compression == "lz4":
+        return bytes(lz4.block.decompress(data, size))
+    if zstandard.frame_content_size(data) > size:
+        raise ValueError(f"a block claims more than {size} bytes")
+    return bytes(zstandard.ZstdDecompressor().decompress(data, size))
+
+
+def _renew_in_child() -> None:
+    """Release the lock that was taken before the fork; an import that was begun goes on there."""
+    global _coming
+    _coming = _coming if _decompress2 is not None else None
+    _loading.release()
+
+
 # A child forked while another thread imports would wait for that import for ever.
 process.at_fork(
-    "blosc2", before=_loading.acquire, in_parent=_loading.release, in_child=_loading.release
+    "blosc2", before=_loading.acquire, in_parent=_loading.release, in_child=_renew_in_child
 )

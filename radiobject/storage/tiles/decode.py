@@ -6,7 +6,7 @@ import math
 import struct
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ import zstandard
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IntegrityError
-from radiobject.storage.tiles.blosc_chunk import Buffer, chunk_bytes, decompress
+from radiobject.storage.tiles.blosc_chunk import Buffer, chunk_bytes, decompress, inflate
 
 COMPRESSIONS = ("zstd", "lz4", "gzip")
 BYTESHUFFLE = "byteshuffle"
@@ -35,12 +35,6 @@ _ONE_CHUNK = struct.Struct("<QIII II II")
 _ONE_SHUFFLED_CHUNK = struct.Struct("<QIII II II II")
 _ONE_CHUNK_HEAD = _CHUNK_COUNT.size + _CHUNK.size
 
-# For the rare block that compression left exactly as long as it was.
-_DECOMPRESS: dict[str, Callable[[Buffer], bytes]] = {
-    "zstd": lambda data: zstandard.ZstdDecompressor().decompress(data, CHUNK_BYTES),
-    "lz4": lambda data: lz4.block.decompress(data, CHUNK_BYTES),
-    "gzip": zlib.decompress,
-}
 _FAILURES = (
     zstandard.ZstdError,
     lz4.block.LZ4BlockError,
@@ -304,7 +298,7 @@ class TileDecoder:
         """
         compression = self._compression
         if compression is not None and len(data) == size:
-            data, compression = _DECOMPRESS[compression](data), None
+            data, compression = inflate(data, size, compression), None
         if not data or (compression is None and len(data) != size):
             raise ValueError(f"a chunk has {len(data)} bytes, expected {size}")
         return data

@@ -54,14 +54,20 @@ class FragmentTiles:
     total: np.ndarray
 
 
-class _Cursor:
+class Cursor:
     """Reads little-endian fields one after the other, never past the end."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left."""
+        return self.position == len(self.data)
+
     def take(self, size: int) -> bytes:
+        """Return the next `size` bytes; `UnsupportedArrayError` if there are fewer."""
         if size < 0 or self.position + size > len(self.data):
             raise UnsupportedArrayError("fragment metadata ends too early")
         piece = self.data[self.position : self.position + size]
@@ -69,12 +75,15 @@ class _Cursor:
         return piece
 
     def numbers(self, count: int = 1) -> tuple[int, ...]:
+        """Return the next unsigned 64-bit numbers."""
         return struct.unpack(f"<{count}Q", self.take(8 * count))
 
     def number(self) -> int:
+        """Return the next unsigned 64-bit number."""
         return self.numbers()[0]
 
     def flag(self) -> int:
+        """Return the next byte."""
         return self.take(1)[0]
 
 
@@ -129,19 +138,19 @@ def parse(metadata: bytes, *, ndim: int, dtype: np.dtype) -> FragmentTiles:
     )
 
 
-def _footer(metadata: bytes) -> _Cursor:
+def _footer(metadata: bytes) -> Cursor:
     if len(metadata) < _FOOTER_LENGTH.size:
         raise UnsupportedArrayError("fragment metadata is too short")
     end = len(metadata) - _FOOTER_LENGTH.size
     length = _FOOTER_LENGTH.unpack_from(metadata, end)[0]
     if length > end:
         raise UnsupportedArrayError("fragment metadata is shorter than its footer")
-    return _Cursor(metadata[end - length : end])
+    return Cursor(metadata[end - length : end])
 
 
-def _generic_tile(metadata: bytes, offset: int) -> bytes:
+def generic_tile(metadata: bytes, offset: int) -> bytes:
     """Return the content of a generic tile: gzip chunks behind a self-describing header."""
-    cursor = _Cursor(metadata)
+    cursor = Cursor(metadata)
     cursor.take(offset)
     header = _GENERIC_HEADER.unpack(cursor.take(_GENERIC_HEADER.size))
     version, _, size, _, _, encryption, pipeline_size = header
@@ -171,21 +180,26 @@ def _generic_tile(metadata: bytes, offset: int) -> bytes:
 def _inflate(data: bytes, size: int) -> bytes:
     if size > MAX_METADATA_BYTES:
         raise UnsupportedArrayError(f"fragment metadata claims a chunk of {size} bytes")
+    unpacker = zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(data, max(size, 1))
+        # One more: only then is the checksum at the end compared.
+        content = unpacker.decompress(data, size + 1)
     except zlib.error as error:
         raise UnsupportedArrayError(f"fragment metadata does not decompress: {error}") from error
+    if len(content) != size or not unpacker.eof:
+        raise UnsupportedArrayError("fragment metadata has a chunk of another size than it says")
+    return content
 
 
 def _counted(metadata: bytes, offset: int) -> bytes:
-    content = _generic_tile(metadata, offset)
+    content = generic_tile(metadata, offset)
     if len(content) < 8 or struct.unpack_from("<Q", content)[0] * 8 != len(content) - 8:
         raise UnsupportedArrayError("fragment metadata has a table of another length than it says")
     return content[8:]
 
 
 def _extremes(metadata: bytes, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
-    content = _generic_tile(metadata, offset)
+    content = generic_tile(metadata, offset)
     wanted = count * dtype.itemsize
     if len(content) != 16 + wanted or struct.unpack_from("<QQ", content) != (wanted, 0):
         raise UnsupportedArrayError("fragment metadata lacks the tiles' minima or maxima")

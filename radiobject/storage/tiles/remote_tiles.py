@@ -21,7 +21,7 @@ from radiobject.exceptions import IntegrityError
 from radiobject.geometry.ranges import coalesce
 from radiobject.storage.io import stats
 from radiobject.storage.io.remote import RemoteFiles
-from radiobject.storage.tiles.blosc_chunk import Buffer
+from radiobject.storage.tiles.blosc_chunk import Buffer, load_meanwhile
 from radiobject.storage.tiles.tile_index import TileIndex
 
 # Against 30 ms a request, one of 0.9 MB beats three of 0.16 MB (docs/design/tile-index.md).
@@ -147,6 +147,7 @@ class RemoteTiles:
         spare.add(int(_AGAIN_SHARE * (self._offsets[-1] - self._offsets[0])))
         self._coming: dict[int, _Request] = {}
         self._lock = threading.Lock()
+        load_meanwhile()
         stats.count(index_opens=1)
 
     def renew_in_child(self) -> None:

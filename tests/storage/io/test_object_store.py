@@ -7,6 +7,7 @@ import traceback
 
 import numpy as np
 import pytest
+from botocore import session
 from s3_server import Proxy
 
 from radiobject.ctx import S3Config, configure, reset_radiobject_config
@@ -115,6 +116,45 @@ def test_a_profile_that_was_written_anew_is_read_again(volume, proxy, tmp_path, 
         keys.chmod(stat.S_IRUSR | stat.S_IWUSR)
         np.testing.assert_array_equal(read(locator), data)
         proxy.expired.add(key)
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """No credentials but those of a profile that is not asked for."""
+    config = tmp_path / "config"
+    config.write_text("[profile p]\naws_access_key_id=OF_P\naws_secret_access_key=x\n")
+    for name in ("AWS_PROFILE", *object_store._VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "FIRST", "AWS_SECRET_ACCESS_KEY": SECRET}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"AWS_SESSION_TOKEN": TOKEN},
+        {"AWS_SESSION_TOKEN": TOKEN, "AWS_SECURITY_TOKEN": "another"},
+        {"AWS_PROFILE": "p"},
+        {"AWS_CREDENTIAL_EXPIRATION": "2099-01-01T00:00:00Z"},
+    ],
+)
+def test_the_environment_gives_what_the_chain_would(environment, monkeypatch, given):
+    for name, value in {**KEYS, **given}.items():
+        monkeypatch.setenv(name, value)
+    found = object_store._ask_chain().get_frozen_credentials()
+    expected = session.get_session().get_credentials().get_frozen_credentials()
+    assert (found.access_key, found.secret_key, found.token) == expected[:3]
+    assert SECRET not in repr(object_store._ask_chain())
+
+
+def test_half_of_a_key_is_an_error_without_it(environment, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "FIRST")
+    with pytest.raises(StorageError, match="could not be refreshed"):
+        object_store._ask_chain()
 
 
 @pytest.mark.parametrize("bad", ["s3://", "s3:///key", "http://b/key", "/folder", "s3:/b/k"])

@@ -14,12 +14,25 @@ from hypothesis import strategies as st
 from stored import DTYPES, FILTERS, write
 
 from radiobject.exceptions import IntegrityError
+from radiobject.storage.tiles import blosc_chunk
 from radiobject.storage.tiles.decode import TileDecoder, scratch
 from radiobject.storage.tiles.index_build import build_tile_index
 
 EXTENTS = {3: (4, 3, 5), 4: (4, 3, 2, 2)}
 SHAPES = {3: (9, 7, 5), 4: (5, 7, 3, 3)}
 """No side is a multiple of its extent: every tiling has tiles that jut out of the volume."""
+
+
+@pytest.fixture(scope="module", autouse=True, params=["with Blosc2", "before it is imported"])
+def _each_way(request):
+    """What decodes while Blosc2 is being imported takes and refuses the same bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "with Blosc2":
+            blosc_chunk._load()
+        else:
+            patch.setattr(blosc_chunk, "_decompress2", None)
+            patch.setattr(blosc_chunk, "_is_here", lambda: False)
+        yield
 
 
 def tile_bytes(uri, index):
