@@ -22,12 +22,13 @@ from device.test_decoding import (  # noqa: F401
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ml_shelf import coordinates, store
+from ml_shelf import coordinates, make_shelf, store
 from stored import FILTERS, write
 
 from radiobject.ctx import CompressionConfig, TileConfig
 from radiobject.exceptions import IntegrityError
 from radiobject.ml import DatasetConfig, VolumeCollectionDataset
+from radiobject.ml.device import decoding
 from radiobject.ml.device.gatherers import CudaGatherer, gather_on_processor
 from radiobject.ml.device.kinds import Kind
 from radiobject.ml.device.queue import NoQueue
@@ -375,3 +376,19 @@ def test_a_block_that_is_as_long_as_it_was_is_taken_as_it_is(tmp_path):
     assert np.array_equal(got[..., :4], voxels[..., :4])
     assert got[..., 4:].tobytes() == content
     assert kind.is_right(memory)
+
+
+def test_as_many_batches_as_are_wanted_ahead_and_have_room(tmp_path, monkeypatch):
+    shelf = make_shelf(tmp_path, [(128, 128, 128)], dtype=np.int16)
+    dataset = VolumeCollectionDataset(shelf, DatasetConfig("patch", (64, 64, 64), 4))
+    source, plan = source_of(dataset), dataset.plan(range(4), 0)
+
+    def together(ahead):
+        return source.together(plan, ahead, decode=True)
+
+    room = decoding._MOST_BYTES // (4 * 96**3 * 2)
+    assert [together(ahead) for ahead in (1, 12, 100)] == [10, 12, room]
+    index = volume_tiles(shelf.locators()[0]).index
+    staged = 4 * (1 + 63 / 32) ** 3 * (index.file_size - index.offset_list[0]) / index.tiling.count
+    monkeypatch.setattr(decoding, "STAGED_BYTES", int(7.5 * staged))
+    assert [together(ahead) for ahead in (1, 12, 100)] == [7, 7, 7]
