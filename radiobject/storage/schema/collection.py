@@ -350,6 +350,10 @@ def fitted_columns(
     own = {n: d for n, d in columns.items() if n in rows and n not in SYSTEM_COLUMNS}
     wider = {} if fixed else {n: widened(d, rows[n], n) for n, d in own.items()}
     wider = {name: dtype for name, dtype in wider.items() if dtype != columns[name]}
+    integers = [n for n, d in wider.items() if d.kind == "f" and columns[n].kind in "iu"]
+    for name, column in (table.read(integers) if integers else {}).items():
+        if name in integers:  # what was there may be too large for a float
+            wider[name] = widened(wider[name], [*column.to_list(), *rows[name]], name)
     if wider:
         table.retype(wider, converted, clock.tick)
         inside = layout.base_name(table.uri) == layout.OBS

@@ -153,22 +153,42 @@ def _fixed(
     present = ~np.asarray(pd.isna(listed), dtype=bool)
     listed[~present] = np.datetime64(0, "ns") if dtype.kind == "M" else 0
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             data = np.ascontiguousarray(listed, dtype=dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise SchemaError(f"column {name!r} cannot hold its values as {dtype}: {error}") from error
-    exact = dtype.kind in "iub" or (dtype.kind == "f" and not typed)
-    wrong = np.flatnonzero(data != listed) if exact else np.empty(0, dtype=np.intp)
-    if dtype.kind == "f":  # a fraction is rounded, a whole number is not, and nothing to infinity
-        wrong = np.array(
-            [at for at in wrong if isinstance(listed[at], Integral) or np.isinf(data[at])], np.intp
-        )
+    wrong = _altered(listed, data)
     if wrong.size:
         raise SchemaError(
             f"column {name!r} of type {dtype} cannot hold {listed[wrong[0]]!r} unchanged; "
-            "declare the column with a wider type"
+            "declare the column with a wider type, or as text"
         )
     return present, data
+
+
+def _altered(listed: npt.NDArray[Any], data: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Return which values became others; fractions may be rounded, whole numbers and times not."""
+    if data.dtype.kind == "M":
+        others = np.flatnonzero(listed.astype("datetime64[s]") != data.astype("datetime64[s]"))
+        # An integer is nanoseconds.
+        return np.array([at for at in others if not isinstance(listed[at], Integral)], np.intp)
+    is_float = data.dtype.kind == "f"
+    bits = np.finfo(data.dtype if is_float else np.float64).nmant + 1
+    # From there on NumPy calls integers equal to the floats beside them.
+    far = (data >= 2.0**bits) | (data <= -(2.0**bits))
+    wrong = np.zeros(len(data), bool) if is_float else data != listed
+    for at in np.flatnonzero(far & ~wrong):
+        wrong[at] = not _is_same(listed[at], data[at])
+    return np.flatnonzero(wrong)
+
+
+def _is_same(value: Any, stored: np.generic) -> bool:
+    if not isinstance(value, Integral) and stored.dtype.kind == "f":
+        return bool(np.isfinite(stored)) or not np.isfinite(float(value))
+    try:
+        return int(value) == int(stored)
+    except (ValueError, OverflowError):
+        return False
 
 
 def _as_text(value: Any, dtype: np.dtype, name: str) -> str | bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,18 @@ from radiobject.storage.tables.columns import BLOB, TEXT, TIME
 
 _INTEGER, _FLOAT, _BOOL = np.dtype(np.int64), np.dtype(np.float64), np.dtype(bool)
 _FLOAT_BITS = 1024
+_YEARS, _EPOCH = range(1678, 2262), 1970
+"""Whole years that 64 bits of nanoseconds reach."""
 
 
-def widened(dtype: np.dtype, values: Iterable[Any], name: str) -> np.dtype:
+def widened(dtype: np.dtype, values: Sequence[Any], name: str) -> np.dtype:
     """Return the narrowest type from `dtype` upwards that holds `values` unchanged.
 
     Parameters
     ----------
     dtype : dtype
         The column's type: bool, a number, text or a time.
-    values : iterable
+    values : sequence
         Plain values; missing ones count nothing.
     name : str
         The column, for the error.
@@ -35,12 +37,15 @@ def widened(dtype: np.dtype, values: Iterable[Any], name: str) -> np.dtype:
     """
     if dtype == BLOB:
         return dtype
+    before = dtype
     for value in values:
         if dtype == TEXT and isinstance(value, str):
             continue
         if not _is_missing(value):
             dtype = _with(dtype, value, name)
-    return dtype
+    # An integer that came before the first fraction may be too large for a float.
+    crossed = before.kind in "iu" and dtype.kind == "f"
+    return widened(dtype, values, name) if crossed else dtype
 
 
 def _is_missing(value: Any) -> bool:
@@ -62,7 +67,7 @@ def _with(dtype: np.dtype, value: Any, name: str) -> np.dtype:
     if dtype == TEXT or kind == "U":
         return TEXT
     if "M" in (kind, dtype.kind):
-        return dtype if kind == dtype.kind else TEXT
+        return dtype if kind == dtype.kind and _is_stored_as_time(value) else TEXT
     if dtype.kind == "b":
         return dtype if value in (0, 1) else _with(_INTEGER, value, name)
     if dtype.kind in "iu":
@@ -72,7 +77,16 @@ def _with(dtype: np.dtype, value: Any, name: str) -> np.dtype:
     if dtype == _FLOAT:
         return dtype
     with np.errstate(over="ignore"):
-        return dtype if np.isclose(float(dtype.type(value)), float(value)) else _FLOAT
+        held = float(dtype.type(value))
+    same = held == int(value) if kind in "iu" else np.isclose(held, float(value), atol=0)
+    return dtype if same else _FLOAT
+
+
+def _is_stored_as_time(value: Any) -> bool:
+    """Return whether nanoseconds reach so far; 9999-12-31, as many say "never", they do not."""
+    if isinstance(value, np.datetime64):
+        return int(value.astype("datetime64[Y]").astype(np.int64)) + _EPOCH in _YEARS
+    return getattr(value, "year", _EPOCH) in _YEARS
 
 
 def _wider_integer(dtype: np.dtype, value: Any) -> np.dtype:
@@ -123,7 +137,7 @@ def as_text(value: Any) -> str:
     return str(value.item() if isinstance(value, np.generic) else value)
 
 
-def common_dtype(values: Iterable[Any], name: str) -> np.dtype:
+def common_dtype(values: Sequence[Any], name: str) -> np.dtype:
     """Return the narrowest type that holds all of `values`; NaN is a float, other gaps nothing.
 
     Raises
@@ -137,7 +151,9 @@ def common_dtype(values: Iterable[Any], name: str) -> np.dtype:
             continue
         dtype = _first(value) if dtype is None else dtype
         dtype = _with(dtype, value, name)
-    return TEXT if dtype is None else dtype
+    if dtype is None:
+        return TEXT
+    return widened(dtype, values, name) if dtype == _FLOAT else dtype
 
 
 def _first(value: Any) -> np.dtype:

@@ -7,11 +7,13 @@ import pytest
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import SchemaError
+from radiobject.storage.commits.head import Clock
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.records import NewVolume, write_new_volume
 from radiobject.storage.schema import collection as stored
 from radiobject.storage.schema import dataset
 from radiobject.storage.tables.columns import TEXT
+from radiobject.storage.tables.table import Table, create_table
 from radiobject.storage.tables.widening import as_text, common_dtype, converted, widened
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
 
@@ -29,6 +31,8 @@ TIME = np.dtype("datetime64[ns]")
         (INT, ["x"], TEXT),
         (FLOAT, [3, np.nan], FLOAT),
         (FLOAT, [2**53 + 1], TEXT),
+        (INT, [2**53 + 1, 0.5], TEXT),
+        (np.dtype(np.float32), [2**24 + 1], FLOAT),
         (np.dtype(np.float32), [0.1], np.dtype(np.float32)),
         (np.dtype(np.float32), [1e300], FLOAT),
         (BOOL, [0, True], BOOL),
@@ -37,6 +41,8 @@ TIME = np.dtype("datetime64[ns]")
         (TEXT, [1, 2.5], TEXT),
         (TIME, [datetime.datetime(2020, 1, 1)], TIME),
         (TIME, [1.5], TEXT),
+        (TIME, [datetime.datetime(9999, 12, 31)], TEXT),
+        (TIME, [np.datetime64("1500-01-01")], TEXT),
     ],
 )
 def test_the_narrowest_type_that_holds_the_values(dtype, values, expected):
@@ -46,7 +52,8 @@ def test_the_narrowest_type_that_holds_the_values(dtype, values, expected):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [([True], BOOL), ([1, 2.5], FLOAT), ([True, 3], INT), ([1, "a"], TEXT), ([None, 1], INT),
-     ([1, float("nan")], FLOAT), ([datetime.date(2020, 1, 1)], TIME)],
+     ([1, float("nan")], FLOAT), ([2**53 + 1, 0.5], TEXT), ([0.5, 2**53 + 1], TEXT),
+     ([datetime.date(9999, 12, 31)], TEXT), ([datetime.date(2020, 1, 1)], TIME)],
 )  # fmt: skip
 def test_the_type_of_a_new_column(values, expected):
     assert common_dtype(values, "c") == expected
@@ -60,6 +67,50 @@ def test_what_is_no_value_of_a_column():
 def test_numbers_as_text():
     assert converted([2.0, 2.5, 7, True, None, "x"], TEXT) == ["2", "2.5", "7", "True", None, "x"]
     assert as_text(np.datetime64("2020-01-01", "ns")).startswith("2020-01-01")
+
+
+LARGE = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.array([LARGE]), "float64"),
+        (np.array([LARGE], np.uint64), "float64"),
+        ([np.int64(LARGE)], "float64"),
+        (np.array([2**24 + 1]), "float32"),
+        (np.array([1e300]), "float32"),
+        (np.array([2**63 + 5], np.uint64), "int64"),
+        (np.array(["9999-12-31"], "datetime64[us]"), "datetime64[ns]"),
+        ([datetime.datetime(1500, 1, 1)], "datetime64[ns]"),
+    ],
+)
+def test_no_column_takes_what_it_would_change(tmp_path, values, dtype):
+    uri = str(tmp_path / "t")
+    create_table(uri, ["key"], {"c": np.dtype(dtype)})
+    with pytest.raises(SchemaError, match=r"'c'.*unchanged"):
+        Table(uri).write({"key": ["a"], "c": values}, 1)
+
+
+def test_what_columns_take(tmp_path):
+    uri = str(tmp_path / "t")
+    create_table(uri, ["key"], {"f": FLOAT, "s": np.dtype(np.float32), "t": TIME})
+    values = {"f": [2**60, -(2**53), np.inf], "s": [0.1, 2**24, None], "t": [5, None, 2**60]}
+    Table(uri).write({"key": ["a", "b", "c"], **values}, 1)
+    found = {name: column.to_list() for name, column in Table(uri).read(["f", "s", "t"]).items()}
+    assert found["f"] == values["f"]
+    assert found["s"] == [np.float32(0.1), 2**24, None]
+    assert found["t"] == [np.datetime64(5, "ns"), None, np.datetime64(2**60, "ns")]
+
+
+def test_large_integers_meet_a_fraction_as_text(tmp_path):
+    uri = str(tmp_path / "t")
+    create_table(uri, ["key"], {"c": INT})
+    table, clock = Table(uri), Clock()
+    table.write({"key": ["a"], "c": [LARGE]}, clock.tick())
+    rows = stored.fitted_columns(table, {"key": ["b"], "c": [0.5]}, clock)
+    table.write(rows, clock.tick())
+    assert table.read(["c"])["c"].to_list() == [str(LARGE), "0.5"]
 
 
 def write_one(uri, number, **attrs):
