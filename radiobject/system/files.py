@@ -76,6 +76,25 @@ def open_mode(path: str | Path, mode: int, *, create: bool = True) -> int:
     return int(os.open(path, flags, mode))
 
 
+def open_when_gone(path: str | Path) -> int:
+    """Open or make a private file, once one of that name that is being deleted is gone.
+
+    Windows refuses a name until the last of those who had its file open has closed it, and its C
+    library says no more of that than that access is denied.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is a link.
+    """
+    for wait_s in _WAITS_S if msvcrt is not None else ():
+        try:
+            return open_private(path)
+        except PermissionError:
+            time.sleep(wait_s)
+    return open_private(path)
+
+
 def create_private(path: str | Path) -> BinaryIO:
     """Make or empty a file that only the user can read, and open it for writing."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _ALWAYS | _NO_FOLLOW

@@ -26,7 +26,7 @@ def chosen_device(device: torch.device | str | int | None) -> torch.device | Non
     if wanted.type != "cuda":
         raise ConfigurationError(
             f"device must be 'cpu' or 'cuda', got {device!r}; leave it out and move the "
-            "batches yourself"
+            "batches yourself, without their affines where the device has no float64 (mps)"
         )
     if not torch.backends.cuda.is_built():
         raise ConfigurationError(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, repeat
-from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader
@@ -34,8 +34,8 @@ _SPARE_SLOTS = 8
 _LOOKED_AT = 32
 """Batches at most that are looked at for a message, where only some need a worker."""
 
-_END_S = 5.0
-"""How long the end of a process that broke its connection is waited for."""
+_END_S, _LOOK_S = 5.0, 0.005
+"""How long the end of a process that broke its connection is waited for, and how often."""
 
 _run_numbers = itertools.count()
 
@@ -174,8 +174,13 @@ def _gone(processes: Sequence[Any], error: BaseException) -> list[int]:
     """Return which processes have ended, those included that an error of a connection tells of."""
     if processes and isinstance(error, (ConnectionError, EOFError)):
         # The system closes what a process had open before it lets others know of its end.
+        # Asked one by one: Windows waits for 63 processes at most.
+        deadline = time.monotonic() + _END_S
         with contextlib.suppress(RuntimeError):  # PyTorch's word of it, as the signal arrives
-            wait([process.sentinel for process in processes], _END_S)
+            while all(process.is_alive() for process in processes):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(_LOOK_S)
     return [process.pid for process in processes if not process.is_alive()]
 
 

@@ -123,18 +123,18 @@ class _LocalLock:
 
     def _open_file(self, root: str) -> int:
         try:
-            return files.open_private(self._path)
+            return files.open_when_gone(self._path)
         except PermissionError as error:
             raise StorageError(
                 f"{root} cannot be written: {self._path}: {error.strerror}; ask its owner for the "
                 "permission (a data set that a group writes is made with shared=True), or work on "
-                "a copy"
+                "a copy; where another program has that file open, close that program"
             ) from error
 
     def _is_at_path(self, fd: int) -> bool:
         try:
             return os.path.samestat(os.fstat(fd), os.stat(self._path, follow_symlinks=False))
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # Windows: it is gone once this one is closed
             return False
 
     def _claim_in_process(self, root: str, operation: str) -> None:

@@ -357,7 +357,7 @@ def test_no_memory_on_the_device_is_one_line_and_the_slower_way(shelf, monkeypat
         ("cuda", "PyTorch with CUDA; this is|PyTorch sees no CUDA device"),
         ("cuda:7", "'cuda:7'"),
         ("gpu", "must be 'cpu' or 'cuda', got 'gpu'"),
-        ("mps", "must be 'cpu' or 'cuda', got 'mps'"),
+        ("mps", "must be 'cpu' or 'cuda', got 'mps'.* without their affines"),
         ("meta", "must be 'cpu' or 'cuda'"),
         (1.5, "must be 'cpu' or 'cuda', got 1.5"),
     ],

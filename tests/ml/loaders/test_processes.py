@@ -6,12 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from pathlib import Path
 
 import leftovers
 import pytest
 
 from radiobject.ml import create_training_dataloader
+from radiobject.ml.loaders import workers as loader_workers
 
 OPTIONS = {"batch_size": 2, "patch_size": (16, 16, 16), "patches_per_volume": 6}
 
@@ -54,6 +56,18 @@ def test_a_killed_worker_ends_the_run_with_an_error(shelf):
         list(batches)
     del batches, loader
     assert not leftovers.stay(SHARED[0], before, SHARED[1])
+
+
+def test_of_more_processes_than_windows_waits_for_the_dead_one_is_found(monkeypatch):
+    def wait_as_windows(sentinels, timeout=None):
+        if len(sentinels) > 63:
+            raise ValueError("need at most 63 handles, got a sequence of length 64")
+
+    monkeypatch.setattr(loader_workers, "wait", wait_as_windows, raising=False)
+    lives = iter([True] * 3)
+    living = [types.SimpleNamespace(pid=n, sentinel=n, is_alive=lambda: True) for n in range(63)]
+    dying = types.SimpleNamespace(pid=63, sentinel=63, is_alive=lambda: next(lives, False))
+    assert loader_workers._gone([*living, dying], ConnectionResetError()) == [63]
 
 
 def test_an_error_in_a_worker_names_the_volume(shelf, tmp_path):

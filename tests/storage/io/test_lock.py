@@ -1,6 +1,7 @@
 # ruff: noqa: PT012  (what raises is the whole `with` block)
 """One writer at a time, on a folder and on an object store; the dead are told from the living."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import LockError, StorageError
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.io import layout, lock, object_store
-from radiobject.system import processes
+from radiobject.system import files, processes
 from radiobject.system.processes import start_time
 from radiobject.writers import VolumeCollectionWriter
 
@@ -49,6 +50,32 @@ def holder(uri):
     process.start()
     assert held.wait(60)
     return process, let_go
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_lock_file_that_is_being_deleted_is_waited_for(local, monkeypatch, times):
+    """Windows refuses its name until it is closed, and the C library says EACCES alone."""
+    plain_open, plain_stat, left = os.open, os.stat, {"open": times, "stat": 1}
+
+    def refusing(name, plain):
+        def act(path, *arguments, **named):
+            if str(path).endswith(layout.LOCK) and left[name]:
+                left[name] -= 1
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return plain(path, *arguments, **named)
+
+        return act
+
+    monkeypatch.setattr(files, "_WAITS_S", (0.001, 0.001))
+    monkeypatch.setattr(files, "msvcrt", object())
+    monkeypatch.setattr(os, "open", refusing("open", plain_open))
+    monkeypatch.setattr(os, "stat", refusing("stat", plain_stat))
+    if times == 1:
+        local.delete("i")
+        assert left == {"open": 0, "stat": 0}
+        return
+    with pytest.raises(StorageError, match=r"cannot be written.*close that program"):
+        local.delete("i")
 
 
 def test_a_second_writer_learns_who_holds_it(local):
