@@ -223,16 +223,18 @@ def subjects_by_name(paths: Sequence[Path]) -> list[str]:
         If two files have one name and no level of folders tells all of them apart.
     """
     stems = [stem_of(path) for path in paths]
-    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    # Of one folder, only names that are spelt in two ways are one: those are one subject's.
+    files = {(path.parent, composed(stem)): path for path, stem in zip(paths, stems, strict=True)}
+    twice = [stem for stem, count in Counter(stem for _, stem in files).items() if count > 1]
     if not twice:
         return stems
     folders = [path.parent.parts for path in paths]
     depth = min(map(len, folders))
     for level in range(1, depth + 1):
         names = [parts[-level] for parts in folders]
-        if len(set(names)) == len(names):
+        if len(set(map(composed, names))) == len(files):
             return names
-    first, second = [path for path in paths if stem_of(path) == twice[0]][:2]
+    first, second = [path for (_, stem), path in files.items() if stem == twice[0]][:2]
     raise IngestError(
         f"whose are they? {first.parent.name}/{first.name} and {second.parent.name}/{second.name} "
         "have one name, and no level of folders tells all files apart; say where the subject "

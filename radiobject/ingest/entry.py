@@ -24,6 +24,7 @@ from radiobject.formats.discovery import (
 )
 from radiobject.formats.report import IngestReport, Verdict
 from radiobject.indexing import shortened
+from radiobject.ingest.ids import spelled_twice
 from radiobject.ingest.patients import folder_subjects
 from radiobject.ingest.plan import (
     IngestPlan,
@@ -133,16 +134,21 @@ def _run_on(
     return IngestRun(tx, plan, options, places, stores, subjects, some, pending=False)
 
 
-def _refuse_other_spelling(before: DatasetStore, wanted: set[str]) -> None:
+def _refuse_other_spelling(before: DatasetStore | CollectionStore, wanted: set[str]) -> None:
     """Refuse to make two subjects of one: earlier versions kept the names of a Mac's files."""
     apart = {decomposed(subject) for subject in wanted if not subject.isascii()} - wanted
-    stored = before.some_subjects(apart).rows[layout.SUBJECT_ID].values if apart else ()
-    found = sorted(apart.intersection(stored))
+    if not apart:
+        return
+    if isinstance(before, DatasetStore):
+        what, rows = "data set", before.some_subjects(apart).rows
+    else:
+        what, rows = "collection", before.read_if_there((), apart)
+    found = sorted(apart.intersection(rows[layout.SUBJECT_ID].values))
     if found:
         raise AlignmentError(
             f"subject {composed(found[0])!r} is stored with its letters and accents apart "
             f"({found[0]!a}), as an earlier version took it from the name of a Mac's file, and "
-            "would become a second subject; ingest the data set anew"
+            f"would become a second subject; ingest the {what} anew"
         )
 
 
@@ -238,6 +244,8 @@ def _planned(
         )
         planned += part.images
         report.join(part.report)
+    for said in spelled_twice(planned):
+        warnings.warn(said, stacklevel=4)
     return IngestPlan(tuple(planned), uniform=frozenset(uniform), report=report)
 
 
@@ -365,7 +373,7 @@ def create_collection(
     settings = IngestOptions(reorient=reorient, **options)
     plan = _planned({label: pairs}, kind, settings)
     if valid_subject_ids:
-        unknown = sorted(plan.subjects_of(label) - set(valid_subject_ids))
+        unknown = sorted(plan.subjects_of(label) - set(map(composed, valid_subject_ids)))
         if unknown:
             raise AlignmentError(f"Invalid obs_subject_ids: {shortened(unknown)}")
     if obs is not None:
@@ -387,10 +395,10 @@ def _with_rows(images: Sequence[PlannedImage], obs: pd.DataFrame) -> tuple[Plann
         if name not in obs.columns:
             raise SchemaError(f"obs must have the column {name!r}")
     for given, expected in zip(obs[layout.SUBJECT_ID], images, strict=True):
-        if given != (subject := expected.obs_subject_id):
+        if given != (subject := expected.obs_subject_id) and composed(str(given)) != subject:
             raise AlignmentError(f"obs_subject_id mismatch: obs has {given!r}, the files "
                                  f"{subject!r} in the same place")  # fmt: skip
-    if obs[layout.OBS_ID].duplicated().any():
+    if obs[layout.OBS_ID].map(lambda obs_id: composed(str(obs_id))).duplicated().any():
         raise AlignmentError("obs has the same obs_id twice")
     for name in obs.columns:
         if name in SYSTEM_COLUMNS or name in COMPUTED_COLUMNS:
@@ -441,6 +449,7 @@ def append_to_collection(
         uniform = VolumeSelection(before).shape is not None
         plan = replace(plan, uniform=frozenset({name} if uniform else ()))
         if owner is None:
+            _refuse_other_spelling(before, _subjects_of(plan))
             places, stores = {name: before.uri}, {name: before}
             run = IngestRun(tx, plan, settings, places, stores, subjects=None, pending=False)
         else:

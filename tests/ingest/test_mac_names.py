@@ -1,17 +1,21 @@
 """Names of files that a Mac gave, whose letters and accents are apart, beside tables."""
 
+import re
+import shutil
 import unicodedata
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
-from radiobject import RadiObject
+from radiobject import RadiObject, VolumeCollection
 from radiobject.cli.sources import read_list
-from radiobject.exceptions import AlignmentError
-from radiobject.formats.discovery import discover_nifti_pairs
+from radiobject.exceptions import AlignmentError, IngestError
+from radiobject.formats.discovery import discover_nifti_pairs, subjects_by_name
 from radiobject.ingest import plan as plans
+from radiobject.ingest.entry import store_plan
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 
 NAMES = ("Müller", "Zoë")
@@ -85,3 +89,48 @@ def test_two_that_differ_in_spelling_only_do_not_become_one_subject(by, tmp_path
     assert sorted(image.obs_subject_id for image in plan.images) == ["Ada", NAMES[0]]
     (refused,) = plan.report.refused
     assert "letters and accents are apart" in refused.reasons[0]
+
+
+def test_nor_in_a_collection_of_its_own(scans, tmp_path, monkeypatch):
+    uri = str(tmp_path / "ct")
+    macs = [(scans / "ct" / f"{name}.nii", name) for name in MACS]
+    with monkeypatch.context() as before:
+        before.setattr(plans, "composed", str)
+        VolumeCollection.from_niftis(uri, macs)
+    new = [(scans / "seg" / f"{name}.nii", name) for name in NAMES]
+    with pytest.raises(AlignmentError, match=r"'Müller' is stored .* ingest the collection anew"):
+        VolumeCollection(uri).append(new)
+    assert len(VolumeCollection(uri)) == 2
+
+
+def test_rows_and_subjects_of_a_new_collection_may_be_spelt_either_way(scans, tmp_path):
+    pairs = [(scans / "ct" / f"{name}.nii", name) for name in MACS]
+    rows = pd.DataFrame({"obs_subject_id": MACS, "obs_id": [f"{name}_1" for name in MACS]})
+    made = VolumeCollection.from_niftis(
+        str(tmp_path / "a"), pairs, obs=rows, valid_subject_ids=list(MACS)
+    )
+    assert list(made.obs_ids) == [f"{name}_1" for name in NAMES]
+    same = rows.assign(obs_id=[NAMES[0], MACS[0]])
+    with pytest.raises(AlignmentError, match="same obs_id twice"):
+        VolumeCollection.from_niftis(str(tmp_path / "b"), pairs, obs=same)
+
+
+def test_two_files_that_look_the_same_are_both_named(scans, tmp_path):
+    for name in (NAMES[0], MACS[0]):
+        shutil.copy(scans / "seg" / f"{NAMES[0]}.nii", tmp_path / f"{name}.nii")
+    both = r"Mu\\u0308ller\.nii' and '.*/M\\xfcller\.nii' look the same.*of subject 'Müller'"
+    files = [tmp_path / f"{name}.nii" for name in (MACS[0], NAMES[0])]
+    plan = IngestPlan(tuple(PlannedImage("CT", path, NAMES[0]) for path in files))
+    report = store_plan(str(tmp_path / "store"), plan)
+    assert re.search(both, "\n".join(report.notes))
+    assert len(RadiObject(str(tmp_path / "store")).CT) == 2
+
+
+def test_one_name_in_two_folders_is_one_however_it_is_spelt():
+    paths = [Path("a", f"{NAMES[0]}.nii"), Path("b", f"{MACS[0]}.nii")]
+    assert subjects_by_name(paths) == ["a", "b"]
+    with pytest.raises(IngestError, match="whose are they"):
+        subjects_by_name([*paths, Path("a", "other.nii")])
+    paths = [Path(f"{folder}/x.nii") for folder in (NAMES[0], MACS[0])]
+    with pytest.raises(IngestError, match="whose are they"):
+        subjects_by_name(paths)
