@@ -144,10 +144,11 @@ class Arena:
         """Exclude every other thread and process that would change the tables."""
         with self._thread_lock:
             # A volume can be released by a finalizer while its thread is in here.
-            if not self._depth:
-                self.common.lock()
             self._depth += 1
             try:
+                # In here: Ctrl-C just behind it would leave all other processes waiting.
+                if self._depth == 1:
+                    self.common.lock()
                 yield
             finally:
                 self._depth -= 1
@@ -213,13 +214,15 @@ class Arena:
                 if offset is None:
                     return None
                 self.common.allocate(offset, head)
+                # The region is taken before the row says so, however this is interrupted: two
+                # volumes must never have one.
+                self._header["next"] = max(self._header["next"], offset + _round_up(size))
                 row["key"] = np.frombuffer(key, np.uint8)
                 row["offset"], row["size"] = offset, size
                 row["charged"] = row["reserved"] = 0
                 row["allocated"] = _round_up(head)
                 row["users"] = 0
                 row["state"] = _USED
-                self._header["next"] = max(self._header["next"], offset + _round_up(size))
                 self._header["spanned"] += np.uint64(size)
                 self._header["volumes"] += np.uint64(1)
             elif int(row["size"]) != size:
@@ -377,8 +380,9 @@ class Arena:
             free = np.flatnonzero(self._processes["pid"] == 0)
             if len(free) == 0:
                 return None
-            self._slot = int(free[0])
-            self._processes[self._slot] = (os.getpid(), start_time(os.getpid()))
+            slot = int(free[0])
+            self._processes[slot] = (os.getpid(), start_time(os.getpid()))
+            self._slot = slot
         return self._slot
 
     def _sweep_processes(self) -> None:
@@ -397,8 +401,9 @@ class Arena:
         for place in self._used_places():
             row = self._volumes[place]
             if not row["users"].any():
-                row["state"] = _DELETED
+                # What is free must be empty: the next volume there reads its marks of tiles.
                 self.common.drop(int(row["offset"]), _round_up(int(row["size"])))
+                row["state"] = _DELETED
         # Counted afresh, which also mends what a process left that was killed half-way.
         left = self._used_places()
         self._header["volumes"] = len(left)
