@@ -185,7 +185,8 @@ def _batch_context(settings: tiledb.Config) -> tiledb.Ctx:
 def _open(uri: str, ctx: tiledb.Ctx) -> OpenArray:
     refuse_strange(uri)
     try:
-        array = lt.Array(ctx, uri, lt.QueryType.READ)
+        # Not as of now: the writer's clock may be ahead of this machine's.
+        array = lt.Array(ctx, uri, lt.QueryType.READ, (0, FOREVER))
         schema = tiledb.ArraySchema.from_pybind11(ctx, array._schema())
     except _FAILURES as error:
         if "does not exist" in str(error):

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -128,6 +129,14 @@ def test_voxels_never_written_are_the_fill_value(tmp_path):
     uri = str(tmp_path / "v")
     create(uri, SHAPE, "int16", SHAPE)
     assert (read(uri, Box.whole(SHAPE), "int16") == np.iinfo(np.int16).min).all()
+
+
+def test_a_clock_behind_the_writers_reads_the_same_voxels(tmp_path):
+    uri, an_hour_ahead = str(tmp_path / "v"), int(time.time() * 1000) + 3_600_000
+    create(uri, SHAPE, "int16", SHAPE)
+    with tiledb.open(uri, "w", timestamp=an_hour_ahead) as array:
+        array[:] = coded(SHAPE).astype("int16")
+    assert np.array_equal(read(uri, Box.whole(SHAPE), "int16"), coded(SHAPE).astype("int16"))
 
 
 def _read_in_child(uri):
