@@ -106,7 +106,7 @@ class ObjectLock:
         except FileNotFoundError:
             raise LockError(f"{self._root} was just released by its writer; try again") from None
 
-    def _found(self, least_s: float = 0.0) -> tuple[dict[str, str], bytes]:
+    def _found(self) -> tuple[dict[str, str], bytes]:
         """Return tag, version and content of the object; FileNotFoundError if there is none."""
         from obstore.exceptions import BaseError
 
@@ -117,7 +117,7 @@ class ObjectLock:
             return {n: str(v) for n, v in known.items() if v}, bytes(found.bytes())
 
         try:
-            return self._ask(ask, least_s)
+            return self._ask(ask)
         except FileNotFoundError:
             raise
         except (BaseError, OSError) as error:
@@ -158,10 +158,15 @@ class ObjectLock:
         """Remove this writer's lock, or the `broken` one, and not that of another."""
         from obstore.exceptions import BaseError
 
-        try:
-            holder = LockRecord.parse(self._found(least_s)[1])
+        def give_up() -> None:
+            # Looked at before each attempt: one whose answer was lost may have removed it, and
+            # what is there then is the lock of the next writer.
+            holder = LockRecord.parse(bytes(self._store.get(layout.LOCK).bytes()))
             if holder is None or holder.token in (self._record.token, broken):
-                self._ask(lambda: self._store.delete(layout.LOCK), least_s)
+                self._store.delete(layout.LOCK)
+
+        try:
+            self._ask(give_up, least_s)
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:

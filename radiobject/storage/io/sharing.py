@@ -76,6 +76,8 @@ def refuse_unshareable(uri: str) -> None:
 def mark(uri: str) -> None:
     """Make the lock of the data set at `uri`, which is being made, one for its group."""
     path = layout.join(uri, layout.LOCK)
+    if sharing.is_for_group(path):
+        return  # and perhaps held by this process, which would lose it with any handle it closes
     with room.writing(uri):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.close(sharing.open_for_group(path))

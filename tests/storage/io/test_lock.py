@@ -19,8 +19,9 @@ from small_disk import second_name
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import LockError, StorageError
 from radiobject.storage.commits.transaction import transaction
-from radiobject.storage.io import layout, lock, object_store
+from radiobject.storage.io import layout, lock, object_store, sharing
 from radiobject.system import files, processes
+from radiobject.system import sharing as system
 from radiobject.system.processes import start_time
 from radiobject.writers import VolumeCollectionWriter
 
@@ -170,6 +171,21 @@ def test_a_link_in_place_of_the_lock_is_not_followed(local, tmp_path):
     assert (tmp_path / "victim").read_text() == "precious"
 
 
+@pytest.mark.skipif(not system.can_share, reason="no groups here")
+def test_marking_it_as_shared_once_more_does_not_give_it_up(tmp_path, monkeypatch):
+    """A process loses a lock of POSIX with the first handle of the file that it closes."""
+    uri = str(tmp_path / "c")
+    sharing.mark(uri)
+    monkeypatch.setattr(lock.sharing, "refuse_private_umask", lambda umask: None)
+    held = lock.acquire(uri, "a creation")
+    sharing.mark(uri)
+    with open(f"{uri}/{layout.LOCK}", "rb+") as file:
+        command = "import fcntl; fcntl.lockf(0, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+        asked = subprocess.run([sys.executable, "-Sc", command], stdin=file, stderr=-3)
+        assert asked.returncode != 0
+    held.release()
+
+
 def test_of_many_writers_at_once_one_works(local):
     code = (
         "import sys, time; from radiobject import *;"
@@ -229,6 +245,31 @@ def test_another_machines_lock_is_broken_only_when_asked(remote):
     with transaction(remote.uri, "repair", break_lock=True):
         pass
     remote.delete("i")
+
+
+def test_a_release_tried_again_takes_nothing_from_the_next_writer(monkeypatch):
+    """The server removes the object, its answer is lost, and another writer comes meanwhile."""
+    from obstore.exceptions import GenericError
+    from obstore.store import MemoryStore
+
+    bucket = MemoryStore()
+
+    class Answerless:
+        put, get = bucket.put, bucket.get
+
+        def delete(self, key):
+            bucket.delete(key)
+            if not others:
+                others.append(lock.acquire("s3://bucket/x", "the next"))
+                raise GenericError("error sending request")
+
+    others = []
+    monkeypatch.setattr(object_store, "open_store", lambda *args, **kwargs: Answerless())
+    lock.acquire("s3://bucket/x", "the first").release()
+    assert b"the next" in bytes(bucket.get(layout.LOCK).bytes())
+    others[0].release()
+    with pytest.raises(FileNotFoundError):
+        bucket.get(layout.LOCK)
 
 
 @pytest.mark.s3
