@@ -129,14 +129,18 @@ def _roll_back_tables(uri: str, timestamp: int) -> None:
         table = layout.join(uri, name)
         if files.is_link(table):
             continue
-        files.remove_after(table, timestamp)
+        if name not in layout.DERIVED:  # readers make and write these without the lock
+            files.remove_after(table, timestamp)
+            owned.remove(table, owned.PARTIAL, folder=layout.DIGESTS)
         owned.remove(table, owned.ARRAY, folder=layout.STAND_INS)
         files.remove_uncommitted(table)
-        if name not in layout.DERIVED:  # readers write to these without the lock
-            owned.remove(table, owned.PARTIAL, folder=layout.DIGESTS)
-        if not files.own_entries(layout.join(table, tdb.SCHEMA)):
-            # A table that the dead writer began; what is left of it is no array.
-            owned.remove(table, owned.ARRAY)
+        clear_without_schema(table)
+
+
+def clear_without_schema(table: str) -> None:
+    """Remove what is left of a table that a dead writer began, or an undone change took apart."""
+    if not files.has_schema(table):
+        owned.remove(table, owned.ARRAY)
 
 
 def _is_standalone(uri: str) -> bool:

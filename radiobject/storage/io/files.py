@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from radiobject.system import room
 from radiobject.system.files import written_whole
 
 _PIECE_BYTES = 16 << 20
+_WRITTEN_BY_THEN_MS = 24 * 3_600_000
+"""No reader takes so long to write a few rows, and few clocks are so wrong."""
 _STAMPED_FOLDERS = (
     tdb.COMMITS,
     tdb.SCHEMA,
@@ -205,16 +208,33 @@ def remove_folder_if_empty(uri: str) -> None:
         os.rmdir(uri)
 
 
+def has_schema(uri: str) -> bool:
+    """Return whether the array at `uri` has a schema; TileDB takes an empty folder for one."""
+    entries = own_entries(layout.join(uri, tdb.SCHEMA))
+    return any(tdb.span(layout.base_name(entry)) is not None for entry in entries)
+
+
 def remove_uncommitted(uri: str) -> None:
-    """Remove fragments of the array at `uri` that have no commit marker: no reader sees them."""
+    """Remove fragments of the array at `uri` that have no commit marker: no reader sees them.
+
+    Of what readers write without the lock, only those that none of them can be writing any more.
+    """
     markers = own_entries(layout.join(uri, tdb.COMMITS))
     fragments = own_entries(layout.join(uri, tdb.FRAGMENTS))
     if any(marker.endswith(tdb.CONSOLIDATED) for marker in markers):
         return
     committed = {layout.base_name(marker).rpartition(".")[0] for marker in markers}
+    of_readers = layout.base_name(uri) in layout.DERIVED
     for entry in fragments:
-        if layout.base_name(entry) not in committed:
+        name = layout.base_name(entry)
+        if name not in committed and not (of_readers and _is_being_written(name)):
             _remove_stamped(entry)
+
+
+def _is_being_written(fragment: str) -> bool:
+    """Return whether a process may be writing a fragment: no merge, and begun not long ago."""
+    first, last = tdb.span(fragment) or (0, 0)
+    return first == last and last > int(time.time() * 1000) - _WRITTEN_BY_THEN_MS
 
 
 def remove_merged(folder: str) -> None:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 
 from radiobject.exceptions import StorageError, StoreExistsError
-from radiobject.storage.io import layout
+from radiobject.storage.commits.recovery import clear_without_schema
+from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import create_atomically
 from radiobject.storage.io.libtiledb import writing
 from radiobject.storage.tables.columns import BLOB, TEXT, Column
@@ -63,14 +64,24 @@ def read_derived(uri: str, columns: Sequence[str]) -> Mapping[str, Column] | Non
     StorageError
         If the table is there but cannot be read.
     """
-    if object_kind(uri) != "array":
+    if object_kind(uri) != "array" or _is_broken(uri):
         return None
     return Table(uri).read((FINGERPRINT, *columns))
 
 
+def _is_broken(uri: str) -> bool:
+    """Return whether an array is what an undone change of an older version left of it on a disk.
+
+    TileDB takes a folder of schemas for an array though none is in it.
+    """
+    return layout.is_local(uri) and not files.has_schema(uri)
+
+
 def _create(uri: str, keys: Sequence[str], columns: Sequence[str]) -> None:
     if object_kind(uri) == "array":
-        return
+        if not _is_broken(uri):
+            return
+        clear_without_schema(uri)
     typed = {FINGERPRINT: TEXT} | dict.fromkeys(columns, BLOB)
     try:
         with create_atomically(

@@ -1,10 +1,13 @@
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from radiobject.exceptions import IntegrityError
 from radiobject.sampling.labels import build_label_index
+from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.schema.label_index import (
     fingerprint,
@@ -87,3 +90,41 @@ def test_any_tiledb_client_can_open_it(tmp_path):
     with tiledb.open(label_index_uri(str(tmp_path))) as array:
         values = array.query(attrs=["values"])[:]["values"][0]
     assert np.frombuffer(values, "<i8").tolist() == [1, 9]
+
+
+def reader_writes(uri):
+    """Write label rows as a training process does, without the lock and after the head."""
+    from stores import make_dataset
+
+    from radiobject import RadiObject
+
+    make_dataset(uri)
+    seg = RadiObject(uri).seg._store
+    where = seg.locators(np.arange(1))[0]
+    write_label_rows(seg.uri, {where.obs_id: (fingerprint(where), summary())})
+    return seg.uri, where
+
+
+def test_a_change_that_is_undone_leaves_what_readers_wrote(tmp_path):
+    uri = str(tmp_path / "store")
+    seg, where = reader_writes(uri)
+    now = time.time_ns() // 1_000_000
+    begun = [Path(label_index_uri(seg), f"__fragments/__{t}_{t}_{'0' * 32}_22") for t in (1, now)]
+    for fragment in begun:
+        fragment.mkdir()
+        (fragment / "d0.tdb").touch()
+    with pytest.raises(ZeroDivisionError), transaction(uri, "fails"):
+        raise ZeroDivisionError
+    assert same(read_label_rows(seg, [where])[where.obs_id], summary())
+    assert [fragment.exists() for fragment in begun] == [False, True]
+
+
+def test_what_is_left_of_a_table_is_none_and_is_made_anew(tmp_path):
+    seg, where = reader_writes(str(tmp_path / "store"))
+    rows = {where.obs_id: (fingerprint(where), summary())}
+    for file in Path(label_index_uri(seg)).rglob("*"):
+        if file.is_file():
+            file.unlink()
+    assert read_label_rows(seg, [where]) == {}
+    write_label_rows(seg, rows)
+    assert same(read_label_rows(seg, [where])[where.obs_id], summary())
