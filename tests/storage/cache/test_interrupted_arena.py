@@ -23,7 +23,7 @@ def arena(monkeypatch):
 
 
 def interrupted(after, act):
-    """Do what `act` does, up to a line of `STEPS`; return whether it ended before that."""
+    """Call `act` up to a line of `STEPS`; return whether it ended before that."""
     left = after
 
     def trace(frame, event, _):
