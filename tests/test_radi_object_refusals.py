@@ -124,7 +124,7 @@ from radiobject import RadiObject, StorageError
 import radiobject.storage.io.lock, radiobject.storage.schema.legacy
 import radiobject.edit.changes, radiobject.ingest.entry
 radi = RadiObject({radi.uri!r})
-import radiobject.storage.read.reader, tiledb, pandas
+import radiobject.storage.read.reader, tiledb, pandas, blosc2
 radi.CT[0][0, 0, 0]
 os.setgid(65534); os.setuid(65534)
 radi = RadiObject({radi.uri!r})

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -141,6 +141,15 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
         return bytes(os.pread(fd, size, offset))
     os.lseek(fd, offset, os.SEEK_SET)
     return bytes(os.read(fd, size))
+
+
+can_read_pieces = hasattr(os, "preadv")
+"""Whether `read_pieces_at` is to be had; it moves no position, so that threads share a file."""
+
+
+def read_pieces_at(fd: int, pieces: Sequence[memoryview], offset: int) -> int:
+    """Read a file from `offset` on into memories, one after the other; return how many bytes."""
+    return int(os.preadv(fd, pieces, offset))
 
 
 def write_at(fd: int, content: bytes, offset: int) -> None:

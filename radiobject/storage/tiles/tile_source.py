@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -20,7 +19,7 @@ from radiobject.storage.tiles.decode import Buffer
 from radiobject.storage.tiles.mirror import discard, mirrored
 from radiobject.storage.tiles.remote_tiles import RemoteTiles, unread
 from radiobject.storage.tiles.tile_index import TileIndex
-from radiobject.system.files import open_file_limit
+from radiobject.system.files import can_read_pieces, open_file_limit, read_pieces_at
 
 _MAX_MAPPED_FILES = 256
 _MOST_TOGETHER = 512
@@ -108,13 +107,13 @@ class LocalTiles:
         stats.count(bytes_read=amount)
 
     def _read(self, views: list[memoryview], start: int, nbytes: int) -> None:
-        if sys.platform == "win32" or not hasattr(os, "preadv"):
+        if not can_read_pieces:
             for view in views:
                 view[:] = self._content[start : start + len(view)]
                 start += len(view)
             return
         try:
-            while (got := os.preadv(self._file(), views, start)) < nbytes:
+            while (got := read_pieces_at(self._file(), views, start)) < nbytes:
                 if not got:
                     raise IntegrityError(f"tile file {self._path} ends at byte {start}")
                 start, nbytes = start + got, nbytes - got
