@@ -112,7 +112,10 @@ class ForkHooks:
                 except Exception as error:  # noqa: BLE001 - the others must be renewed first
                     errors.append(error)
         if errors:
-            raise errors[0]
+            try:
+                raise errors[0]
+            finally:
+                errors.clear()  # an error holds this frame
 
 
 _hooks = ForkHooks()

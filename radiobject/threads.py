@@ -97,7 +97,10 @@ def run_on_threads(work: Callable[[T], object], items: Sequence[T], threads: int
         waiting.clear()
         wait([other for other in others if not other.cancel()])
     if errors:
-        raise errors[min(errors)]
+        try:
+            raise errors[min(errors)]
+        finally:
+            errors.clear()  # an error holds this frame, which would hold it and what it read into
     for other in others:
         if not other.cancelled():
             other.result()

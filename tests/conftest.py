@@ -42,6 +42,27 @@ os.environ["RADIOBJECT_HEADER_CACHE"] = "off"
 if not hasattr(os, "fork"):
     collect_ignore = ["benchmarks", "test_kill.py", "storage/io/test_lock.py"]
 
+
+@pytest.fixture(autouse=True)
+def _settings_of_the_process_stay():
+    """What a test leaves set is met by those after it, in an order that no run has again."""
+    before = _settings()
+    yield
+    after = _settings()
+    if after == before:
+        return
+    for name in after:
+        if name not in before:
+            del os.environ[name]
+    os.environ.update(before)
+    raise AssertionError(f"the test leaves {dict(after.items() ^ before.items())} behind")
+
+
+def _settings():
+    ours = ("RADIOBJECT_", "AWS_", "OMP_")
+    return {name: value for name, value in os.environ.items() if name.startswith(ours)}
+
+
 NO_DEVICE = "there is no CUDA device here"
 
 

@@ -1,6 +1,7 @@
 """The ways of the device suite deliver batches; on a processor, for want of a device."""
 
 import itertools
+import os
 import time
 
 import pytest
@@ -18,7 +19,8 @@ CPU = torch.device("cpu")
 
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_delivers_batches_of_the_asked_shape(cohort, home, way):
+def test_every_way_delivers_batches_of_the_asked_shape(cohort, home, way, monkeypatch):
+    monkeypatch.setenv("RADIOBJECT_CACHE", f"ways-{os.getpid()}")  # which a way changes for good
     task = Task(cohort, (24, 20, 16), batch_size=2, home=home)
     batches = list(itertools.islice(WAYS[way](task, CPU), 4))
     assert {batch.dtype for batch in batches} == {torch.float32}

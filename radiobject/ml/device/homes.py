@@ -178,7 +178,12 @@ class Completer:
             self._thread.start()
 
     def wait(self, timeout_s: float = 60.0) -> bool:
-        """Wait until all that was asked for is done; False if that takes longer."""
+        """Complete what was asked for and wait for it; return False if that takes longer.
+
+        Workers take what is wanted as they are asked for batches: what nobody took is done here.
+        """
+        if self._left:
+            self._start()
         with self._idle:
             return self._idle.wait_for(lambda: not self._left, timeout_s)
 

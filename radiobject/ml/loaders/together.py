@@ -144,26 +144,32 @@ class LaunchedAhead:
         self._source, self._depth, self._size = source, look_ahead, 1
         self._ready: deque[tuple[Any, SamplePlan]] = deque()
         self._error: Exception | None = None
+        self._ended = False
 
     def __iter__(self) -> LaunchedAhead:
         return self
 
     def __next__(self) -> Made:
-        while self._error is None and len(self._ready) + self._size <= self._depth:
+        while not self._ended and len(self._ready) + self._size <= self._depth:
             self._launch()
         if self._ready:
             batch, plan = self._ready.popleft()
             return batch, [plan]
-        assert self._error is not None
-        raise self._error
+        error, self._error = self._error, None
+        try:
+            raise StopIteration if error is None else error
+        finally:
+            del error  # it holds this frame, and so the loader with its workers
 
     def _launch(self) -> None:
         """Start a group; an error of the plans is raised when what came before it is given out."""
         try:
-            group = next(self._groups)
-            made = self._source.read_together(group, decode=False)
-        except Exception as error:  # noqa: BLE001 - of a sampler, any; or the end
-            self._error = error
+            group = next(self._groups, None)
+            made = [] if group is None else self._source.read_together(group, decode=False)
+        except Exception as error:  # noqa: BLE001 - of a sampler, any
+            self._error, group = error, None
+        if group is None:
+            self._ended = True
             return
         self._ready.extend(zip(made, group, strict=True))
         self._size = len(group)

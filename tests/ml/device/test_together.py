@@ -196,9 +196,9 @@ def test_an_error_of_the_plans_comes_after_what_was_launched_before_it(tmp_path)
         batch, (plan,) = next(ahead)
         assert int(plan.index[0]) == number
         same(source.hand_over(batch), dataset.read(plan))
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="a sampler's own"):
-            next(ahead)
+    with pytest.raises(RuntimeError, match="a sampler's own"):
+        next(ahead)
+    assert next(ahead, None) is None
     ahead = OnDeviceAhead(dataset, plans(), source, PrivateBuffers(1 << 16, 4), 12)
     assert [int(plan.index[0]) for _, (plan,) in (next(ahead) for _ in range(3))] == [0, 1, 2]
     with pytest.raises(RuntimeError, match="a sampler's own"):
