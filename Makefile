@@ -85,9 +85,14 @@ $(STAMP): constraints.txt setup.cfg pyproject.toml
 
 # The viewer is tested in a real browser, where one is or can be installed. A file of tests stays in
 # one process, so that what it makes for itself is made once.
+# A process that dies is a failure. With another in its place the run would not end: pytest-xdist
+# waits for what is left of the module that it was given.
+IN_PROCESSES = --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --max-worker-restart 0 \
+	--dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)
 	@sh tests/viewer/install_chromium.sh
-	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(IN_PROCESSES)
 
 # Triton comes with PyTorch's wheels for CUDA only, and takes a gigabyte: it lies beside .venv.
 KERNEL_CHECK := PYTHONPATH=$(ROOT):$(ROOT)/.triton $(BIN)/python -W ignore::RuntimeWarning tests/ml/device/kernel_check.py
@@ -116,7 +121,7 @@ $(NEWEST)/.installed: constraints-newest.txt setup.cfg
 	@touch $@
 
 test-newest: $(NEWEST)/.installed
-	$(NEWEST)/bin/python -m pytest --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/benchmarks
+	$(NEWEST)/bin/python -m pytest $(IN_PROCESSES) --ignore tests/benchmarks
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
