@@ -52,6 +52,12 @@ from radiobject.formats.dicom_planes import (
     nuclear_frames,
     uih_tiles,
 )
+from radiobject.formats.dicom_real_world import (
+    REAL_WORLD,
+    REAL_WORLD_KEYWORDS,
+    RealWorld,
+    real_world,
+)
 from radiobject.formats.discovery import starts_like_dicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.privacy import ALLOWED_KEYWORDS, BURNED_IN
@@ -77,7 +83,7 @@ _KEYWORDS = (
     "AcquisitionDate", "AcquisitionDateTime", "ContentTime", "ContentDate", "DiffusionBValue",
     "DiffusionGradientOrientation", "EchoNumbers", "InversionTime", "FlipAngle",
     "FrameReferenceTime", "ComplexImageComponent", "StudyTime", "CorrectedImage",
-    "ImagesInAcquisition",
+    "ImagesInAcquisition", *REAL_WORLD_KEYWORDS,
     # Functional groups (PS3.3 C.7.6.16.2) and what they hold.
     "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
     "FrameContentSequence", "PixelValueTransformationSequence", "MREchoSequence",
@@ -109,7 +115,8 @@ class Frame:
 
     ``slope`` and ``intercept`` are None where the file states none, which is not 1 and 0;
     ``units`` are those of the rescaled values. ``keys`` tells frames at one position apart.
-    ``window`` is the slice's part of the frame, None for the whole of it.
+    ``window`` is the slice's part of the frame, None for the whole of it. ``real_world`` is the
+    mapping that ``slope`` and ``intercept`` come from, or one that was not applied.
     """
 
     file: DicomFile
@@ -124,6 +131,7 @@ class Frame:
     stack: str
     keys: FrameKeys
     window: Window | None = None
+    real_world: RealWorld | None = None
 
     @property
     def rows(self) -> int:
@@ -384,6 +392,8 @@ def _flat(group: Fields) -> Fields:
             for inner in item.values():
                 if type(inner) is list and inner:
                     found.update(inner[0])
+    if REAL_WORLD in group:
+        found[REAL_WORLD] = group[REAL_WORLD]  # of which there may be several
     return found
 
 
@@ -401,6 +411,13 @@ def _frame(
         raise IngestError("no PixelSpacing: the size of its pixels is not known")
     thickness = _numbers(view, "SliceThickness", 1)
     slope, intercept = _scale(view)
+    units = _units(view)
+    mapping = None
+    if REAL_WORLD in view:
+        scale = (1.0 if slope is None else slope, intercept or 0.0)
+        mapping = real_world(view, file.pixels, scale, units)
+    if mapping is not None and not mapping.unused:
+        slope, intercept, units = mapping.slope, mapping.intercept, mapping.unit
     return Frame(
         file=file,
         index=index,
@@ -410,9 +427,10 @@ def _frame(
         thickness_mm=thickness[0] if thickness else None,
         slope=slope,
         intercept=intercept,
-        units=_units(view),
+        units=units,
         stack=text_of(content[0], "StackID") if content else "",
         keys=frame_keys(view, file.image_type),
+        real_world=mapping,
     )
 
 

@@ -14,6 +14,7 @@ from radiobject.formats.dicom_axis import check_one_kind
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_geometry import distances_mm, duplicate_tolerance_mm, has_duplicates
 from radiobject.formats.dicom_keys import DAY_S
+from radiobject.formats.dicom_real_world import NO_UNIT
 
 # Volumes of a fourth axis are told apart by the first of these that parts the slices evenly.
 _EXACT = (
@@ -25,7 +26,7 @@ _RANKED = ("trigger", "frame_time", "instance", "time", "content_time")
 # Values that are a kind of image and no moment: where some frames lack them, those are apart.
 _TELLING = ("b_value", "temporal", "trigger", "phase", "frame_time", "inversion")
 # Values whose absence is a gap in the header, and no kind of image.
-_STATED = frozenset({"kvp", "corrected"})
+_STATED = frozenset({"kvp", "corrected", "units"})
 _ECHO_DIGITS = 2
 _HALF_DAY_S = DAY_S / 2
 
@@ -44,6 +45,7 @@ WORDS = {
     "kvp": "tube voltage",
     "corrected": "corrections (CorrectedImage)",
     "flip": "flip angle",
+    "units": "unit",
 }
 
 
@@ -124,6 +126,7 @@ _PARTING: tuple[tuple[str, bool, Callable[[Frame], Any]], ...] = (
     ("echo_number", False, lambda frame: frame.keys.echo_number),
     ("kvp", False, lambda frame: frame.keys.kvp),
     ("corrected", False, lambda frame: frame.keys.corrected),
+    ("units", False, lambda frame: "" if frame.units in NO_UNIT else frame.units),
     *((name, False, _states(name)) for name in _TELLING),
 )
 

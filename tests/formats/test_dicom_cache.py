@@ -9,6 +9,7 @@ import pytest
 from dicom_builder import write_enhanced, write_mosaics, write_series
 from dicom_oracle import PYDICOM_FILES
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 
 from radiobject.formats import dicom, dicom_cache, dicom_frames
 from radiobject.formats.dicom import scan_dicom
@@ -44,7 +45,14 @@ def aged(folder: Path) -> None:
 
 def everything(folder: Path) -> Path:
     """Classic, enhanced, mosaic and odd files."""
-    write_series(folder / "a", edit=lambda ds, s: setattr(ds, "PatientID", "SECRET-1"))
+
+    def edit(ds: Dataset, s: int) -> None:
+        ds.PatientID, ds.PixelPaddingValue = "SECRET-1", -2000
+        item = Dataset()
+        item.RealWorldValueSlope, item.RealWorldValueIntercept = 2.0, 1.0
+        ds.RealWorldValueMappingSequence = Items([item])
+
+    write_series(folder / "a", edit=edit)
     write_enhanced(folder / "b" / "IM", times=2, slopes=[1.5, 2.5])
     (folder / "c").mkdir()
     write_mosaics(folder / "c", "siemens_dwi_0", "siemens_dwi_1000")
