@@ -193,7 +193,7 @@ def _packed(frames: Sequence[Frame]) -> list[Any]:
     whole = [
         astuple(file.identity), file.syntax, astuple(file.pixels), file.frames, file.pixel_offset,
         file.fields, file.image_type, file.sop_uid, dict(file.agreement), file.study_time,
-        file.burned_in, file.surplus,
+        file.burned_in, file.surplus, file.piece,
     ]  # fmt: skip
     own = [
         [
@@ -210,10 +210,10 @@ def _packed(frames: Sequence[Frame]) -> list[Any]:
 
 def _unpacked(path: Path, packed: list[Any]) -> list[Frame]:
     whole, own = packed
-    identity, syntax, pixels, count, offset, named, kind, uid, agreement, study, *flags = whole
+    identity, syntax, pixels, count, offset, named, kind, uid, agreement, study, *rest = whole
     file = DicomFile(
         path, SeriesIdentity(*identity), syntax, PixelFormat(*map(_tupled, pixels)), count, offset,
-        named, tuple(kind), uid, agreement, study, *flags,
+        named, tuple(kind), uid, agreement, study, *map(_tupled, rest),
     )  # fmt: skip
     return [
         Frame(

@@ -42,7 +42,7 @@ from radiobject.formats.dicom_header import (
     text_of,
     undecodable,
 )
-from radiobject.formats.dicom_keys import FrameKeys, frame_keys, moment
+from radiobject.formats.dicom_keys import COUNTS, FrameKeys, frame_keys, moment
 from radiobject.formats.dicom_mosaic import CSA_ELEMENT, Window, mosaic_tiles
 from radiobject.formats.dicom_parse import FIRST_READ, read_header
 from radiobject.formats.dicom_planes import (
@@ -83,7 +83,8 @@ _KEYWORDS = (
     "AcquisitionDate", "AcquisitionDateTime", "ContentTime", "ContentDate", "DiffusionBValue",
     "DiffusionGradientOrientation", "EchoNumbers", "InversionTime", "FlipAngle",
     "FrameReferenceTime", "ComplexImageComponent", "StudyTime", "CorrectedImage",
-    "ImagesInAcquisition", *REAL_WORLD_KEYWORDS,
+    *COUNTS, *REAL_WORLD_KEYWORDS, "ConcatenationUID", "InConcatenationNumber",
+    "InConcatenationTotalNumber", "ConcatenationFrameOffsetNumber",
     # Functional groups (PS3.3 C.7.6.16.2) and what they hold.
     "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
     "FrameContentSequence", "PixelValueTransformationSequence", "MREchoSequence",
@@ -273,8 +274,19 @@ def _frames(
         study_time=moment(text_of(fields, "StudyDate"), text_of(fields, "StudyTime") or "00"),
         burned_in=text_of(base, BURNED_IN).upper() == "YES",
         surplus=max(surplus, 0),
+        piece=_piece(fields),
     )
     return _placed(file, base, fields.get(_GROUPS[1]) or [])
+
+
+def _piece(fields: Mapping[str, Any]) -> tuple[str, int, int, int] | None:
+    """Return which piece of a concatenation a file is (PS3.3 C.7.6.16.2.2.4); None if of none."""
+    uid = text_of(fields, "ConcatenationUID")
+    number, total, offset = (
+        int(number_of(fields, f"{name}Number") or 0)
+        for name in ("InConcatenation", "InConcatenationTotal", "ConcatenationFrameOffset")
+    )
+    return (uid, number, total, offset) if uid else None
 
 
 def _placed(file: DicomFile, base: Fields, own: Sequence[Fields]) -> list[Frame]:

@@ -148,7 +148,8 @@ class DicomFile:
     ``pixel_offset`` is where the Pixel Data element starts in the file, or in what a deflated one
     holds; ``surplus`` counts its bytes beyond the frames that are declared. ``fields`` holds the
     allowed header fields by keyword. ``agreement`` holds what images of one volume must agree in,
-    by keyword. ``burned_in`` says that the pixels hold text, which may name the patient.
+    by keyword. ``burned_in`` says that the pixels hold text, which may name the patient. ``piece``
+    has identifier, number, count of pieces (0 where not stated) and first frame in a concatenation.
     """
 
     path: Path
@@ -164,6 +165,7 @@ class DicomFile:
     study_time: float | None = None
     burned_in: bool = False
     surplus: int = 0
+    piece: tuple[str, int, int, int] | None = field(default=None, repr=False)
 
     @property
     def series_uid(self) -> str:

@@ -21,6 +21,11 @@ _COMPONENTS = {
     "I": "I", "IMAGINARY": "I",
 }  # fmt: skip
 _MIXED = "MIXED"
+COUNTS = (
+    "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlices",
+    "NumberOfTimeSlots", "NumberOfRRIntervals",
+)  # fmt: skip
+"""What states how many images, slices or volumes a series has."""
 _BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 DAY_S = 86400.0
 
@@ -31,7 +36,8 @@ class FrameKeys:
 
     Times are in seconds: `time` and `content_time` since 1900, `trigger` and `frame_time` as
     their elements have them, in ms. `direction` is a unit vector, LPS+. Where `silent_on_zero`, a
-    diffusion image without a b-value has that of no gradient. `images` counts the acquisition's.
+    diffusion image without a b-value has that of no gradient. `counts` has how many images, slices
+    or volumes there should be, by keyword; `in_stack` is the slice's number in its stack, from 1.
     """
 
     component: str = ""
@@ -56,7 +62,8 @@ class FrameKeys:
     instance: int | None = None
     kvp: float | None = None
     corrected: str = ""
-    images: int | None = None
+    counts: tuple[tuple[str, int], ...] = ()
+    in_stack: int | None = None
 
     @property
     def diffusion(self) -> tuple[Any, ...] | None:
@@ -119,7 +126,8 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         instance=_whole(view.get("InstanceNumber")),
         kvp=_number(view, "KVP"),
         corrected=text_of(view, "CorrectedImage"),
-        images=_whole(view.get("ImagesInAcquisition")),
+        counts=tuple([(name, view[name]) for name in COUNTS if type(view.get(name)) is int]),
+        in_stack=_whole(view.get("InStackPositionNumber")),
     )
 
 

@@ -1,4 +1,4 @@
-"""What the slices of one volume should have in common and do not, and how many there should be."""
+"""What the slices of one volume should have in common and do not."""
 
 from __future__ import annotations
 
@@ -45,22 +45,6 @@ def mixed_values(volumes: Sequence[Sequence[Frame]]) -> Iterator[str]:
             "images of several acquisitions (AcquisitionNumber) lie between each other: one scan "
             "in interleaved parts, or several scans that were mixed"
         )
-
-
-def fewer_than_stated(frames: Sequence[Frame]) -> tuple[str, ...]:
-    """Return a warning about a series of fewer images than its one acquisition is said to have.
-
-    Slices that are missing at an end leave no gap.
-    """
-    stated = {frame.keys.images for frame in frames}
-    acquisitions = {frame.keys.acquisition for frame in frames}
-    count = stated.pop() if len(stated) == len(acquisitions) == 1 else None
-    if count is None or count <= len(frames):
-        return ()
-    return (
-        f"{len(frames)} images are there and ImagesInAcquisition states {count}: slices may be "
-        "missing at an end",
-    )
 
 
 def _values(volume: Sequence[Frame], name: str) -> dict[Any, None]:

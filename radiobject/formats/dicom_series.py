@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_agreement import agreeing, doubtful, shared_uids
 from radiobject.formats.dicom_axis import check_one_day, time_axis
+from radiobject.formats.dicom_counts import fewer_than_stated, slices_missing
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_geometry import (
     LATERAL_TOLERANCE_MM,
@@ -23,7 +24,7 @@ from radiobject.formats.dicom_geometry import (
 )
 from radiobject.formats.dicom_header import SeriesIdentity, describe
 from radiobject.formats.dicom_keys import FrameKeys
-from radiobject.formats.dicom_mixtures import fewer_than_stated, mixed_values
+from radiobject.formats.dicom_mixtures import mixed_values
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.dicom_real_world import NO_UNIT, REAL_WORLD, unapplied
 from radiobject.formats.dicom_volumes import Part, along_normal, parted_in_time, separated
@@ -190,7 +191,7 @@ def build_series(
         unknown = [frame for identity in identities for frame in by_identity.pop(identity)]
         outcomes.append(RefusedSeries(tuple(unknown), reason))
     for identity, members in by_identity.items():
-        note = shared.get(identity.series_uid, ()) + fewer_than_stated(members)
+        note = shared.get(identity.series_uid, ()) + tuple(fewer_than_stated(members))
         for group, disagreement in agreeing(members):
             for part, words in _objects(group):
                 for outcome in _of_group(part, limits, chosen):
@@ -338,6 +339,7 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
             + _beside(volumes)
             + _mixed_types(frames)
             + tuple(mixed_values(volumes))
+            + tuple(slices_missing(volumes[0]))
             + _beyond(frames)
             + unapplied([frame.real_world for frame in frames])
         ),

@@ -102,17 +102,3 @@ def test_acquisitions_one_behind_the_other_are_one_volume(tmp_path: Path) -> Non
 
     write_series(tmp_path, slices=6, edit=edit)
     assert not scan_dicom(tmp_path)[1][0].warnings
-
-
-@pytest.mark.parametrize(("stated", "said"), [(5, False), (9, True)])
-def test_slices_that_are_missing_at_an_end(stated: int, said: bool, tmp_path: Path) -> None:
-    def edit(ds: Dataset, s: int) -> None:
-        ds.AcquisitionNumber, ds.ImagesInAcquisition = 1, stated
-
-    write_series(tmp_path, edit=edit)
-    warnings = scan_dicom(tmp_path)[1][0].warnings
-    assert warnings == (
-        ("5 images are there and ImagesInAcquisition states 9: slices may be missing at an end",)
-        if said
-        else ()
-    )
