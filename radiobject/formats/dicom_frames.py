@@ -42,7 +42,7 @@ from radiobject.formats.dicom_header import (
     text_of,
     undecodable,
 )
-from radiobject.formats.dicom_keys import COUNTS, FrameKeys, frame_keys, moment
+from radiobject.formats.dicom_keys import COUNTS, MAKING, FrameKeys, frame_keys, moment
 from radiobject.formats.dicom_mosaic import CSA_ELEMENT, Window, mosaic_tiles
 from radiobject.formats.dicom_parse import FIRST_READ, read_header
 from radiobject.formats.dicom_planes import (
@@ -83,7 +83,7 @@ _KEYWORDS = (
     "AcquisitionDate", "AcquisitionDateTime", "ContentTime", "ContentDate", "DiffusionBValue",
     "DiffusionGradientOrientation", "EchoNumbers", "InversionTime", "FlipAngle",
     "FrameReferenceTime", "ComplexImageComponent", "StudyTime", "CorrectedImage",
-    *COUNTS, *REAL_WORLD_KEYWORDS, "ConcatenationUID", "InConcatenationNumber",
+    *COUNTS, *MAKING, *REAL_WORLD_KEYWORDS, "ConcatenationUID", "InConcatenationNumber",
     "InConcatenationTotalNumber", "ConcatenationFrameOffsetNumber",
     # Functional groups (PS3.3 C.7.6.16.2) and what they hold.
     "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
@@ -91,6 +91,7 @@ _KEYWORDS = (
     "MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
     "MRDiffusionSequence", "DiffusionGradientDirectionSequence", "CardiacSynchronizationSequence",
     "MRTimingAndRelatedParametersSequence", "MRModifierSequence", "CTXRayDetailsSequence",
+    "MRReceiveCoilSequence", "MRVelocityEncodingSequence",
     "CTReconstructionSequence", "CTExposureSequence", "ExposureInmAs",
     "EffectiveEchoTime", "FrameType", "StackID", "DimensionIndexValues", "InversionTimes",
     "TemporalPositionIndex", "FrameAcquisitionNumber", "FrameAcquisitionDateTime",

@@ -26,6 +26,18 @@ COUNTS = (
     "NumberOfTimeSlots", "NumberOfRRIntervals",
 )  # fmt: skip
 """What states how many images, slices or volumes a series has."""
+VARIANTS = (
+    "ConvolutionKernel", "ImageFilter", "FilterType", "ReconstructionAlgorithm",
+    "ReconstructionMethod", "AttenuationCorrectionMethod", "ReceiveCoilName",
+    "MagnetizationTransfer", "SpectrallySelectedSuppression", "ScanOptions",
+    "VelocityEncodingDirection",
+)  # fmt: skip
+"""How an image was made: images that say it differently are of two kinds, and no two moments."""
+MAKING = (
+    *VARIANTS, "ScanningSequence", "SequenceVariant", "SequenceName", "PulseSequenceName",
+    "ContrastBolusAgent",
+)  # fmt: skip
+"""These, and what may differ between moments, too."""
 _BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 DAY_S = 86400.0
 
@@ -38,6 +50,7 @@ class FrameKeys:
     their elements have them, in ms. `direction` is a unit vector, LPS+. Where `silent_on_zero`, a
     diffusion image without a b-value has that of no gradient. `counts` has how many images, slices
     or volumes there should be, by keyword; `in_stack` is the slice's number in its stack, from 1.
+    `making` has what of `MAKING` is stated; `variant` is what part the series by it gave, in words.
     """
 
     component: str = ""
@@ -64,6 +77,8 @@ class FrameKeys:
     corrected: str = ""
     counts: tuple[tuple[str, int], ...] = ()
     in_stack: int | None = None
+    making: tuple[tuple[str, str], ...] = ()
+    variant: str = ""
 
     @property
     def diffusion(self) -> tuple[Any, ...] | None:
@@ -128,7 +143,14 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         corrected=text_of(view, "CorrectedImage"),
         counts=tuple([(name, view[name]) for name in COUNTS if type(view.get(name)) is int]),
         in_stack=_whole(view.get("InStackPositionNumber")),
+        making=_shared(tuple([(name, text_of(view, name)) for name in MAKING if view.get(name)])),
     )
+
+
+@lru_cache(maxsize=4096)
+def _shared(making: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return one object for equal ones, which nearly all images of a series have."""
+    return making
 
 
 _PHILIPS = {"D": "DIRECTIONAL", "I": "ISOTROPIC", "N": "NONE"}

@@ -24,7 +24,7 @@ from radiobject.formats.dicom_geometry import (
 )
 from radiobject.formats.dicom_header import SeriesIdentity, describe
 from radiobject.formats.dicom_keys import FrameKeys
-from radiobject.formats.dicom_mixtures import mixed_values
+from radiobject.formats.dicom_mixtures import mixed_values, unnamed_axis
 from radiobject.formats.dicom_options import DicomOptions
 from radiobject.formats.dicom_real_world import NO_UNIT, REAL_WORLD, unapplied
 from radiobject.formats.dicom_volumes import Part, along_normal, parted_in_time, separated
@@ -329,6 +329,8 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
     if len(times) > 1:
         shape += (len(times),)
     limits.check_volume(first.file.path.name, shape, first.file.pixels.dtype.itemsize)
+    axis = time_axis(volumes, part.key) if len(times) > 1 else None
+    unnamed = unnamed_axis(volumes, axis, part.key)
     return DicomSeries(
         frames=frames,
         shape=shape,
@@ -340,11 +342,12 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
             + _mixed_types(frames)
             + tuple(mixed_values(volumes))
             + tuple(slices_missing(volumes[0]))
+            + ((unnamed,) if unnamed else ())
             + _beyond(frames)
             + unapplied([frame.real_world for frame in frames])
         ),
         assumed=stack.assumed,
-        axis=time_axis(volumes, part.key) if len(times) > 1 else None,
+        axis=axis,
         options=options,
     )
 

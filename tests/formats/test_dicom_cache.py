@@ -116,7 +116,7 @@ def test_a_changed_file_is_read_again(how: str, cache: Path, tmp_path: Path) -> 
     if how == "content":
         write_series(tmp_path / "in", edit=moved)
         for path in (tmp_path / "in").iterdir():
-            path.write_bytes(path.read_bytes() + b"\0\0")
+            path.write_bytes(path.read_bytes() + bytes(64))
         aged(tmp_path / "in")
     assert scan_dicom(tmp_path / "in")[1][0].affine[0, 3] == -55.5
 
