@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import DicomFile
+from radiobject.formats.dicom_keys import PLACES_OF_MAKERS
 from radiobject.indexing import shortened
 
 _VOLUMES = ("NumberOfTemporalPositions", "NumberOfTimeSlices", "NumberOfTimeSlots")
@@ -21,6 +22,14 @@ def fewer_than_stated(frames: Sequence[Frame]) -> Iterator[str]:
             f"{len(frames)} images are there and ImagesInAcquisition states {count}: slices may be "
             "missing at an end"
         )
+    places = len({frame.position for frame in frames})
+    for name, _ in PLACES_OF_MAKERS.values():
+        count = _stated(frames, name)
+        if count > places:
+            yield (
+                f"slices at {places} places are there and {name} states {count}: slices may be "
+                "missing at an end"
+            )
     yield from _volumes_missing(frames)
     pieces: dict[str, list[DicomFile]] = {}
     for file in {frame.file.path: frame.file for frame in frames}.values():

@@ -42,7 +42,14 @@ from radiobject.formats.dicom_header import (
     text_of,
     undecodable,
 )
-from radiobject.formats.dicom_keys import COUNTS, MAKING, FrameKeys, frame_keys, moment
+from radiobject.formats.dicom_keys import (
+    COUNTS,
+    MAKING,
+    PLACES_OF_MAKERS,
+    FrameKeys,
+    frame_keys,
+    moment,
+)
 from radiobject.formats.dicom_mosaic import CSA_ELEMENT, Window, mosaic_tiles
 from radiobject.formats.dicom_parse import FIRST_READ, read_header
 from radiobject.formats.dicom_planes import (
@@ -156,7 +163,7 @@ class Frame:
 
 @lru_cache(maxsize=16)
 def _wanted(keep: tuple[str, ...]) -> Wanted:
-    private = PRIVATE_ELEMENTS | CSA_ELEMENT | UIH_ELEMENTS
+    private = PRIVATE_ELEMENTS | CSA_ELEMENT | UIH_ELEMENTS | PLACES_OF_MAKERS
     return Wanted.of((*_KEYWORDS, *ALLOWED_KEYWORDS, *keep), private)
 
 

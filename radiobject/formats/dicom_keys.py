@@ -26,6 +26,13 @@ COUNTS = (
     "NumberOfTimeSlots", "NumberOfRRIntervals",
 )  # fmt: skip
 """What states how many images, slices or volumes a series has."""
+PLACES_OF_MAKERS = {
+    (0x0021, "GEMS_RELA_01", 0x4F): ("Locations in acquisition (GE)", b"SS"),
+    (0x2001, "Philips Imaging DD 001", 0x18): ("Number of Slices MR (Philips)", b"SL"),
+}
+"""Private elements that state how many places a series has slices at, with what makers call them;
+dcm2niix goes by these two."""
+_COUNTED = (*COUNTS, *(name for name, _ in PLACES_OF_MAKERS.values()))
 VARIANTS = (
     "ConvolutionKernel", "ImageFilter", "FilterType", "ReconstructionAlgorithm",
     "ReconstructionMethod", "AttenuationCorrectionMethod", "ReceiveCoilName",
@@ -141,7 +148,7 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         instance=_whole(view.get("InstanceNumber")),
         kvp=_number(view, "KVP"),
         corrected=text_of(view, "CorrectedImage"),
-        counts=tuple([(name, view[name]) for name in COUNTS if type(view.get(name)) is int]),
+        counts=tuple([(name, view[name]) for name in _COUNTED if type(view.get(name)) is int]),
         in_stack=_whole(view.get("InStackPositionNumber")),
         making=_shared(tuple([(name, text_of(view, name)) for name in MAKING if view.get(name)])),
     )

@@ -48,12 +48,16 @@ def everything(folder: Path) -> Path:
 
     def edit(ds: Dataset, s: int) -> None:
         ds.PatientID, ds.PixelPaddingValue = "SECRET-1", -2000
+        ds.ScanOptions, ds.NumberOfSlices = ["FS", "MT"], 5
         item = Dataset()
         item.RealWorldValueSlope, item.RealWorldValueIntercept = 2.0, 1.0
         ds.RealWorldValueMappingSequence = Items([item])
 
     write_series(folder / "a", edit=edit)
-    write_enhanced(folder / "b" / "IM", times=2, slopes=[1.5, 2.5])
+    write_enhanced(
+        folder / "b" / "IM", times=2, slopes=[1.5, 2.5],
+        edit=lambda ds: setattr(ds, "ConcatenationUID", "1.2.78"),
+    )  # fmt: skip
     (folder / "c").mkdir()
     write_mosaics(folder / "c", "siemens_dwi_0", "siemens_dwi_1000")
     for name in ("CT_small.dcm", "rtdose.dcm", "MR_small_RLE.dcm", "reportsi.dcm"):

@@ -43,6 +43,23 @@ def test_slices_that_are_missing_at_an_end(
     assert said_of(tmp_path) == wanted
 
 
+@pytest.mark.parametrize("maker", ["GE", "Philips"])
+@pytest.mark.parametrize("stated", [4, 5, 6])
+def test_places_that_a_maker_counts(maker: str, stated: int, tmp_path: Path) -> None:
+    group, creator, element, vr = {
+        "GE": (0x0021, "GEMS_RELA_01", 0x4F, "SS"),
+        "Philips": (0x2001, "Philips Imaging DD 001", 0x18, "SL"),
+    }[maker]
+
+    def edit(ds: Dataset, t: int) -> None:
+        ds.private_block(group, creator, create=True).add_new(element, vr, stated)
+        ds.AcquisitionTime = f"10000{t}"
+
+    write_times(tmp_path, [0, 1], edit)
+    said = said_of(tmp_path)
+    assert [f"({maker}) states 6" in text for text in said] == [True] * (stated == 6)
+
+
 @pytest.mark.parametrize(
     ("counts", "stated"),
     [
