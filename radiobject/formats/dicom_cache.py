@@ -193,7 +193,7 @@ def _packed(frames: Sequence[Frame]) -> list[Any]:
     whole = [
         astuple(file.identity), file.syntax, astuple(file.pixels), file.frames, file.pixel_offset,
         file.fields, file.image_type, file.sop_uid, dict(file.agreement), file.study_time,
-        file.burned_in, file.surplus, file.piece,
+        file.burned_in, file.surplus, file.piece, file.more_places,
     ]  # fmt: skip
     own = [
         [

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import DicomFile
 from radiobject.formats.dicom_keys import PLACES_OF_MAKERS
+from radiobject.formats.source import readable_name
 from radiobject.indexing import shortened
 
 _VOLUMES = ("NumberOfTemporalPositions", "NumberOfTimeSlices", "NumberOfTimeSlots")
@@ -31,12 +32,22 @@ def fewer_than_stated(frames: Sequence[Frame]) -> Iterator[str]:
                 "missing at an end"
             )
     yield from _volumes_missing(frames)
+    files = {frame.file.path: frame.file for frame in frames}.values()
+    more = [file for file in files if file.more_places]
+    if more:
+        first = more[0]
+        yield (
+            f"{len(more)} files have fewer frames than their headers list places of, such as "
+            f"{readable_name(first.path.name)} ({first.frames} of "
+            f"{first.frames + first.more_places}): the first places were taken, and slices may be "
+            "missing"
+        )
     pieces: dict[str, list[DicomFile]] = {}
-    for file in {frame.file.path: frame.file for frame in frames}.values():
+    for file in files:
         if file.piece is not None:
             pieces.setdefault(file.piece[0], []).append(file)
-    for files in pieces.values():
-        yield from _pieces_missing(files)
+    for parts in pieces.values():
+        yield from _pieces_missing(parts)
 
 
 def slices_missing(volume: Sequence[Frame]) -> Iterator[str]:

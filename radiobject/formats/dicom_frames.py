@@ -57,6 +57,7 @@ from radiobject.formats.dicom_planes import (
     dose_positions,
     is_uih_grid,
     nuclear_frames,
+    places_listed,
     uih_tiles,
 )
 from radiobject.formats.dicom_real_world import (
@@ -283,6 +284,7 @@ def _frames(
         burned_in=text_of(base, BURNED_IN).upper() == "YES",
         surplus=max(surplus, 0),
         piece=_piece(fields),
+        more_places=max(places_listed(fields) - count, 0),
     )
     return _placed(file, base, fields.get(_GROUPS[1]) or [])
 

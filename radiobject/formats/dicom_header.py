@@ -150,6 +150,7 @@ class DicomFile:
     allowed header fields by keyword. ``agreement`` holds what images of one volume must agree in,
     by keyword. ``burned_in`` says that the pixels hold text, which may name the patient. ``piece``
     has identifier, number, count of pieces (0 where not stated) and first frame in a concatenation.
+    ``more_places`` counts the places that the header lists beyond the frames.
     """
 
     path: Path
@@ -166,6 +167,7 @@ class DicomFile:
     burned_in: bool = False
     surplus: int = 0
     piece: tuple[str, int, int, int] | None = field(default=None, repr=False)
+    more_places: int = 0
 
     @property
     def series_uid(self) -> str:

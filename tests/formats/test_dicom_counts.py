@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from dicom_builder import write_enhanced, write_series
+from dicom_oracle import PYDICOM_FILES
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from radiobject.formats.dicom import scan_dicom
@@ -131,3 +133,21 @@ def test_a_concatenation_of_which_a_file_is_missing(
         write_enhanced(tmp_path / f"{number}.dcm", edit=edit, edit_frame=edit_frame)
     said = said_of(tmp_path)
     assert [text[: len(missing)] for text in said] == ([missing] if missing else [])
+
+
+def test_places_of_more_frames_than_there_are(tmp_path: Path) -> None:
+    def edit(ds: Dataset) -> None:
+        ds.NumberOfFrames = 3
+        ds.PixelData = ds.PixelData[: 3 * 4 * 6 * 2]
+
+    write_enhanced(tmp_path / "in.dcm", edit=edit, shuffle=False)
+    (said,) = said_of(tmp_path)
+    assert said.endswith("list places of, such as in.dcm (3 of 4)")
+
+
+def test_offsets_of_more_frames_than_a_dose_has(tmp_path: Path) -> None:
+    dose = dcmread(PYDICOM_FILES / "rtdose.dcm")
+    dose.NumberOfFrames = int(dose.NumberOfFrames) - 1
+    dose.PixelData = dose.PixelData[: -dose.Rows * dose.Columns * 4]
+    dose.save_as(tmp_path / "dose.dcm")
+    assert said_of(tmp_path)[0].endswith("list places of, such as dose.dcm (14 of 15)")
