@@ -24,8 +24,10 @@ REAL_WORLD_KEYWORDS = (
 NO_UNIT = frozenset({"", "US", "UNSPECIFIED"})
 """What images state as their unit that is none."""
 _PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
-_UNITS = {"[hnsf'U]": "HU"}
-"""Units that have another name everywhere else here, by their UCUM code."""
+_UNITS = {"[hnsf'U]": "HU", "1": ""}
+"""Units that have another name everywhere else here, or are none, by their UCUM code."""
+_DIGITS = 1e-6
+"""Largest relative difference of two scales that are one: a decimal string has 16 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,13 @@ class RealWorld:
     def linear(self) -> bool:
         """Whether it is a slope and an intercept."""
         return math.isfinite(self.slope) and math.isfinite(self.intercept) and self.slope != 0
+
+    def is_scale(self, slope: float, intercept: float) -> bool:
+        """Return whether it is a rescale of so many digits as a decimal string has."""
+        near = math.isclose(
+            self.intercept, intercept, rel_tol=_DIGITS, abs_tol=_DIGITS * abs(slope)
+        )
+        return math.isclose(self.slope, slope, rel_tol=_DIGITS) and near
 
     def __str__(self) -> str:
         how = f"slope {self.slope:g}, intercept {self.intercept:g}" if self.linear else "by a table"
@@ -90,7 +99,7 @@ def real_world(
     if pixels.has_table:
         return _unused(found, "a modality lookup table gives the values")
     if scale != (1.0, 0.0) or unit not in NO_UNIT:
-        if any((other.slope, other.intercept) == scale for other in found):
+        if any(other.is_scale(*scale) for other in found):
             return None  # the values are quantities already
         stated = "" if unit in NO_UNIT else f", in {unit!r}"
         return _unused(found, f"its other fields say what the values are{stated}")

@@ -146,6 +146,17 @@ def test_what_a_rescale_gives_stays_and_another_mapping_is_said(
     assert said in "".join(loaded.warnings)
 
 
+def test_a_mapping_with_more_digits_than_the_rescale_is_the_rescale(tmp_path: Path) -> None:
+    def edit(ds: Dataset, s: int) -> None:
+        ds.Modality = "MR"
+        ds.RealWorldValueMappingSequence = Items([mapping(1 / 7, 1 / 3, "1")])
+
+    write_series(tmp_path, slope=0.1428571429, intercept=0.333333333, edit=edit)
+    loaded = load_folder(tmp_path)
+    assert loaded.rescale == (0.1428571429, 0.333333333)
+    assert not loaded.warnings
+
+
 @pytest.mark.parametrize("keyword", ["Units", "RescaleType"])
 def test_values_in_a_stated_unit_stay(keyword: str, tmp_path: Path) -> None:
     def edit(ds: Dataset, s: int) -> None:
