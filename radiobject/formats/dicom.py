@@ -196,9 +196,8 @@ def load_series(
     stack = decode_frames(series.frames, limits, clip_padding=options.clip_padding)
     if suv is not None:
         stack = _in_suv(stack, suv)
-    slices = series.shape[2]
     times = series.shape[3] if len(series.shape) == 4 else 1
-    grid = stack.values.reshape(times, slices, *stack.values.shape[1:])
+    grid = stack.values.reshape(times, series.shape[2], *stack.values.shape[1:])
     data = grid.transpose(3, 2, 1, 0)
     data = data if len(series.shape) == 4 else data[..., 0]
     affine, original = series.affine, None
@@ -481,6 +480,7 @@ def series_columns(series: DicomSeries) -> dict[str, Scalar]:
         "image_type": keys.kind,
         "complex_component": keys.component,
         "corrected_image": keys.corrected,
+        "variant": keys.variant,
         "stack_id": series.frames[0].stack,
         "acquisition_plane": series.acquisition_plane,
         "units": series.frames[0].units,

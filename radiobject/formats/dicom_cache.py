@@ -29,13 +29,14 @@ from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import DicomFile, PixelFormat, SeriesIdentity
 from radiobject.formats.dicom_keys import FrameKeys
 from radiobject.formats.dicom_mosaic import Window
+from radiobject.formats.dicom_real_world import RealWorld
 from radiobject.system import files
 from radiobject.system.processes import is_private
 
 HEADER_CACHE_VARIABLE = "RADIOBJECT_HEADER_CACHE"
 """Environment variable: "off", or the folder to use."""
 
-_LAYOUT = 7
+_LAYOUT = 8
 _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 16, 32
 _WORTH_FRAMES = 64
 """Fewer new frames are read faster than a cache of them is written."""
@@ -192,7 +193,7 @@ def _packed(frames: Sequence[Frame]) -> list[Any]:
     whole = [
         astuple(file.identity), file.syntax, astuple(file.pixels), file.frames, file.pixel_offset,
         file.fields, file.image_type, file.sop_uid, dict(file.agreement), file.study_time,
-        file.burned_in, file.surplus,
+        file.burned_in, file.surplus, file.piece, file.more_places,
     ]  # fmt: skip
     own = [
         [
@@ -200,6 +201,7 @@ def _packed(frames: Sequence[Frame]) -> list[Any]:
             frame.slope, frame.intercept, frame.units, frame.stack,
             [getattr(frame.keys, name) for name in _KEY_NAMES],
             None if frame.window is None else astuple(frame.window),
+            None if frame.real_world is None else astuple(frame.real_world),
         ]
         for frame in frames
     ]  # fmt: skip
@@ -208,23 +210,24 @@ def _packed(frames: Sequence[Frame]) -> list[Any]:
 
 def _unpacked(path: Path, packed: list[Any]) -> list[Frame]:
     whole, own = packed
-    identity, syntax, pixels, count, offset, named, kind, uid, agreement, study, *flags = whole
+    identity, syntax, pixels, count, offset, named, kind, uid, agreement, study, *rest = whole
     file = DicomFile(
         path, SeriesIdentity(*identity), syntax, PixelFormat(*map(_tupled, pixels)), count, offset,
-        named, tuple(kind), uid, agreement, study, *flags,
+        named, tuple(kind), uid, agreement, study, *map(_tupled, rest),
     )  # fmt: skip
     return [
         Frame(
             file, index, tuple(position), tuple(orientation), tuple(spacing), thickness, slope,
             intercept, units, stack, FrameKeys(*map(_tupled, keys)),
             None if window is None else Window(*window),
+            None if mapping is None else RealWorld(*mapping),
         )
         for (
             index, position, orientation, spacing, thickness, slope, intercept, units, stack, keys,
-            window,
+            window, mapping,
         ) in own
     ]  # fmt: skip
 
 
 def _tupled(value: Any) -> Any:
-    return tuple(value) if type(value) is list else value
+    return tuple(map(_tupled, value)) if type(value) is list else value

@@ -42,7 +42,14 @@ from radiobject.formats.dicom_header import (
     text_of,
     undecodable,
 )
-from radiobject.formats.dicom_keys import FrameKeys, frame_keys, moment
+from radiobject.formats.dicom_keys import (
+    COUNTS,
+    MAKING,
+    PLACES_OF_MAKERS,
+    FrameKeys,
+    frame_keys,
+    moment,
+)
 from radiobject.formats.dicom_mosaic import CSA_ELEMENT, Window, mosaic_tiles
 from radiobject.formats.dicom_parse import FIRST_READ, read_header
 from radiobject.formats.dicom_planes import (
@@ -50,7 +57,14 @@ from radiobject.formats.dicom_planes import (
     dose_positions,
     is_uih_grid,
     nuclear_frames,
+    places_listed,
     uih_tiles,
+)
+from radiobject.formats.dicom_real_world import (
+    REAL_WORLD,
+    REAL_WORLD_KEYWORDS,
+    RealWorld,
+    real_world,
 )
 from radiobject.formats.discovery import starts_like_dicom
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
@@ -77,13 +91,15 @@ _KEYWORDS = (
     "AcquisitionDate", "AcquisitionDateTime", "ContentTime", "ContentDate", "DiffusionBValue",
     "DiffusionGradientOrientation", "EchoNumbers", "InversionTime", "FlipAngle",
     "FrameReferenceTime", "ComplexImageComponent", "StudyTime", "CorrectedImage",
-    "ImagesInAcquisition",
+    *COUNTS, *MAKING, *REAL_WORLD_KEYWORDS, "ConcatenationUID", "InConcatenationNumber",
+    "InConcatenationTotalNumber", "ConcatenationFrameOffsetNumber",
     # Functional groups (PS3.3 C.7.6.16.2) and what they hold.
     "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
     "FrameContentSequence", "PixelValueTransformationSequence", "MREchoSequence",
     "MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
     "MRDiffusionSequence", "DiffusionGradientDirectionSequence", "CardiacSynchronizationSequence",
     "MRTimingAndRelatedParametersSequence", "MRModifierSequence", "CTXRayDetailsSequence",
+    "MRReceiveCoilSequence", "MRVelocityEncodingSequence",
     "CTReconstructionSequence", "CTExposureSequence", "ExposureInmAs",
     "EffectiveEchoTime", "FrameType", "StackID", "DimensionIndexValues", "InversionTimes",
     "TemporalPositionIndex", "FrameAcquisitionNumber", "FrameAcquisitionDateTime",
@@ -109,7 +125,8 @@ class Frame:
 
     ``slope`` and ``intercept`` are None where the file states none, which is not 1 and 0;
     ``units`` are those of the rescaled values. ``keys`` tells frames at one position apart.
-    ``window`` is the slice's part of the frame, None for the whole of it.
+    ``window`` is the slice's part of the frame, None for the whole of it. ``real_world`` is the
+    mapping that ``slope`` and ``intercept`` come from, or one that was not applied.
     """
 
     file: DicomFile
@@ -124,6 +141,7 @@ class Frame:
     stack: str
     keys: FrameKeys
     window: Window | None = None
+    real_world: RealWorld | None = None
 
     @property
     def rows(self) -> int:
@@ -146,7 +164,7 @@ class Frame:
 
 @lru_cache(maxsize=16)
 def _wanted(keep: tuple[str, ...]) -> Wanted:
-    private = PRIVATE_ELEMENTS | CSA_ELEMENT | UIH_ELEMENTS
+    private = PRIVATE_ELEMENTS | CSA_ELEMENT | UIH_ELEMENTS | PLACES_OF_MAKERS
     return Wanted.of((*_KEYWORDS, *ALLOWED_KEYWORDS, *keep), private)
 
 
@@ -265,8 +283,20 @@ def _frames(
         study_time=moment(text_of(fields, "StudyDate"), text_of(fields, "StudyTime") or "00"),
         burned_in=text_of(base, BURNED_IN).upper() == "YES",
         surplus=max(surplus, 0),
+        piece=_piece(fields),
+        more_places=max(places_listed(fields) - count, 0),
     )
     return _placed(file, base, fields.get(_GROUPS[1]) or [])
+
+
+def _piece(fields: Mapping[str, Any]) -> tuple[str, int, int, int] | None:
+    """Return which piece of a concatenation a file is (PS3.3 C.7.6.16.2.2.4); None if of none."""
+    uid = text_of(fields, "ConcatenationUID")
+    number, total, offset = (
+        int(number_of(fields, f"{name}Number") or 0)
+        for name in ("InConcatenation", "InConcatenationTotal", "ConcatenationFrameOffset")
+    )
+    return (uid, number, total, offset) if uid else None
 
 
 def _placed(file: DicomFile, base: Fields, own: Sequence[Fields]) -> list[Frame]:
@@ -384,6 +414,8 @@ def _flat(group: Fields) -> Fields:
             for inner in item.values():
                 if type(inner) is list and inner:
                     found.update(inner[0])
+    if REAL_WORLD in group:
+        found[REAL_WORLD] = group[REAL_WORLD]  # of which there may be several
     return found
 
 
@@ -401,6 +433,13 @@ def _frame(
         raise IngestError("no PixelSpacing: the size of its pixels is not known")
     thickness = _numbers(view, "SliceThickness", 1)
     slope, intercept = _scale(view)
+    units = _units(view)
+    mapping = None
+    if REAL_WORLD in view:
+        scale = (1.0 if slope is None else slope, intercept or 0.0)
+        mapping = real_world(view, file.pixels, scale, units)
+    if mapping is not None and not mapping.unused:
+        slope, intercept, units = mapping.slope, mapping.intercept, mapping.unit
     return Frame(
         file=file,
         index=index,
@@ -410,9 +449,10 @@ def _frame(
         thickness_mm=thickness[0] if thickness else None,
         slope=slope,
         intercept=intercept,
-        units=_units(view),
+        units=units,
         stack=text_of(content[0], "StackID") if content else "",
         keys=frame_keys(view, file.image_type),
+        real_world=mapping,
     )
 
 

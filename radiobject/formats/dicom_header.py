@@ -116,6 +116,7 @@ class PixelFormat:
     ``inverted`` is True for MONOCHROME1, or where the presentation shape says so: it is meant for
     display, after all transforms (PS3.3 C.7.6.3.1.2), and leaves the values as they are.
     ``has_table`` is True where a modality lookup table stands in place of slope and intercept.
+    ``padding`` has the ranges of stored values that are no pixels, None where none are stated.
     ``bits_below`` counts the bits under a value that belong to none: HighBit + 1 - BitsStored.
     """
 
@@ -126,7 +127,7 @@ class PixelFormat:
     signed: bool
     inverted: bool
     has_table: bool = False
-    padding: tuple[int, int] | None = None
+    padding: tuple[tuple[int, int], ...] | None = None
     bits_below: int = 0
 
     @property
@@ -147,7 +148,9 @@ class DicomFile:
     ``pixel_offset`` is where the Pixel Data element starts in the file, or in what a deflated one
     holds; ``surplus`` counts its bytes beyond the frames that are declared. ``fields`` holds the
     allowed header fields by keyword. ``agreement`` holds what images of one volume must agree in,
-    by keyword. ``burned_in`` says that the pixels hold text, which may name the patient.
+    by keyword. ``burned_in`` says that the pixels hold text, which may name the patient. ``piece``
+    has identifier, number, count of pieces (0 where not stated) and first frame in a concatenation.
+    ``more_places`` counts the places that the header lists beyond the frames.
     """
 
     path: Path
@@ -163,6 +166,8 @@ class DicomFile:
     study_time: float | None = None
     burned_in: bool = False
     surplus: int = 0
+    piece: tuple[str, int, int, int] | None = field(default=None, repr=False)
+    more_places: int = 0
 
     @property
     def series_uid(self) -> str:
@@ -241,7 +246,7 @@ def pixel_format(fields: Mapping[str, Any]) -> PixelFormat:
         signed=signed,
         inverted=shape == "INVERSE" if shape else photometric == "MONOCHROME1",
         has_table=bool(fields.get("ModalityLUTSequence")),
-        padding=_padding(fields, signed, allocated),
+        padding=_padding(fields, signed, allocated, stored),
         bits_below=_bits_below(fields, stored, allocated),
     )
 
@@ -261,19 +266,55 @@ def _integer(fields: Mapping[str, Any], keyword: str, default: int) -> int:
     return int(value)
 
 
-def _padding(fields: Mapping[str, Any], signed: bool, bits: int) -> tuple[int, int] | None:
-    """Return the lowest and highest stored value that mean "no pixel here", None if none do."""
+def _padding(
+    fields: Mapping[str, Any], signed: bool, allocated: int, stored: int
+) -> tuple[tuple[int, int], ...] | None:
+    """Return the ranges of stored values that mean "no pixel here", None where none are stated.
+
+    A value may use more bits than BitsStored: whoever writes it so fills the whole pixel. One that
+    no pixel can hold is in no range.
+    """
     value = fields.get("PixelPaddingValue")
     if not isinstance(value, int):
         return None
     other = fields.get("PixelPaddingRangeLimit")
     ends = [value, other if isinstance(other, int) else value]
     if signed:
-        # US or SS: the type in the header is not always that of the pixels.
-        ends = [end - (1 << bits) if end >= 1 << (bits - 1) else end for end in ends]
-    else:
-        ends = [end & ((1 << bits) - 1) for end in ends]
-    return min(ends), max(ends)
+        ends = [_signed_end(end, allocated, stored) for end in ends]
+    elif allocated < 16:
+        # -1 as US: the pixel has its lowest bits.
+        ends = [
+            end - (1 << 16) if end >= (1 << 16) - (1 << (allocated - 1)) else end for end in ends
+        ]
+    low, high = min(ends), max(ends)
+    least = -(1 << (allocated - 1))
+    if low < least or high >= (1 << (allocated - 1 if signed else allocated)):
+        return ()
+    if signed:
+        return ((low, high),)
+    wide = 1 << allocated
+    if low >= 0:
+        # A range from a value of the image to one beyond it is none: its ends are.
+        parted = low < 1 << stored <= high
+        return ((low, low), (high, high)) if parted else ((low, high),)
+    below = (low + wide, min(high, -1) + wide)
+    return (below,) if high < 0 else ((0, high), below)
+
+
+def _signed_end(value: int, allocated: int, stored: int) -> int:
+    """Return a padding value of signed pixels: US or SS, with the sign written out or not."""
+    for bits in (16, allocated, stored):
+        if 1 << (bits - 1) <= value < 1 << bits:
+            value -= 1 << bits
+    return value
+
+
+def stored_number(value: int, pixels: PixelFormat) -> int:
+    """Return a stored value that a header names, which has 16 bits, with the sign of the pixels.
+
+    It is US or SS by PixelRepresentation, and the type that is written is not always that.
+    """
+    return value - (1 << 16) if pixels.signed and 1 << 15 <= value < 1 << 16 else value
 
 
 def header_fields(fields: Mapping[str, Any], keep: Sequence[str]) -> dict[str, Any]:

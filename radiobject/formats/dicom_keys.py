@@ -21,6 +21,30 @@ _COMPONENTS = {
     "I": "I", "IMAGINARY": "I",
 }  # fmt: skip
 _MIXED = "MIXED"
+COUNTS = (
+    "ImagesInAcquisition", "NumberOfSlices", "NumberOfTemporalPositions", "NumberOfTimeSlices",
+    "NumberOfTimeSlots", "NumberOfRRIntervals",
+)  # fmt: skip
+"""What states how many images, slices or volumes a series has."""
+PLACES_OF_MAKERS = {
+    (0x0021, "GEMS_RELA_01", 0x4F): ("Locations in acquisition (GE)", b"SS"),
+    (0x2001, "Philips Imaging DD 001", 0x18): ("Number of Slices MR (Philips)", b"SL"),
+}
+"""Private elements that state how many places a series has slices at, with what makers call them;
+dcm2niix goes by these two."""
+_COUNTED = (*COUNTS, *(name for name, _ in PLACES_OF_MAKERS.values()))
+VARIANTS = (
+    "ConvolutionKernel", "ImageFilter", "FilterType", "ReconstructionAlgorithm",
+    "ReconstructionMethod", "AttenuationCorrectionMethod", "ReceiveCoilName",
+    "MagnetizationTransfer", "SpectrallySelectedSuppression", "ScanOptions",
+    "VelocityEncodingDirection",
+)  # fmt: skip
+"""How an image was made: images that say it differently are of two kinds, and no two moments."""
+MAKING = (
+    *VARIANTS, "ScanningSequence", "SequenceVariant", "SequenceName", "PulseSequenceName",
+    "ContrastBolusAgent",
+)  # fmt: skip
+"""These, and what may differ between moments, too."""
 _BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)
 DAY_S = 86400.0
 
@@ -31,7 +55,9 @@ class FrameKeys:
 
     Times are in seconds: `time` and `content_time` since 1900, `trigger` and `frame_time` as
     their elements have them, in ms. `direction` is a unit vector, LPS+. Where `silent_on_zero`, a
-    diffusion image without a b-value has that of no gradient. `images` counts the acquisition's.
+    diffusion image without a b-value has that of no gradient. `counts` has how many images, slices
+    or volumes there should be, by keyword; `in_stack` is the slice's number in its stack, from 1.
+    `making` has what of `MAKING` is stated; `variant` is what part the series by it gave, in words.
     """
 
     component: str = ""
@@ -56,7 +82,10 @@ class FrameKeys:
     instance: int | None = None
     kvp: float | None = None
     corrected: str = ""
-    images: int | None = None
+    counts: tuple[tuple[str, int], ...] = ()
+    in_stack: int | None = None
+    making: tuple[tuple[str, str], ...] = ()
+    variant: str = ""
 
     @property
     def diffusion(self) -> tuple[Any, ...] | None:
@@ -119,8 +148,16 @@ def frame_keys(view: Mapping[str, Any], image_type: tuple[str, ...]) -> FrameKey
         instance=_whole(view.get("InstanceNumber")),
         kvp=_number(view, "KVP"),
         corrected=text_of(view, "CorrectedImage"),
-        images=_whole(view.get("ImagesInAcquisition")),
+        counts=tuple([(name, view[name]) for name in _COUNTED if type(view.get(name)) is int]),
+        in_stack=_whole(view.get("InStackPositionNumber")),
+        making=_shared(tuple([(name, text_of(view, name)) for name in MAKING if view.get(name)])),
     )
+
+
+@lru_cache(maxsize=4096)
+def _shared(making: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return one object for equal ones, which nearly all images of a series have."""
+    return making
 
 
 _PHILIPS = {"D": "DIRECTIONAL", "I": "ISOTROPIC", "N": "NONE"}

@@ -1,4 +1,4 @@
-"""What the slices of one volume should have in common and do not, and how many there should be."""
+"""What the slices of one volume should have in common and do not."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from typing import Any
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_volumes import WORDS
+from radiobject.formats.privacy import NUMBER_KEYWORDS
+from radiobject.formats.time_axis import TimeAxis
 from radiobject.indexing import shortened
 
 _CONSTANT = ("component", "echo", "b_value", "inversion", "flip", "kvp", "corrected")
+_ORDERS = {
+    "instance": "InstanceNumber", "acquisition": "AcquisitionNumber",
+    "dimension": "DimensionIndexValues", "content_time": "ContentTime",
+}  # fmt: skip
+"""What puts volumes in an order, and does not say of what, by the field of `FrameKeys`."""
 _SAME_DIGITS = 2
 """Decimals to which numbers agree that are one: headers round them in ways of their own."""
 
@@ -47,20 +54,41 @@ def mixed_values(volumes: Sequence[Sequence[Frame]]) -> Iterator[str]:
         )
 
 
-def fewer_than_stated(frames: Sequence[Frame]) -> tuple[str, ...]:
-    """Return a warning about a series of fewer images than its one acquisition is said to have.
+def unnamed_axis(volumes: Sequence[Sequence[Frame]], axis: TimeAxis | None, key: str) -> str:
+    """Return a warning about a fourth axis of which nothing says what it is; empty for others.
 
-    Slices that are missing at an end leave no gap.
+    Parameters
+    ----------
+    volumes : sequence of sequence of Frame
+        The slices of each volume.
+    axis : TimeAxis, optional
+        What the fourth axis means.
+    key : str
+        The field of `FrameKeys` that told the volumes apart.
     """
-    stated = {frame.keys.images for frame in frames}
-    acquisitions = {frame.keys.acquisition for frame in frames}
-    count = stated.pop() if len(stated) == len(acquisitions) == 1 else None
-    if count is None or count <= len(frames):
-        return ()
+    if axis is None or axis.kind != "index" or key not in _ORDERS:
+        return ""
+    views = [[_described(frame) for frame in volume] for volume in volumes]
+    differing = []
+    for name in dict.fromkeys(name for view in views for one in view for name in one):
+        found = [{one.get(name) for one in view} for view in views]
+        values = dict.fromkeys(value for one in found for value in one)
+        if len(values) > 1 and all(len(one) == 1 for one in found):
+            differing.append(f"{name} ({shortened(list(values))})")
+    words = ", ".join(differing) or "nothing else that is read"
     return (
-        f"{len(frames)} images are there and ImagesInAcquisition states {count}: slices may be "
-        "missing at an end",
+        f"nothing says what the fourth axis is: its {len(volumes)} volumes are in the order of "
+        f"{_ORDERS[key]}, and differ in {words}"
     )
+
+
+def _described(frame: Frame) -> dict[str, Any]:
+    """Return what is known of how a slice was made, by the words for it."""
+    found = {words: getattr(frame.keys, name, None) for name, words in WORDS.items()}
+    found[WORDS["units"]] = frame.units
+    found[WORDS["thickness"]] = frame.thickness_mm
+    found |= {name: frame.file.fields[name] for name in NUMBER_KEYWORDS}
+    return {n: v for n, v in (found | dict(frame.keys.making)).items() if v not in (None, "")}
 
 
 def _values(volume: Sequence[Frame], name: str) -> dict[Any, None]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.exceptions import IngestError
+from radiobject.formats.dicom_bits import padding_beyond, padding_pixels, used_bits
 from radiobject.formats.dicom_elements import DEFLATED
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_header import (
@@ -92,8 +93,12 @@ def decode_frames(
     groups = list(slots_of.values())
     found: list[_Found | None] = [None] * len(groups)
 
+    padding = None
+    if clip_padding and any(frame.file.pixels.padding is not None for frame in frames):
+        padding = np.zeros(values.shape, dtype=bool)
+
     def take(number: int) -> None:
-        found[number] = _take_file(values, frames, groups[number], limits)
+        found[number] = _take_file(values, padding, frames, groups[number], limits)
 
     run_on_threads(take, range(len(groups)), usable_threads())
     taken = [one for one in found if one is not None]
@@ -101,13 +106,12 @@ def decode_frames(
     for one in taken:
         for text in one.remarks:
             said.setdefault(text, []).append(one.source.name)
-    padding = _padding_pixels(values, frames) if clip_padding else None
     ranges = dict(pair for one in taken for pair in one.ranges)
     scaled, rescale = _in_units(
         values, [frame.scale for frame in frames], [ranges.get(i) for i in range(len(frames))]
     )
     padded = 0
-    if padding is not None and not padding.all():
+    if padding is not None and padding.any() and not padding.all():
         padded = int(padding.sum())
         kept = scaled[~padding]
         # Stored values that a negative slope awaits are the other way round.
@@ -129,33 +133,49 @@ class _Found:
 
 
 def _take_file(
-    values: NDArray[Any], frames: Sequence[Frame], slots: Sequence[int], limits: Limits
+    values: NDArray[Any],
+    padding: NDArray[np.bool_] | None,
+    frames: Sequence[Frame],
+    slots: Sequence[int],
+    limits: Limits,
 ) -> _Found:
-    """Read a file, hash it, and decode its frames into their slots of `values`."""
+    """Read a file, hash it, and decode its frames into their slots of `values`.
+
+    `padding` is filled with where they are no pixels; those get a value of the others.
+    """
     file = frames[slots[0]].file
     content = read_file(file.path, limits)
     source = SourceFile.of_bytes(file.path.name, content)
     with remarks() as heard:
-        stored = _file_frames(file, content, heard)
+        stored, no_pixels = _file_frames(file, content, heard, clipped=padding is not None)
     ranges = []
     for slot in slots:
         frame = frames[slot]
-        whole = stored[frame.index]
-        values[slot] = whole if frame.window is None else whole[frame.window.slices]
+        within = ... if frame.window is None else frame.window.slices
+        values[slot] = stored[frame.index][within]
+        _check_mapped(values[slot], frame, heard)
+        if padding is not None and no_pixels is not None:
+            padding[slot] = no_pixels[frame.index][within]
+            kept = values[slot][~padding[slot]]
+            if kept.size:
+                values[slot][padding[slot]] = kept.min()  # lest they widen the type
         if frame.scale != _NO_SCALE and integer_scale(*frame.scale) is not None:
             # While it lies in the processor's cache.
             ranges.append((slot, (int(values[slot].min()), int(values[slot].max()))))
     return _Found(source, tuple(dict.fromkeys(heard)), tuple(ranges))
 
 
-def _padding_pixels(values: NDArray[Any], frames: Sequence[Frame]) -> NDArray[np.bool_] | None:
-    """Return where stored values mean "no pixel here" (PS3.3 C.7.5.1.1.2); None if nowhere."""
-    found = np.zeros(values.shape, dtype=bool)
-    for slot, frame in enumerate(frames):
-        if frame.file.pixels.padding is not None:
-            low, high = frame.file.pixels.padding
-            found[slot] = (values[slot] >= low) & (values[slot] <= high)
-    return found if found.any() else None
+def _check_mapped(stored: NDArray[Any], frame: Frame, heard: list[str]) -> None:
+    """Remark on stored values for which the mapping that was applied is not stated."""
+    mapping = frame.real_world
+    if mapping is None or mapping.unused or mapping.first is None or mapping.last is None:
+        return
+    outside = (stored < mapping.first) | (stored > mapping.last)
+    if outside.any() and (outside & ~padding_pixels(stored, frame.file.pixels.padding or ())).any():
+        heard.append(
+            f"stored values beyond {mapping.first} to {mapping.last}, for which the real world "
+            "value mapping is stated, were mapped as the others"
+        )
 
 
 def _value_dtype(pixels: PixelFormat) -> np.dtype:
@@ -218,8 +238,12 @@ def _common_dtype(
     return fitting_dtype(min(ends), max(ends), [*signed_first, np.dtype(np.int32)])
 
 
-def _file_frames(file: DicomFile, content: bytes, heard: list[str]) -> NDArray[Any]:
+def _file_frames(
+    file: DicomFile, content: bytes, heard: list[str], *, clipped: bool
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return the stored values of a file, shape (frames, rows, columns); remarks go to `heard`.
+
+    Where padding shall be `clipped`, where it is comes with them. A modality table is applied.
 
     MONOCHROME1 says how they are displayed, and does not change them (PS3.3 C.7.6.3.1.2).
     """
@@ -229,8 +253,11 @@ def _file_frames(file: DicomFile, content: bytes, heard: list[str]) -> NDArray[A
     if stored is None:
         dataset = _dataset(file, content)
         stored = _decoded_frames(file, dataset)
-    used = _used_bits(file.path.name, stored, pixels, heard)
-    return _looked_up(file, dataset or _dataset(file, content), used) if pixels.has_table else used
+    used = used_bits(file.path.name, stored, pixels, heard, clipped=clipped)
+    no_pixels = padding_pixels(used, pixels.padding) if clipped and pixels.padding else None
+    if pixels.has_table:
+        used = _looked_up(file, dataset or _dataset(file, content), used)
+    return used, no_pixels
 
 
 def _inflated(file: DicomFile, content: bytes) -> bytes:
@@ -322,7 +349,7 @@ def _decoded_frames(file: DicomFile, dataset: Any) -> NDArray[Any]:
             if file.syntax not in NATIVE_SYNTAXES and pydicom.uid.UID(file.syntax).is_encapsulated:
                 for stream in _codestreams(dataset, file.frames):
                     _check_codestream(name, stream, pixels)
-            if pixels.bits_below:
+            if pixels.bits_below or padding_beyond(pixels):
                 # pydicom takes every value to lie in the lowest bits, and drops the others.
                 dataset.pixel_array_options(correct_unused_bits=False)
             stored = dataset.pixel_array
@@ -384,52 +411,3 @@ def codestream_size(stream: bytes) -> tuple[int, int] | None:
             return rows, columns
         at += 2 + length
     return None
-
-
-def _used_bits(
-    name: str, stored: NDArray[Any], pixels: PixelFormat, heard: list[str]
-) -> NDArray[Any]:
-    """Return values with the bits above BitsStored replaced by the sign, or by zeros.
-
-    Old files keep overlays there (PS3.5 8.1.1), and others state too few bits: it is said.
-
-    Raises
-    ------
-    IngestError
-        If HighBit says that values lie higher, and the bits below are used all the same.
-    """
-    unused = pixels.bits_allocated - pixels.bits_stored
-    if unused == 0:
-        return stored
-    if pixels.bits_below:
-        return _moved_down(name, stored, pixels)
-    low, high = int(stored.min()), int(stored.max())
-    span = 1 << pixels.bits_stored
-    if (-span // 2 if pixels.signed else 0) <= low and high < (
-        span // 2 if pixels.signed else span
-    ):
-        return stored
-    above = stored >> pixels.bits_stored
-    if ((above != 0) & (above != -1 if pixels.signed else True)).any():
-        heard.append(
-            f"bits above the {pixels.bits_stored} of BitsStored are used and were left out, as "
-            "those of an overlay: if they belong to the values, BitsStored is wrong"
-        )
-    return (stored << unused) >> unused
-
-
-def _moved_down(name: str, stored: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
-    """Return values that lie above unused bits, as old files have them, where these are empty.
-
-    The standard has wanted HighBit to be BitsStored - 1 since; a header that says otherwise may
-    as well be wrong, which bits below that are used would show.
-    """
-    below = pixels.bits_below
-    if (stored & ((1 << below) - 1)).any():
-        raise IngestError(
-            f"{name}: its HighBit is {below + pixels.bits_stored - 1} and its BitsStored "
-            f"{pixels.bits_stored}, so that values lie in the bits from {below} on, but lower bits "
-            "are used too: where the values lie is not known; correct the header"
-        )
-    above = pixels.bits_allocated - pixels.bits_stored - below
-    return (stored << above) >> (above + below)

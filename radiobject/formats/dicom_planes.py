@@ -18,6 +18,7 @@ from radiobject.formats.dicom_header import number_of, text_of
 from radiobject.formats.dicom_mosaic import MosaicTile, tile_windows
 
 _SLICE_VECTOR = 0x00540080
+_LISTS = ("PerFrameFunctionalGroupsSequence", "GridFrameOffsetVector", "SliceVector")
 _UIH = "Image Private Header"
 UIH_ELEMENTS = {
     (0x0065, _UIH, 0x50): ("UIHSlices", b"DS"),
@@ -51,6 +52,12 @@ def dose_positions(
     steps = np.array(offsets[:count]) - offsets[0]
     moved = np.asarray(position, dtype=np.float64) + steps[:, None] * along
     return [tuple(row) for row in moved.tolist()]
+
+
+def places_listed(fields: Mapping[str, Any]) -> int:
+    """Return how many frames a header states the places of, 0 where it has no list of them."""
+    lists = (fields.get(name) for name in _LISTS)
+    return max(len(one) if isinstance(one, list | tuple) else 0 for one in lists)
 
 
 def nuclear_frames(view: Mapping[str, Any], count: int) -> Iterator[tuple[int, dict[str, Any]]]:

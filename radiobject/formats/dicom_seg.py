@@ -35,7 +35,6 @@ GRID_TOLERANCE_MM = 1e-2
 """Largest distance of a voxel from its place for two grids to be one."""
 
 _SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-_FRACTION = 0.5
 _PLANE_POSITION = "(0020,9113)"
 _NO_PLACE = (
     "its frames have no place in the patient (a segmentation of single 2-D images); draw it on a "
@@ -111,7 +110,7 @@ def load_dicom_seg(
     try:
         seg = hd.seg.segread(content)
         numbers = _numbers(seg, name, segments, named)
-        array, placed = _label_array(seg, name, numbers)
+        array, placed = _label_array(seg, name, numbers, limits)
         described = {number: _segment(seg.get_segment_description(number)) for number in numbers}
     except IngestError:
         raise
@@ -155,27 +154,49 @@ def _numbers(seg: Any, name: str, segments: Sequence[int] | None, named: str | N
 
 
 def _label_array(
-    seg: Any, name: str, numbers: Sequence[int]
+    seg: Any, name: str, numbers: Sequence[int], limits: Limits
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Return the labels as (slice, row, column), and their affine as highdicom has it.
 
     A fractional segment holds where its value is at least one half.
     """
-    dtype = np.uint8 if max(numbers) < 256 else np.uint16
+    dtype = np.dtype(np.uint8 if max(numbers) < 256 else np.uint16)
+    geometry = seg.get_volume_geometry()
+    if geometry is not None:
+        # Its slices may be few and far apart, and those between are zeros.
+        limits.check_volume(name, tuple(geometry.spatial_shape[::-1]), dtype.itemsize)
     if str(seg.SegmentationType) != "FRACTIONAL":
         volume = seg.get_volume(segment_numbers=numbers, combine_segments=True, dtype=dtype)
         # A labelmap comes with all its labels, whichever were asked for.
         return np.where(np.isin(volume.array, numbers), volume.array, 0), volume.affine
-    volume = seg.get_volume(
-        segment_numbers=numbers, combine_segments=False, rescale_fractional=True
-    )
-    inside = volume.array >= _FRACTION
-    if (inside.sum(axis=-1) > 1).any():
-        raise IngestError(
-            f"{name}: fractional segments overlap, and a voxel has one label; choose by name "
-            "(--label-name PATTERN, named=) or number (segments=)"
-        )
-    return (inside * np.array(numbers, dtype=dtype)).max(axis=-1).astype(dtype), volume.affine
+    return _from_fractions(seg, name, numbers, dtype)
+
+
+def _from_fractions(
+    seg: Any, name: str, numbers: Sequence[int], dtype: np.dtype
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return the labels of a fractional object, of whose segments one is in memory at a time."""
+    most = int(seg.MaximumFractionalValue)
+    half = (most + 1) // 2  # value / most >= 1 / 2
+    labels = np.zeros(0, dtype)
+    for number in numbers:
+        volume = seg.get_volume(segment_numbers=[number], rescale_fractional=False, dtype=np.uint8)
+        values = volume.array[..., 0]
+        if values.max() > most:
+            raise IngestError(
+                f"{name}: segment {number} has the value {values.max()}, above its "
+                f"MaximumFractionalValue of {most}"
+            )
+        inside = values >= half
+        if not labels.size:
+            labels = np.zeros(values.shape, dtype)
+        if labels[inside].any():
+            raise IngestError(
+                f"{name}: fractional segments overlap, and a voxel has one label; choose by name "
+                "(--label-name PATTERN, named=) or number (segments=)"
+            )
+        labels[inside] = number
+    return labels, volume.affine
 
 
 def save_dicom_seg(
@@ -208,13 +229,17 @@ def save_dicom_seg(
     AlignmentError
         If the grid is not that of the source, or a label has no meaning.
     ShapeError
-        If `labels` is not a volume of integers, or the source has time points.
+        If `labels` is not a volume of integers, or the source has time points, or not all frames
+        of a multi-frame file.
+    IngestError
+        If the source's headers lack what a segmentation must repeat.
     """
     if len(source.shape) != 3 or source.frames[0].window is not None:
         raise ShapeError(
             f"the source series of shape {source.shape} has time points or is a mosaic; "
             "a segmentation refers to single slices"
         )
+    _check_whole_files(source)
     if labels.ndim != 3 or labels.dtype.kind not in "iub":
         raise ShapeError(f"labels must be (X, Y, Z) integers, got {labels.dtype} {labels.shape}")
     present = {int(value) for value in np.unique(labels)} - {0}
@@ -225,15 +250,52 @@ def save_dicom_seg(
     target = Path(path)
     moved, placed = reorient_to_canonical(labels, affine, "".join(axis_codes(source.affine)))
     _check_same_grid(target.name, moved.shape, placed, source.shape[:3], source.affine)
-    datasets = [pydicom.dcmread(file) for file in source.files]
     dtype = np.uint8 if len(segments) < 256 else np.uint16
-    seg = hd.seg.Segmentation(
-        source_images=datasets,
-        pixel_array=_in_file_order(moved, source).astype(dtype),
+    described = [_description(number, segments[number]) for number in sorted(segments)]
+    try:
+        seg = _segmentation(_in_file_order(moved, source).astype(dtype), described, source)
+    except FileNotFoundError:
+        raise
+    except parse_errors() as error:
+        absent = error.name if isinstance(error, AttributeError) else None
+        why = f"they have no {absent}, which a segmentation must repeat" if absent else str(error)
+        raise IngestError(
+            f"{target.name}: the headers of the source's files, such as {source.files[0].name}, "
+            f"do not allow a segmentation: {why}"
+        ) from error
+    with written_whole(target) as unfinished:
+        seg.save_as(unfinished)
+    return target
+
+
+def _check_whole_files(source: DicomSeries) -> None:
+    """Refuse a series that is not one image a file, nor all frames of one file.
+
+    highdicom places segments by the frames of one whole object.
+
+    Raises
+    ------
+    ShapeError
+        The message says what the series is.
+    """
+    most = max(source.frames, key=lambda frame: frame.file.frames).file
+    if most.frames == 1 or (most.frames == len(source.frames) and len(source.files) == 1):
+        return
+    own = sum(frame.file.path == most.path for frame in source.frames)
+    raise ShapeError(
+        f"the source series has {own} of the {most.frames} frames of {most.path.name} among its "
+        f"{len(source.frames)} slices in {len(source.files)} files; a segmentation can be written "
+        "on series of one image a file, or of all frames of one file: split the object first"
+    )
+
+
+def _segmentation(labels: NDArray[Any], described: Sequence[Any], source: DicomSeries) -> Any:
+    """Return the object of labels (frame, row, column) on the files of a series."""
+    return hd.seg.Segmentation(
+        source_images=[pydicom.dcmread(file) for file in source.files],
+        pixel_array=labels,
         segmentation_type="BINARY",
-        segment_descriptions=[
-            _description(number, segments[number]) for number in sorted(segments)
-        ],
+        segment_descriptions=described,
         series_instance_uid=hd.UID(),
         series_number=1,
         sop_instance_uid=hd.UID(),
@@ -243,9 +305,6 @@ def save_dicom_seg(
         software_versions=__version__,
         device_serial_number="0",
     )
-    with written_whole(target) as unfinished:
-        seg.save_as(unfinished)
-    return target
 
 
 def _in_file_order(labels: NDArray[Any], source: DicomSeries) -> NDArray[Any]:

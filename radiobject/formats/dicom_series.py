@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_agreement import agreeing, doubtful, shared_uids
 from radiobject.formats.dicom_axis import check_one_day, time_axis
+from radiobject.formats.dicom_counts import fewer_than_stated, slices_missing
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_geometry import (
     LATERAL_TOLERANCE_MM,
@@ -23,8 +24,9 @@ from radiobject.formats.dicom_geometry import (
 )
 from radiobject.formats.dicom_header import SeriesIdentity, describe
 from radiobject.formats.dicom_keys import FrameKeys
-from radiobject.formats.dicom_mixtures import fewer_than_stated, mixed_values
+from radiobject.formats.dicom_mixtures import mixed_values, unnamed_axis
 from radiobject.formats.dicom_options import DicomOptions
+from radiobject.formats.dicom_real_world import NO_UNIT, REAL_WORLD, unapplied
 from radiobject.formats.dicom_volumes import Part, along_normal, parted_in_time, separated
 from radiobject.formats.guards import DEFAULT_LIMITS, Limits
 from radiobject.formats.metadata import DicomMetadata
@@ -40,7 +42,6 @@ OTHER_FRAME = (
 )
 """What is said of labels whose FrameOfReferenceUID is not that of their images."""
 _SPACING_TOLERANCE = 1e-3
-_NO_UNIT = frozenset({"US", "UNSPECIFIED"})
 _SPECIES = frozenset(
     {"WATER", "FAT", "W", "F", "IP", "OP", "IN_PHASE", "OUT_PHASE", "OPP_PHASE", "WATER_FAT"}
 )
@@ -190,7 +191,7 @@ def build_series(
         unknown = [frame for identity in identities for frame in by_identity.pop(identity)]
         outcomes.append(RefusedSeries(tuple(unknown), reason))
     for identity, members in by_identity.items():
-        note = shared.get(identity.series_uid, ()) + fewer_than_stated(members)
+        note = shared.get(identity.series_uid, ()) + tuple(fewer_than_stated(members))
         for group, disagreement in agreeing(members):
             for part, words in _objects(group):
                 for outcome in _of_group(part, limits, chosen):
@@ -328,6 +329,8 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
     if len(times) > 1:
         shape += (len(times),)
     limits.check_volume(first.file.path.name, shape, first.file.pixels.dtype.itemsize)
+    axis = time_axis(volumes, part.key) if len(times) > 1 else None
+    unnamed = unnamed_axis(volumes, axis, part.key)
     return DicomSeries(
         frames=frames,
         shape=shape,
@@ -338,10 +341,13 @@ def _volume(part: Part, limits: Limits, options: DicomOptions) -> DicomSeries:
             + _beside(volumes)
             + _mixed_types(frames)
             + tuple(mixed_values(volumes))
+            + tuple(slices_missing(volumes[0]))
+            + ((unnamed,) if unnamed else ())
             + _beyond(frames)
+            + unapplied([frame.real_world for frame in frames])
         ),
         assumed=stack.assumed,
-        axis=time_axis(volumes, part.key) if len(times) > 1 else None,
+        axis=axis,
         options=options,
     )
 
@@ -427,7 +433,9 @@ def _check_scales(frames: Sequence[Frame]) -> None:
             "common unit"
         )
     scaled = any(frame.scale != (1.0, 0.0) for frame in frames)
-    for name, keyword in (("slope", "RescaleSlope"), ("intercept", "RescaleIntercept")):
+    mapped = any(frame.real_world is not None and not frame.real_world.unused for frame in frames)
+    keywords = (REAL_WORLD, REAL_WORLD) if mapped else ("RescaleSlope", "RescaleIntercept")
+    for name, keyword in zip(("slope", "intercept"), keywords, strict=True):
         absent = [frame for frame in frames if getattr(frame, name) is None]
         if scaled and 0 < len(absent) < len(frames):
             files = dict.fromkeys(frame.file.path.name for frame in absent)
@@ -436,7 +444,7 @@ def _check_scales(frames: Sequence[Frame]) -> None:
                 f"({shortened(files, quoted=False)}): their values have no known unit; restore "
                 "the headers, or leave these files out"
             )
-    units = {"" if frame.units in _NO_UNIT else frame.units for frame in frames}
+    units = {"" if frame.units in NO_UNIT else frame.units for frame in frames}
     if len(units) > 1:
         raise IngestError(
             f"slices are in different units ({', '.join(map(repr, sorted(units)))}): they are no "

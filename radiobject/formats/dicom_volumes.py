@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,8 @@ from radiobject.exceptions import IngestError
 from radiobject.formats.dicom_axis import check_one_kind
 from radiobject.formats.dicom_frames import Frame
 from radiobject.formats.dicom_geometry import distances_mm, duplicate_tolerance_mm, has_duplicates
-from radiobject.formats.dicom_keys import DAY_S
+from radiobject.formats.dicom_keys import DAY_S, VARIANTS
+from radiobject.formats.dicom_real_world import NO_UNIT
 
 # Volumes of a fourth axis are told apart by the first of these that parts the slices evenly.
 _EXACT = (
@@ -25,8 +27,10 @@ _RANKED = ("trigger", "frame_time", "instance", "time", "content_time")
 # Values that are a kind of image and no moment: where some frames lack them, those are apart.
 _TELLING = ("b_value", "temporal", "trigger", "phase", "frame_time", "inversion")
 # Values whose absence is a gap in the header, and no kind of image.
-_STATED = frozenset({"kvp", "corrected"})
-_ECHO_DIGITS = 2
+_STATED = frozenset({"kvp", "corrected", "units", "thickness", *VARIANTS})
+# What parts images into variants, where it does so at the places that they share.
+_VARIANTS = frozenset({"units", "thickness", *VARIANTS})
+_ECHO_DIGITS = _THICKNESS_DIGITS = 2
 _HALF_DAY_S = DAY_S / 2
 
 WORDS = {
@@ -44,6 +48,8 @@ WORDS = {
     "kvp": "tube voltage",
     "corrected": "corrections (CorrectedImage)",
     "flip": "flip angle",
+    "units": "unit",
+    "thickness": "slice thickness",
 }
 
 
@@ -77,9 +83,13 @@ def separated(frames: list[Frame]) -> Iterator[tuple[list[Frame], str]]:
             continue
         if name in _STATED and len(set(parts) - {"", None}) < 2:
             continue
+        if name in _VARIANTS:
+            if not _tells_apart(frames, list(parts.values())):
+                continue
+            parts = {value: _variant(part, name, value) for value, part in parts.items()}
         for part in parts.values():
             for inner, words in separated(part):
-                yield inner, words or WORDS[name]
+                yield inner, words or WORDS.get(name, name)
         return
     yield frames, ""
 
@@ -94,6 +104,29 @@ def _with_b_zero(frames: list[Frame]) -> list[Frame]:
         replace(frame, keys=replace(frame.keys, b_value=0.0))
         if frame.keys.silent_on_zero and frame.keys.b_value is None and frame.keys.kind in weighted
         else frame
+        for frame in frames
+    ]
+
+
+def _tells_apart(frames: Sequence[Frame], parts: Sequence[Sequence[Frame]]) -> bool:
+    """Return whether parts share places, and each has its own places equally often.
+
+    Numbers that are rounded in one way on some slices and in another on others do neither.
+    """
+    place_of = dict(zip(map(id, frames), _places(frames).tolist(), strict=True))
+    counts = [Counter(place_of[id(frame)] for frame in part) for part in parts]
+    even = all(len(set(count.values())) == 1 for count in counts)
+    return even and max(Counter(place for count in counts for place in count).values()) > 1
+
+
+def _variant(frames: Sequence[Frame], name: str, value: Any) -> list[Frame]:
+    """Return frames that state which variant of the series' images they are."""
+    own = f"{WORDS.get(name, name)} {value}" if value not in ("", None) else ""
+    return [
+        replace(
+            frame,
+            keys=replace(frame.keys, variant="; ".join(filter(None, (frame.keys.variant, own)))),
+        )
         for frame in frames
     ]
 
@@ -113,6 +146,15 @@ def _states(name: str) -> Callable[[Frame], bool]:
     return lambda frame: getattr(frame.keys, name) is not None
 
 
+def _made(name: str) -> Callable[[Frame], str]:
+    return lambda frame: dict(frame.keys.making).get(name, "")
+
+
+def _thickness(frame: Frame) -> float | None:
+    thickness = frame.thickness_mm
+    return None if thickness is None else round(thickness, _THICKNESS_DIGITS)
+
+
 def _trace(frame: Frame) -> bool:
     return frame.keys.directionality == "ISOTROPIC"
 
@@ -124,6 +166,9 @@ _PARTING: tuple[tuple[str, bool, Callable[[Frame], Any]], ...] = (
     ("echo_number", False, lambda frame: frame.keys.echo_number),
     ("kvp", False, lambda frame: frame.keys.kvp),
     ("corrected", False, lambda frame: frame.keys.corrected),
+    ("units", False, lambda frame: "" if frame.units in NO_UNIT else frame.units),
+    ("thickness", False, _thickness),
+    *((name, False, _made(name)) for name in VARIANTS),
     *((name, False, _states(name)) for name in _TELLING),
 )
 

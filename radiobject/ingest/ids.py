@@ -29,7 +29,8 @@ from radiobject.texts import composed
 _DIGEST, _NAME = "source_sha256", "source_name"
 _TELLING = (
     "image_type", "complex_component", "echo_time", "echo_number", "b_value", "flip_angle",
-    "inversion_time", "kvp", "corrected_image", "stack_id", "acquisition_plane", STRUCTURES,
+    "inversion_time", "kvp", "corrected_image", "variant", "stack_id", "acquisition_plane",
+    STRUCTURES,
 )  # fmt: skip
 """Columns that tell the volumes of one DICOM file apart, which have one digest."""
 _CHANGED = "changed since it was stored; exists='update' replaces it"

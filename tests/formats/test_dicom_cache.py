@@ -9,6 +9,7 @@ import pytest
 from dicom_builder import write_enhanced, write_mosaics, write_series
 from dicom_oracle import PYDICOM_FILES
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as Items
 
 from radiobject.formats import dicom, dicom_cache, dicom_frames
 from radiobject.formats.dicom import scan_dicom
@@ -44,8 +45,19 @@ def aged(folder: Path) -> None:
 
 def everything(folder: Path) -> Path:
     """Classic, enhanced, mosaic and odd files."""
-    write_series(folder / "a", edit=lambda ds, s: setattr(ds, "PatientID", "SECRET-1"))
-    write_enhanced(folder / "b" / "IM", times=2, slopes=[1.5, 2.5])
+
+    def edit(ds: Dataset, s: int) -> None:
+        ds.PatientID, ds.PixelPaddingValue = "SECRET-1", -2000
+        ds.ScanOptions, ds.NumberOfSlices = ["FS", "MT"], 5
+        item = Dataset()
+        item.RealWorldValueSlope, item.RealWorldValueIntercept = 2.0, 1.0
+        ds.RealWorldValueMappingSequence = Items([item])
+
+    write_series(folder / "a", edit=edit)
+    write_enhanced(
+        folder / "b" / "IM", times=2, slopes=[1.5, 2.5],
+        edit=lambda ds: setattr(ds, "ConcatenationUID", "1.2.78"),
+    )  # fmt: skip
     (folder / "c").mkdir()
     write_mosaics(folder / "c", "siemens_dwi_0", "siemens_dwi_1000")
     for name in ("CT_small.dcm", "rtdose.dcm", "MR_small_RLE.dcm", "reportsi.dcm"):
@@ -108,7 +120,7 @@ def test_a_changed_file_is_read_again(how: str, cache: Path, tmp_path: Path) -> 
     if how == "content":
         write_series(tmp_path / "in", edit=moved)
         for path in (tmp_path / "in").iterdir():
-            path.write_bytes(path.read_bytes() + b"\0\0")
+            path.write_bytes(path.read_bytes() + bytes(64))
         aged(tmp_path / "in")
     assert scan_dicom(tmp_path / "in")[1][0].affine[0, 3] == -55.5
 

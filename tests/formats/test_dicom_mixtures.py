@@ -104,15 +104,86 @@ def test_acquisitions_one_behind_the_other_are_one_volume(tmp_path: Path) -> Non
     assert not scan_dicom(tmp_path)[1][0].warnings
 
 
-@pytest.mark.parametrize(("stated", "said"), [(5, False), (9, True)])
-def test_slices_that_are_missing_at_an_end(stated: int, said: bool, tmp_path: Path) -> None:
-    def edit(ds: Dataset, s: int) -> None:
-        ds.AcquisitionNumber, ds.ImagesInAcquisition = 1, stated
+def write_parts(folder: Path, values: dict[str, tuple[object, ...]]) -> None:
+    """Write images of the same places that differ in what their headers say of each part."""
+    for part in range(len(next(iter(values.values())))):
 
-    write_series(tmp_path, edit=edit)
-    warnings = scan_dicom(tmp_path)[1][0].warnings
-    assert warnings == (
-        ("5 images are there and ImagesInAcquisition states 9: slices may be missing at an end",)
-        if said
-        else ()
+        def edit(ds: Dataset, s: int, part: int = part) -> None:
+            ds.Modality, ds.InstanceNumber = "MR", s + 5 * part
+            ds.RescaleIntercept = 1000 * part
+            for keyword, of_parts in values.items():
+                value = of_parts[part]
+                setattr(ds, keyword, value(s) if callable(value) else value)
+
+        write_series(folder / str(part), series_uid="1.2.77", edit=edit)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "words"),
+    [
+        ("SliceThickness", (2.0, 5.0), "slice thickness"),
+        ("ReceiveCoilName", ("HEA;1", "HEA;2"), "ReceiveCoilName"),
+        ("ReconstructionMethod", ("FBP", "OSEM"), "ReconstructionMethod"),
+        ("ScanOptions", ("FS", ["FS", "MT"]), "ScanOptions"),
+        ("FilterType", ("HEAD FILTER", "BODY FILTER"), "FilterType"),
+    ],
+)
+@pytest.mark.parametrize("moments", [1, 2])
+def test_what_was_made_in_two_ways_is_two_volumes(
+    keyword: str, values: tuple[object, object], words: str, moments: int, tmp_path: Path
+) -> None:
+    write_parts(
+        tmp_path,
+        {keyword: values * moments, "TemporalPositionIdentifier": (1, 1, 2, 2)[: 2 * moments]},
     )
+    found = scan_dicom(tmp_path)[1]
+    assert len(found) == 2
+    for part, series in enumerate(found):
+        assert f"differ in {words}; each kind is its own volume" in series.warnings[0]
+        loaded = load_series(series)
+        assert str(loaded.columns["variant"]).startswith(words)
+        first = loaded.data if moments == 1 else loaded.data[..., 0]
+        np.testing.assert_array_equal(first, volume(6, 4, 5) + 1000 * part)
+    assert found[0].keys.variant != found[1].keys.variant
+
+
+def test_frames_of_two_kernels_are_two_volumes_of_one_file(tmp_path: Path) -> None:
+    def edit_frame(group: Dataset, t: int, s: int) -> None:
+        group_item(group, "CTReconstructionSequence").ConvolutionKernel = ("B30f", "B70f")[t]
+
+    truth = write_enhanced(tmp_path / "in/ct.dcm", times=2, edit_frame=edit_frame)
+    found = {one.keys.variant: load_series(one).data for one in scan_dicom(tmp_path / "in")[1]}
+    assert sorted(found) == ["ConvolutionKernel B30f", "ConvolutionKernel B70f"]
+    np.testing.assert_array_equal(found["ConvolutionKernel B70f"], truth[..., 1])
+
+
+@pytest.mark.parametrize("noise", [lambda s: 3.26 + 0.01 * (s % 2), lambda s: 3.26 + 0.01 * s])
+def test_a_thickness_that_is_rounded_by_slice_parts_nothing(noise: Edit, tmp_path: Path) -> None:
+    write_parts(
+        tmp_path, {"SliceThickness": (noise, noise), "AcquisitionTime": ("100000", "100100")}
+    )
+    (series,) = scan_dicom(tmp_path)[1]
+    assert series.shape == (6, 4, 5, 2)
+    assert not series.warnings
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"SequenceName": ("fl3d1", "fl3d2")}, r"InstanceNumber, .* SequenceName \('fl3d1', "),
+        ({"AcquisitionNumber": (1, 2)}, "AcquisitionNumber, and differ in nothing else"),
+        (
+            {"AcquisitionNumber": (1, 2), "RepetitionTime": (40.0, 40.0), "Exposure": (3, 4)},
+            r"AcquisitionNumber, and differ in Exposure \(3.0, 4.0\)",
+        ),
+    ],
+)
+def test_an_axis_of_unknown_meaning_is_said_with_what_differs(
+    values: dict[str, tuple[object, ...]], words: str, tmp_path: Path
+) -> None:
+    write_parts(tmp_path, values)
+    (series,) = scan_dicom(tmp_path)[1]
+    assert series.axis is not None
+    assert series.axis.kind == "index"
+    (said,) = series.warnings
+    assert re.search(words, said)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_builder import identify, write_enhanced, write_series
+from dicom_builder import group_item, identify, write_enhanced, write_series
 
 from radiobject.exceptions import AlignmentError, IngestError, ShapeError
 from radiobject.formats.dicom import load_series, scan_dicom
@@ -84,6 +85,97 @@ def test_multi_frame_source(tmp_path: Path) -> None:
     source = scan_dicom(tmp_path / "4d")[1][0]
     with pytest.raises(ShapeError, match="time points"):
         save_dicom_seg(tmp_path / "no.dcm", drawn(), source.affine, SEGMENTS, source)
+
+
+@pytest.mark.parametrize("kept", ["echo", "stack"])
+def test_a_part_of_a_multi_frame_source(kept: str, tmp_path: Path) -> None:
+    def edit_frame(group: pydicom.Dataset, t: int, s: int) -> None:
+        if kept == "echo":
+            group_item(group, "MREchoSequence").EffectiveEchoTime = (2.0, 4.0)[t]
+        elif s == 5:
+            group.FrameContentSequence[0].StackID = "2"
+
+    write_enhanced(
+        tmp_path / "in" / "mr.dcm", rows=16, columns=24, slices=5 + (kept == "stack"),
+        times=1 + (kept == "echo"), patient=True, edit_frame=edit_frame, shuffle=False,
+    )  # fmt: skip
+    source = scan_dicom(tmp_path / "in")[1][0]
+    with pytest.raises(ShapeError, match=r"5 of the (6|10) frames of mr\.dcm"):
+        save_dicom_seg(tmp_path / "seg.dcm", drawn(), source.affine, SEGMENTS, source)
+
+
+@pytest.mark.parametrize("absent", ["PatientSex", "FrameOfReferenceUID"])
+def test_a_source_without_what_a_segmentation_repeats(absent: str, tmp_path: Path) -> None:
+    def edit(ds: pydicom.Dataset, s: int) -> None:
+        identify(ds)
+        delattr(ds, absent)
+
+    write_series(tmp_path / "ct", rows=16, columns=24, edit=edit)
+    source = scan_dicom(tmp_path / "ct")[1][0]
+    with pytest.raises(IngestError, match=r"files, such as IM0000\.dcm, do not allow"):
+        save_dicom_seg(tmp_path / "seg.dcm", drawn(), source.affine, SEGMENTS, source)
+
+
+def fractional(path: Path, source: DicomSeries, values: np.ndarray, most: int) -> Path:
+    """Write a fractional object; `values` (frame, row, column, segment) are shares of `most`."""
+    code = hd.sr.CodedConcept("123037004", "SCT", "Anatomical Structure")
+    described = [
+        hd.seg.SegmentDescription(number + 1, f"part {number}", code, code, "MANUAL")
+        for number in range(values.shape[-1])
+    ]
+    hd.seg.Segmentation(
+        [pydicom.dcmread(file) for file in source.files], values, "FRACTIONAL", described,
+        hd.UID(), 1, hd.UID(), 1, "maker", "model", "1", "0", max_fractional_value=most,
+    ).save_as(path)  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("most", [255, 7, 1])
+def test_fractional_segments_hold_from_one_half_on(
+    most: int, series: DicomSeries, tmp_path: Path
+) -> None:
+    shares = np.zeros((5, 16, 24, 2), np.float32)
+    shares[1, :, :, 0] = np.linspace(0, 1, 384).reshape(16, 24)
+    shares[2, 3:5, :, 1] = np.linspace(0, 1, 24)
+    path = fractional(tmp_path / "seg.dcm", series, shares, most)
+    volume = hd.seg.segread(path).get_volume(combine_segments=False, rescale_fractional=True)
+    truth = ((volume.array >= 0.5) * np.array([1, 2])).max(axis=-1)
+    upward = truth if volume.affine[2, 0] > 0 else truth[::-1]
+    np.testing.assert_array_equal(load_dicom_seg(path, reference=series).data.T[1:3], upward)
+    shares[1, 15, 20:, 1] = 1
+    with pytest.raises(IngestError, match="fractional segments overlap"):
+        load_dicom_seg(fractional(tmp_path / "seg.dcm", series, shares, most))
+
+
+def test_many_fractional_segments_are_read_one_by_one(tmp_path: Path) -> None:
+    write_series(tmp_path / "ct", rows=128, columns=128, edit=lambda ds, s: identify(ds))
+    source = scan_dicom(tmp_path / "ct")[1][0]
+    shares = np.zeros((5, 128, 128, 6), np.float32)
+    for number in range(6):
+        shares[number % 5, number, :, number] = 1
+    path = fractional(tmp_path / "seg.dcm", source, shares, 255)
+    tracemalloc.start()
+    try:
+        loaded = load_dicom_seg(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.unique(loaded.data).size == 7
+    assert peak < shares.nbytes
+
+
+def test_slices_far_apart_are_not_filled_over_the_limit(
+    series: DicomSeries, tmp_path: Path
+) -> None:
+    labels = drawn()
+    labels[0, 0] = 1
+    path = save_dicom_seg(tmp_path / "seg.dcm", labels, series.affine, SEGMENTS, series)
+    seg = pydicom.dcmread(path)
+    far = seg.PerFrameFunctionalGroupsSequence[-1].PlanePositionSequence[0].ImagePositionPatient
+    far[2] += 3000
+    seg.save_as(path)
+    with pytest.raises(IngestError, match=r"voxels \(24, 16, 100\d\), over the limit"):
+        load_dicom_seg(path, limits=Limits(max_voxels=20_000))
 
 
 @pytest.mark.parametrize("target", ["RAS", "LPS", "SAR"])
