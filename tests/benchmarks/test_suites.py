@@ -100,6 +100,7 @@ def test_what_setup_skipped_is_torn_down_without_an_error(
     from benchmarks.suites.scale import SIZES, Append
 
     monkeypatch.setenv("RADIOBJECT_BENCH_PRESET", "tiny")
+    monkeypatch.setenv("RADIOBJECT_CACHE", "changed by setup")
     append, ratios = Append(), Ratios()
     with pytest.raises(NotImplementedError, match="left out of this size"):
         append.setup("", SIZES[-1])
