@@ -25,13 +25,13 @@ from radiobject.formats.discovery import (
 from radiobject.formats.report import IngestReport, Verdict
 from radiobject.indexing import shortened
 from radiobject.ingest import made_otherwise
-from radiobject.ingest.ids import spelled_twice
 from radiobject.ingest.patients import folder_subjects
 from radiobject.ingest.plan import (
     IngestPlan,
     PlannedImage,
     checked_subjects,
     kept_fields,
+    look_alikes,
     plan_niftis,
 )
 from radiobject.ingest.run import IngestOptions, IngestRun
@@ -244,7 +244,7 @@ def _planned(
         )
         planned += part.images
         report.join(part.report)
-    for said in spelled_twice(planned):
+    for _, said in look_alikes(planned):
         warnings.warn(said, stacklevel=4)
     return IngestPlan(tuple(planned), uniform=frozenset(uniform), report=report)
 

@@ -25,7 +25,6 @@ from radiobject.storage.ids import FreeIds, generate_obs_id, scan_name
 from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.subjects import MANY, Subjects
-from radiobject.texts import composed
 
 _DIGEST, _NAME = "source_sha256", "source_name"
 _TELLING = (
@@ -253,25 +252,6 @@ def _ids_of_labels(image: PlannedImage, scan: str) -> Iterator[str]:
     first = generate_obs_id(*image.key) + scan
     yield first
     yield from (f"{first}_label-{number}" for number in count(2))
-
-
-def spelled_twice(images: Iterable[PlannedImage]) -> list[str]:
-    """Return a remark on files of one subject whose names differ by nothing that is seen."""
-    seen: dict[tuple[str, str, str], dict[Path, None]] = {}
-    for image in images:
-        path = image.source
-        if isinstance(path, Path) and not str(path).isascii():
-            seen.setdefault((*image.key, composed(str(path))), {})[path] = None
-    said = []
-    for (subject, collection, _), paths in seen.items():
-        if len(paths) > 1:
-            first, second = ("/".join(path.parts[-2:]) for path in list(paths)[:2])
-            said.append(
-                f"{collection}: {first!a} and {second!a} look the same, with letters and accents "
-                f"in one piece or apart, and both are scans of subject {subject!r}: if that is "
-                "one file twice, remove one; if they are two people's, rename one"
-            )
-    return said
 
 
 def _possible_ids(

@@ -22,7 +22,7 @@ from radiobject.formats.readers import load_image
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.ingest import made_otherwise
-from radiobject.ingest.ids import identified, spelled_twice
+from radiobject.ingest.ids import identified
 from radiobject.ingest.intensities import AskedStatistics, LabelledStatistics, Statistics
 from radiobject.ingest.label_names import new_label_names
 from radiobject.ingest.label_values import with_common_values
@@ -318,7 +318,6 @@ class IngestRun:
         )  # fmt: skip
         self.report.extend(assigned.lines)
         self.report.notes += made_otherwise.remarks(assigned.lines)
-        self.report.notes += spelled_twice(self.plan.images)
         self._replaced = assigned.replaced
         images, drawn = with_common_values(assigned.images, self.stores)
         self._names = new_label_names({**self.plan.label_names, **drawn}, self.stores)
