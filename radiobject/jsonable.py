@@ -13,6 +13,8 @@ from radiobject.lazy import is_pandas_na
 
 MAX_EXACT_INTEGER = 2**53
 """Integers up to this are exact as float64."""
+_TIMES = ("m", "M")
+"""Kinds of NumPy's times and durations."""
 
 
 def plain(value: Any) -> Any:
@@ -27,13 +29,15 @@ def plain(value: Any) -> Any:
         case float():
             return value if math.isfinite(value) else None
         case datetime() | date():
-            return value.isoformat()
+            return value.isoformat() if value == value else None  # NaT differs from itself
         case Path():
             return str(value)
     if is_pandas_na(value):
         return None
-    if hasattr(value, "tolist"):
+    # As a list, NumPy's times would be bare numbers.
+    is_time = getattr(getattr(value, "dtype", None), "kind", "") in _TIMES
+    if hasattr(value, "tolist") and not is_time:
         return plain(value.tolist())
-    if isinstance(value, Iterable):
+    if isinstance(value, Iterable) and getattr(value, "shape", None) != ():
         return [plain(item) for item in value]
-    return None if value != value else str(value)  # NaT differs from itself
+    return None if value != value else str(value)

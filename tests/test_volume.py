@@ -121,6 +121,18 @@ def test_create_identity_and_ids(tmp_path):
     assert "not found" in repr(Volume(str(tmp_path / "no")))
 
 
+def test_the_later_of_two_ids_counts_where_the_first_writers_clock_was_ahead(tmp_path):
+    volume = Volume.from_numpy(str(tmp_path / "v"), np.ones((3, 4, 5)), obs_id="wrong")
+    volume.set_obs_id("wrong again")
+    for written in (tmp_path / "v" / "__meta").iterdir():
+        _, _, first, _, rest = written.name.split("_", 4)
+        later = int(first) + 3_600_000
+        written.rename(written.with_name(f"__{later}_{later}_{rest}"))
+    for obs_id in ("right", "better", "best"):  # several within one millisecond, too
+        Volume(volume.uri).set_obs_id(obs_id)
+    assert Volume(volume.uri).obs_id == "best"
+
+
 def test_a_collections_volume_keeps_the_tables_id(tmp_path):
     make_dataset(tmp_path / "store")
     volume = RadiObject(str(tmp_path / "store")).CT[0]

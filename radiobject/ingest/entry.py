@@ -24,13 +24,14 @@ from radiobject.formats.discovery import (
 )
 from radiobject.formats.report import IngestReport, Verdict
 from radiobject.indexing import shortened
-from radiobject.ingest.ids import spelled_twice
+from radiobject.ingest import made_otherwise
 from radiobject.ingest.patients import folder_subjects
 from radiobject.ingest.plan import (
     IngestPlan,
     PlannedImage,
     checked_subjects,
     kept_fields,
+    look_alikes,
     plan_niftis,
 )
 from radiobject.ingest.run import IngestOptions, IngestRun
@@ -207,8 +208,7 @@ def store_images(
     if obs_meta is not None:
         plan = plan.with_subjects(obs_meta)
     report = store_plan(uri, plan, settings)
-    if settings.exists == "raise":
-        _warn_of_stored(report)
+    _warn_of_stored(report, settings)
     _warn_of_refused(report)
     return report
 
@@ -244,7 +244,7 @@ def _planned(
         )
         planned += part.images
         report.join(part.report)
-    for said in spelled_twice(planned):
+    for _, said in look_alikes(planned):
         warnings.warn(said, stacklevel=4)
     return IngestPlan(tuple(planned), uniform=frozenset(uniform), report=report)
 
@@ -260,10 +260,12 @@ def _check_same_subjects(plan: IngestPlan, names: Sequence[str]) -> None:
             )
 
 
-def _warn_of_stored(report: IngestReport) -> None:
-    """Say which files add nothing: their content is in the store already, or comes twice."""
+def _warn_of_stored(report: IngestReport, options: IngestOptions) -> None:
+    """Say which files add nothing, unless that was expected, and which options do not to them."""
     equal = [line for line in report.lines if line.verdict is Verdict.STORED]
-    if equal:
+    for said in made_otherwise.remarks(equal):
+        warnings.warn(said, stacklevel=4)
+    if equal and options.exists == "raise":
         warnings.warn(
             f"{len(equal)} of {len(report.lines)} images were left out, stored already or "
             f"given twice, first {equal[0].source}: {equal[0].reasons[0]}",
@@ -304,8 +306,7 @@ def append_images(
     with dataset.changing(data, "append") as (tx, before):
         _require_rows(plan, before, given=obs_meta is not None)
         report = _run_on(before, tx, plan, settings).execute()
-    if settings.exists == "raise":
-        _warn_of_stored(report)
+    _warn_of_stored(report, settings)
     _warn_of_refused(report)
     return report
 
@@ -382,7 +383,7 @@ def create_collection(
     shared = settings.shared
     with creation(location, COLLECTION, "ingest", name=label, shared=shared) as tx:
         report = IngestRun(tx, plan, settings, made={label: location}, subjects=None).execute()
-    _warn_of_stored(report)
+    _warn_of_stored(report, settings)
     _warn_of_refused(report)
     return location
 
@@ -456,8 +457,7 @@ def append_to_collection(
             run = _run_on(owner, tx, plan, settings)
             _check_known_subjects(plan, run)
         report = run.execute()
-    if settings.exists == "raise":
-        _warn_of_stored(report)
+    _warn_of_stored(report, settings)
     return report
 
 

@@ -19,12 +19,12 @@ from radiobject.formats.guards import DEFAULT_LIMITS
 from radiobject.formats.readers import reader_of
 from radiobject.formats.report import ReportLine, Verdict
 from radiobject.formats.source import SourceFile, read_file
+from radiobject.ingest.made_otherwise import TELLING_OF_OPTIONS, VoxelOptions
 from radiobject.ingest.plan import PlannedImage
 from radiobject.storage.ids import FreeIds, generate_obs_id, scan_name
 from radiobject.storage.io import layout
 from radiobject.storage.schema.collection import CollectionStore
 from radiobject.storage.schema.subjects import MANY, Subjects
-from radiobject.texts import composed
 
 _DIGEST, _NAME = "source_sha256", "source_name"
 _TELLING = (
@@ -44,6 +44,7 @@ class _Stored:
     sha256: str
     name: str
     kind: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
     claimed: bool = False
 
 
@@ -108,17 +109,21 @@ class _Present:
         return found
 
     def _read(self, name: str, store: CollectionStore, asked: set[str] | None) -> None:
-        table = store.read_if_there((_DIGEST, _NAME, *_TELLING), asked)
+        asked_of = (*_TELLING, *TELLING_OF_OPTIONS)
+        table = store.read_if_there((_DIGEST, _NAME, *asked_of), asked)
         ids, subjects = table[layout.OBS_ID].values, table[layout.SUBJECT_ID].values
         sources = [
             table[column].filled("") if column in table else [""] * len(ids)
             for column in (_DIGEST, _NAME)
         ]
         self.taken.add(map(str, ids))
-        named = {column: table[column].to_list() for column in _TELLING if column in table}
+        named = {column: table[column].to_list() for column in asked_of if column in table}
         for row, (obs_id, subject, *source) in enumerate(zip(ids, subjects, *sources, strict=True)):
-            kind = _stated({column: values[row] for column, values in named.items()})
-            stored = _Stored(str(obs_id), str(source[0] or ""), str(source[1] or ""), kind)
+            values = {column: values[row] for column, values in named.items()}
+            made = {column: values.get(column) for column in TELLING_OF_OPTIONS}
+            stored = _Stored(
+                str(obs_id), str(source[0] or ""), str(source[1] or ""), _stated(values), made
+            )
             here = self.volumes.setdefault((str(subject), name), [])
             here.append(stored)
             self.counts[str(subject)] = max(self.counts.get(str(subject), 0), len(here))
@@ -152,9 +157,11 @@ class Assigned:
     replaced: set[str] = field(default_factory=set)
     scans: dict[int, str] = field(default_factory=dict)
 
-    def leave(self, image: PlannedImage, verdict: Verdict, why: str, obs_id: str = "") -> None:
+    def leave(
+        self, image: PlannedImage, verdict: Verdict, why: str, obs_id: str = "", *more: str
+    ) -> None:
         """Say of an image that it is not written, and what it is stored as, if it is."""
-        self.lines.append(ReportLine(image.place, verdict, (why,)))
+        self.lines.append(ReportLine(image.place, verdict, (why, *more)))
         if obs_id:
             self.note(image, obs_id)
 
@@ -174,6 +181,7 @@ def identified(
     before: Subjects | None,
     *,
     exists: str,
+    asked: VoxelOptions,
 ) -> Assigned:
     """Give every image an id, and leave out those that are there.
 
@@ -189,6 +197,8 @@ def identified(
         As in `IngestOptions`. What is equal to a stored volume's source, by SHA-256, is left out
         in any case. Of a file that has changed, "resume" keeps what is stored and says so, and
         "update" writes it anew under the same id; else it is a further scan.
+    asked : VoxelOptions
+        How voxels are made now; what is stored of the same file may have been made otherwise.
 
     Raises
     ------
@@ -212,7 +222,7 @@ def identified(
                 done.leave(image, Verdict.STORED, "given twice")
                 continue
             seen.add(again)
-        same = _same_as(image, present, numbers[image.key], exists, done)
+        same = _same_as(image, present, numbers[image.key], exists, asked, done)
         if same is True:
             continue
         obs_id = same or image.obs_id
@@ -245,25 +255,6 @@ def _ids_of_labels(image: PlannedImage, scan: str) -> Iterator[str]:
     yield from (f"{first}_label-{number}" for number in count(2))
 
 
-def spelled_twice(images: Iterable[PlannedImage]) -> list[str]:
-    """Return a remark on files of one subject whose names differ by nothing that is seen."""
-    seen: dict[tuple[str, str, str], dict[Path, None]] = {}
-    for image in images:
-        path = image.source
-        if isinstance(path, Path) and not str(path).isascii():
-            seen.setdefault((*image.key, composed(str(path))), {})[path] = None
-    said = []
-    for (subject, collection, _), paths in seen.items():
-        if len(paths) > 1:
-            first, second = ("/".join(path.parts[-2:]) for path in list(paths)[:2])
-            said.append(
-                f"{collection}: {first!a} and {second!a} look the same, with letters and accents "
-                f"in one piece or apart, and both are scans of subject {subject!r}: if that is "
-                "one file twice, remove one; if they are two people's, rename one"
-            )
-    return said
-
-
 def _possible_ids(
     images: Sequence[PlannedImage],
     numbers: Mapping[tuple[str, str], int],
@@ -281,7 +272,12 @@ def _possible_ids(
 
 
 def _same_as(
-    image: PlannedImage, present: _Present, planned: int, exists: str, done: Assigned
+    image: PlannedImage,
+    present: _Present,
+    planned: int,
+    exists: str,
+    asked: VoxelOptions,
+    done: Assigned,
 ) -> str | bool:
     """Return True for an image to leave out, the id of the volume that it replaces, or False."""
     kind = _kind_of(image)
@@ -296,14 +292,16 @@ def _same_as(
         return False
     resumed = exists in ("resume", "update")
     likely = _likely(image, _of_one_scan(image, candidates, done), planned)
-    digest = _digest(image)
+    digest = _digest(image, asked)
     equal = next((one for one in candidates if digest and one.sha256 == digest), None)
     if equal is None and resumed and likely is not None and not likely.sha256:
         # Nothing tells what it was made from: its place alone says that it is there.
         equal = likely
     if equal is not None:
         equal.claimed = True
-        done.leave(image, Verdict.STORED, f"stored as {equal.obs_id!r}", equal.obs_id)
+        otherwise = asked.not_applied(image, equal.made)
+        why = f"stored as {equal.obs_id!r}"
+        done.leave(image, Verdict.STORED, why, equal.obs_id, *otherwise)
         return True
     if not resumed or likely is None:
         return False
@@ -349,14 +347,14 @@ def _likely(image: PlannedImage, candidates: Sequence[_Stored], planned: int) ->
     return named[0] if len(named) == 1 else None
 
 
-def _digest(image: PlannedImage) -> str | None:
+def _digest(image: PlannedImage, asked: VoxelOptions) -> str | None:
     """Return the SHA-256 that the obs table has for a volume from this image."""
     source = image.source
     try:
         if not isinstance(source, Path):
             paths = source.files
         elif image.format is ImageFormat.DICOM:
-            paths = only_series(source).files
+            paths = only_series(source, options=asked.dicom).files
         elif image.part is not None:
             paths = image.part.files(source)
         else:

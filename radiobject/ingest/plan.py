@@ -141,6 +141,8 @@ class IngestPlan:
         given = self.subjects[layout.SUBJECT_ID]
         ids = given.map(composed, na_action="ignore").astype(given.dtype)
         object.__setattr__(self, "subjects", self.subjects.assign(**{layout.SUBJECT_ID: ids}))
+        notes = [f"{image.place}: {why}" for image, why in look_alikes(self.images)]
+        self.report.notes.extend(said for said in notes if said not in self.report.notes)
 
     @property
     def collections(self) -> tuple[str, ...]:
@@ -202,10 +204,28 @@ class IngestPlan:
         return replace(self, images=images, subjects=subjects, pseudonymous=True)
 
 
-_SPELLED_ALIKE = (
-    "its path differs from another's only in whether letters and accents are apart; rename the "
-    "one or the other if they are two patients, else keep one"
-)
+def look_alikes(images: Iterable[PlannedImage]) -> list[tuple[PlannedImage, str]]:
+    """Return the images whose path differs from an earlier one's by nothing that is seen, and why.
+
+    Ids have one spelling: a look-alike would be one more scan of the other's subject. What is found
+    by searching is refused for it, and what a plan has all the same is remarked on.
+    """
+    seen: dict[tuple[str, str], Path] = {}
+    found = []
+    for image in images:
+        path = image.source
+        if not isinstance(path, Path) or str(path).isascii():
+            continue
+        before = seen.setdefault((image.collection, composed(str(path))), path)
+        if before != path:
+            first, second = ("/".join(one.parts[-2:]) for one in (before, path))
+            found.append((
+                image,
+                f"{first!a} and {second!a} look the same, with letters and accents in one piece or "
+                "apart: if that is one file twice, remove one; if they are two people's, rename "
+                "one",
+            ))  # fmt: skip
+    return found
 
 
 def _subjects(images: Iterable[PlannedImage]) -> set[str]:
@@ -313,17 +333,18 @@ def plan_niftis(
         pairs, found = resolve_files(source, subject_of, follow_links=follow_links)
         report.skipped |= {f"{name}/{place}": why for place, why in found.skipped.items()}
         lines = [(place, why) for place, why in found.refused.items()]
-        spelled: dict[str, Path] = {}
+        new = []
         for path, subject in pairs:
             if subject is None:
                 lines.append(
                     (path.name, f"its name does not match the pattern {subject_pattern!r}")
                 )
-            elif spelled.setdefault(composed(str(path)), path) != path:
-                # Ids have one spelling: it would be one more scan of the other's subject.
-                lines.append((path.name, _SPELLED_ALIKE))
             else:
-                planned.append(PlannedImage(name, path, subject, keep=kept))
+                new.append(PlannedImage(name, path, subject, keep=kept))
+        again = look_alikes(new)
+        lines += [(Path(image.file_name).name, why) for image, why in again]
+        refused = {id(image) for image, _ in again}
+        planned += [image for image in new if id(image) not in refused]
         report.extend(ReportLine(f"{name}/{at}", Verdict.REFUSED, (why,)) for at, why in lines)
     return IngestPlan(tuple(planned), report=report)
 

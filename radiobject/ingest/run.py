@@ -21,10 +21,12 @@ from radiobject.formats.image import LoadedImage, reorient_target
 from radiobject.formats.readers import load_image
 from radiobject.formats.report import IngestReport, ReportLine, Verdict
 from radiobject.geometry.rescale import RESCALE_KEYS
-from radiobject.ingest.ids import identified, spelled_twice
+from radiobject.ingest import made_otherwise
+from radiobject.ingest.ids import identified
 from radiobject.ingest.intensities import AskedStatistics, LabelledStatistics, Statistics
 from radiobject.ingest.label_names import new_label_names
 from radiobject.ingest.label_values import with_common_values
+from radiobject.ingest.made_otherwise import VoxelOptions
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 from radiobject.ingest.tables import columns_with_values, stacked
 from radiobject.lazy import pd
@@ -308,11 +310,14 @@ class IngestRun:
         return self.report
 
     def _tasks(self) -> list[IngestTask]:
+        options = self.options
+        target, config = reorient_target(options.reorient), get_radiobject_config().write
         assigned = identified(
-            self.plan.images, self.stores, self.before, exists=self.options.exists
-        )
+            self.plan.images, self.stores, self.before,
+            exists=options.exists, asked=VoxelOptions(target, options.dicom),
+        )  # fmt: skip
         self.report.extend(assigned.lines)
-        self.report.notes += spelled_twice(self.plan.images)
+        self.report.notes += made_otherwise.remarks(assigned.lines)
         self._replaced = assigned.replaced
         images, drawn = with_common_values(assigned.images, self.stores)
         self._names = new_label_names({**self.plan.label_names, **drawn}, self.stores)
@@ -321,14 +326,13 @@ class IngestRun:
                 self.made[name] = self._make_group(name)
         for place in self.made.values():
             files.make_folder(layout.join(self._located(place), layout.VOLUMES))
-        labels = (*self.options.labels, *self.plan.labels)
-        travelling = replace(self.options, executor=None, labels=labels)
-        target, config = reorient_target(self.options.reorient), get_radiobject_config().write
+        labels = (*options.labels, *self.plan.labels)
+        travelling = replace(options, executor=None, labels=labels)
         hidden = dict.fromkeys(_FILE_NAME_COLUMNS, "") if self.plan.pseudonymous else {}
         tasks = []
         for image, obs_id in images:
             volume = NewVolume(
-                partial(_load, _absolute(image), target, self.options.dicom),
+                partial(_load, _absolute(image), target, options.dicom),
                 image.obs_subject_id,
                 obs_id,
                 columns={**image.columns, **hidden},

@@ -62,7 +62,7 @@ def infer_collection(
         Go on with what lies at `uri`; otherwise nothing may lie there.
     spool : path, optional
         Folder for the unfinished prediction, on a disk with room for one uncompressed result; a
-        private folder of the temporary directory by default.
+        private folder of the temporary directory by default, which goes with the last of them.
     run_id : str
         Names the model. It stays with each finished volume, as do digests of the predictor's
         weights and of the input, the window and the output (columns ``prediction_...``), and none

@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from radiobject._types import OBS_ID, SUBJECT_ID
-from radiobject.exceptions import ConfigurationError, StoreExistsError
+from radiobject.exceptions import ConfigurationError, StorageError, StoreExistsError
 from radiobject.ml.datasets.base import Transform
 from radiobject.ml.datasets.pairing import scan_of
 from radiobject.ml.datasets.source import VolumeTable, as_sources
@@ -36,8 +37,11 @@ from radiobject.storage.tables.columns import TEXT
 from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.writers import commit_volume
 from radiobject.system import room
-from radiobject.system.files import remove_file, reserve_file, written_whole
+from radiobject.system.files import remove_empty_folder, remove_file, reserve_file, written_whole
 from radiobject.system.processes import user_code
+
+_ATTEMPTS = 8
+"""To make a file whose empty folder other runs may remove in between."""
 
 Output = str | Callable[[NDArray[np.float32]], NDArray[Any]]
 
@@ -84,10 +88,15 @@ def predict_collection(
         else:
             jobs.append(_Job(tables, row, obs_id, window, output, folder, made_of, patches))
             done[obs_id] = dict(made_of.columns())
-    for job in jobs:
-        # No name for the voxels: some systems delete no file that is mapped.
-        commit_volume(uri, called, _predicted(job.run(predictor, device), job), "infer")
-        job.remove()
+    try:
+        for job in jobs:
+            # No name for the voxels: some systems delete no file that is mapped.
+            commit_volume(uri, called, _predicted(job.run(predictor, device), job), "infer")
+            job.remove()
+    finally:
+        if spool is None:
+            with suppress(OSError, StorageError):  # not there, or with what a run goes on from
+                remove_empty_folder(folder)
     return uri
 
 
@@ -109,14 +118,18 @@ def _predicted(voxels: NDArray[Any], job: _Job) -> NewVolume:
 
 
 def _spool_folder(given: str | Path | None, uri: str) -> Path:
-    if given is not None:
-        folder = Path(given)
-    else:
+    """Return where unfinished predictions lie; the user's own folder is there before the work."""
+    if given is None:
         code = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"radiobject-infer-{user_code()}-{code}"
+        return Path(tempfile.gettempdir()) / f"radiobject-infer-{user_code()}-{code}"
+    folder = Path(given)
     with room.writing(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_folder(folder)
     return folder
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -217,7 +230,7 @@ class _Job:
         path = self._path.with_suffix(".voxels")
         size = math.prod(shape) * np.dtype(dtype).itemsize
         with room.writing(path, size):
-            reserve_file(path, size)
+            _reserve(path, size)
         return self._map(shape, dtype)
 
     def _map(self, shape: list[int], dtype: str) -> np.memmap:
@@ -237,6 +250,18 @@ class _Job:
         state = {"planes": planes, "shape": list(voxels.shape), "dtype": voxels.dtype.name}
         with room.writing(path), written_whole(path, durable=False) as unfinished:
             unfinished.write_text(json.dumps(state), encoding="utf-8")
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file in its folder, which a run that ends may remove as long as it is empty."""
+    for attempt in range(_ATTEMPTS):
+        _make_folder(path.parent)
+        try:
+            reserve_file(path, size)
+            break
+        except FileNotFoundError:
+            if attempt == _ATTEMPTS - 1:
+                raise
 
 
 def _made(slab: NDArray[np.float32], output: Output) -> NDArray[Any]:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radiobject.formats.pattern import PatternError, compiled
+from radiobject.storage.tables.columns import nanoseconds
 
 _COMPARE = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
 _NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "=="}
@@ -398,9 +399,10 @@ def _quoted(name: str) -> str:
 
 
 def _time(name: str, value: str) -> int:
-    try:
-        return int(np.datetime64(value, "ns").astype("int64"))
-    except ValueError:
+    found = nanoseconds(value)
+    if found is None:
         raise _Rejected(
-            f"column {name!r} is a time, write it as '2026-01-31', got {value!r}"
-        ) from None
+            f"column {name!r} is a time in nanoseconds of the years 1678 to 2261, write it as "
+            f"'2026-01-31', got {value!r}"
+        )
+    return found

@@ -26,6 +26,22 @@ def scan_name(obs_id: str, obs_subject_id: str, collection_name: str) -> str:
     return found.group(0) if found else obs_id.replace(collection_name, "")
 
 
+_NUMBERED = re.compile(r"(?:_acq-\d+)?(?:_label-\d+)?$")
+
+
+def scan_number(obs_id: str) -> str:
+    """Return the end of an id that says which scan of its subject it is; empty for the first.
+
+    Labels have that of the scan that they were drawn on, and a second opinion a number of its own.
+    """
+    return _NUMBERED.findall(obs_id)[0]
+
+
+def acquisition_of(obs_id: str) -> str:
+    """Return the part of `scan_number` that is the same for all opinions on one scan."""
+    return scan_number(obs_id).partition("_label-")[0]
+
+
 class FreeIds:
     """Ids of new volumes of a collection: a subject's further scans are numbered on.
 

@@ -21,7 +21,7 @@ from radiobject.geometry.orientation import ORIGINAL_AFFINE
 from radiobject.geometry.rescale import RESCALE_KEYS
 from radiobject.lazy import pd
 from radiobject.selection import VolumeSelection
-from radiobject.storage.ids import FreeIds
+from radiobject.storage.ids import FreeIds, generate_obs_id, scan_number
 from radiobject.storage.io import layout
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.records import NewVolume, write_new_volume
@@ -210,9 +210,22 @@ def stream_into(
 
 
 def new_ids(jobs: Sequence[VolumeJob], name: str, taken: Collection[str] = ()) -> list[str]:
-    """Return an id for each job's volume in collection `name`, none of them twice or in `taken`."""
-    ids = FreeIds(name, set(taken))
-    return [ids.next(str(job.row[layout.SUBJECT_ID])) for job in jobs]
+    """Return an id for each job's volume in collection `name`, none of them twice or in `taken`.
+
+    A scan keeps its number, by which labels find it, also where it is written without the others.
+    """
+    ids, given, taken = FreeIds(name, set(taken)), set[str](), set(taken)
+    subjects = [str(job.row[layout.SUBJECT_ID]) for job in jobs]
+    numbers = [scan_number(str(job.row[layout.OBS_ID])) for job in jobs]
+    kept = [generate_obs_id(s, name) + n for s, n in zip(subjects, numbers, strict=True)]
+    for obs_id in kept:
+        ids.take(obs_id)
+    found = []
+    for subject, obs_id in zip(subjects, kept, strict=True):
+        is_free = obs_id not in given and obs_id not in taken
+        found.append(obs_id if is_free else ids.next(subject))
+        given.add(found[-1])
+    return found
 
 
 def run_jobs(

@@ -3,6 +3,7 @@
 import re
 import shutil
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +20,9 @@ from radiobject.ingest.entry import store_plan
 from radiobject.ingest.plan import IngestPlan, PlannedImage
 
 NAMES = ("Müller", "Zoë")
+LOOK_ALIKE = re.compile(
+    r"M(u\\u0308|\\xfc)ller\b.*' and '.*M(\\xfc|u\\u0308)ller\b.* look the same"
+)
 MACS = tuple(unicodedata.normalize("NFD", name) for name in NAMES)
 
 
@@ -88,7 +92,7 @@ def test_two_that_differ_in_spelling_only_do_not_become_one_subject(by, tmp_path
     plan = plans.plan_niftis({"CT": scans}, subject_from=by)
     assert sorted(image.obs_subject_id for image in plan.images) == ["Ada", NAMES[0]]
     (refused,) = plan.report.refused
-    assert "letters and accents are apart" in refused.reasons[0]
+    assert LOOK_ALIKE.search(refused.reasons[0])
 
 
 def test_nor_in_a_collection_of_its_own(scans, tmp_path, monkeypatch):
@@ -118,11 +122,11 @@ def test_rows_and_subjects_of_a_new_collection_may_be_spelt_either_way(scans, tm
 def test_two_files_that_look_the_same_are_both_named(scans, tmp_path):
     for name in (NAMES[0], MACS[0]):
         shutil.copy(scans / "seg" / f"{NAMES[0]}.nii", tmp_path / f"{name}.nii")
-    both = r"Mu\\u0308ller\.nii' and '.*/M\\xfcller\.nii' look the same.*of subject 'Müller'"
     files = [tmp_path / f"{name}.nii" for name in (MACS[0], NAMES[0])]
     plan = IngestPlan(tuple(PlannedImage("CT", path, NAMES[0]) for path in files))
-    report = store_plan(str(tmp_path / "store"), plan)
-    assert re.search(both, "\n".join(report.notes))
+    (dry,) = plan.report.notes
+    assert LOOK_ALIKE.search(dry)
+    assert store_plan(str(tmp_path / "store"), replace(plan, layout="x")).notes == [dry]
     assert len(RadiObject(str(tmp_path / "store")).CT) == 2
 
 

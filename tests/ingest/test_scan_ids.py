@@ -16,7 +16,7 @@ from radiobject.formats.dicom import scan_dicom
 from radiobject.ingest import IngestOptions, ingest_plan
 from radiobject.ingest.plan_dicom import plan_dicoms
 from radiobject.ml.datasets.pairing import pair_rows
-from radiobject.ml.datasets.source import read_table
+from radiobject.ml.datasets.source import VolumeTable, read_table
 
 SIDE = {1: 20, 2: 60}
 """Where the structure of each scan lies, along x."""
@@ -73,10 +73,28 @@ def test_labels_of_the_second_scan_alone_are_not_those_of_the_first(tmp_path: Pa
     radi = ingested(root, tmp_path / "store")
     assert radi.collection("CT_rtstruct").obs_ids == ["p1_CT_rtstruct_acq-1"]
     assert scan_number(radi, "p1_CT_acq-1") == 2
+    labels = read_table(radi.collection("CT_rtstruct"), "CT_rtstruct")
+    assert pair_rows(read_table(radi.CT.iloc[[1]], "CT"), labels).tolist() == [0]
+    with pytest.warns(UserWarning, match=r"two scans .*: 'p1_CT' and 'p1_CT_rtstruct_acq-1'"):
+        pair_rows(read_table(radi.CT.iloc[[0]], "CT"), labels)
+    copy = radi.write(str(tmp_path / "copy"))
+    assert copy.all_obs_ids == radi.all_obs_ids  # they would pair with the first scan
     # Ingested again, also after the contours were changed, it stays one volume.
     contours(root, "rs.dcm", 2)
     again = ingested(root, tmp_path / "store")
     assert again.collection("CT_rtstruct").obs_ids == ["p1_CT_rtstruct_acq-1"]
+
+
+def test_volumes_of_two_sessions_do_not_pair_unseen() -> None:
+    def one(name: str, obs_id: str) -> VolumeTable:
+        nothing = np.zeros((1, 3), np.int64)
+        return VolumeTable(name, [], [obs_id], ["sub-1"], nothing, nothing, [None])
+
+    image = one("T1w", "sub-1_ses-1_T1w")
+    assert pair_rows(image, one("dseg", "sub-1_ses-1_desc-a_dseg")).tolist() == [0]
+    assert pair_rows(image, one("seg", "sub-1_seg_acq-1")).tolist() == [0]  # numbered for itself
+    with pytest.warns(UserWarning, match="two scans .*'sub-1_ses-2_dseg'"):
+        pair_rows(image, one("dseg", "sub-1_ses-2_dseg"))
 
 
 def test_two_opinions_on_one_scan_are_not_taken_for_two_scans(tmp_path: Path) -> None:

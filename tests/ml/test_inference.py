@@ -8,7 +8,7 @@ from memory_alone import alone
 from ml_shelf import affine_of, coordinates, make_shelf, store
 
 from radiobject.exceptions import ConfigurationError, ShapeError, StoreExistsError
-from radiobject.ml import Normalization
+from radiobject.ml import Normalization, prediction
 from radiobject.ml.inference import infer_collection
 from radiobject.ml.sliding import SlidingWindow, predicted_slabs
 
@@ -141,6 +141,40 @@ def test_an_interrupted_run_goes_on(mixed, model, tmp_path):
     for a, b in zip(straight, resumed, strict=True):
         assert np.array_equal(a.to_numpy(), b.to_numpy())
     assert not list((tmp_path / "spool").iterdir())
+
+
+def test_no_empty_folder_is_left_and_none_is_needed(mixed, tmp_path, monkeypatch):
+    """Runs into one collection share a folder: each file makes it anew if another removed it."""
+    monkeypatch.setattr(prediction.tempfile, "tempdir", str(tmp_path / "temporary"))
+    window, uri = SlidingWindow((24, 24, 24), 0.0, batch_size=1), str(tmp_path / "pred")
+    reserve, seen, one = prediction.reserve_file, [], mixed.pick([0])
+
+    def taken_away_at_first(path, size):
+        seen.append(path.parent)
+        if len(seen) == 1:
+            path.parent.rmdir()
+        reserve(path, size)
+
+    monkeypatch.setattr(prediction, "reserve_file", taken_away_at_first)
+    with pytest.raises(Interrupted):
+        infer_collection(one, breaking_after(7), uri, window, name="p")
+    assert len(list(seen[0].iterdir())) == 2  # what the next run goes on from
+    infer_collection(one, breaking_after(10**6), uri, window, name="p")
+    assert list((tmp_path / "temporary").iterdir()) == []
+    infer_collection(one, breaking_after(10**6), f"{uri}2", window, spool=tmp_path / "own")
+    assert (tmp_path / "own").is_dir()
+
+
+def breaking_after(limit):
+    calls = []
+
+    def run(x):
+        calls.append(1)
+        if len(calls) > limit:
+            raise Interrupted
+        return x
+
+    return run
 
 
 def test_bad_input(mixed, model, tmp_path, shelf):

@@ -158,7 +158,8 @@ def test_chains_times_and_ampersands(table):
         "s == '\\0'", "s == '\\ud800'", "nothing == 1", "i is 1", "val(open('x')) == i",
         "attr(open('x')) == 1", "attr('i', 'u') == 1", "dim(i) == 1", "i > 1 if b else b",
         "(" * 300 + "i > 1" + ")" * 300, "not " * 5000 + "b", "i == 1 or " * 20000 + "b",
-        "t == 'yesterday'", "i == {'a': 1}", "i == ...", "i == 1j", "i == b'1'", "@", "i ==",
+        "t == 'yesterday'", "t < '9999-12-31'", "t == '2020-01-01T00:00:00.0000000001'",
+        "i == {'a': 1}", "i == ...", "i == 1j", "i == b'1'", "@", "i ==",
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_and_shown(expression, monkeypatch):

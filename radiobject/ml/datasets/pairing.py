@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +16,7 @@ from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.geometry.regrid import Regrid
 from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable
-from radiobject.storage.ids import scan_name
+from radiobject.storage.ids import acquisition_of, scan_name
 
 _SHOWN = 5
 
@@ -44,12 +46,23 @@ def pair_rows(first: VolumeTable, second: VolumeTable) -> NDArray[np.intp]:
             f"{_difference(first, second)}"
         )
     partner: dict[str, int] = {}
+    apart: list[str] = []
     for subject, rows in here.items():
         others = there[subject]
         if len(rows) == len(others) == 1:
-            partner[first.obs_ids[rows[0]]] = others[0]
+            one, other = first.obs_ids[rows[0]], second.obs_ids[others[0]]
+            partner[one] = others[0]
+            if _are_of_two_scans(first, second, one, other):
+                apart.append(f"{one!r} and {other!r}")
         else:
             partner |= _pair_scans(first, second, subject, rows, others)
+    if apart:
+        warnings.warn(
+            f"{len(apart)} volumes of {first.name!r} and {second.name!r} pair, as each subject has "
+            f"one in both, and are of two scans by their ids: {_listed(apart)}; select the volumes "
+            "of one scan, unless they lie in one place all the same",
+            stacklevel=2,
+        )
     return np.array([partner[obs_id] for obs_id in first.obs_ids], np.intp)
 
 
@@ -65,6 +78,23 @@ def _pair_scans(
             f"{[second.obs_ids[i] for i in others]}; ids must agree after the collection's name"
         )
     return {first.obs_ids[row]: there[scan] for scan, row in here.items()}
+
+
+_SESSION = re.compile(r"(?:^|_)ses-([A-Za-z0-9]+)")
+
+
+def _are_of_two_scans(first: VolumeTable, second: VolumeTable, one: str, other: str) -> bool:
+    """Return whether ids say that a subject's two volumes are of two of its scans.
+
+    Two collections number their scans each for itself; labels drawn on the scans of one have its
+    name before their own, and the numbers of those scans.
+    """
+    sessions = [_SESSION.findall(obs_id)[:1] for obs_id in (one, other)]
+    if all(sessions):
+        return sessions[0] != sessions[1]
+    names = sorted((first.name, second.name), key=len)
+    drawn_on = names[1].startswith(f"{names[0]}_")
+    return drawn_on and acquisition_of(one) != acquisition_of(other)
 
 
 def scan_of(table: VolumeTable, row: int) -> str:

@@ -215,6 +215,11 @@ class Clock:
         self.remarks: list[str] = []
         self.tick()
 
+    @classmethod
+    def later_than_all_at(cls, uri: str) -> Clock:
+        """Return a clock for an array or a group that no commit orders the writes to."""
+        return cls(recovery.latest_at(uri))
+
     def tick(self) -> int:
         """Return a timestamp later than every earlier one, and than what was created by now."""
         self.now = max(int(time.time() * 1000) + 1, self.now + 1)

@@ -105,6 +105,12 @@ def _stamped_files(place: str) -> Iterable[str]:
     return [f"{tdb.METADATA}/{n}" for n in open_files(layout.join(place, tdb.METADATA)).names()]
 
 
+def latest_at(uri: str) -> int:
+    """Return the latest time that anything written to the array or group at `uri` carries, or 0."""
+    spans = (tdb.span(layout.base_name(path)) for path in _stamped_files(uri))
+    return max((last for _, last in filter(None, spans)), default=0)
+
+
 def remove_unfinished(uri: str) -> None:
     """Remove a data set that never had a head, and nothing else that lies in its folder."""
     _remove_unknown(uri, set())

@@ -52,6 +52,7 @@ class Transaction:
     n_commits: int = 0
     published: int = 0
     manifest: Manifest | None = None
+    lock: StoreLock | None = None
     _emptied: bool = False
 
     def __post_init__(self) -> None:
@@ -104,6 +105,7 @@ class Transaction:
         new = self._new_files(self.manifest, recorded)
         packed = {record_key(made.timestamp): digests.pack(new)} if new else {}
         keys = {**recorded.keys, **{key: digest(value) for key, value in packed.items()}}
+        self._refuse_broken_lock()
         # Only what was published is kept here: without room for it, the caller may try once more.
         write_head(self.uri, made, forget, packed, digests.sum_of(keys))
         recorded = replace(recorded, keys=keys, states=self._states(made, forget))
@@ -113,6 +115,27 @@ class Transaction:
         self._emptied = False
         self.clock.remarks.clear()
         return self.last
+
+    def _refuse_broken_lock(self) -> None:
+        """Publish nothing over the work of who broke the lock, taking this writer for dead."""
+        if self.is_fenced_out():
+            raise LockError(
+                f"the lock of {self.uri} was broken while {self.operation} was at work, and others "
+                "may have changed the data set since: the rest of it is not committed; open the "
+                "data set anew and repeat what is missing"
+            )
+
+    def is_fenced_out(self) -> bool:
+        """Return whether somebody else has, or had, the lock since this change began."""
+        return self.lock is not None and not self.lock.is_held()
+
+    def roll_back(self) -> None:
+        """Undo what was not committed; nothing where the lock was broken, for it is others' now.
+
+        Readers take the files that commits record alone, and the next writer removes the others.
+        """
+        if not self.is_fenced_out():
+            recovery.roll_back(self.uri, self.rollback_point, self.locations, self.manifest)
 
     def _states(self, made: Commit, forget: Sequence[Commit]) -> frozenset[int]:
         """Return the timestamps in the history once `made` is in it: objects of this process that
@@ -161,6 +184,7 @@ class Transaction:
     def record_merge(self, tables: Mapping[str, Files]) -> None:
         """Publish the record of tables whose files were merged; all else stays as it is."""
         if self.manifest is not None:
+            self._refuse_broken_lock()
             merged = replace(self.manifest, tables={**self.manifest.tables, **tables})
             self.published = self.clock.tick()
             self.manifest = write_manifest(self.uri, merged, self.published)
@@ -207,11 +231,12 @@ def transaction(
             last=head.last,
             published=head.timestamp,
             manifest=digests.known(uri),
+            lock=lock,
         )
         try:
             yield opened
         except BaseException:
-            recovery.roll_back(uri, opened.rollback_point, opened.locations, opened.manifest)
+            opened.roll_back()
             finished = True
             raise
         opened.compact_when_due()

@@ -80,6 +80,9 @@ class StoreLock(Protocol):
 
     abandoned: bool
 
+    def is_held(self) -> bool:
+        """Return whether nobody has broken the lock since it was taken."""
+
     def release(self) -> None:
         """Give the lock back after a clean end."""
 

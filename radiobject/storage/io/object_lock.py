@@ -143,6 +143,14 @@ class ObjectLock:
                 return True
         return False
 
+    def is_held(self) -> bool:
+        """Return whether the lock is still this writer's: a person may have broken it meanwhile."""
+        try:
+            holder = LockRecord.parse(self._found()[1])
+        except FileNotFoundError:
+            return False
+        return holder is not None and holder.token == self._record.token
+
     def release(self) -> None:
         """Give the lock back; what was committed is committed, even if that does not succeed."""
         try:

@@ -6,10 +6,10 @@ loses nothing but the time to make it again. Values are plain little-endian numb
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 from radiobject.exceptions import StorageError, StoreExistsError
+from radiobject.storage.commits.head import Clock
 from radiobject.storage.commits.recovery import clear_without_schema
 from radiobject.storage.io import files, layout
 from radiobject.storage.io.atomic import create_atomically
@@ -41,7 +41,7 @@ def write_derived(
     keys : sequence of str
         The columns that tell rows apart.
     timestamp : int, optional
-        Milliseconds since the epoch; now by default.
+        Milliseconds since the epoch; now by default, and later than what is there.
 
     Raises
     ------
@@ -50,7 +50,8 @@ def write_derived(
     """
     with writing(uri):
         _create(uri, keys, [name for name in rows if name not in (*keys, FINGERPRINT)])
-        when = timestamp if timestamp is not None else time.time_ns() // 1_000_000
+        # A reader whose clock is ahead may have written the row that this one replaces.
+        when = Clock.later_than_all_at(uri).now if timestamp is None else timestamp
         fragment = Table(uri).write(rows, when)
         if fragment is not None:
             seal(uri, fragment)

@@ -16,6 +16,7 @@ import tiledb
 from radiobject.ctx import SliceOrientation, get_tiledb_ctx
 from radiobject.exceptions import StorageError, StoreNotFoundError
 from radiobject.geometry.rescale import RESCALE_KEYS
+from radiobject.storage.commits.head import Clock
 from radiobject.storage.io import layout, remote
 from radiobject.storage.io import tiledb_names as tdb
 from radiobject.storage.io.array_files import refuse_strange
@@ -153,6 +154,9 @@ def is_part_of_collection(uri: str) -> bool:
 def write_array_metadata(uri: str, values: Mapping[str, str | int | float]) -> None:
     """Set metadata of the array at `uri`."""
     ctx = changing_ctx(uri)
-    with writing(uri), atomic(uri) as place, tiledb.open(place, "w", ctx=ctx) as array:
-        for key, value in values.items():
-            array.meta[key] = value
+    with writing(uri), atomic(uri) as place:
+        # Of two values the later counts, and the clock of who wrote the first may be ahead.
+        when = Clock.later_than_all_at(uri).now
+        with tiledb.open(place, "w", timestamp=when, ctx=ctx) as array:
+            for key, value in values.items():
+                array.meta[key] = value

@@ -176,7 +176,7 @@ def write_intensities(
     made : sequence of (VolumeLocator, Region, IntensitySummary)
         Each volume with its obs_id.
     timestamp : int, optional
-        Milliseconds since the epoch; now by default.
+        Milliseconds since the epoch; now by default, and later than what is there.
 
     Raises
     ------

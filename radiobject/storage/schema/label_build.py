@@ -66,7 +66,8 @@ def ensure_label_rows(
     locators : iterable of VolumeLocator
         The volumes, each with its obs_id.
     timestamp : int, optional
-        Milliseconds since the epoch at which new rows appear; now by default.
+        Milliseconds since the epoch at which new rows appear; now by default, and later
+        than what is there.
     executor : str, Client or concurrent.futures.Executor, optional
         Where volumes are looked through; threads by default, see `executors.run`.
 

@@ -61,7 +61,7 @@ def write_label_rows(
     collection_uri : str
     rows : mapping of obs_id to (fingerprint, LabelSummary)
     timestamp : int, optional
-        Milliseconds since the epoch; now by default.
+        Milliseconds since the epoch; now by default, and later than what is there.
 
     Raises
     ------

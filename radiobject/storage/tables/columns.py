@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
+from datetime import date
+from decimal import Decimal
+from numbers import Integral, Rational
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import tiledb.libtiledb as lt
 
 from radiobject.ctx import get_tiledb_ctx
 from radiobject.exceptions import SchemaError
+from radiobject.jsonable import MAX_EXACT_INTEGER
 from radiobject.lazy import pd
 
 TEXT = np.dtype("U")
@@ -20,6 +23,9 @@ BLOB = np.dtype("S")
 """Column of raw bytes, never filtered on."""
 
 TIME = np.dtype("datetime64[ns]")
+_EPOCH = np.datetime64(0, "ns")
+_LONGEST_NS = 2**63 - 1
+_TIMES = (np.datetime64, np.timedelta64)
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,15 @@ def _fixed(
     typed = isinstance(values, np.ndarray) and values.dtype.kind in "biufM"
     listed = values.copy() if typed else as_objects(values)
     present = ~np.asarray(pd.isna(listed), dtype=bool)
-    listed[~present] = np.datetime64(0, "ns") if dtype.kind == "M" else 0
+    if dtype.kind == "M":
+        return present, _times(listed, present, name)
+    kinds = {listed.dtype.type} if typed else {type(value) for value in listed}
+    if not kinds.isdisjoint(_TIMES):
+        raise SchemaError(
+            f"column {name!r} of type {dtype} cannot hold a time; declare it as one or as "
+            "text, or give the number of seconds, days or years that is meant"
+        )
+    listed[~present] = 0
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             data = np.ascontiguousarray(listed, dtype=dtype)
@@ -159,19 +173,60 @@ def _fixed(
         raise SchemaError(f"column {name!r} cannot hold its values as {dtype}: {error}") from error
     wrong = _altered(listed, data)
     if wrong.size:
-        raise SchemaError(
-            f"column {name!r} of type {dtype} cannot hold {listed[wrong[0]]!r} unchanged; "
-            "declare the column with a wider type, or as text"
-        )
+        raise _would_change(name, dtype, listed[wrong[0]])
     return present, data
 
 
-def _altered(listed: npt.NDArray[Any], data: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Return which values became others; fractions may be rounded, whole numbers and times not."""
-    if data.dtype.kind == "M":
-        others = np.flatnonzero(listed.astype("datetime64[s]") != data.astype("datetime64[s]"))
+def _would_change(name: str, dtype: np.dtype, value: Any) -> SchemaError:
+    return SchemaError(
+        f"column {name!r} of type {dtype} cannot hold {value!r} unchanged; "
+        "declare the column with a wider type, or as text"
+    )
+
+
+def _times(
+    listed: npt.NDArray[Any], present: npt.NDArray[np.bool_], name: str
+) -> npt.NDArray[np.datetime64]:
+    """Return values as times; each is what it was, or the first that cannot be is refused."""
+    if listed.dtype == TIME:
+        return np.where(present, listed, _EPOCH)
+    data = np.zeros(len(listed), np.int64)
+    for at in np.flatnonzero(present):
+        value = listed[at]
         # An integer is nanoseconds.
-        return np.array([at for at in others if not isinstance(listed[at], Integral)], np.intp)
+        plain = isinstance(value, Integral) and not isinstance(value, bool | np.timedelta64)
+        found = int(value) if plain else nanoseconds(value)
+        if found is None or abs(found) > _LONGEST_NS:
+            raise _would_change(name, TIME, value)
+        data[at] = found
+    return data.view(TIME)
+
+
+def nanoseconds(value: Any) -> int | None:
+    """Return how many nanoseconds after 1970 a time or its text is, None if a column cannot say it.
+
+    That is one beyond the reach of 64 bits, one with a fraction of a nanosecond, and one of a time
+    zone: a column holds no zones, and among times without any its moment would be another.
+    """
+    if getattr(value, "tzinfo", None) is not None:
+        return None
+    if isinstance(value, pd.Timestamp):
+        value = value.to_datetime64()
+    try:
+        if isinstance(value, date | str):
+            value = np.datetime64(value)
+        if not isinstance(value, np.datetime64):
+            return None
+        found = value.astype(TIME)
+        # What is out of reach comes back as another year.
+        same = bool(found.astype(value.dtype) == value)
+    except (ValueError, OverflowError):
+        return None
+    return int(found.astype(np.int64)) if same else None
+
+
+def _altered(listed: npt.NDArray[Any], data: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+    """Return which values became others; fractions may be rounded, whole numbers not."""
     is_float = data.dtype.kind == "f"
     bits = np.finfo(data.dtype if is_float else np.float64).nmant + 1
     # From there on NumPy calls integers equal to the floats beside them.
@@ -183,12 +238,24 @@ def _altered(listed: npt.NDArray[Any], data: npt.NDArray[Any]) -> npt.NDArray[np
 
 
 def _is_same(value: Any, stored: np.generic) -> bool:
-    if not isinstance(value, Integral) and stored.dtype.kind == "f":
+    if stored.dtype.kind == "f" and not is_count(value):
         return bool(np.isfinite(stored)) or not np.isfinite(float(value))
     try:
         return int(value) == int(stored)
     except (ValueError, OverflowError):
         return False
+
+
+def is_count(value: Any) -> bool:
+    """Return whether a number is whole, so that no unit of it may be lost.
+
+    Beyond 2**53 a float is a measure: it has no units itself.
+    """
+    if isinstance(value, float | np.floating):
+        return float(value).is_integer() and abs(float(value)) <= MAX_EXACT_INTEGER
+    if isinstance(value, Decimal):
+        return value.is_finite() and value == value.to_integral_value()
+    return isinstance(value, Rational) and value.denominator == 1
 
 
 def _as_text(value: Any, dtype: np.dtype, name: str) -> str | bytes:

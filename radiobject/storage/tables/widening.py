@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,10 @@ import numpy as np
 from radiobject.exceptions import SchemaError
 from radiobject.jsonable import MAX_EXACT_INTEGER
 from radiobject.lazy import pd
-from radiobject.storage.tables.columns import BLOB, TEXT, TIME
+from radiobject.storage.tables.columns import BLOB, TEXT, TIME, is_count, nanoseconds
 
 _INTEGER, _FLOAT, _BOOL = np.dtype(np.int64), np.dtype(np.float64), np.dtype(bool)
 _FLOAT_BITS = 1024
-_YEARS, _EPOCH = range(1678, 2262), 1970
-"""Whole years that 64 bits of nanoseconds reach."""
 
 
 def widened(dtype: np.dtype, values: Sequence[Any], name: str) -> np.dtype:
@@ -67,7 +66,7 @@ def _with(dtype: np.dtype, value: Any, name: str) -> np.dtype:
     if dtype == TEXT or kind == "U":
         return TEXT
     if "M" in (kind, dtype.kind):
-        return dtype if kind == dtype.kind and _is_stored_as_time(value) else TEXT
+        return dtype if kind == dtype.kind and nanoseconds(value) is not None else TEXT
     if dtype.kind == "b":
         return dtype if value in (0, 1) else _with(_INTEGER, value, name)
     if dtype.kind in "iu":
@@ -78,15 +77,8 @@ def _with(dtype: np.dtype, value: Any, name: str) -> np.dtype:
         return dtype
     with np.errstate(over="ignore"):
         held = float(dtype.type(value))
-    same = held == int(value) if kind in "iu" else np.isclose(held, float(value), atol=0)
+    same = held == int(value) if is_count(value) else np.isclose(held, float(value), atol=0)
     return dtype if same else _FLOAT
-
-
-def _is_stored_as_time(value: Any) -> bool:
-    """Return whether nanoseconds reach so far; 9999-12-31, as many say "never", they do not."""
-    if isinstance(value, np.datetime64):
-        return int(value.astype("datetime64[Y]").astype(np.int64)) + _EPOCH in _YEARS
-    return getattr(value, "year", _EPOCH) in _YEARS
 
 
 def _wider_integer(dtype: np.dtype, value: Any) -> np.dtype:
@@ -107,7 +99,7 @@ def _exact_as_float(value: int) -> bool:
 
 
 def _kind(value: Any) -> str:
-    if hasattr(value, "isoformat"):
+    if hasattr(value, "isoformat") and not isinstance(value, timedelta):
         return "M"
     # An integer beyond 64 bits is an object to NumPy.
     return (

@@ -247,6 +247,24 @@ def test_another_machines_lock_is_broken_only_when_asked(remote):
     remote.delete("i")
 
 
+@pytest.mark.s3
+@pytest.mark.parametrize("ends", ["commits", "fails"])
+def test_a_writer_whose_lock_was_broken_changes_nothing_any_more(remote, ends):
+    """It could publish its work over that of the next writer, or undo that with its own."""
+    expected = LockError if ends == "commits" else ZeroDivisionError
+    with pytest.raises(expected), transaction(remote.uri, "a slow ingest") as tx:
+        with transaction(remote.uri, "repair", break_lock=True):
+            pass
+        VolumeCollection(remote.uri).delete("i")
+        if ends == "fails":
+            raise ZeroDivisionError
+        tx.commit(n_subjects=1, n_volumes=1)
+    assert VolumeCollection(remote.uri).obs_ids == []
+    VolumeCollection(remote.uri).validate()
+    with transaction(remote.uri, "the next"):
+        pass
+
+
 def test_a_release_tried_again_takes_nothing_from_the_next_writer(monkeypatch):
     """The server removes the object, its answer is lost, and another writer comes meanwhile."""
     from obstore.exceptions import GenericError

@@ -56,6 +56,14 @@ def test_a_replaced_volume_has_no_row_and_rows_are_replaced(tmp_path):
     assert read_label_rows(uri, [old]) == {}
 
 
+def test_a_row_replaces_that_of_a_reader_whose_clock_is_ahead(tmp_path):
+    uri, an_hour_ahead = str(tmp_path), int(time.time() * 1000) + 3_600_000
+    old, new = locator("a"), locator("a", b"other tiles")
+    write_label_rows(uri, {"a": (fingerprint(old), summary(1))}, an_hour_ahead)
+    write_label_rows(uri, {"a": (fingerprint(new), summary(2))})
+    assert read_label_rows(uri, [new])["a"].values.tolist() == [2, 9]
+
+
 def test_no_index_is_no_rows(tmp_path):
     assert read_label_rows(str(tmp_path), [locator("a")]) == {}
     write_label_rows(str(tmp_path), {})

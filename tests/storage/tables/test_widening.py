@@ -1,12 +1,15 @@
 """Columns whose types widen with what is appended; older states keep theirs."""
 
 import datetime
+from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from radiobject import RadiObject, VolumeCollection
 from radiobject.exceptions import SchemaError
+from radiobject.jsonable import plain
 from radiobject.storage.commits.head import Clock
 from radiobject.storage.commits.transaction import transaction
 from radiobject.storage.records import NewVolume, write_new_volume
@@ -17,6 +20,7 @@ from radiobject.storage.tables.table import Table, create_table
 from radiobject.storage.tables.widening import as_text, common_dtype, converted, widened
 from radiobject.writers import RadiObjectWriter, VolumeCollectionWriter
 
+LARGE = 2**53 + 1
 INT, FLOAT, BOOL = np.dtype(np.int64), np.dtype(np.float64), np.dtype(bool)
 TIME = np.dtype("datetime64[ns]")
 
@@ -33,6 +37,7 @@ TIME = np.dtype("datetime64[ns]")
         (FLOAT, [2**53 + 1], TEXT),
         (INT, [2**53 + 1, 0.5], TEXT),
         (np.dtype(np.float32), [2**24 + 1], FLOAT),
+        (np.dtype(np.float32), [2.0**24 + 1], FLOAT),
         (np.dtype(np.float32), [0.1], np.dtype(np.float32)),
         (np.dtype(np.float32), [1e300], FLOAT),
         (BOOL, [0, True], BOOL),
@@ -43,6 +48,8 @@ TIME = np.dtype("datetime64[ns]")
         (TIME, [1.5], TEXT),
         (TIME, [datetime.datetime(9999, 12, 31)], TEXT),
         (TIME, [np.datetime64("1500-01-01")], TEXT),
+        (TIME, [np.datetime64(1, "ps")], TEXT),
+        (TIME, [datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)], TEXT),
     ],
 )
 def test_the_narrowest_type_that_holds_the_values(dtype, values, expected):
@@ -69,9 +76,6 @@ def test_numbers_as_text():
     assert as_text(np.datetime64("2020-01-01", "ns")).startswith("2020-01-01")
 
 
-LARGE = 2**53 + 1
-
-
 @pytest.mark.parametrize(
     ("values", "dtype"),
     [
@@ -79,10 +83,19 @@ LARGE = 2**53 + 1
         (np.array([LARGE], np.uint64), "float64"),
         ([np.int64(LARGE)], "float64"),
         (np.array([2**24 + 1]), "float32"),
+        (np.array([2.0**24 + 1]), "float32"),
+        ([2.0**24 + 1], "float32"),
+        ([Decimal(LARGE)], "float64"),
         (np.array([1e300]), "float32"),
         (np.array([2**63 + 5], np.uint64), "int64"),
         (np.array(["9999-12-31"], "datetime64[us]"), "datetime64[ns]"),
         ([datetime.datetime(1500, 1, 1)], "datetime64[ns]"),
+        ([datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)], "datetime64[ns]"),
+        (np.array([1], "datetime64[ps]"), "datetime64[ns]"),
+        ([pd.Timestamp(9999, 12, 31)], "datetime64[ns]"),
+        ([pd.Timedelta("1s")], "datetime64[ns]"),
+        ([np.timedelta64(1, "s")], "datetime64[ns]"),
+        ([True], "datetime64[ns]"),
     ],
 )
 def test_no_column_takes_what_it_would_change(tmp_path, values, dtype):
@@ -90,6 +103,32 @@ def test_no_column_takes_what_it_would_change(tmp_path, values, dtype):
     create_table(uri, ["key"], {"c": np.dtype(dtype)})
     with pytest.raises(SchemaError, match=r"'c'.*unchanged"):
         Table(uri).write({"key": ["a"], "c": values}, 1)
+
+
+@pytest.mark.parametrize("value", [np.datetime64("2020-01-01"), np.timedelta64(5, "D")])
+@pytest.mark.parametrize("given", [np.array, list])
+def test_no_number_is_made_of_a_time(tmp_path, value, given):
+    uri = str(tmp_path / "t")
+    create_table(uri, ["key"], {"c": FLOAT})
+    with pytest.raises(SchemaError, match=r"'c' of type float64 cannot hold a time"):
+        Table(uri).write({"key": ["a"], "c": given([value])}, 1)
+
+
+def test_nanoseconds_are_kept(tmp_path):
+    text = "2020-01-01T00:00:00.123456789"
+    uri = str(tmp_path / "t")
+    create_table(uri, ["key"], {"c": TIME})
+    given = [pd.Timestamp(text), np.datetime64(text), text, None]
+    Table(uri).write({"key": list("abcd"), "c": given}, 1)
+    assert Table(uri).read(["c"])["c"].to_list() == [np.datetime64(text)] * 3 + [None]
+    assert common_dtype([pd.Timestamp(text)], "c") == TIME
+    with RadiObjectWriter(str(tmp_path / "d")) as writer:
+        writer.write_obs_meta(pd.DataFrame({"obs_subject_id": ["a"], "seen": [pd.Timestamp(text)]}))
+    radi = RadiObject(str(tmp_path / "d"))
+    assert radi.obs_meta.read()["seen"].tolist() == [pd.Timestamp(text)]
+    assert [plain(v) for v in (np.datetime64(text), np.array([text], TIME), pd.NaT)] == [
+        text, [text], None,
+    ]  # fmt: skip
 
 
 def test_what_columns_take(tmp_path):
