@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import stat
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,8 +40,9 @@ from radiobject.storage.tables.groups import object_kind
 from radiobject.storage.writers import commit_volume
 from radiobject.system import room
 from radiobject.system.files import remove_empty_folder, remove_file, reserve_file, written_whole
-from radiobject.system.processes import user_code
+from radiobject.system.processes import is_private, user_code
 
+_OWN = "radiobject-infer-"
 _ATTEMPTS = 8
 """To make a file whose empty folder other runs may remove in between."""
 
@@ -121,7 +124,10 @@ def _spool_folder(given: str | Path | None, uri: str) -> Path:
     """Return where unfinished predictions lie; the user's own folder is there before the work."""
     if given is None:
         code = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"radiobject-infer-{user_code()}-{code}"
+        folder = Path(tempfile.gettempdir()) / f"{_OWN}{user_code()}-{code}"
+        if os.path.lexists(folder):
+            _check_private(folder)
+        return folder
     folder = Path(given)
     with room.writing(folder):
         _make_folder(folder)
@@ -130,6 +136,18 @@ def _spool_folder(given: str | Path | None, uri: str) -> Path:
 
 def _make_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.name.startswith(_OWN):
+        _check_private(folder)
+
+
+def _check_private(folder: Path) -> None:
+    """Refuse a folder that another user may have made: everybody can guess its name."""
+    status = folder.lstat()
+    if not (stat.S_ISDIR(status.st_mode) and is_private(status)):
+        raise ConfigurationError(
+            f"unfinished predictions would lie in {folder}, which is not a folder of this user "
+            "alone: remove it, or choose another with spool="
+        )
 
 
 @dataclass(frozen=True)

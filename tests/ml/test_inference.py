@@ -1,4 +1,5 @@
 import json
+import os
 
 import ml_memory
 import numpy as np
@@ -163,6 +164,26 @@ def test_no_empty_folder_is_left_and_none_is_needed(mixed, tmp_path, monkeypatch
     assert list((tmp_path / "temporary").iterdir()) == []
     infer_collection(one, breaking_after(10**6), f"{uri}2", window, spool=tmp_path / "own")
     assert (tmp_path / "own").is_dir()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="there are no modes of folders here")
+@pytest.mark.parametrize("made", ["open", "link", "file"])
+def test_the_folder_of_another_is_not_used(mixed, tmp_path, monkeypatch, made):
+    """The temporary folder is everybody's, and what is in it may have been put there."""
+    monkeypatch.setattr(prediction.tempfile, "tempdir", str(tmp_path))
+    window, uri = SlidingWindow((24, 24, 24), 0.0, batch_size=1), str(tmp_path / "pred")
+    folder = prediction._spool_folder(None, uri)
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    if made == "link":
+        folder.symlink_to(tmp_path / "theirs")
+    elif made == "file":
+        folder.touch(mode=0o600)
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    with pytest.raises(ConfigurationError, match=r"not a folder of this user alone.*spool="):
+        infer_collection(mixed.pick([0]), breaking_after(10**6), uri, window, name="p")
+    assert list((tmp_path / "theirs").iterdir()) == []
 
 
 def breaking_after(limit):
