@@ -66,7 +66,6 @@ def test_ctrl_c_anywhere_in_a_read_leaves_nothing_registered(dataset, monkeypatc
         assert registration.registered_bytes() == 0
         hosts.append(Host())
         monkeypatch.setattr(registration, "_of_process", None)
-    gc.unfreeze()
     got, _ = read_with(dataset, Host())
     equal(got, want)
     assert len(hosts) > 50
