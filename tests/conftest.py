@@ -63,7 +63,7 @@ def _settings():
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(("RADIOBJECT_", "AWS_", "OMP_")) and "_CHECKSUM_" not in name
+        if name.startswith(("RADIOBJECT_", "AWS_")) and "_CHECKSUM_" not in name
     }
 
 
