@@ -44,6 +44,10 @@ def check(index, source, numbers):
 @pytest.fixture
 def calls(monkeypatch):
     """Count the calls that read; each reads so many bytes, if a limit is set."""
+    if not tile_source.can_read_pieces:
+        pytest.skip(
+            "this system reads into one place only, out of a mapping that it lets nobody cut"
+        )
     counted, preadv = [], getattr(os, "preadv", None)
     if preadv is None:
         pytest.skip("this system reads no file into several places at once")
