@@ -199,7 +199,7 @@ def pid_namespace() -> int:
 def pid_space() -> str:
     """Return what processes share for which process ids mean the same, over all machines."""
     try:
-        return f"{_BOOT.read_text(encoding='ascii').strip()}:{pid_namespace()}"
+        return f"{_BOOT.read_bytes().decode('ascii').strip()}:{pid_namespace()}"
     except OSError:
         pass
     try:

@@ -3,7 +3,6 @@
 They are imitated in forked processes, which give up root's rights for a user's and a group's.
 """
 
-import encodings.ascii  # noqa: F401  (another user may not read where Python's modules lie)
 import os
 import stat
 import subprocess
