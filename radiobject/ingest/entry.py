@@ -383,7 +383,8 @@ def create_collection(
     shared = settings.shared
     with creation(location, COLLECTION, "ingest", name=label, shared=shared) as tx:
         report = IngestRun(tx, plan, settings, made={label: location}, subjects=None).execute()
-    _warn_of_stored(report, settings)
+    # A new one has nothing stored: an image that adds nothing comes twice, whatever was asked.
+    _warn_of_stored(report, replace(settings, exists="raise"))
     _warn_of_refused(report)
     return location
 
