@@ -40,9 +40,12 @@ CONTEXT.set_forkserver_preload(["tests.kill_commands"])
 
 @pytest.fixture
 def folder(tmp_path):
-    """A place in memory where there is one: TileDB synchronises every file."""
+    """A place in memory where there is one: TileDB synchronises every file.
+
+    Its name does not begin as the library's do, which tests of other processes look for there.
+    """
     memory = Path("/dev/shm")
-    place = memory / f"radiobject-kill-{tmp_path.name}" if memory.is_dir() else tmp_path / "kill"
+    place = memory / f"kill-{tmp_path.name}" if memory.is_dir() else tmp_path / "kill"
     place.mkdir()
     yield place
     shutil.rmtree(place)
