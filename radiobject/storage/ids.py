@@ -42,6 +42,31 @@ def acquisition_of(obs_id: str) -> str:
     return scan_number(obs_id).partition("_label-")[0]
 
 
+_SESSION = re.compile(r"(?:^|_)ses-([A-Za-z0-9]+)")
+_RUN = re.compile(r"_run-([0-9]+)")
+_DRAWN = ("_dseg", "_probseg", "_mask")
+"""How names of label images end in BIDS; what comes before names the image that they are of."""
+
+
+def are_of_two_scans(obs_id: str, collection: str, other_id: str, other_collection: str) -> bool:
+    """Return whether ids say that a subject's two volumes are of two of its scans.
+
+    Two collections number their scans each for itself, and so do the runs of two kinds of images;
+    labels drawn on the scans of one collection have its name before their own, and the numbers of
+    those scans, and label images of BIDS the run of theirs.
+    """
+    ids = (obs_id, other_id)
+    sessions = [_SESSION.findall(one)[:1] for one in ids]
+    if all(sessions) and sessions[0] != sessions[1]:
+        return True
+    if any(one.endswith(_DRAWN) for one in ids):
+        runs = [run for one in ids for run in _RUN.findall(one)[:1]]
+        return len({int(run) for run in runs}) > 1
+    names = sorted((collection, other_collection), key=len)
+    drawn_on = names[1].startswith(f"{names[0]}_")
+    return not all(sessions) and drawn_on and acquisition_of(obs_id) != acquisition_of(other_id)
+
+
 class FreeIds:
     """Ids of new volumes of a collection: a subject's further scans are numbered on.
 

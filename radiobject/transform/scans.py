@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -11,7 +12,7 @@ from radiobject.exceptions import AlignmentError, ConfigurationError, StoreExist
 from radiobject.geometry.grids import spacing_of
 from radiobject.indexing import shortened
 from radiobject.selection import VolumeSelection
-from radiobject.storage.ids import scan_name
+from radiobject.storage.ids import are_of_two_scans, scan_name
 from radiobject.storage.io import layout
 from radiobject.storage.schema.label_index import fingerprint
 from radiobject.transform.jobs import VolumeJob, jobs_of
@@ -139,7 +140,8 @@ def scans_of(collections: Mapping[str, VolumeSelection], steps: Steps) -> list[S
     """Return the scans of a selection, each volume in one of them.
 
     Volumes belong together by subject where the deciding collection has one of it, else by the rest
-    of their ids too. Where no collection decides, each volume is a scan of its own.
+    of their ids too; those that are of another scan of the subject by their ids are warned of.
+    Where no collection decides, each volume is a scan of its own.
 
     Parameters
     ----------
@@ -178,6 +180,7 @@ def scans_of(collections: Mapping[str, VolumeSelection], steps: Steps) -> list[S
             f"{len(alone)} volumes have no partner in {steps.anchor!r}, which decides their grid: "
             f"{shortened([one.obs_id for one in alone])}; select the subjects that have one"
         )
+    _warn_of_other_scans(members.values())
     scans = [Scan(_crop_second(group, steps), steps) for group in members.values()]
     if steps.crop is not None:
         _refuse_undecided(scans, steps.crop)
@@ -195,6 +198,23 @@ def _joined(
         return False
     members[anchors[0].obs_id].append(one)
     return True
+
+
+def _warn_of_other_scans(groups: Iterable[Sequence[ScanVolume]]) -> None:
+    """Say which volumes are brought to the grid of another scan than their own, by their ids."""
+    apart = [
+        f"{one.obs_id!r} with {anchor.obs_id!r}"
+        for anchor, *others in groups
+        for one in others
+        if are_of_two_scans(anchor.obs_id, anchor.collection, one.obs_id, one.collection)
+    ]
+    if apart:
+        warnings.warn(
+            f"{len(apart)} volumes are put on the grid of the one scan that their subject has, and "
+            f"are of another by their ids: {shortened(apart, quoted=False)}; select the volumes of "
+            "one scan, unless they lie in one place all the same",
+            stacklevel=2,
+        )
 
 
 def _refuse_undecided(scans: Sequence[Scan], crop: str) -> None:

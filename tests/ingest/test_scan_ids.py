@@ -95,6 +95,28 @@ def test_volumes_of_two_sessions_do_not_pair_unseen() -> None:
     assert pair_rows(image, one("seg", "sub-1_seg_acq-1")).tolist() == [0]  # numbered for itself
     with pytest.warns(UserWarning, match="two scans .*'sub-1_ses-2_dseg'"):
         pair_rows(image, one("dseg", "sub-1_ses-2_dseg"))
+    second = one("T1w", "sub-1_run-2_T1w")
+    assert pair_rows(second, one("FLAIR", "sub-1_run-1_FLAIR")).tolist() == [0]  # runs of their own
+    assert pair_rows(second, one("dseg", "sub-1_run-02_dseg")).tolist() == [0]
+    with pytest.warns(UserWarning, match="two scans .*'sub-1_run-1_desc-brain_mask'"):
+        pair_rows(second, one("mask", "sub-1_run-1_desc-brain_mask"))
+
+
+def test_labels_of_another_scan_are_not_brought_to_the_grid_of_the_one_left(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "in/p1"
+    for number in SIDE:
+        scan(root, number)
+    contours(root, "rs.dcm", 2)
+    radi = ingested(root, tmp_path / "store")
+    both = radi.resample(reference="CT", labels=["CT_rtstruct"])
+    both.write(str(tmp_path / "both"))
+    radi.CT.delete("p1_CT_acq-1")
+    radi = RadiObject(radi.uri)
+    one = radi.resample(reference="CT", labels=["CT_rtstruct"])
+    with pytest.warns(UserWarning, match="1 volumes are put .*'p1_CT_rtstruct_acq-1' with 'p1_CT'"):
+        one.write(str(tmp_path / "one"))
 
 
 def test_two_opinions_on_one_scan_are_not_taken_for_two_scans(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from radiobject.geometry.corners import SAME_PLACE_MM, corner_distance_mm
 from radiobject.geometry.regrid import Regrid
 from radiobject.indexing import shortened
 from radiobject.ml.datasets.source import VolumeSource, VolumeTable
-from radiobject.storage.ids import acquisition_of, scan_name
+from radiobject.storage.ids import are_of_two_scans, scan_name
 
 _SHOWN = 5
 
@@ -52,7 +51,7 @@ def pair_rows(first: VolumeTable, second: VolumeTable) -> NDArray[np.intp]:
         if len(rows) == len(others) == 1:
             one, other = first.obs_ids[rows[0]], second.obs_ids[others[0]]
             partner[one] = others[0]
-            if _are_of_two_scans(first, second, one, other):
+            if are_of_two_scans(one, first.name, other, second.name):
                 apart.append(f"{one!r} and {other!r}")
         else:
             partner |= _pair_scans(first, second, subject, rows, others)
@@ -78,23 +77,6 @@ def _pair_scans(
             f"{[second.obs_ids[i] for i in others]}; ids must agree after the collection's name"
         )
     return {first.obs_ids[row]: there[scan] for scan, row in here.items()}
-
-
-_SESSION = re.compile(r"(?:^|_)ses-([A-Za-z0-9]+)")
-
-
-def _are_of_two_scans(first: VolumeTable, second: VolumeTable, one: str, other: str) -> bool:
-    """Return whether ids say that a subject's two volumes are of two of its scans.
-
-    Two collections number their scans each for itself; labels drawn on the scans of one have its
-    name before their own, and the numbers of those scans.
-    """
-    sessions = [_SESSION.findall(obs_id)[:1] for obs_id in (one, other)]
-    if all(sessions):
-        return sessions[0] != sessions[1]
-    names = sorted((first.name, second.name), key=len)
-    drawn_on = names[1].startswith(f"{names[0]}_")
-    return drawn_on and acquisition_of(one) != acquisition_of(other)
 
 
 def scan_of(table: VolumeTable, row: int) -> str:
