@@ -15,7 +15,7 @@ import pickle
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -348,17 +348,21 @@ def _opened(outcome: tuple[str, Any]) -> Any:
 class _Opened(Future[Any]):
     """The result of a job on a cluster, from what the carrier returned."""
 
-    @classmethod
-    def of(cls, carried: Future[Any]) -> _Opened:
-        """Return a future that follows `carried`."""
-        opened = cls()
-        opened.set_running_or_notify_cancel()
-        carried.add_done_callback(opened._follow)
-        return opened
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
 
-    def _follow(self, carried: Future[Any]) -> None:
+    def follow(self, carried: Future[Any]) -> None:
+        """End as `carried`, which has ended."""
         try:
             self.set_result(_opened(carried.result()))
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            self.set_exception(error)
+
+    async def follow_there(self, carried: Awaitable[Any]) -> None:
+        """End as `carried`, in the loop of events that it belongs to."""
+        try:
+            self.set_result(_opened(await carried))
         except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
             self.set_exception(error)
 
@@ -368,15 +372,24 @@ class _Dask(_Cluster):
         from distributed.protocol.pickle import dumps
 
         super().__init__(job, dumps)
-        self._executor, self._client = executor, executor._client
+        self._client, self._options = executor._client, {**executor._kwargs, "pure": False}
         self._carrier = _carrier()
+        if executor._shutdown:
+            raise ConfigurationError(
+                "executor was shut down; give the Dask client, or a new get_executor() of it"
+            )
         if self._client.asynchronous:
             raise ConfigurationError(
                 "executor is an asynchronous Dask client; make one with asynchronous=False"
             )
 
     def submit(self, item: Any) -> Future[Any]:
-        return _Opened.of(self._executor.submit(self._carrier, *self.packed(item), pure=False))
+        carried = self._client.submit(self._carrier, *self.packed(item), **self._options)
+        # Dask's own executor leaves its future open for good where a result was lost with its
+        # worker after the job had ended, and the second attempt fails.
+        opened = _Opened()
+        self._client.loop.add_callback(opened.follow_there, carried)
+        return opened
 
     def cores(self) -> int:
         return sum(self._client.ncores().values())
@@ -384,7 +397,14 @@ class _Dask(_Cluster):
     def explained(self, error: Exception) -> Exception:
         from distributed import KilledWorker
 
-        return _too_often_lost(error) if isinstance(error, KilledWorker) else error
+        if isinstance(error, KilledWorker):
+            return _too_often_lost(error)
+        if isinstance(error, CancelledError):
+            return ClusterError(
+                f"the cluster gave a job up ({error}): its scheduler or the client was closed or "
+                "restarted, or somebody cancelled the job; begin again when it is up"
+            )
+        return error
 
 
 class _Ray(_Cluster):
@@ -394,7 +414,9 @@ class _Ray(_Cluster):
         self._carrier = ray.remote(_carrier()).options(num_cpus=1, max_retries=3)
 
     def submit(self, item: Any) -> Future[Any]:
-        return _Opened.of(self._carrier.remote(*self.packed(item)).future())
+        opened = _Opened()
+        self._carrier.remote(*self.packed(item)).future().add_done_callback(opened.follow)
+        return opened
 
     def cores(self) -> int:
         return int(self._ray.cluster_resources().get("CPU", 0))

@@ -181,6 +181,42 @@ def test_errors_of_jobs_arrive_as_they_are(engine, radi):
         radi.CT.map(refuses, executor=engine)
 
 
+class LostWithItsWorker:
+    """A result whose worker dies when somebody asks for it; there is none a second time."""
+
+    def __init__(self, mark):
+        if os.path.exists(mark):
+            raise KeyError("only once")
+        self.mark = mark
+
+    def __reduce__(self):
+        open(self.mark, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_result_that_is_lost_and_fails_then_is_an_error(engine, tmp_path):
+    mark = str(tmp_path / "lost")
+    with pytest.raises(KeyError, match="only once"):
+        list(run(LostWithItsWorker, [mark], executor=engine))
+    assert os.path.exists(mark)
+
+
+def test_a_job_that_the_cluster_gave_up_is_said(client):
+    def items():
+        yield 5
+        client.cancel([distributed.Future(key, client) for key in client.futures])
+
+    with pytest.raises(ClusterError, match="gave a job up"):
+        list(run(time.sleep, items(), executor=client))
+
+
+def test_an_executor_that_was_shut_down_is_refused(client):
+    executor = client.get_executor()
+    executor.shutdown()
+    with pytest.raises(ConfigurationError, match="executor was shut down"):
+        list(run(abs, [1], executor=executor))
+
+
 def hide(place):
     """Let this worker see another folder at `place`, as a machine without the mount does."""
     os.rename(place, f"{place}-elsewhere")
