@@ -34,6 +34,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := fast,ml,dicom,formats,s3,bench,test,docs,release,clients
+
+# Where it is set, each of the hundreds of processes of a run compiles the package for itself.
+unexport PYTHONDONTWRITEBYTECODE
+
 QUICK_FLAG := $(if $(filter-out 0 no,$(QUICK)),--quick)
 
 # asv and pip run far from here, so the constraints travel as an absolute path. pip reads the

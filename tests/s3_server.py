@@ -19,6 +19,17 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 START_TIMEOUT_S = 60
+_SERVER = """
+import logging, sys
+from moto import backends, server
+
+known = list(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: known
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server.main(sys.argv[1:])
+"""
+"""For every request it would list the folder of its services, and write a line that nobody reads:
+a third of its work."""
 
 
 def free_port() -> int:
@@ -33,7 +44,7 @@ def moto_server():
     """Start moto's server and yield its endpoint URL."""
     port = free_port()
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-c", _SERVER, "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -60,24 +60,27 @@ def documented(tree: ast.Module) -> Iterator[str]:
             yield str(node.value.value)
 
 
-TREES = {
-    module: ast.parse(path.read_text(encoding="utf-8"))
-    for package in PLACES
-    for module, path in modules(package).items()
-}
+MODULES = {module: path for package in PLACES for module, path in modules(package).items()}
 TESTS = {
-    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+    str(path.relative_to(ROOT)): path
     for path in (ROOT / "tests").rglob("*.py")
     if path != Path(__file__)
 }
 """All but this one, which has to name the words that it refuses."""
-EVERYTHING = TREES | TESTS
 
 
-def test_identifiers_are_made_of_the_fields_words():
+@pytest.fixture(scope="module")
+def trees():
+    return {
+        name: ast.parse(path.read_text(encoding="utf-8"))
+        for name, path in (MODULES | TESTS).items()
+    }
+
+
+def test_identifiers_are_made_of_the_fields_words(trees):
     found = {
         f"{module}.{name}": better
-        for module, tree in EVERYTHING.items()
+        for module, tree in trees.items()
         for name in identifiers(tree)
         for word, better in NAMES.items()
         if f"_{word}_" in words_of(name)
@@ -86,17 +89,17 @@ def test_identifiers_are_made_of_the_fields_words():
 
 
 def test_modules_are_named_by_the_fields_words():
-    named = {part for module in TREES for part in module.split(".")}
+    named = {part for module in MODULES for part in module.split(".")}
     named |= {
         part.removeprefix("test_") for path in TESTS for part in Path(path).with_suffix("").parts
     }
     assert named & {*NAMES, *FILES} == set()
 
 
-def test_docstrings_say_the_thing():
+def test_docstrings_say_the_thing(trees):
     """Not "Do what X says", which sends a reader elsewhere, nor "Tell whether"."""
     found = []
-    for module, tree in EVERYTHING.items():
+    for module, tree in trees.items():
         for text in documented(tree):
             said = " ".join(text.lower().split())
             found += [f"{module}: {phrase}" for phrase in PHRASES if f" {phrase}" in f" {said}"]
