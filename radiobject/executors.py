@@ -15,17 +15,16 @@ import pickle
 import socket
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from radiobject import process
 from radiobject._version import __version__
-from radiobject.addresses import is_local
 from radiobject.ctx import TravellingSettings, get_radiobject_config
 from radiobject.exceptions import ClusterError, ConfigurationError
+from radiobject.travelling import Job, other_version, witnesses
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,9 +35,6 @@ ExecutorLike = Executor | str | Any
 _IN_FLIGHT_PER_WORKER = 2
 _DEFAULT_IN_FLIGHT = 16
 _DASK_SCHEMES = ("tcp://", "tls://", "ws://", "wss://", "ucx://")
-_RANDOM_DIGITS = 32
-_WITNESSES = "__"
-"""How folders of a TileDB group or array begin; the names in them hold a random number."""
 
 
 class Engine(Protocol):
@@ -94,7 +90,7 @@ def run(
         If there is no such cluster, or its workers cannot do the jobs.
     """
     if executor is not None:
-        with _engine(executor, _Job(fn, TravellingSettings(), _witnesses(places))) as engine:
+        with _engine(executor, Job(fn, TravellingSettings(), witnesses(places))) as engine:
             yield from _windowed(engine, items)
         return
     workers = max_workers or get_radiobject_config().read.max_workers
@@ -143,95 +139,6 @@ def _result(engine: Engine, future: Future[Any]) -> Any:
         if explained is error:
             raise
         raise explained from error
-
-
-# What travels
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A function, with all that a worker has to have for it."""
-
-    fn: Callable[[Any], Any]
-    settings: TravellingSettings
-    places: Mapping[str, frozenset[str]]
-
-    def __call__(self, item: Any) -> Any:
-        return self.fn(item)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # In this order: with another version, the function might not even be found.
-        return _arrived, (_Version(), _Places(self.places), self.settings, self.fn)
-
-
-def _arrived(
-    version: None, places: None, settings: TravellingSettings, fn: Callable[[Any], Any]
-) -> _Job:
-    return _Job(fn, settings, {})
-
-
-class _Version:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _check_version, (__version__,)
-
-
-@dataclass(frozen=True)
-class _Places:
-    places: Mapping[str, frozenset[str]]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _check_places, (dict(self.places),)
-
-
-def _check_version(version: str) -> None:
-    if version != __version__:
-        raise ClusterError(_other_version(version, __version__, socket.gethostname()))
-
-
-def _other_version(wanted: str, found: str | None, host: str) -> str:
-    what = f"has RadiObject {found}" if found else "has no RadiObject"
-    return (
-        f"a worker on {host} {what}, this process has {wanted}; install the same on every worker: "
-        f"pip install radiobject=={wanted}"
-    )
-
-
-_checked: set[tuple[str, frozenset[str]]] = set()
-
-
-def _check_places(places: Mapping[str, frozenset[str]]) -> None:
-    """Refuse to work where a folder is missing, or is another one than where the jobs come from."""
-    for place, known in places.items():
-        if (place, known) in _checked:
-            continue
-        there = os.path.isdir(place)
-        if not there or (known and not known & _entries(place)):
-            what = "has another folder at" if there else "does not see"
-            raise ClusterError(
-                f"a worker on {socket.gethostname()} (process {os.getpid()}) {what} {place}; "
-                "mount the same folder there at the same path, or use a store that every worker "
-                "reaches, such as s3://bucket/name"
-            )
-        _checked.add((place, known))
-
-
-def _witnesses(places: Iterable[str | os.PathLike[str]]) -> dict[str, frozenset[str]]:
-    """Return the local ones of some folders, each with names that no other folder has."""
-    local = dict.fromkeys(os.fspath(place) for place in places)
-    return {place: _entries(place) for place in local if is_local(place) and os.path.isdir(place)}
-
-
-def _entries(place: str) -> frozenset[str]:
-    found: set[str] = set()
-    try:
-        folders = [name for name in os.listdir(place) if name.startswith(_WITNESSES)]
-        for folder in folders:
-            if os.path.isdir(os.path.join(place, folder)):
-                found |= set(os.listdir(os.path.join(place, folder)))
-    except OSError:
-        return frozenset(found)
-    # The names with a number are longer than it; others are the same in every store.
-    return frozenset(name for name in found if len(name) > _RANDOM_DIGITS)
 
 
 # The engines
@@ -303,7 +210,7 @@ class _Cluster:
     settings of every job all the same.
     """
 
-    def __init__(self, job: _Job, dumps: Callable[[Any], bytes]) -> None:
+    def __init__(self, job: Job, dumps: Callable[[Any], bytes]) -> None:
         self._job, self._dumps = dumps(job), dumps
 
     def packed(self, item: Any) -> tuple[str, bytes, bytes]:
@@ -341,7 +248,7 @@ def _carrier() -> Callable[[str, bytes, bytes], tuple[str, Any]]:
 def _opened(outcome: tuple[str, Any]) -> Any:
     kind, value = outcome
     if kind == "version":
-        raise ClusterError(_other_version(__version__, *value))
+        raise ClusterError(other_version(__version__, *value))
     return value
 
 
@@ -368,7 +275,7 @@ class _Opened(Future[Any]):
 
 
 class _Dask(_Cluster):
-    def __init__(self, executor: Any, job: _Job) -> None:
+    def __init__(self, executor: Any, job: Job) -> None:
         from distributed.protocol.pickle import dumps
 
         super().__init__(job, dumps)
@@ -408,7 +315,7 @@ class _Dask(_Cluster):
 
 
 class _Ray(_Cluster):
-    def __init__(self, ray: Any, job: _Job) -> None:
+    def __init__(self, ray: Any, job: Job) -> None:
         super().__init__(job, ray.cloudpickle.dumps)
         self._ray = ray
         self._carrier = ray.remote(_carrier()).options(num_cpus=1, max_retries=3)
@@ -437,7 +344,7 @@ def _too_often_lost(error: Exception) -> ClusterError:
 
 
 @contextmanager
-def _engine(executor: ExecutorLike, job: _Job) -> Iterator[Engine]:
+def _engine(executor: ExecutorLike, job: Job) -> Iterator[Engine]:
     """Open what `executor` names; what is the caller's own stays open after."""
     if isinstance(executor, str):
         if executor == "dask" or executor.startswith(_DASK_SCHEMES):

@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "base",
         ("exceptions", "_types", "_version", "lazy", "jsonable", "indexing", "ctx", "process",
-         "addresses", "system", "executors", "texts", "threads"),
+         "addresses", "system", "executors", "travelling", "texts", "threads"),
     ),
     ("geometry", ("geometry",)),
     ("sampling", ("sampling",)),
