@@ -59,9 +59,9 @@ def are_of_two_scans(obs_id: str, collection: str, other_id: str, other_collecti
     sessions = [_SESSION.findall(one)[:1] for one in ids]
     if all(sessions) and sessions[0] != sessions[1]:
         return True
-    if any(one.endswith(_DRAWN) for one in ids):
-        runs = [run for one in ids for run in _RUN.findall(one)[:1]]
-        return len({int(run) for run in runs}) > 1
+    runs = {int(run) for one in ids for run in _RUN.findall(one)[:1]}
+    if len(runs) > 1 and any(one.endswith(_DRAWN) for one in ids):
+        return True
     names = sorted((collection, other_collection), key=len)
     drawn_on = names[1].startswith(f"{names[0]}_")
     return not all(sessions) and drawn_on and acquisition_of(obs_id) != acquisition_of(other_id)

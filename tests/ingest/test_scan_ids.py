@@ -100,6 +100,8 @@ def test_volumes_of_two_sessions_do_not_pair_unseen() -> None:
     assert pair_rows(second, one("dseg", "sub-1_run-02_dseg")).tolist() == [0]
     with pytest.warns(UserWarning, match="two scans .*'sub-1_run-1_desc-brain_mask'"):
         pair_rows(second, one("mask", "sub-1_run-1_desc-brain_mask"))
+    with pytest.warns(UserWarning, match="two scans .*'sub-1_CT_mask'"):  # drawn on the first
+        pair_rows(one("CT", "sub-1_CT_acq-1"), one("CT_mask", "sub-1_CT_mask"))
 
 
 def test_labels_of_another_scan_are_not_brought_to_the_grid_of_the_one_left(
