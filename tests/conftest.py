@@ -67,6 +67,15 @@ def _settings():
     }
 
 
+@pytest.fixture
+def kept():
+    """The collector of garbage rests."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 NO_DEVICE = "there is no CUDA device here"
 
 

@@ -1,6 +1,5 @@
 """Errors that threads and hooks hand on hold nothing of the call that failed."""
 
-import gc
 import weakref
 
 import pytest
@@ -14,15 +13,6 @@ class Item:
 
     def refuse(self):
         raise ValueError("refused")
-
-
-@pytest.fixture
-def kept():
-    """The collector of garbage rests."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def by_threads(item):

@@ -4,7 +4,6 @@ As garbage it would hold its workers and its buffers for an unknown time, and Py
 dropped in any order, would then be waited for five seconds a worker.
 """
 
-import gc
 import multiprocessing
 import weakref
 from dataclasses import dataclass
@@ -31,15 +30,6 @@ class Fails:
         if sample["obs_subject_id"] == self.subject:
             raise Refused("this subject")
         return sample
-
-
-@pytest.fixture
-def kept():
-    """The collector of garbage rests."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("forked", "kept")
