@@ -22,6 +22,7 @@ from radiobject.ml.compat import monai as monai_compat
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets import slices
 from radiobject.ml.datasets.batch import SampleList, batch_of, collate, samples_of
+from radiobject.ml.datasets.copies import copy_together
 from radiobject.ml.datasets.draws import Draws, SampleIndex, each_view, epoch_of, numbers
 from radiobject.ml.datasets.fields import Arrays, Field, read_requests, read_voxels
 from radiobject.ml.datasets.guarantee import BatchGuarantee
@@ -30,11 +31,11 @@ from radiobject.ml.datasets.names import VoxelNames
 from radiobject.ml.datasets.narrow import with_narrowed
 from radiobject.ml.datasets.plan import SamplePlan, refuse_beyond, refuse_negative
 from radiobject.ml.datasets.positions import Positions
-from radiobject.ml.datasets.source import VolumeTable
 from radiobject.ml.datasets.transforms import apply_to_sample, generators_kept, seeds_of
 from radiobject.ml.normalisation import ChannelScales
 from radiobject.sampling.labels import LabelSummary
 from radiobject.sampling.patches import coarse_affines, padding_of, patch_affines
+from radiobject.storage.read.convert import Copies
 from radiobject.storage.read.reader import ReadRequest, bring
 from radiobject.texts import Texts
 
@@ -318,9 +319,16 @@ class StoredDataset(Dataset):
 
     def fill(self, plan: SamplePlan, arrays: Arrays) -> None:
         """Read the voxels of a batch into `arrays`, shaped as `layout` says."""
-        side = self.side_of(plan)
-        read_voxels(self.fields, plan, side, arrays, self._slice_axis, self.views)
-        self.normalise(arrays, plan)
+        self.fill_together([(plan, arrays)])
+
+    def fill_together(self, batches: Sequence[tuple[SamplePlan, Arrays]]) -> None:
+        """Read batches as `fill` does each; what is cached of all of them is copied at once."""
+        copies, where = Copies(copy_together), (self._slice_axis, self.views)
+        for plan, arrays in batches:
+            read_voxels(self.fields, plan, self.side_of(plan), arrays, *where, copies=copies)
+        copies.make()
+        for plan, arrays in batches:
+            self.normalise(arrays, plan)
 
     def normalise(self, arrays: Arrays, plan: SamplePlan) -> None:
         """Normalise the images of a batch in place, where that was asked for."""
@@ -376,7 +384,7 @@ class StoredDataset(Dataset):
                 )
             elif field.fills:
                 about[f"{field.name}_present"] = np.stack(
-                    [_present(table, plan.volume) for table in field.channels], axis=1
+                    [table.present(plan.volume) for table in field.channels], axis=1
                 )
         return about
 
@@ -442,9 +450,7 @@ class StoredDataset(Dataset):
     def __getitem__(self, index: int | slice | list[int]) -> Any:
         if isinstance(index, slice):
             return Subset(self, range(*index.indices(len(self))))
-        if isinstance(
-            index, list
-        ):  # as DataLoader(sampler=BatchSampler(...), batch_size=None) asks
+        if isinstance(index, list):  # of DataLoader(sampler=BatchSampler(...), batch_size=None)
             return collate(self.__getitems__(index))
         number = operator.index(index)
         if not isinstance(index, SampleIndex):
@@ -488,8 +494,3 @@ def _taken(labels: Labels, rows: NDArray[np.int64]) -> Labels:
     if isinstance(labels, torch.Tensor):
         return labels[torch.from_numpy(rows)]
     return [labels[row] for row in rows]
-
-
-def _present(table: VolumeTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    missing = np.zeros(len(table), bool) if table.missing is None else table.missing
-    return ~missing[rows]

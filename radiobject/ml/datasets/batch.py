@@ -86,7 +86,7 @@ def batch_of(voxels: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> di
     batch: dict[str, Any] = dict(voxels)
     for key, value in about.items():
         if key in _TUPLES:
-            batch[key] = list(torch.from_numpy(np.ascontiguousarray(value.T)).unbind())
+            batch[key] = list(map(torch.from_numpy, np.ascontiguousarray(value.T)))
         elif isinstance(value, np.ndarray):
             batch[key] = torch.from_numpy(np.ascontiguousarray(value))
         else:

@@ -17,6 +17,7 @@ from radiobject.geometry.padding import Padding
 from radiobject.geometry.ras_view import RasView
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.datasets.source import VolumeTable
+from radiobject.storage.read.convert import Copies
 from radiobject.storage.read.reader import ReadRequest, read_batch, read_warm
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -147,10 +148,12 @@ def read_voxels(
     arrays: Arrays,
     slice_axis: int | None = None,
     views: Sequence[RasView] | None = None,
+    *,
+    copies: Copies,
 ) -> None:
-    """Fill the arrays of a batch: with what is cached at once, with the rest by requests.
+    """Fill the arrays of a batch: with what is cached by copies, with the rest by requests.
 
-    Parameters are those of `read_requests`.
+    Parameters are those of `read_requests`, and `copies`, which the caller makes.
     """
     requests = []
     for field, given, first, last in _placed(fields, plan, side, arrays, slice_axis):
@@ -158,7 +161,7 @@ def read_voxels(
         for c, table in enumerate(field.channels):
             plain = views is None and field.coarsen is None
             if plain and table.regrids is None and table.missing is None:
-                some = _read_warm(table, plan.volume, first, last, given[:, c])
+                some = _read_warm(table, plan.volume, first, last, given[:, c], copies)
             else:
                 some = list(range(len(plan)))
             left += [(i, c) for i in some]
@@ -183,6 +186,7 @@ def _read_warm(
     first: NDArray[np.int64],
     last: NDArray[np.int64],
     outs: NDArray[Any],
+    copies: Copies,
 ) -> list[int]:
     """Read the boxes of a channel that are cached; return which are left."""
     inside = ((first >= 0) & (last <= table.shapes[volumes])).all(axis=1)
@@ -196,6 +200,7 @@ def _read_warm(
         last.tolist(),
         outs,
         [rescales[row] for row in rows],
+        copies,
     )
 
 

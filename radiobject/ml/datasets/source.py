@@ -132,6 +132,10 @@ class VolumeTable:
         """Return whether there is no volume in a row."""
         return self.missing is not None and bool(self.missing[row])
 
+    def present(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return whether there is a volume in each of some rows."""
+        return np.ones(len(rows), bool) if self.missing is None else ~self.missing[rows]
+
 
 def _taken(locators: Sequence[VolumeLocator], rows: NDArray[np.intp]) -> Sequence[VolumeLocator]:
     if isinstance(locators, Locators):

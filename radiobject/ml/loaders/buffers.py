@@ -17,7 +17,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -39,12 +38,6 @@ _TOGETHER = 4
 """Pieces given back that one fence waits for: it costs as much as a small batch."""
 
 
-@cache
-def torch_dtype(dtype: np.dtype) -> torch.dtype:
-    """Return PyTorch's name of a NumPy type."""
-    return torch.from_numpy(np.empty(0, dtype)).dtype
-
-
 def aligned(nbytes: int) -> int:
     """Return `nbytes` rounded up to the alignment of arrays in a buffer."""
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
@@ -63,11 +56,12 @@ def split_views(memory: torch.Tensor, layout: Layout) -> dict[str, torch.Tensor]
     memory : tensor of uint8, at least `layout_bytes` long
         What the arrays are views of.
     """
-    tensors, offset = {}, 0
+    # By NumPy: an operation of PyTorch offers the interpreter to other threads, which make it wait.
+    leased, tensors, offset = memory.numpy(), {}, 0
     for name, (shape, dtype) in layout.items():
         nbytes = math.prod(shape) * dtype.itemsize
-        part = memory[offset : offset + nbytes]
-        tensors[name] = part.view(torch_dtype(dtype)).view(shape)
+        part = leased[offset : offset + nbytes]
+        tensors[name] = torch.from_numpy(part.view(dtype).reshape(shape))
         offset += aligned(nbytes)
     return tensors
 

@@ -95,8 +95,9 @@ class VolumeLoader(DataLoader):
     receipt : bool
         Keep a running SHA-256 over the delivered voxels, the attribute `receipt`.
     look_ahead : int, optional
-        Batches ahead of their use, at most, without workers: by default 4, and 12 on a device of
-        which two take no more than a 256th, because one launch makes several of them.
+        Batches ahead of their use, at most, without workers: by default 4, or up to 32 that take no
+        more than 8 MiB together, and 12 on a device of which two take no more than a 256th, because
+        one launch makes several of them.
     device : torch.device, optional
         Where batches lie when they are delivered: on the stream that is current for the consumer,
         with the same voxels, bit by bit. "cpu" or a CUDA device. Voxels and labels are there; ids,

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,6 +33,13 @@ _LATE = 6 * _WEIGHT
 """What `_ReorderBuffer.late` has to reach before another thread reads; the first batches always
 are late."""
 
+_GROUPS = 4
+"""Groups that batches ahead make up at most, so that one is read while another is taken."""
+_SHORT_S = 1e-3
+_LONG_S = 4e-3
+"""A group that was read in less grows; one that took longer is halved. Two threads that take turns
+with the interpreter wait for each other at every turn, for longer than a small batch takes."""
+
 _Numbered = tuple[int, Any]
 
 Made = tuple[Any, list[Any]]
@@ -46,8 +53,8 @@ class LookAhead:
     next one that nobody reads yet. So a model that computes finds its batches ready, and a loop
     that only loads uses two processors. Where batches are late again and again another thread is
     started, as long as there is a processor for it: voxels are copied and decoded without the
-    interpreter. Towards an object store one thread alone reads, many batches at once: there the
-    time goes by on the network.
+    interpreter. Small batches that are cached are read several at once. Towards an object store
+    one thread alone reads, many batches at once: there the time goes by on the network.
 
     A transform runs in the consumer's thread: it is the consumer's processor time either way, and
     its random state must not change under the training loop.
@@ -66,8 +73,8 @@ class LookAhead:
     collate : callable
         Makes a batch of samples.
     read : callable, optional
-        Makes the batch of a plan otherwise than in host memory, for local data that nothing
-        transforms.
+        Makes the batch of a plan, in a list, otherwise than in host memory, for local data that
+        nothing transforms.
     weight : callable, optional
         Returns how many of `depth` what `plans` yields counts for; by default each is one.
     """
@@ -87,11 +94,12 @@ class LookAhead:
         self._read = read or partial(_read_into, dataset, buffers)
         self._helps = not dataset.is_remote
         depth_there = depth + (REMOTE_DEPTH if dataset.is_remote else 0)
-        self._buffer = _ReorderBuffer(plans, depth_there, weight)
+        groups = 1 if read is not None else max(1, depth // _GROUPS)
+        self._buffer = _ReorderBuffer(plans, depth_there, weight, groups)
         if dataset.is_remote:
             work = partial(_read_in_flight, dataset, buffers, self._buffer)
         else:
-            work = partial(_read_one_by_one, self._read, self._buffer)
+            work = partial(_read_claims, self._read, self._buffer)
         self._work = work
         self._most = min(depth, _MOST_THREADS, max(1, processors() - 1)) if self._helps else 1
         self._readers: list[threading.Thread] = []
@@ -172,7 +180,8 @@ class Part:
     batch: Any
 
 
-Read = Callable[[Any], list[Part]]
+Read = Callable[[list[Any]], list[list[Part]]]
+"""Makes batches of plans, each of one part or several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +200,23 @@ class _ReorderBuffer:
         Batches that may be claimed and not yet taken.
     weight : callable, optional
         How many of them a plan counts for.
+    most_together : int
+        Batches that are claimed at once, at most.
     """
 
     def __init__(
-        self, plans: Iterator[Any], depth: int, weight: Callable[[Any], int] | None = None
+        self,
+        plans: Iterator[Any],
+        depth: int,
+        weight: Callable[[Any], int] | None = None,
+        most_together: int = 1,
     ) -> None:
         self._plans = plans
         self._depth = depth
         self._weight = weight or (lambda plan: 1)
         self._weights: deque[int] = deque()
+        self._most_together = most_together
+        self._together = 1
         # Reentrant: a finalizer that stops the reading may run while its own thread is in here.
         self._changed = threading.Condition(threading.RLock())
         self._ready: dict[int, _Ready | Exception] = {}
@@ -217,12 +234,12 @@ class _ReorderBuffer:
         with self._changed:
             self.make_seconds += seconds
 
-    def claim(self) -> _Numbered | None:
-        """Return the next batch to read, waiting until it may be read; None when all are read."""
+    def claim(self) -> list[_Numbered]:
+        """Return what to read next, waiting until it may be read; nothing when all is read."""
         with self._changed:
-            while not self._closed and not self._has_room():
+            while not self._closed and not self._has_room(self._together):
                 self._changed.wait()
-            return self._next_plan()
+            return self._next_plans()
 
     def put(self, number: int, ready: _Ready | Exception) -> None:
         """Store a batch, or the error in its place: then nothing more is claimed."""
@@ -231,13 +248,25 @@ class _ReorderBuffer:
             self._closed |= isinstance(ready, Exception)
             self._changed.notify_all()
 
-    def take(self, *, or_claim: bool) -> _Ready | _Numbered | None:
+    def put_all(self, claimed: list[_Numbered], made: list[list[Part]], seconds: float) -> None:
+        """Store batches that were read together, which took so long."""
+        with self._changed:
+            for (number, _), parts in zip(claimed, made, strict=True):
+                self._ready[number] = _Ready(parts)
+            self.make_seconds += seconds
+            if seconds > _LONG_S:
+                self._together = max(1, self._together // 2)
+            elif seconds < _SHORT_S and len(claimed) == self._together:
+                self._together = min(2 * self._together, self._most_together)
+            self._changed.notify_all()
+
+    def take(self, *, or_claim: bool) -> _Ready | list[_Numbered] | None:
         """Return the batch whose turn it is, or None after the last.
 
         Parameters
         ----------
         or_claim : bool
-            If it is not ready, return a batch to read instead, where there is one.
+            If it is not ready, return what to read instead, where there is something.
         """
         with self._changed:
             if self._broken:
@@ -248,8 +277,8 @@ class _ReorderBuffer:
                 self.late = max(0, self.late + (_WEIGHT if late else -1))
             while self._taken not in self._ready:
                 if or_claim and self._has_room():
-                    claimed = self._next_plan()
-                    if claimed is not None:
+                    claimed = self._next_plans()
+                    if claimed:
                         return claimed
                     if self._taken in self._ready:  # the plan failed, here and in its turn
                         break
@@ -260,7 +289,8 @@ class _ReorderBuffer:
             self._weights.popleft()
             self._taken += 1
             self._broken = isinstance(ready, Exception)
-            self._changed.notify_all()
+            if self._has_room(self._together):
+                self._changed.notify_all()
         if isinstance(ready, Exception):
             raise ready
         return ready
@@ -270,6 +300,15 @@ class _ReorderBuffer:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _next_plans(self) -> list[_Numbered]:
+        claimed: list[_Numbered] = []
+        while len(claimed) < self._together and (not claimed or self._has_room()):
+            found = self._next_plan()
+            if found is None:
+                break
+            claimed.append(found)
+        return claimed
 
     def _next_plan(self) -> _Numbered | None:
         if self._closed:
@@ -289,38 +328,43 @@ class _ReorderBuffer:
         self._weights.append(self._weight(plan))
         return number, plan
 
-    def _has_room(self) -> bool:
-        """Return whether one more may be claimed, which weighs as much as the one before."""
+    def _has_room(self, more: int = 1) -> bool:
+        """Return whether `more` may be claimed, which weigh as much as the last one each."""
         waiting = self._weights
-        return not waiting or sum(waiting) + waiting[-1] <= self._depth
+        return not waiting or sum(waiting) + more * waiting[-1] <= self._depth
 
 
-def _read_claimed(read: Read, buffer: _ReorderBuffer, claimed: _Numbered) -> None:
-    """Read a claimed batch and hand it over, or what went wrong."""
-    number, plan = claimed
+def _read_claimed(read: Read, buffer: _ReorderBuffer, claimed: list[_Numbered]) -> None:
+    """Read claimed batches and hand them over, or what went wrong."""
     begun = time.perf_counter()
-    made: _Ready | Exception
     try:
-        made = _Ready(read(plan))
+        made = read([plan for _, plan in claimed])
     except Exception as error:  # noqa: BLE001 - raised again where the batch is asked for
-        made = error
-    buffer.took(time.perf_counter() - begun)
-    buffer.put(number, made)
+        buffer.took(time.perf_counter() - begun)
+        if len(claimed) == 1:
+            buffer.put(claimed[0][0], error)
+            return
+        for one in claimed:  # the error belongs to one of them
+            _read_claimed(read, buffer, [one])
+        return
+    buffer.put_all(claimed, made, time.perf_counter() - begun)
 
 
-def _read_into(dataset: StoredDataset, buffers: PrivateBuffers, plan: SamplePlan) -> list[Part]:
-    """Read a batch into host memory."""
-    made = []
-    for part in dataset.parts(plan):
-        voxels = buffers.batch(dataset.layout(part))
-        with one_thread():  # the other processors read other batches
-            dataset.fill(part, {name: tensor.numpy() for name, tensor in voxels.items()})
-        made.append(Part(part, batch_of(voxels, dataset.describe(part))))
-    return made
+def _read_into(
+    dataset: StoredDataset, buffers: PrivateBuffers, plans: Sequence[SamplePlan]
+) -> list[list[Part]]:
+    """Read batches into host memory."""
+    parts = [dataset.parts(plan) for plan in plans]
+    voxels = {part: buffers.batch(dataset.layout(part)) for some in parts for part in some}
+    with one_thread():  # the other processors read other batches
+        dataset.fill_together(
+            [(part, {name: t.numpy() for name, t in of.items()}) for part, of in voxels.items()]
+        )
+    return [[Part(p, batch_of(voxels[p], dataset.describe(p))) for p in some] for some in parts]
 
 
-def _read_one_by_one(read: Read, buffer: _ReorderBuffer) -> None:
-    while (claimed := buffer.claim()) is not None:
+def _read_claims(read: Read, buffer: _ReorderBuffer) -> None:
+    while claimed := buffer.claim():
         _read_claimed(read, buffer, claimed)
 
 
@@ -331,8 +375,9 @@ def _read_in_flight(
     started: deque[list[Part]] = deque()
 
     def starting() -> Iterator[list[ReadRequest]]:
-        while (claimed := buffer.claim()) is not None:
-            parts, requests = _prepared(dataset, claimed[1], buffers)
+        while claimed := buffer.claim():
+            ((_, plan),) = claimed  # of those in flight at once, each is claimed by itself
+            parts, requests = _prepared(dataset, plan, buffers)
             started.append(parts)
             yield requests
 

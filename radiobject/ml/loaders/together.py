@@ -25,6 +25,9 @@ way."""
 _LOOKED_AFTER = 16
 """Groups after which it is seen whether a device has every volume by now."""
 _LOOK_AHEAD = 4
+_MOST_AHEAD = 32
+_BYTES_AHEAD = 8 << 20
+"""Of batches in host memory, four are made ahead, or more that are no larger than this."""
 _LAUNCHED_AHEAD = 12
 """Batches ahead of their use by default: of those that a launch makes several of, more."""
 _GROUPS = 3
@@ -38,7 +41,9 @@ def compressed_buffers(host: HostMemory | None) -> PrivateBuffers:
 
 def batches_ahead(device: torch.device | None, batch_bytes: int) -> int:
     """Return how many batches are made ahead of their use by default."""
-    if device is None or 2 * batch_bytes > bytes_together(device):
+    if device is None:
+        return min(max(_LOOK_AHEAD, _BYTES_AHEAD // max(batch_bytes, 1)), _MOST_AHEAD)
+    if 2 * batch_bytes > bytes_together(device):
         return _LOOK_AHEAD
     return _LAUNCHED_AHEAD
 
@@ -199,7 +204,8 @@ def _groups(
             return
 
 
-def _read(source: DeviceSource, decode: bool, group: list[SamplePlan]) -> list[Part]:
+def _read(source: DeviceSource, decode: bool, groups: list[list[SamplePlan]]) -> list[list[Part]]:
+    (group,) = groups  # what is read at once is a group already
     if len(group) == 1 and not decode:
-        return [Part(group, [source.read(group[0])])]
-    return [Part(group, source.read_together(group, decode=decode))]
+        return [[Part(group, [source.read(group[0])])]]
+    return [[Part(group, source.read_together(group, decode=decode))]]

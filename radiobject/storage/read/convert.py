@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from radiobject.geometry.box import Box
 from radiobject.geometry.rescale import Rescale
 
+CopyTogether = Callable[[list[np.ndarray], list[np.ndarray]], None]
+"""Copies the second arrays to the first ones, which have their shapes, each as `convert` does."""
+
+
+def copy_each(outs: list[np.ndarray], sources: list[np.ndarray]) -> None:
+    """Copy arrays one by one, converting as ``astype`` does."""
+    for out, source in zip(outs, sources, strict=True):
+        np.copyto(out, source, casting="unsafe")
+
+
+class Copies:
+    """Copies that are made at once.
+
+    Parameters
+    ----------
+    together : callable
+        Makes them.
+    """
+
+    def __init__(self, together: CopyTogether = copy_each) -> None:
+        self._together = together
+        self._outs: list[np.ndarray] = []
+        self._sources: list[np.ndarray] = []
+
+    def add(self, source: np.ndarray, out: np.ndarray) -> None:
+        """Note a copy; neither array may change before `make`."""
+        self._outs.append(out)
+        self._sources.append(source)
+
+    def make(self) -> None:
+        """Make the copies that were noted."""
+        if self._outs:
+            self._together(self._outs, self._sources)
+
+
+def is_plain(rescale: Rescale | None) -> bool:
+    """Return whether stored values are delivered as they are."""
+    # `is_identity`, spelt out: a warm patch has six calls to spend.
+    return rescale is None or (rescale.slope == 1.0 and rescale.intercept == 0.0)
+
 
 def convert(stored: np.ndarray | np.generic, out: np.ndarray, rescale: Rescale | None) -> None:
     """Copy `stored`, of the shape of `out` or one value, converting as ``astype`` does."""
-    # `is_identity`, spelt out: a warm patch has six calls to spend.
-    if rescale is None or (rescale.slope == 1.0 and rescale.intercept == 0.0):
+    if rescale is None or is_plain(rescale):
         np.copyto(out, stored, casting="unsafe")
         return
     working = np.result_type(stored.dtype, np.float32)

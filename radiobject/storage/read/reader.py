@@ -19,7 +19,7 @@ from radiobject.geometry.rescale import Rescale
 from radiobject.storage.cache.tile_cache import CacheUse, cache_use
 from radiobject.storage.io import libtiledb, stats
 from radiobject.storage.read import open_volumes
-from radiobject.storage.read.convert import convert, fill_outside
+from radiobject.storage.read.convert import Copies, convert, fill_outside
 from radiobject.storage.read.locator import VolumeLocator
 from radiobject.storage.read.open_volumes import volume_tiles
 from radiobject.storage.read.thread_pool import Task, run_on_threads, run_tasks
@@ -129,6 +129,7 @@ def read_warm(
     stops: Sequence[Sequence[int]],
     outs: np.ndarray,
     rescales: Sequence[Rescale | None],
+    copies: Copies,
 ) -> list[int]:
     """Read boxes that lie inside their volumes and whose tiles are all in the cache.
 
@@ -145,6 +146,8 @@ def read_warm(
         Where they go, writeable.
     rescales : sequence of Rescale or None
         As for `ReadRequest`.
+    copies : Copies
+        Takes those that can be made with others; the caller makes them.
 
     Returns
     -------
@@ -156,7 +159,8 @@ def read_warm(
         volume = volume_tiles(locator)
         warm = 0
         if volume is not None:
-            warm = volume.read_warm(starts[number], stops[number], outs[number], rescales[number])
+            box = starts[number], stops[number]
+            warm = volume.read_warm(*box, outs[number], rescales[number], copies)
         if warm:
             tiles += warm
             delivered += volume.dtype.itemsize  # type: ignore[union-attr]

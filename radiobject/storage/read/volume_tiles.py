@@ -17,7 +17,7 @@ from radiobject.storage.cache.tile_cache import VolumeImage, open_image
 from radiobject.storage.io import stats
 from radiobject.storage.io.checksum import crc32
 from radiobject.storage.io.remote import REFETCHES
-from radiobject.storage.read.convert import convert, outside
+from radiobject.storage.read.convert import Copies, convert, is_plain, outside
 from radiobject.storage.read.thread_pool import Task, run_tasks, usable_threads
 from radiobject.storage.tiles.blosc_chunk import Buffer
 from radiobject.storage.tiles.decode import scratch
@@ -71,7 +71,12 @@ class VolumeTiles:
         return is_remote(self.uri)
 
     def read_warm(
-        self, start: Sequence[int], stop: Sequence[int], out: np.ndarray, rescale: Rescale | None
+        self,
+        start: Sequence[int],
+        stop: Sequence[int],
+        out: np.ndarray,
+        rescale: Rescale | None,
+        copies: Copies | None = None,
     ) -> int:
         """Read a box whose tiles are all in the cache; this is the hot path of training.
 
@@ -81,11 +86,14 @@ class VolumeTiles:
             The box, inside the volume; numbers instead of a `Box`, which would be made for this.
         out, rescale
             As for `radiobject.storage.read.reader.read_into`.
+        copies : Copies, optional
+            Takes the copy where it is one that can wait for others; else it is made.
 
         Returns
         -------
         int
-            The number of tiles read, or 0 when a tile is missing and nothing was written.
+            The number of tiles read, or 0 when a tile is missing and nothing was written. That
+            goes for background, too, where there is room for it: the box is one copy later on.
         """
         image = self._image
         if image is None:
@@ -99,7 +107,7 @@ class VolumeTiles:
                 for begin, end, extent in zip(start, stop, self._extents, strict=True)
             )
             if not (ready := image.ready[cover]).all():
-                if not ready.any():
+                if not ready.any() or image.is_roomy():
                     return 0
                 core = self._core(cover)
                 if not image.ready[core].all():
@@ -111,8 +119,8 @@ class VolumeTiles:
             if self._warm_reads % _LOOK_AGAIN == 0:
                 self._complete = bool(image.ready.all())
         voxels = image.voxels[tuple(map(slice, start, stop))]
-        if rescale is None and out.dtype == self.dtype:
-            out[...] = voxels
+        if copies is not None and is_plain(rescale):
+            copies.add(voxels, out)
         else:
             convert(voxels, out, rescale)
         return tiles
@@ -192,13 +200,14 @@ class VolumeTiles:
             for a, b, e in zip(box.start, box.stop, self._extents, strict=True)
         )
         image, constant = self._image, self._constant[cover]
-        if constant.all() and self._background is not None:
+        # Where there is room for its background, too, a box is one copy later on.
+        roomy = image is not None and image.is_roomy()
+        if constant.all() and self._background is not None and not roomy:
             convert(self._background, out, rescale)
             stats.count(tiles_constant=constant.size)
             return
-        if image is not None and not constant.all() and image.may_admit():
-            # Where there is room for its background, too, a box is one copy later on.
-            core = cover if image.is_roomy() else self._core(cover)
+        if image is not None and (roomy or not constant.all()) and image.may_admit():
+            core = cover if roomy else self._core(cover)
             if self._complete_cover(core, image):
                 self._convert_core(box, core, image, out, rescale)
                 stats.count(tiles_constant=constant.size - self._constant[core].size)

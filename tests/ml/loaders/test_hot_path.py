@@ -75,8 +75,8 @@ def test_a_cached_batch_makes_no_object_for_a_sample(warm, monkeypatch):
         patch.setattr(Box, "__post_init__", refuse)
         patch.setattr(ReadRequest, "__init__", refuse)
         for _ in range(16):  # by then every volume is known to be complete
-            _read_into(dataset, buffers, plan)
-    assert calls_of(lambda: _read_into(dataset, buffers, plan)) < 400  # 537 before
+            _read_into(dataset, buffers, [plan])
+    assert calls_of(lambda: _read_into(dataset, buffers, [plan])) < 400  # 537 before
     source = DeviceSource(dataset, torch.device("cpu"), buffers)
     source._gather = Launched()
     # 225 before, when ids were a list, and 234 when each was decoded.

@@ -125,7 +125,8 @@ def test_memory_of_dropped_batches_is_used_again(shelf, workers):
         shelf, batch_size=2, patch_size=PATCH, num_workers=workers, patches_per_volume=20
     )
     places = {batch["image"].data_ptr() for batch in loader}
-    assert len(places) <= (2 * workers + 1) * 4 + 8  # messages under way, of four batches
+    # In threads what is made ahead; with workers messages under way, of four batches.
+    assert len(places) <= ((2 * workers + 1) * 4 if workers else loader._ahead) + 8 < 60
 
 
 def test_an_iteration_left_early_does_not_disturb_the_next(shelf):

@@ -71,13 +71,13 @@ def test_a_consumer_that_would_wait_reads_itself(shelf):
     one_reads = threading.Event()
 
     class Watched(type(dataset)):
-        def fill(self, plan, arrays):
+        def fill_together(self, batches):
             # The first to come waits until the other reads too: alone neither gets on.
             readers.add(threading.current_thread().name)
             if len(readers) == 2:
                 one_reads.set()
             assert one_reads.wait(20)
-            return super().fill(plan, arrays)
+            return super().fill_together(batches)
 
     dataset.__class__ = Watched
     assert len(list(ahead_of(dataset, plans_of(dataset, 10)))) == 10
@@ -91,8 +91,8 @@ def test_threads_are_added_while_batches_are_late(shelf, monkeypatch, processors
     expected = [dataset.read(plan)["image"] for plan in plans_of(dataset, 240)]
 
     class Slow(type(dataset)):
-        def fill(self, plan, arrays):
-            super().fill(plan, arrays)
+        def fill_together(self, batches):
+            super().fill_together(batches)
             time.sleep(0.002)
 
     dataset.__class__ = Slow
@@ -182,3 +182,79 @@ def test_a_forked_child_can_drop_a_run_of_its_parent(shelf):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert len(list(delivered)) == 39
+
+
+def counted(dataset):
+    """Make a data set note how many batches each read was for."""
+    sizes = []
+
+    class Counted(type(dataset)):
+        def fill_together(self, batches):
+            sizes.append(len(batches))
+            return super().fill_together(batches)
+
+    dataset.__class__ = Counted
+    return sizes
+
+
+def test_small_batches_that_are_cached_are_read_several_at_once(shelf, monkeypatch):
+    dataset = dataset_of(shelf)
+    expected = [dataset.read(plan) for plan in plans_of(dataset, 40)]
+    monkeypatch.setattr(lookahead, "_SHORT_S", 60.0)  # whatever else the machine does
+    monkeypatch.setattr(lookahead, "_LONG_S", 60.0)
+    sizes = counted(dataset)
+    delivered = list(ahead_of(dataset, plans_of(dataset, 40), depth=16))
+    assert len(delivered) == sum(sizes) == 40
+    assert max(sizes) == 4  # a quarter of what is ahead
+    assert sizes[0] == 1  # the first is not to wait for others
+    for (batch, _), alone in zip(delivered, expected, strict=True):
+        assert torch.equal(batch["image"], alone["image"])
+        assert batch["obs_id"] == alone["obs_id"]
+        assert torch.equal(batch["affine"], alone["affine"])
+
+
+def test_batches_that_take_long_are_read_one_by_one(shelf, monkeypatch):
+    dataset = dataset_of(shelf)
+    monkeypatch.setattr(lookahead, "_SHORT_S", 0.0)
+    sizes = counted(dataset)
+    assert len(list(ahead_of(dataset, plans_of(dataset, 20), depth=16))) == 20
+    assert set(sizes) == {1}
+    buffer = _ReorderBuffer(iter(range(100)), depth=64, most_together=16)
+    monkeypatch.setattr(lookahead, "_SHORT_S", 1.0)
+    monkeypatch.setattr(lookahead, "_LONG_S", 5.0)
+    for seconds, size in [(0.1, 1), (0.1, 2), (9, 4), (9, 2), (9, 1), (0.1, 1), (0.1, 2)]:
+        claimed = buffer.claim()
+        assert len(claimed) == size
+        buffer.put_all(claimed, [[]] * size, seconds)
+
+
+def test_what_waits_for_room_for_several_is_woken(shelf):
+    buffer = _ReorderBuffer(iter(range(100)), depth=4, most_together=2)
+    for size in (1, 2):
+        claimed = buffer.claim()
+        assert len(claimed) == size
+        buffer.put_all(claimed, [[]] * size, 0.0)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(buffer.claim()), daemon=True)
+    thread.start()  # one place is free, two are wanted
+    buffer.take(or_claim=False)
+    thread.join(20)
+    assert [[number for number, _ in claimed] for claimed in found] == [[3, 4]]
+
+
+def test_of_batches_read_at_once_the_unreadable_one_ends_the_run(tmp_path, monkeypatch):
+    shelf = make_shelf(tmp_path, [(40, 36, 34)] * 6)
+    dataset = dataset_of(shelf)
+    bad = 4
+    good = next(n for n, plan in enumerate(plans_of(dataset, 40)) if bad in plan.volume)
+    reader.close_all()
+    (tiles,) = Path(shelf.locators()[bad].uri).glob("__fragments/*/a0.tdb")
+    tiles.write_bytes(bytes(255 - byte for byte in tiles.read_bytes()))
+    monkeypatch.setattr(lookahead, "_SHORT_S", 60.0)
+    monkeypatch.setattr(lookahead, "_LONG_S", 60.0)
+    delivered = ahead_of(dataset, plans_of(dataset, 40), depth=32)
+    assert len(list(itertools.islice(delivered, good))) == good
+    with pytest.raises(IntegrityError, match=shelf.obs_ids[bad]):
+        next(delivered)
+    with pytest.raises(StopIteration):
+        next(delivered)

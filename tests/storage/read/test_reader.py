@@ -6,7 +6,9 @@ import pytest
 from radiobject.exceptions import BoundsError, ShapeError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
 from radiobject.storage.read import reader
+from radiobject.storage.read.convert import Copies
 from radiobject.storage.read.locator import VolumeLocator
+from radiobject.storage.read.open_volumes import volume_tiles
 from radiobject.storage.read.reader import Padding, ReadRequest, Rescale
 from radiobject.storage.tables import writer
 
@@ -148,3 +150,22 @@ def test_every_type_round_trips(tmp_path, dtype, shape):
     got = read(locator, Box.whole(shape))
     np.testing.assert_array_equal(got, data)
     assert got.dtype == {"float16": np.dtype("f4")}.get(dtype, np.dtype(dtype).newbyteorder("="))
+
+
+def test_background_that_was_read_is_one_copy_where_there_is_room(tmp_path):
+    data = np.zeros((64, 64, 64), np.int16)
+    data[:32, :32, :32] = coded((32, 32, 32), np.int16)
+    locator = writer.write_volume(str(tmp_path / "v"), data, metadata={"obs_id": "a"})
+    volume = volume_tiles(locator)
+    assert volume.complete_image() is None
+    corners = [(x, y, z) for x in (0, 32) for y in (0, 32) for z in (0, 32)]
+    for start in reversed(corners):  # what is background alone comes first
+        np.testing.assert_array_equal(
+            read(locator, Box.at(start, (32, 32, 32))),
+            data[Box.at(start, (32, 32, 32)).slices],
+        )
+    assert volume.complete_image() is not None
+    copies, out = Copies(), np.empty((20, 20, 20), np.int16)
+    assert volume.read_warm((30, 30, 30), (50, 50, 50), out, None, copies) == 8
+    copies.make()
+    np.testing.assert_array_equal(out, data[30:50, 30:50, 30:50])
