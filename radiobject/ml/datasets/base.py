@@ -400,8 +400,10 @@ class StoredDataset(Dataset):
         Whole volumes of different shapes are read one by one where a transform may make them
         equal; otherwise a batch is one buffer.
         """
+        if self._side is not None or self.transform is None:
+            return [plan]
         shapes = self._shapes[plan.volume]
-        if self._side is not None or self.transform is None or (shapes == shapes[0]).all():
+        if (shapes == shapes[0]).all():
             return [plan]
         return [plan.cut(i, i + 1) for i in range(len(plan))]
 

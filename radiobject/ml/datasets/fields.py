@@ -189,8 +189,8 @@ def _read_warm(
     copies: Copies,
 ) -> list[int]:
     """Read the boxes of a channel that are cached; return which are left."""
-    inside = ((first >= 0) & (last <= table.shapes[volumes])).all(axis=1)
-    if not inside.all():  # boxes that leave their volume are no hot path
+    if not ((first >= 0).all() and (last <= table.shapes[volumes]).all()):
+        # Boxes that leave their volume are no hot path.
         return list(range(len(volumes)))
     rows = volumes.tolist()
     locators, rescales = table.locators, table.rescales

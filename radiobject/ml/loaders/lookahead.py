@@ -94,8 +94,8 @@ class LookAhead:
         self._read = read or partial(_read_into, dataset, buffers)
         self._helps = not dataset.is_remote
         depth_there = depth + (REMOTE_DEPTH if dataset.is_remote else 0)
-        groups = 1 if read is not None else max(1, depth // _GROUPS)
-        self._buffer = _ReorderBuffer(plans, depth_there, weight, groups)
+        together = max(1, depth // _GROUPS) if self._helps and read is None else 1
+        self._buffer = _ReorderBuffer(plans, depth_there, weight, together)
         if dataset.is_remote:
             work = partial(_read_in_flight, dataset, buffers, self._buffer)
         else:

@@ -32,16 +32,22 @@ class Copies:
         self._together = together
         self._outs: list[np.ndarray] = []
         self._sources: list[np.ndarray] = []
+        self._owners: list[object] = []
 
-    def add(self, source: np.ndarray, out: np.ndarray) -> None:
-        """Note a copy; neither array may change before `make`."""
+    def add(self, source: np.ndarray, out: np.ndarray, owner: object) -> None:
+        """Note a copy; neither array may change before `make`.
+
+        `owner` is kept until then: while it lives, the memory of `source` holds nothing else.
+        """
         self._outs.append(out)
         self._sources.append(source)
+        self._owners.append(owner)
 
     def make(self) -> None:
         """Make the copies that were noted."""
         if self._outs:
             self._together(self._outs, self._sources)
+            self._outs, self._sources, self._owners = [], [], []
 
 
 def is_plain(rescale: Rescale | None) -> bool:

@@ -120,7 +120,7 @@ class VolumeTiles:
                 self._complete = bool(image.ready.all())
         voxels = image.voxels[tuple(map(slice, start, stop))]
         if copies is not None and is_plain(rescale):
-            copies.add(voxels, out)
+            copies.add(voxels, out, self)
         else:
             convert(voxels, out, rescale)
         return tiles

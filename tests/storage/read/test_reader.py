@@ -1,5 +1,8 @@
 """The reader's contract, against NumPy on coordinate-coded voxels."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -169,3 +172,19 @@ def test_background_that_was_read_is_one_copy_where_there_is_room(tmp_path):
     assert volume.read_warm((30, 30, 30), (50, 50, 50), out, None, copies) == 8
     copies.make()
     np.testing.assert_array_equal(out, data[30:50, 30:50, 30:50])
+
+
+def test_a_volume_is_not_let_go_before_its_copies_are_made(volume):
+    data, locator = volume
+    box = Box((0, 0, 0), (40, 50, 33))
+    read(locator, box)
+    copies, out = Copies(), np.empty(box.shape, data.dtype)
+    assert volume_tiles(locator).read_warm(box.start, box.stop, out, None, copies)
+    opened = weakref.ref(volume_tiles(locator))
+    reader.forget(locator.uri)  # its place in the cache could be another volume's from here on
+    gc.collect()
+    assert opened() is not None
+    copies.make()
+    np.testing.assert_array_equal(out, data)
+    gc.collect()
+    assert opened() is None
