@@ -50,15 +50,10 @@ class Copies:
             self._outs, self._sources, self._owners = [], [], []
 
 
-def is_plain(rescale: Rescale | None) -> bool:
-    """Return whether stored values are delivered as they are."""
-    # `is_identity`, spelt out: a warm patch has six calls to spend.
-    return rescale is None or (rescale.slope == 1.0 and rescale.intercept == 0.0)
-
-
 def convert(stored: np.ndarray | np.generic, out: np.ndarray, rescale: Rescale | None) -> None:
     """Copy `stored`, of the shape of `out` or one value, converting as ``astype`` does."""
-    if rescale is None or is_plain(rescale):
+    # `is_identity`, spelt out: a warm patch has six calls to spend.
+    if rescale is None or (rescale.slope == 1.0 and rescale.intercept == 0.0):
         np.copyto(out, stored, casting="unsafe")
         return
     working = np.result_type(stored.dtype, np.float32)

@@ -28,7 +28,8 @@ class Prefetch:
         The plan. The next element is taken only when one of the `depth` places is free, so a
         generator may hand out buffers of a ring of ``depth + 1``.
     depth : int
-        Most batches being read, or read and not yet handed over.
+        Most batches being read, or read and not yet handed over. Until the first is read it is
+        read alone: others would only delay it.
     threads : int, optional
         Threads that read; by default ``ReadConfig.concurrency`` for local volumes and 16 where
         a batch lies in an object store.
@@ -57,6 +58,7 @@ class Prefetch:
         self._pool: Executor | None = None
         self._waiting: deque[tuple[Sequence[ReadRequest], list[Future[None]]]] = deque()
         self._closed = False
+        self._begun = False
 
     def __enter__(self) -> Prefetch:
         return self
@@ -88,6 +90,7 @@ class Prefetch:
             self.close()
             raise
         stats.count(wait_ns=time.perf_counter_ns() - started)
+        self._begun = True
         return batch
 
     def close(self) -> None:
@@ -102,7 +105,8 @@ class Prefetch:
             self._pool = None
 
     def _fill(self) -> None:
-        while not self._closed and len(self._waiting) < self._depth:
+        depth = self._depth if self._begun else 1
+        while not self._closed and len(self._waiting) < depth:
             batch = next(self._batches, None)
             if batch is None:
                 return

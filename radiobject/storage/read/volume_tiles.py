@@ -17,7 +17,7 @@ from radiobject.storage.cache.tile_cache import VolumeImage, open_image
 from radiobject.storage.io import stats
 from radiobject.storage.io.checksum import crc32
 from radiobject.storage.io.remote import REFETCHES
-from radiobject.storage.read.convert import Copies, convert, is_plain, outside
+from radiobject.storage.read.convert import Copies, convert, outside
 from radiobject.storage.read.thread_pool import Task, run_tasks, usable_threads
 from radiobject.storage.tiles.blosc_chunk import Buffer
 from radiobject.storage.tiles.decode import scratch
@@ -119,7 +119,7 @@ class VolumeTiles:
             if self._warm_reads % _LOOK_AGAIN == 0:
                 self._complete = bool(image.ready.all())
         voxels = image.voxels[tuple(map(slice, start, stop))]
-        if copies is not None and is_plain(rescale):
+        if copies is not None and (rescale is None or rescale.is_identity):
             copies.add(voxels, out, self)
         else:
             convert(voxels, out, rescale)

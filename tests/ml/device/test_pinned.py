@@ -145,7 +145,7 @@ def test_a_loader_pins_nothing_per_batch(shelf, monkeypatch, workers):
         for batch in pinned:
             address = batch["image"].data_ptr()
             assert any(a <= address < a + n for a, n in host.live.items())
-    assert host.registered <= 28  # of 120 batches
+    assert host.registered <= (28 if workers else pinned._ahead + 4)  # of 120 batches
     plain = create_training_dataloader(shelf, num_workers=0, pin_memory=False, **options)
     for _ in range(2):
         list(plain)

@@ -56,6 +56,23 @@ def test_never_further_ahead_than_asked(volume):
             assert taken <= handed + 2
 
 
+def test_the_first_batch_is_read_alone(volume):
+    _, locator = volume
+    taken = 0
+
+    def plan():
+        nonlocal taken
+        for i in range(20):
+            taken += 1
+            yield [request_at(locator, i)]
+
+    with Prefetch(plan(), depth=8) as ahead:
+        next(ahead)
+        assert taken == 1
+        next(ahead)
+        assert taken == 9
+
+
 def test_first_error_names_the_volume_and_ends_it(volume, tmp_path):
     _, locator = volume
     ghost = VolumeLocator(str(tmp_path / "none"), (60, 50, 40), "int16", obs_id="ghost")
