@@ -264,7 +264,8 @@ class VolumeTiles:
         positions = [tuple(map(int, p)) for p in np.argwhere(missing) + first]
         if not image.admit(positions):
             return False
-        varied = [p for p in positions if not self._constant[p]]
+        # While room was made, another thread may have brought some of them.
+        varied = [p for p in positions if not self._constant[p] and not image.ready[p]]
         numbers = [int(self._numbers[p]) for p in varied]
 
         def fill(place: int, tile: np.ndarray) -> None:
@@ -275,11 +276,11 @@ class VolumeTiles:
             if self._constant[position]:
                 image.fill(position, self.index.minimum[self._numbers[position]])
         image.settle(positions)
-        constant = len(positions) - len(varied)
+        constant = sum(bool(self._constant[p]) for p in positions)
         stats.count(
             tiles_decoded=len(varied),
             tiles_constant=constant,
-            tiles_cached=missing.size - len(positions),
+            tiles_cached=missing.size - constant - len(varied),
             bytes_decoded=len(varied) * self.index.tile_bytes,
         )
         self._complete = bool(image.ready.all())

@@ -8,6 +8,8 @@ import pytest
 
 from radiobject.exceptions import BoundsError, ShapeError, StorageError, StoreNotFoundError
 from radiobject.geometry.box import Box
+from radiobject.stats import TileDBStats
+from radiobject.storage.cache.tile_cache import VolumeImage
 from radiobject.storage.read import reader
 from radiobject.storage.read.convert import Copies
 from radiobject.storage.read.locator import VolumeLocator
@@ -188,3 +190,21 @@ def test_a_volume_is_not_let_go_before_its_copies_are_made(volume):
     np.testing.assert_array_equal(out, data)
     gc.collect()
     assert opened() is None
+
+
+def test_tiles_that_another_thread_brought_meanwhile_are_not_read_again(volume, monkeypatch):
+    data, locator = volume
+    box, begun, admit = Box((0, 0, 0), (40, 50, 33)), [], VolumeImage.admit
+
+    def admit_after_another(image, positions):
+        if not begun:
+            begun.append(True)
+            read(locator, box)
+        return admit(image, positions)
+
+    monkeypatch.setattr(VolumeImage, "admit", admit_after_another)
+    with TileDBStats() as stats:
+        np.testing.assert_array_equal(read(locator, box), data)
+    tiles = volume_tiles(locator).index.tiling.count
+    assert stats.counters()["tiles_decoded"] == tiles  # by the other, once
+    assert stats.counters()["tiles_cached"] == tiles
