@@ -17,8 +17,9 @@ import torch
 from radiobject.storage.read.convert import copy_each
 
 _BITS: dict[int, np.dtype] = {n: np.dtype(f"i{n}") for n in (1, 2, 4, 8)}
-_ALIKE: set[np.dtype] = {np.dtype(stored) for stored in ("i1", "u1", "i2", "i4", "i8", "f2")}
-"""Types that PyTorch converts to float32 and float64 as NumPy does, by one rounding or none."""
+_ALIKE: set[np.dtype] = {np.dtype(stored) for stored in ("i1", "u1", "i2", "i4", "i8")}
+"""Types that PyTorch converts to float32 and float64 as NumPy does, by one rounding or none; the
+NaNs of float16 lose what else they say, where they are few."""
 _FLOATS: set[np.dtype] = {np.dtype(np.float32), np.dtype(np.float64)}
 
 
