@@ -10,7 +10,7 @@ from radiobject.geometry.box import Box
 from radiobject.geometry.rescale import Rescale
 
 CopyTogether = Callable[[list[np.ndarray], list[np.ndarray]], None]
-"""Copies the second arrays to the first ones, which have their shapes, each as `convert` does."""
+"""Copies the second arrays to the first ones, which have their shapes, as `copy_each` does."""
 
 
 def copy_each(outs: list[np.ndarray], sources: list[np.ndarray]) -> None:

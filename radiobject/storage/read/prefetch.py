@@ -28,8 +28,8 @@ class Prefetch:
         The plan. The next element is taken only when one of the `depth` places is free, so a
         generator may hand out buffers of a ring of ``depth + 1``.
     depth : int
-        Most batches being read, or read and not yet handed over. Until the first is read it is
-        read alone: others would only delay it.
+        Most batches being read, or read and not yet handed over. The first is read alone:
+        somebody waits for it, and others would only delay it.
     threads : int, optional
         Threads that read; by default ``ReadConfig.concurrency`` for local volumes and 16 where
         a batch lies in an object store.

@@ -41,8 +41,8 @@ def test_one_call_delivers_the_bits_of_one_by_one(stored, delivered, side, boxes
     side = side if axes < 3 else 1 + side // 4
     shape = (side,) * axes
     # Any bits: NaNs with payloads, subnormal numbers, the largest integers.
-    volume = rng.bytes(np.prod([n + 3 for n in shape]) * np.dtype(stored).itemsize)
-    volume = np.frombuffer(bytearray(volume), np.uint8).view(np.uint8)
+    nbytes = np.prod([n + 3 for n in shape]) * np.dtype(stored).itemsize
+    volume = np.frombuffer(bytearray(rng.bytes(nbytes)), np.uint8)
     volume = (volume & 1).view(stored) if stored == "?" else volume.view(stored)
     volume = volume.reshape([n + 3 for n in shape])
     starts = rng.integers(0, 4, (boxes, axes)).tolist()

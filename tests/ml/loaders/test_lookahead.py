@@ -15,7 +15,7 @@ from radiobject.ml.config import DatasetConfig
 from radiobject.ml.datasets.volumes import VolumeCollectionDataset
 from radiobject.ml.loaders import lookahead
 from radiobject.ml.loaders.buffers import PrivateBuffers
-from radiobject.ml.loaders.lookahead import LookAhead, _ReorderBuffer
+from radiobject.ml.loaders.lookahead import LookAhead, _read_claimed, _ReorderBuffer
 from radiobject.storage.read import reader
 
 BATCH = 3
@@ -258,3 +258,20 @@ def test_of_batches_read_at_once_the_unreadable_one_ends_the_run(tmp_path, monke
         next(delivered)
     with pytest.raises(StopIteration):
         next(delivered)
+
+
+def test_of_batches_read_at_once_those_before_the_unreadable_one_are_delivered():
+    def read(plans):
+        if 2 in plans:
+            raise IntegrityError("the third")
+        return [[plan] for plan in plans]
+
+    buffer = _ReorderBuffer(iter(range(9)), depth=16, most_together=4)
+    buffer._together = 4
+    claimed = buffer.claim()
+    assert [plan for _, plan in claimed] == [0, 1, 2, 3]
+    _read_claimed(read, buffer, claimed)
+    assert [buffer.take(or_claim=False).parts for _ in range(2)] == [[0], [1]]
+    with pytest.raises(IntegrityError, match="the third"):
+        buffer.take(or_claim=False)
+    assert buffer.take(or_claim=False) is None

@@ -41,36 +41,29 @@ def test_order_and_content(volume, threads):
     assert stats.counters()["lookahead_boxes"] == 50
 
 
+def counted_plan(locator, taken):
+    """Twenty batches, each noted in `taken` when it is asked for."""
+    for i in range(20):
+        taken.append(i)
+        yield [request_at(locator, i)]
+
+
 def test_never_further_ahead_than_asked(volume):
     _, locator = volume
-    taken = 0
-
-    def plan():
-        nonlocal taken
-        for i in range(20):
-            taken += 1
-            yield [request_at(locator, i)]
-
-    with Prefetch(plan(), depth=3) as ahead:
+    taken = []
+    with Prefetch(counted_plan(locator, taken), depth=3) as ahead:
         for handed, _ in enumerate(ahead, start=1):
-            assert taken <= handed + 2
+            assert len(taken) <= handed + 2
 
 
 def test_the_first_batch_is_read_alone(volume):
     _, locator = volume
-    taken = 0
-
-    def plan():
-        nonlocal taken
-        for i in range(20):
-            taken += 1
-            yield [request_at(locator, i)]
-
-    with Prefetch(plan(), depth=8) as ahead:
+    taken = []
+    with Prefetch(counted_plan(locator, taken), depth=8) as ahead:
         next(ahead)
-        assert taken == 1
+        assert len(taken) == 1
         next(ahead)
-        assert taken == 9
+        assert len(taken) == 9
 
 
 def test_first_error_names_the_volume_and_ends_it(volume, tmp_path):

@@ -176,6 +176,16 @@ def test_background_that_was_read_is_one_copy_where_there_is_room(tmp_path):
     np.testing.assert_array_equal(out, data[30:50, 30:50, 30:50])
 
 
+def test_background_around_what_is_cached_is_stored_where_there_is_room(tmp_path):
+    data = np.zeros((64, 64, 64), np.int16)
+    data[:32, :32, :32] = coded((32, 32, 32), np.int16)
+    locator = writer.write_volume(str(tmp_path / "v"), data, metadata={"obs_id": "a"})
+    whole = Box.at((0, 0, 0), data.shape)
+    read(locator, Box.at((0, 0, 0), (32, 32, 32)))
+    np.testing.assert_array_equal(read(locator, whole), data)
+    assert volume_tiles(locator).complete_image() is not None
+
+
 def test_a_volume_is_not_let_go_before_its_copies_are_made(volume):
     data, locator = volume
     box = Box((0, 0, 0), (40, 50, 33))
