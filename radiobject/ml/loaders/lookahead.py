@@ -37,10 +37,26 @@ _GROUPS = 4
 """Groups that batches ahead make up at most, so that one is read while another is taken."""
 _SHORT_S = 1e-3
 _LONG_S = 4e-3
-"""A group that was read in less grows; one that took longer is halved. Two threads that take turns
-with the interpreter wait for each other at every turn, for longer than a small batch takes."""
+"""Groups grow after one that was read in less, and are halved after one that took longer. Two
+threads that take turns with the interpreter wait for each other at every turn, for longer than a
+small batch takes."""
 
 _Numbered = tuple[int, Any]
+
+
+@dataclass(slots=True)
+class GroupSize:
+    """How many batches are read at once; what one epoch found, the next begins with."""
+
+    now: int = 1
+
+    def took(self, batches: int, seconds: float, most: int) -> None:
+        """Learn from a group that was read, and may have been claimed before the last change."""
+        if seconds > _LONG_S:
+            self.now = max(1, self.now // 2)
+        elif seconds < _SHORT_S and batches == self.now:
+            self.now = min(2 * self.now, most)
+
 
 Made = tuple[Any, list[Any]]
 """A batch, and the plans that it was made from."""
@@ -77,6 +93,8 @@ class LookAhead:
         nothing transforms.
     weight : callable, optional
         Returns how many of `depth` what `plans` yields counts for; by default each is one.
+    together : GroupSize, optional
+        How many small batches were read at once in the epoch before.
     """
 
     def __init__(
@@ -88,14 +106,15 @@ class LookAhead:
         collate: Collate = collate,
         read: Read | None = None,
         weight: Callable[[Any], int] | None = None,
+        together: GroupSize | None = None,
     ) -> None:
         self._dataset = dataset
         self._collate = collate
         self._read = read or partial(_read_into, dataset, buffers)
         self._helps = not dataset.is_remote
         depth_there = depth + (REMOTE_DEPTH if dataset.is_remote else 0)
-        together = max(1, depth // _GROUPS) if self._helps and read is None else 1
-        self._buffer = _ReorderBuffer(plans, depth_there, weight, together)
+        most = max(1, depth // _GROUPS) if self._helps and read is None else 1
+        self._buffer = _ReorderBuffer(plans, depth_there, weight, most, together)
         if dataset.is_remote:
             work = partial(_read_in_flight, dataset, buffers, self._buffer)
         else:
@@ -202,6 +221,8 @@ class _ReorderBuffer:
         How many of them a plan counts for.
     most_together : int
         Batches that are claimed at once, at most.
+    together : GroupSize, optional
+        How many of them at first; it is changed here.
     """
 
     def __init__(
@@ -210,13 +231,14 @@ class _ReorderBuffer:
         depth: int,
         weight: Callable[[Any], int] | None = None,
         most_together: int = 1,
+        together: GroupSize | None = None,
     ) -> None:
         self._plans = plans
         self._depth = depth
         self._weight = weight or (lambda plan: 1)
         self._weights: deque[int] = deque()
         self._most_together = most_together
-        self._together = 1
+        self._together = GroupSize() if together is None else together
         # Reentrant: a finalizer that stops the reading may run while its own thread is in here.
         self._changed = threading.Condition(threading.RLock())
         self._ready: dict[int, _Ready | Exception] = {}
@@ -237,7 +259,7 @@ class _ReorderBuffer:
     def claim(self) -> list[_Numbered]:
         """Return what to read next, waiting until it may be read; nothing when all is read."""
         with self._changed:
-            while not self._closed and not self._has_room(self._together):
+            while not self._closed and not self._has_room(self._at_once()):
                 self._changed.wait()
             return self._next_plans()
 
@@ -254,10 +276,7 @@ class _ReorderBuffer:
             for (number, _), parts in zip(claimed, made, strict=True):
                 self._ready[number] = _Ready(parts)
             self.make_seconds += seconds
-            if seconds > _LONG_S:
-                self._together = max(1, self._together // 2)
-            elif seconds < _SHORT_S and len(claimed) == self._together:
-                self._together = min(2 * self._together, self._most_together)
+            self._together.took(len(claimed), seconds, self._most_together)
             self._changed.notify_all()
 
     def take(self, *, or_claim: bool) -> _Ready | list[_Numbered] | None:
@@ -289,7 +308,7 @@ class _ReorderBuffer:
             self._weights.popleft()
             self._taken += 1
             self._broken = isinstance(ready, Exception)
-            if self._has_room(self._together):
+            if self._has_room(self._at_once()):
                 self._changed.notify_all()
         if isinstance(ready, Exception):
             raise ready
@@ -301,9 +320,12 @@ class _ReorderBuffer:
             self._closed = True
             self._changed.notify_all()
 
+    def _at_once(self) -> int:
+        return min(self._together.now, self._most_together)
+
     def _next_plans(self) -> list[_Numbered]:
         claimed: list[_Numbered] = []
-        while len(claimed) < self._together and (not claimed or self._has_room()):
+        while len(claimed) < self._at_once() and (not claimed or self._has_room()):
             found = self._next_plan()
             if found is None:
                 break

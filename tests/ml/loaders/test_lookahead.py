@@ -11,11 +11,13 @@ import torch
 from ml_shelf import make_shelf
 
 from radiobject.exceptions import IntegrityError, ShapeError
-from radiobject.ml.config import DatasetConfig
+from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets.volumes import VolumeCollectionDataset
 from radiobject.ml.loaders import lookahead
 from radiobject.ml.loaders.buffers import PrivateBuffers
-from radiobject.ml.loaders.lookahead import LookAhead, _read_claimed, _ReorderBuffer
+from radiobject.ml.loaders.loader import VolumeLoader
+from radiobject.ml.loaders.lookahead import GroupSize, LookAhead, _read_claimed, _ReorderBuffer
+from radiobject.ml.loaders.samplers import EpochSampler
 from radiobject.storage.read import reader
 
 BATCH = 3
@@ -228,6 +230,25 @@ def test_batches_that_take_long_are_read_one_by_one(shelf, monkeypatch):
         buffer.put_all(claimed, [[]] * size, seconds)
 
 
+def test_an_epoch_begins_with_groups_as_large_as_the_last_ones(shelf, monkeypatch):
+    dataset = dataset_of(shelf, loading_mode=LoadingMode.PATCH)
+    loader = VolumeLoader(dataset, EpochSampler(dataset), batch_size=1, look_ahead=8)
+    monkeypatch.setattr(lookahead, "_SHORT_S", 60.0)
+    monkeypatch.setattr(lookahead, "_LONG_S", 60.0)
+    sizes = counted(dataset)
+    assert len(loader) == 120
+    list(loader)
+    assert sizes[0] == 1
+    assert max(sizes) == 2
+    sizes.clear()
+    list(loader)
+    assert sizes[0] == 2
+    loader.look_ahead = 4  # a group that has no room would be waited for without an end
+    sizes.clear()
+    list(loader)
+    assert set(sizes) == {1}
+
+
 def test_what_waits_for_room_for_several_is_woken(shelf):
     buffer = _ReorderBuffer(iter(range(100)), depth=4, most_together=2)
     for size in (1, 2):
@@ -266,8 +287,7 @@ def test_of_batches_read_at_once_those_before_the_unreadable_one_are_delivered()
             raise IntegrityError("the third")
         return [[plan] for plan in plans]
 
-    buffer = _ReorderBuffer(iter(range(9)), depth=16, most_together=4)
-    buffer._together = 4
+    buffer = _ReorderBuffer(iter(range(9)), depth=16, most_together=4, together=GroupSize(4))
     claimed = buffer.claim()
     assert [plan for _, plan in claimed] == [0, 1, 2, 3]
     _read_claimed(read, buffer, claimed)
