@@ -30,6 +30,8 @@ _VERIFY_TILES = 64
 _TILES_SHARED = 16
 # Constant tiles around the content of a box from which on they are written together.
 _BACKGROUND_AT_ONCE = 32
+# Constant tiles that no box has asked for and one read stores: that takes a millisecond.
+_BACKGROUND_STORED = 64
 
 # A volume that was not complete is looked at again after so many reads that found all they needed.
 _LOOK_AGAIN = 16
@@ -272,9 +274,7 @@ class VolumeTiles:
             image.fill(varied[place], self._inside(varied[place], tile))
 
         run_tasks(self._decoding(numbers, fill))
-        for position in positions:
-            if self._constant[position]:
-                image.fill(position, self.index.minimum[self._numbers[position]])
+        self._store_constant([p for p in positions if self._constant[p]], image)
         image.settle(positions)
         constant = sum(bool(self._constant[p]) for p in positions)
         stats.count(
@@ -283,8 +283,26 @@ class VolumeTiles:
             tiles_cached=missing.size - constant - len(varied),
             bytes_decoded=len(varied) * self.index.tile_bytes,
         )
+        self._fill_background(image)
         self._complete = bool(image.ready.all())
         return True
+
+    def _fill_background(self, image: VolumeImage) -> None:
+        """Where only background is missing and there is room for it, store some of it.
+
+        A volume is complete then long before boxes have met all of it by chance.
+        """
+        missing = image.ready == 0
+        if not missing.any() or not self._constant[missing].all() or not image.is_roomy():
+            return
+        positions = [tuple(map(int, p)) for p in np.argwhere(missing)[:_BACKGROUND_STORED]]
+        if image.admit(positions):
+            self._store_constant(positions, image)
+            image.settle(positions)
+
+    def _store_constant(self, positions: Sequence[tuple[int, ...]], image: VolumeImage) -> None:
+        for position in positions:
+            image.fill(position, self.index.minimum[self._numbers[position]])
 
     def _assemble(self, box: Box, out: np.ndarray, rescale: Rescale | None) -> Iterator[Task]:
         """Deliver a box tile by tile, without adding to the cache; yield the decoding."""

@@ -186,6 +186,45 @@ def test_background_around_what_is_cached_is_stored_where_there_is_room(tmp_path
     assert volume_tiles(locator).complete_image() is not None
 
 
+def amid_constants(tmp_path):
+    """Write a volume with one tile of content, and others of one value each: not all the same."""
+    data = np.zeros((96, 96, 96), np.float32)
+    data[:32, :32, :32] = coded((32, 32, 32), np.int16)
+    data[64:] = -1024
+    data[:, 64:] = 7
+    return data, writer.write_volume(str(tmp_path / "v"), data, metadata={"obs_id": "a"})
+
+
+def test_where_only_background_is_missing_it_is_stored_unasked(tmp_path):
+    data, locator = amid_constants(tmp_path)
+    read(locator, Box.at((0, 0, 0), (32, 32, 32)))
+    image = volume_tiles(locator).complete_image()
+    assert image is not None
+    np.testing.assert_array_equal(image.voxels.view(np.int32), data.view(np.int32))
+    out = np.empty((40, 40, 40), np.float32)
+    assert volume_tiles(locator).read_warm((40, 50, 50), (80, 90, 90), out, None) == 8
+    np.testing.assert_array_equal(out.view(np.int32), data[40:80, 50:90, 50:90].view(np.int32))
+
+
+def test_of_much_background_each_read_stores_some(tmp_path, monkeypatch):
+    monkeypatch.setattr("radiobject.storage.read.volume_tiles._BACKGROUND_STORED", 10)
+    _, locator = amid_constants(tmp_path)
+    stored = []
+    for start in ((0, 0, 0), (64, 64, 64), (64, 64, 0), (64, 0, 64)):
+        read(locator, Box.at(start, (32, 32, 32)))
+        stored.append(int(volume_tiles(locator)._image.ready.sum()))
+    assert stored == [1 + 10, 2 + 20, 27, 27]
+
+
+def test_no_background_is_stored_unasked_while_content_or_room_is_missing(tmp_path, monkeypatch):
+    _, locator = amid_constants(tmp_path)
+    read(locator, Box.at((64, 64, 64), (32, 32, 32)))
+    assert volume_tiles(locator)._image.ready.sum() == 1
+    monkeypatch.setattr(VolumeImage, "is_roomy", lambda image: False)
+    read(locator, Box.at((0, 0, 0), (32, 32, 32)))
+    assert volume_tiles(locator)._image.ready.sum() == 2
+
+
 def test_a_volume_is_not_let_go_before_its_copies_are_made(volume):
     data, locator = volume
     box = Box((0, 0, 0), (40, 50, 33))
