@@ -118,9 +118,11 @@ def uih_tiles(
     """Return the slices of a United Imaging grid; each has an item with its own position."""
     items = view["UIHFrameSequence"]
     count = int(number_of(view, "UIHSlices") or 0)
-    if len(items) < count:
-        raise IngestError(f"a grid of {count} slices with the places of {len(items)} only")
-    places = [item.get("ImagePositionPatient") for item in items[:count]]
+    if len(items) != count:
+        raise IngestError(
+            f"a grid of {count} slices by the maker's count that lists the places of {len(items)}"
+        )
+    places = [item.get("ImagePositionPatient") for item in items]
     if not all(isinstance(place, tuple) and len(place) == 3 for place in places):
         raise IngestError("a grid of slices that does not state the position of each")
     windows = tile_windows(count, int(view["Rows"]), int(view["Columns"]))

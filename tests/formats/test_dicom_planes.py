@@ -58,7 +58,9 @@ def test_other_nuclear_medicine_is_refused_with_its_kind(tmp_path: Path) -> None
     assert "only reconstructed tomography (RECON TOMO) is a volume" in refused(tmp_path)
 
 
-def test_a_grid_of_united_imaging(tmp_path: Path) -> None:
+def write_united(folder: Path, count: str = "5") -> None:
+    """Write a grid of five slices whose header counts them."""
+
     def edit(ds: Dataset, s: int) -> None:
         ds.Modality, ds.Manufacturer = "MR", "UIH"
         places = []
@@ -67,7 +69,7 @@ def test_a_grid_of_united_imaging(tmp_path: Path) -> None:
             item.ImagePositionPatient = [-10.0, 20.0, -30.0 + 4.0 * index]
             places.append(item)
         block = ds.private_block(0x0065, "Image Private Header", create=True)
-        block.add_new(0x50, "DS", "5")
+        block.add_new(0x50, "DS", count)
         block.add_new(0x51, "SQ", Items(places))
         grid = np.zeros((12, 18), np.uint16)
         for index in range(5):
@@ -77,11 +79,23 @@ def test_a_grid_of_united_imaging(tmp_path: Path) -> None:
             )
         set_pixels(ds, grid)
 
-    write_series(tmp_path, slices=1, slope=None, edit=edit)
+    write_series(folder, slices=1, slope=None, edit=edit)
+
+
+def test_a_grid_of_united_imaging(tmp_path: Path) -> None:
+    write_united(tmp_path)
     loaded = load_folder(tmp_path)
     np.testing.assert_array_equal(loaded.data, volume(6, 4, 5))
     assert spacing_mm(loaded.affine)[2] == 4.0
     np.testing.assert_allclose(loaded.affine[:3, 3], [10, -20, -30])
+
+
+@pytest.mark.parametrize("count", ["4", "6"])
+def test_a_grid_that_lists_another_number_of_slices_is_refused(tmp_path: Path, count: str) -> None:
+    """Which of five are the four is not known, and the windows of four lie elsewhere."""
+    write_united(tmp_path, count)
+    assert f"a grid of {count} slices" in refused(tmp_path)
+    assert "the places of 5" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
