@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -23,6 +24,7 @@ BLOB = np.dtype("S")
 """Column of raw bytes, never filtered on."""
 
 TIME = np.dtype("datetime64[ns]")
+_ZONED = re.compile(r"[T ].*[Zz+-]")
 _EPOCH = np.datetime64(0, "ns")
 _LONGEST_NS = 2**63 - 1
 _TIMES = (np.datetime64, np.timedelta64)
@@ -209,6 +211,8 @@ def nanoseconds(value: Any) -> int | None:
     zone: a column holds no zones, and among times without any its moment would be another.
     """
     if getattr(value, "tzinfo", None) is not None:
+        return None
+    if isinstance(value, str) and _ZONED.search(value):  # NumPy would make it one of Greenwich
         return None
     if isinstance(value, pd.Timestamp):
         value = value.to_datetime64()

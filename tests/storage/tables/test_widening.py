@@ -91,6 +91,9 @@ def test_numbers_as_text():
         (np.array(["9999-12-31"], "datetime64[us]"), "datetime64[ns]"),
         ([datetime.datetime(1500, 1, 1)], "datetime64[ns]"),
         ([datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)], "datetime64[ns]"),
+        (["2020-01-01T10:00+02:00"], "datetime64[ns]"),
+        (["2020-01-01 10:00:00.5Z"], "datetime64[ns]"),
+        (["2020-01-01 10:00-0300"], "datetime64[ns]"),
         (np.array([1], "datetime64[ps]"), "datetime64[ns]"),
         ([pd.Timestamp(9999, 12, 31)], "datetime64[ns]"),
         ([pd.Timedelta("1s")], "datetime64[ns]"),
@@ -118,7 +121,7 @@ def test_nanoseconds_are_kept(tmp_path):
     text = "2020-01-01T00:00:00.123456789"
     uri = str(tmp_path / "t")
     create_table(uri, ["key"], {"c": TIME})
-    given = [pd.Timestamp(text), np.datetime64(text), text, None]
+    given = [pd.Timestamp(text), np.datetime64(text), text.replace("T", " "), None]
     Table(uri).write({"key": list("abcd"), "c": given}, 1)
     assert Table(uri).read(["c"])["c"].to_list() == [np.datetime64(text)] * 3 + [None]
     assert common_dtype([pd.Timestamp(text)], "c") == TIME
