@@ -2,6 +2,7 @@
 # git and make is expected of the machine.
 #
 #   make test                  the test-suite (JOBS=1: so many processes; as many as cores, at most four)
+#   make test-processes        processes that are started, killed and raced, for real (JOBS as above)
 #   make test-kernel           the gather kernel against its reference, interpreted and compiled
 #   make test-clients          other people's trainers and loaders over ours
 #   make test-measuring        rankings, regimes, the gate and the notebook, for real on tiny volumes
@@ -54,7 +55,7 @@ ASV := PIP_CONSTRAINT="$(CONSTRAINTS)" $(BIN)/python -m asv
 PUBLISHED = [ -d $(VENV)/published-radiobject-0.1.1 ] || PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet \
 	--no-deps --target $(VENV)/published-radiobject-0.1.1 --requirement benchmarks/rivals/published.txt
 
-.PHONY: help venv test test-worlds test-newest test-server test-flips test-mutations test-forks test-clients test-kernel test-measuring test-slow lint imports \
+.PHONY: help venv test test-processes test-worlds test-newest test-server test-flips test-mutations test-forks test-clients test-kernel test-measuring test-slow lint imports \
 	bench regimes compare range site asv-check gate-check docs dist clean
 
 help:
@@ -98,6 +99,11 @@ test: $(STAMP)
 	@sh tests/viewer/install_chromium.sh
 	$(BIN)/python -m pytest $(IN_PROCESSES)
 
+PROCESSES = -m "processes and not slow"
+
+test-processes: $(STAMP)
+	$(BIN)/python -m pytest $(IN_PROCESSES) $(PROCESSES)
+
 # Triton comes with PyTorch's wheels for CUDA only, and takes a gigabyte: it lies beside .venv.
 KERNEL_CHECK := PYTHONPATH=$(ROOT):$(ROOT)/.triton $(BIN)/python -W ignore::RuntimeWarning tests/ml/device/kernel_check.py
 
@@ -126,6 +132,7 @@ $(NEWEST)/.installed: constraints-newest.txt setup.cfg
 
 test-newest: $(NEWEST)/.installed
 	$(NEWEST)/bin/python -m pytest $(IN_PROCESSES) --ignore tests/benchmarks
+	$(NEWEST)/bin/python -m pytest $(IN_PROCESSES) $(PROCESSES)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800

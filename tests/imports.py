@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -67,21 +68,28 @@ def modules(package: str) -> dict[str, Path]:
     return found
 
 
+@cache
+def _parsed(path: Path) -> tuple[list[ast.AST], set[int], set[int]]:
+    """Return the nodes of a module, and which are in functions and which are for types alone."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    functions: set[int] = set()
+    types: set[int] = set()
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            functions |= {id(inner) for inner in ast.walk(node)}
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            types |= {id(inner) for inner in ast.walk(node)}
+    return nodes, functions, types
+
+
 def imports(importer: str, path: Path, known: Iterable[str] = ()) -> Iterator[Import]:
     """Yield every import of a module, those by `radiobject.lazy` among them.
 
     `known` tells modules from names inside modules.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions: set[int] = set()
-    types: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            functions |= {id(inner) for inner in ast.walk(node)}
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            types |= {id(inner) for inner in ast.walk(node)}
+    nodes, functions, types = _parsed(path)
     known = set(known)
-    for node in ast.walk(tree):
+    for node in nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -89,23 +97,24 @@ def imports(importer: str, path: Path, known: Iterable[str] = ()) -> Iterator[Im
             assert node.level == 0, f"{path}:{node.lineno} imports relatively"
             whole = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
             names = [full if full in known else str(node.module) for full in whole.values()]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "LazyModule":
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "LazyModule":
             names = [ast.literal_eval(node.args[0])]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_names":
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "lazy_names":
             names = list(dict.fromkeys(ast.literal_eval(node.args[1]).values()))
         for name in dict.fromkeys(names):
             yield Import(importer, name, node.lineno, id(node) in functions, id(node) in types)
 
 
-def graph(package: str) -> list[Import]:
+@cache
+def graph(package: str) -> tuple[Import, ...]:
     """Return the imports among the modules of a package of the project."""
     known = modules(package)
-    return [
+    return tuple(
         found
         for importer, path in known.items()
         for found in imports(importer, path, known)
         if found.imported in known and found.imported != importer
-    ]
+    )
 
 
 def circles(edges: Iterable[Import]) -> list[list[str]]:

@@ -24,6 +24,8 @@ from radiobject.storage.tables import writer
 from radiobject.storage.tables.groups import object_kind
 from tests import kill_commands
 
+pytestmark = pytest.mark.processes
+
 COMMANDS = (
     "ingest", "append", "write", "by_writer", "delete", "vacuum", "lazy_write", "update", "rename",
     "add_column", "split",

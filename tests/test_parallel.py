@@ -15,6 +15,8 @@ from stores import check_volume, scanned_again, voxels
 from radiobject import RadiObject, VolumeCollection
 from radiobject.parallel import ctx_for_process, ctx_for_threads, map_on_threads, run
 
+pytestmark = pytest.mark.processes
+
 
 def add_one(volume, row):
     return volume + 1, {"where": os.getpid()}

@@ -15,7 +15,10 @@ from imports import modules
 from radiobject import process
 from radiobject.process import ORDER, ForkHooks
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
+]
 
 
 def test_hooks_run_in_the_order_that_is_written_down():

@@ -23,6 +23,8 @@ from radiobject.ml import DatasetConfig, VolumeCollectionDataset
 from radiobject.parallel import run
 from radiobject.storage.schema.description import describe_volume
 
+pytestmark = pytest.mark.processes
+
 ENDPOINT = "http://store.example:9000"
 
 

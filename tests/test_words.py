@@ -82,8 +82,9 @@ def test_identifiers_are_made_of_the_fields_words(trees):
         f"{module}.{name}": better
         for module, tree in trees.items()
         for name in identifiers(tree)
+        for words in [words_of(name)]
         for word, better in NAMES.items()
-        if f"_{word}_" in words_of(name)
+        if f"_{word}_" in words
     }
     assert found == {}
 

@@ -17,6 +17,8 @@ from radiobject.ml.distributed import (
     set_epoch,
 )
 
+pytestmark = pytest.mark.processes
+
 OPTIONS = {"batch_size": 2, "patch_size": (12, 12, 12), "patches_per_volume": 4}
 
 

@@ -20,6 +20,8 @@ from radiobject.storage.schema.label_names import write_label_names
 from radiobject.storage.tables import digests
 from radiobject.storage.tables.table import Table
 
+pytestmark = pytest.mark.processes
+
 
 def copied(tmp_path, write):
     """Return a copy of a data set that was made when `write` had written, and no head yet."""

@@ -24,6 +24,7 @@ from radiobject.storage.tables import checked
 HELD = [(os, "unlink"), (os, "rmdir"), (os, "replace"), (os, "rename"), (tiledb, "vacuum"),
         (tiledb, "consolidate"), (tiledb.Group, "consolidate_metadata")]  # fmt: skip
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no process"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
 ]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from ml_shelf import make_shelf
 
+pytestmark = pytest.mark.processes
+
 PROGRAM = textwrap.dedent(
     """
     import itertools, pickle, sys, threading

@@ -15,6 +15,8 @@ from radiobject.exceptions import IntegrityError, StorageError
 from radiobject.storage.io import files, remote
 from radiobject.storage.tables import checked, digests, staging
 
+pytestmark = pytest.mark.processes
+
 ASKED = {
     "subjects' table": lambda radi: list(radi.obs_meta.read().obs_subject_id),
     "volumes' table": lambda radi: list(radi.CT.obs.read().obs_subject_id),

@@ -25,6 +25,7 @@ from radiobject.system import common_memory
 
 # Forking beside running threads is what these tests are about.
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
 ]
 TIMEOUT_S = 120

@@ -9,6 +9,7 @@ from tests.storage import flips, mutations
 
 COUNT = 12
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="each fault is read in a forked process"),
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning"),
 ]

@@ -22,6 +22,8 @@ from radiobject.storage.cache import tile_cache
 from radiobject.storage.read import reader
 from radiobject.storage.tables import groups
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):

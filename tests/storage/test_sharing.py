@@ -28,6 +28,7 @@ from tests.storage.flips import labels
 
 GROUP, ALICE, BOB = 61000, 61001, 61002
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.skipif(
         not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be other users"
     ),

@@ -56,6 +56,7 @@ def run_in(world, tests, folder, *options, timeout=120):
     )  # fmt: skip
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("world", ["windows", "macos"])
 def test_the_core_works(world, tmp_path):
     ran = run_in(world, QUICK, tmp_path)

@@ -20,7 +20,7 @@ from radiobject.ml import create_training_dataloader
 from radiobject.ml.device.source import DeviceSource
 from radiobject.ml.loaders.delivery import BatchRequest, Delivery, FillRequest, Ticket, received
 
-pytestmark = pytest.mark.usefixtures("forked")
+pytestmark = [pytest.mark.processes, pytest.mark.usefixtures("forked")]
 OPTIONS = {"batch_size": 2, "patch_size": (8, 8, 8), "patches_per_volume": 4}
 
 

@@ -15,6 +15,8 @@ import pytest
 from radiobject.ml import create_training_dataloader
 from radiobject.ml.loaders import workers as loader_workers
 
+pytestmark = pytest.mark.processes
+
 OPTIONS = {"batch_size": 2, "patch_size": (16, 16, 16), "patches_per_volume": 6}
 
 

@@ -17,7 +17,10 @@ from radiobject.ml.loaders.worker_choice import Choice, Measured, cannot_travel,
 from radiobject.system.processes import processors as real_processors
 
 # Three processors are imitated on machines that have two.
-pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore:This DataLoader will create"),
+]
 
 OPTIONS = {"batch_size": 2, "patch_size": (8, 8, 8), "receipt": True}
 

@@ -25,6 +25,8 @@ from radiobject.system import sharing as system
 from radiobject.system.processes import start_time
 from radiobject.writers import VolumeCollectionWriter
 
+pytestmark = pytest.mark.processes
+
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
