@@ -63,8 +63,13 @@ class Normalization:
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
             raise ConfigurationError("mean and std go together: give both, or neither")
-        if self.std is not None and not self.std > 0:
-            raise ConfigurationError(f"std must be above 0, got {self.std}")
+        if self.std is not None and not 0 < self.std < np.inf:
+            raise ConfigurationError(f"std must be a finite number above 0, got {self.std}")
+        if self.mean is not None and not np.isfinite(self.mean):
+            raise ConfigurationError(f"mean must be a finite number, got {self.mean}")
+        for name, end in (("low", self.low), ("high", self.high), ("above", self.above)):
+            if end is not None and np.isnan(end):
+                raise ConfigurationError(f"{name} must be a number, got {end}")
         if self.is_fixed and (self.above is not None or self.percentiles is not None):
             raise ConfigurationError(
                 "above and percentiles are for statistics of each volume; mean and std are given"

@@ -230,6 +230,11 @@ def test_what_cannot_be_meant_is_refused(shelves, tmp_path):
     for wrong, message in (
         ({"mean": 1.0}, "go together"),
         ({"mean": 1.0, "std": 0.0}, "above 0"),
+        ({"mean": 1.0, "std": np.inf}, "above 0, got inf"),
+        ({"mean": np.nan, "std": 1.0}, "mean must be a finite number, got nan"),
+        ({"low": np.nan}, "low must be a number, got nan"),
+        ({"high": np.nan, "mean": 1.0, "std": 1.0}, "high must be a number"),
+        ({"above": np.nan}, "above must be a number"),
         ({"mean": 1.0, "std": 1.0, "above": 0.0}, "statistics of each volume"),
         ({"low": 2.0, "high": 1.0}, "low must not"),
         ({"percentiles": (99, 1)}, "ascend"),
