@@ -113,7 +113,7 @@ def measure(
     fresh |= {"cohort": cohort.name, "preset": size.name, "regimes": {}}
     same = ("commit", "machine", "versions", "cohort", "preset")
     summary = resumed(RESULTS, fresh, same, "python -m benchmarks regimes")
-    summary["command"] = "; ".join(dict.fromkeys([*summary["command"].split("; "), command]))
+    summary["command"] = merged([*summary["command"].split("; "), command])
     done = summary["regimes"]
     had = {measured["name"] for measured in done.values()}
     wanted = names or [name for name in REGIMES if name not in had]
@@ -126,8 +126,27 @@ def measure(
             measured = {"name": name, "title": regime.title + state}
             measured["rows"] = list(map(asdict, rows))
             done[name + state.replace(", ", "-").replace(" ", "-")] = measured
-        save_json(RESULTS, summary)
-    return summary
+        save_json(RESULTS, in_order(summary))
+    return in_order(summary)
+
+
+def in_order(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a run with its regimes in their own order, whenever each was measured."""
+    order = list(REGIMES)
+    measured = sorted(summary["regimes"].items(), key=lambda item: order.index(item[1]["name"]))
+    return summary | {"regimes": dict(measured)}
+
+
+def merged(commands: Iterable[str]) -> str:
+    """Return commands as one text; those that differ in their regimes alone are one command."""
+    named: dict[str, dict[str, None]] = {}
+    for command in commands:
+        words = command.split(" ")
+        rest = " ".join(word for word in words if word not in REGIMES)
+        named.setdefault(rest, {}).update(dict.fromkeys(w for w in words if w in REGIMES))
+    return "; ".join(
+        rest.replace("regimes", " ".join(["regimes", *names]), 1) for rest, names in named.items()
+    )
 
 
 def rank_once(

@@ -78,6 +78,22 @@ def test_what_augmentation_leaves_needs_all_four_regimes() -> None:
     assert "radiobject.ml.augment" in text
 
 
+def test_commands_that_differ_in_their_regimes_alone_are_one() -> None:
+    start, few = "python -m benchmarks regimes", "--preset quick --loaders radiobject,npy"
+    commands = [f"{start} warm {few}", f"{start} cold s3 {few}", f"{start} usual --preset tiny"]
+    together = f"{start} warm cold s3 {few}; {start} usual --preset tiny"
+    assert regimes.merged(commands) == together
+    assert regimes.merged([*together.split("; "), f"{start} cold {few}"]) == together
+    assert regimes.merged([start]) == start
+
+
+def test_regimes_are_listed_in_their_own_order() -> None:
+    names = {"usual": "usual", "s3-first-epoch": "s3", "s3-later-epochs": "s3", "warm": "warm"}
+    given = {"regimes": {key: {"name": name} for key, name in names.items()}}
+    order = ["warm", "usual", "s3-first-epoch", "s3-later-epochs"]
+    assert list(regimes.in_order(given)["regimes"]) == order
+
+
 def test_every_regime_is_a_task_of_its_own(cohort: Cohort) -> None:
     tiny = {name: regime for name, regime in regimes.REGIMES.items() if 0 in regime.patch_size}
     shapes = {name: regime.task(cohort).patch_size for name, regime in tiny.items()}
@@ -139,7 +155,7 @@ def test_a_killed_run_goes_on_with_what_it_lacks(
     with pytest.raises(KeyboardInterrupt):
         regimes.measure(["warm-32", "s3"], cohort, tiny)
     summary = regimes.measure([], cohort, tiny)
-    assert list(summary["regimes"]) == ["warm-32", "warm", "s3-first-epoch", "s3-later-epochs"]
+    assert list(summary["regimes"]) == ["warm", "warm-32", "s3-first-epoch", "s3-later-epochs"]
     assert len(asked) == 4  # "warm-32" is not measured again, nor taken for "warm"
     regimes.measure([], cohort, tiny)
     assert len(asked) == 4
