@@ -2,7 +2,8 @@
 # git and make is expected of the machine.
 #
 #   make test                  the test-suite (JOBS=1: so many processes; as many as cores, at most four)
-#   make test-processes        processes that are started, killed and raced, for real (JOBS as above)
+#   make test-processes        processes that are started, killed and raced, the pages' examples and the
+#                              viewer in a browser (JOBS as above)
 #   make test-kernel           the gather kernel against its reference, interpreted and compiled
 #   make test-clients          other people's trainers and loaders over ours
 #   make test-measuring        rankings, regimes, the gate and the notebook, for real on tiny volumes
@@ -88,20 +89,20 @@ $(STAMP): constraints.txt setup.cfg pyproject.toml
 	-$(PUBLISHED)
 	@touch $@
 
-# The viewer is tested in a real browser, where one is or can be installed. A file of tests stays in
-# one process, so that what it makes for itself is made once.
+# A file of tests stays in one process, so that what it makes for itself is made once.
 # A process that dies is a failure. With another in its place the run would not end: pytest-xdist
 # waits for what is left of the module that it was given.
 IN_PROCESSES = --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --max-worker-restart 0 \
 	--dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)
-	@sh tests/viewer/install_chromium.sh
 	$(BIN)/python -m pytest $(IN_PROCESSES)
 
+# The viewer is tested in a real browser, where one is or can be installed.
 PROCESSES = -m "processes and not slow"
 
 test-processes: $(STAMP)
+	@sh tests/viewer/install_chromium.sh
 	$(BIN)/python -m pytest $(IN_PROCESSES) $(PROCESSES)
 
 # Triton comes with PyTorch's wheels for CUDA only, and takes a gigabyte: it lies beside .venv.

@@ -33,6 +33,7 @@ def test_blocks_are_python(page):
         ast.parse(code, filename=str(page))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "page",
     # Recipes need other people's packages, and are run by tests/clients/test_recipes.py.

@@ -21,7 +21,10 @@ from viewer.voxel_codes import SHAPE, coded
 
 from radiobject.viewer.server import Server
 
-pytestmark = pytest.mark.skipif(browser_paths() is None, reason=CHROMIUM_MISSING)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(browser_paths() is None, reason=CHROMIUM_MISSING),
+]
 
 IMAGE = coded(0)
 """The image of subject s1."""

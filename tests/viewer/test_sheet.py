@@ -125,6 +125,7 @@ def test_a_selection_takes_no_marks(store: RadiObject) -> None:
     assert "view" in refused.json()["error"]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(browser_paths() is None, reason=CHROMIUM_MISSING)
 def test_marks_by_keyboard_become_a_column(
     browser: webdriver.Chrome, server: Server, store: RadiObject
