@@ -98,12 +98,12 @@ IN_PROCESSES = --numprocesses $(or $(JOBS),logical) --maxprocesses 4 --max-worke
 test: $(STAMP)
 	$(BIN)/python -m pytest $(IN_PROCESSES)
 
-# The viewer is tested in a real browser, where one is or can be installed.
-PROCESSES = -m "processes and not slow"
+STARTING_PROCESSES = -m "processes and not slow"
 
+# The viewer is tested in a real browser, where one is or can be installed.
 test-processes: $(STAMP)
 	@sh tests/viewer/install_chromium.sh
-	$(BIN)/python -m pytest $(IN_PROCESSES) $(PROCESSES)
+	$(BIN)/python -m pytest $(IN_PROCESSES) $(STARTING_PROCESSES)
 
 # Triton comes with PyTorch's wheels for CUDA only, and takes a gigabyte: it lies beside .venv.
 KERNEL_CHECK := PYTHONPATH=$(ROOT):$(ROOT)/.triton $(BIN)/python -W ignore::RuntimeWarning tests/ml/device/kernel_check.py
@@ -133,7 +133,7 @@ $(NEWEST)/.installed: constraints-newest.txt setup.cfg
 
 test-newest: $(NEWEST)/.installed
 	$(NEWEST)/bin/python -m pytest $(IN_PROCESSES) --ignore tests/benchmarks
-	$(NEWEST)/bin/python -m pytest $(IN_PROCESSES) $(PROCESSES)
+	$(NEWEST)/bin/python -m pytest $(IN_PROCESSES) $(STARTING_PROCESSES)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -402,7 +402,7 @@ def _time(name: str, value: str) -> int:
     found = nanoseconds(value)
     if found is None:
         raise _Rejected(
-            f"column {name!r} is a time in nanoseconds of the years 1678 to 2261, write it as "
-            f"'2026-01-31', got {value!r}"
+            f"column {name!r} is a time in nanoseconds of the years 1678 to 2261 without a zone, "
+            f"write it as '2026-01-31' or '2026-01-31T14:30', got {value!r}"
         )
     return found

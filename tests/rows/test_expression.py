@@ -142,6 +142,12 @@ def test_any_expression_equals_python_with_unknowns(table, expression):
     assert matches(table, text) == sorted(row["k"] for row in ROWS if truth(row) is True), text
 
 
+@pytest.mark.parametrize("zone", ["Z", "+02:00", "-0300"])
+def test_a_time_of_a_zone_is_refused(zone):
+    with pytest.raises(ValueError, match=r"'t' is a time .* without a zone"):
+        compile_filter(f"t > '2020-01-01T10:00{zone}'", COLUMNS)
+
+
 def test_chains_times_and_ampersands(table):
     assert matches(table, "0 <= i <= 2") == ["B", "日本"]
     assert matches(table, "(i > 0) & ~(i == 7)") == ["z", "日本"]

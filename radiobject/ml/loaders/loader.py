@@ -218,7 +218,7 @@ class VolumeLoader(DataLoader):
     def _start_counting(self) -> None:
         self._meter, self._before, self._reads_here = Meter(), stats.totals(), True
         self._source: DeviceSource | None = None
-        self._size = GroupSize()
+        self._group = GroupSize()
         self._host = host_memory() if self.pin_memory else None
         self._buffers = PrivateBuffers(self._batch_bytes(), self._ahead + 2, host=self._host)
 
@@ -370,7 +370,7 @@ class VolumeLoader(DataLoader):
         if source is not None:
             ahead = OnDeviceAhead(*read, source, self._buffers, self._ahead)
         else:
-            ahead = LookAhead(*read, self._buffers, self._ahead, self._collate, together=self._size)
+            ahead = LookAhead(*read, self._buffers, self._ahead, self._collate, group=self._group)
         decided = self._choice is not None and self._choice.lasts
         if not self.workers_at_most or decided or (source is not None and source.decodes()):
             yield from ahead

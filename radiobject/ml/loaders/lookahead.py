@@ -50,7 +50,7 @@ class GroupSize:
 
     now: int = 1
 
-    def took(self, batches: int, seconds: float, most: int) -> None:
+    def learn(self, batches: int, seconds: float, most: int) -> None:
         """Learn from a group that was read, and may have been claimed before the last change."""
         if seconds > _LONG_S:
             self.now = max(1, self.now // 2)
@@ -93,7 +93,7 @@ class LookAhead:
         nothing transforms.
     weight : callable, optional
         Returns how many of `depth` what `plans` yields counts for; by default each is one.
-    together : GroupSize, optional
+    group : GroupSize, optional
         How many small batches were read at once in the epoch before.
     """
 
@@ -106,7 +106,7 @@ class LookAhead:
         collate: Collate = collate,
         read: Read | None = None,
         weight: Callable[[Any], int] | None = None,
-        together: GroupSize | None = None,
+        group: GroupSize | None = None,
     ) -> None:
         self._dataset = dataset
         self._collate = collate
@@ -114,7 +114,7 @@ class LookAhead:
         self._helps = not dataset.is_remote
         depth_there = depth + (REMOTE_DEPTH if dataset.is_remote else 0)
         most = max(1, depth // _GROUPS) if self._helps and read is None else 1
-        self._buffer = _ReorderBuffer(plans, depth_there, weight, most, together)
+        self._buffer = _ReorderBuffer(plans, depth_there, weight, most, group)
         if dataset.is_remote:
             work = partial(_read_in_flight, dataset, buffers, self._buffer)
         else:
@@ -221,7 +221,7 @@ class _ReorderBuffer:
         How many of them a plan counts for.
     most_together : int
         Batches that are claimed at once, at most.
-    together : GroupSize, optional
+    group : GroupSize, optional
         How many of them at first; it is changed here.
     """
 
@@ -231,14 +231,14 @@ class _ReorderBuffer:
         depth: int,
         weight: Callable[[Any], int] | None = None,
         most_together: int = 1,
-        together: GroupSize | None = None,
+        group: GroupSize | None = None,
     ) -> None:
         self._plans = plans
         self._depth = depth
         self._weight = weight or (lambda plan: 1)
         self._weights: deque[int] = deque()
         self._most_together = most_together
-        self._together = GroupSize() if together is None else together
+        self._group = GroupSize() if group is None else group
         # Reentrant: a finalizer that stops the reading may run while its own thread is in here.
         self._changed = threading.Condition(threading.RLock())
         self._ready: dict[int, _Ready | Exception] = {}
@@ -276,7 +276,7 @@ class _ReorderBuffer:
             for (number, _), parts in zip(claimed, made, strict=True):
                 self._ready[number] = _Ready(parts)
             self.make_seconds += seconds
-            self._together.took(len(claimed), seconds, self._most_together)
+            self._group.learn(len(claimed), seconds, self._most_together)
             self._changed.notify_all()
 
     def take(self, *, or_claim: bool) -> _Ready | list[_Numbered] | None:
@@ -321,7 +321,7 @@ class _ReorderBuffer:
             self._changed.notify_all()
 
     def _at_once(self) -> int:
-        return min(self._together.now, self._most_together)
+        return min(self._group.now, self._most_together)
 
     def _next_plans(self) -> list[_Numbered]:
         claimed: list[_Numbered] = []

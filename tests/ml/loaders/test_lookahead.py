@@ -287,7 +287,7 @@ def test_of_batches_read_at_once_those_before_the_unreadable_one_are_delivered()
             raise IntegrityError("the third")
         return [[plan] for plan in plans]
 
-    buffer = _ReorderBuffer(iter(range(9)), depth=16, most_together=4, together=GroupSize(4))
+    buffer = _ReorderBuffer(iter(range(9)), depth=16, most_together=4, group=GroupSize(4))
     claimed = buffer.claim()
     assert [plan for _, plan in claimed] == [0, 1, 2, 3]
     _read_claimed(read, buffer, claimed)

@@ -225,6 +225,19 @@ def test_no_background_is_stored_unasked_while_content_or_room_is_missing(tmp_pa
     assert volume_tiles(locator)._image.ready.sum() == 2
 
 
+def test_background_that_finds_no_memory_is_left(tmp_path, monkeypatch):
+    data, locator = amid_constants(tmp_path)
+    admit = VolumeImage.admit
+
+    def admit_one(image, positions):
+        return len(positions) == 1 and admit(image, positions)
+
+    monkeypatch.setattr(VolumeImage, "admit", admit_one)
+    read(locator, Box.at((0, 0, 0), (32, 32, 32)))
+    assert volume_tiles(locator)._image.ready.sum() == 1
+    np.testing.assert_array_equal(read(locator, Box.whole(data.shape)), data)
+
+
 def test_a_volume_is_not_let_go_before_its_copies_are_made(volume):
     data, locator = volume
     box = Box((0, 0, 0), (40, 50, 33))
