@@ -28,6 +28,8 @@ Operation = Callable[[], Any]
 
 # Boxes are drawn once; with several of them a call does not depend on one lucky position.
 _BOXES = 16
+# In a few, chance touches all of the tiles that patches need.
+_WARMING_EPOCHS = 10
 # Memory gained with each of so many patches is a slope: what a leak is, whatever was held before.
 PATCHES = 10_000
 
@@ -124,20 +126,24 @@ def prepare_growth(task: Task) -> Callable[[], float]:
     return call
 
 
-def _batches(task: Task) -> Operation:
-    """A run of warm training batches: five."""
-    return _warm(task, training_loader(task, open_collection(task)))
+def _epoch(task: Task, what: str = "images") -> Operation:
+    """A whole warm epoch of training batches, of images or of "pairs" of image and mask.
 
+    Threads read ahead of who takes the batches. After some of them, how far they got is chance;
+    after the last one, nothing is left to read, and each call pays for what it delivers.
+    """
+    if what == "pairs":
+        loader = segmentation_loader(task)
+    else:
+        loader = training_loader(task, open_collection(task))
 
-def _pairs(task: Task) -> Operation:
-    """Five warm batches of image and mask."""
-    return _warm(task, segmentation_loader(task))
+    def call() -> None:
+        for batch in loader:
+            touch(batch)
 
-
-def _warm(task: Task, loader: Any) -> Operation:
-    drain = drainer(loader)
-    drain(2 * task.patches_per_epoch // task.batch_size)
-    return partial(drain, 5)
+    for _ in range(_WARMING_EPOCHS):
+        call()
+    return call
 
 
 def _first_batch(task: Task) -> Operation:
@@ -271,8 +277,7 @@ def _select(task: Task) -> Operation:
 
 
 _KINDS: dict[str, Callable[..., Operation]] = {
-    "batches": _batches,
-    "pairs": _pairs,
+    "epoch": _epoch,
     "first-batch": _first_batch,
     "box": _box,
     "undecoded": _undecoded,
@@ -287,8 +292,8 @@ _KINDS: dict[str, Callable[..., Operation]] = {
 # What the gate compares: the read path with and without decoded tiles, the way in, the tables, and
 # the requests to an object store.
 GATE = (
-    "batches", "pairs", "first-batch", "box:64", "undecoded:64", "undecoded:volume", "plane:axial",
-    "volume", "ingest", "open", "select", "s3:64",
+    "epoch", "epoch:pairs", "first-batch", "box:64", "undecoded:64", "undecoded:volume",
+    "plane:axial", "volume", "ingest", "open", "select", "s3:64",
 )  # fmt: skip
 # Long enough that a library shares the decoding among threads, whatever the machine.
 SHARED = ("undecoded:volume",)

@@ -11,7 +11,7 @@ from benchmarks.gate.compare import Finding, is_closed
 from benchmarks.operations import GATE
 
 READER = ("storage/read/reader.py", "storage/reader.py")
-READS = ("batches", "box:64", "undecoded:64", "plane:axial", "volume")
+READS = ("epoch", "box:64", "undecoded:64", "plane:axial", "volume")
 
 
 def _around_reads(body: str) -> str:
@@ -113,7 +113,7 @@ PLANTS: dict[str, Plant] = {
     "loader's factory raises": Plant(
         ("ml/__init__.py",),
         _RAISES.format(name="create_training_dataloader", error="AttributeError"),
-        ("box:64", "batches"), (("batches", "runs"),),
+        ("box:64", "epoch"), (("epoch", "runs"),),
     ),
     "reads raise": Plant(READER, _RAISES.format(name="read_batch", error="ValueError"),
                          ("box:64",), (("box:64", "runs"),)),

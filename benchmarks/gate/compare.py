@@ -46,8 +46,8 @@ _MAX_CALLS = 50
 _MOST = 4  # what is unknown gets up to so many times the pairs
 # Listings hold times and names of their own: bytes of equal commits differ by a few.
 _LISTINGS = 0.01
-# A loader's thread reads ahead of its caller: when a call ends, how far it got is chance.
-_AHEAD = ("batches", "pairs", "first-batch")
+# Two threads of a loader may decode the same tile, or both find it decoded: that is chance.
+_AHEAD = ("epoch", "epoch:pairs", "first-batch")
 # What others do on this machine is in wall seconds and in who gets which share of the work, too:
 # only what is clearly slower is called so.
 CLEARLY = WALL_TOLERANCE, WALL_SLOWDOWN = 0.25, 1.6

@@ -38,7 +38,7 @@ class Operations(_Called):
 
     version = "2"  # a first batch was timed with a digest of the library's source before
     named = "{}"
-    params = ("undecoded:64", "volume", "pairs", "first-batch", "open", "select", "ingest")
+    params = ("undecoded:64", "volume", "epoch:pairs", "first-batch", "open", "select", "ingest")
     param_names = ("operation",)
 
     def time_call(self, task, name):

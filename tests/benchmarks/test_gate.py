@@ -133,7 +133,7 @@ def test_each_measure_closes_by_itself(head: tuple[float, ...], worse: set[str])
     words = {finding.measure: finding.verdict.word for finding in findings}
     assert words == {m: "worse" if m in worse else "same" for m in (CPU, WALL, SHARE)}
     assert is_closed(findings) == bool(worse)
-    findings = compare._times("batches", sides, compare.QUICK_PAIRS)  # type: ignore[arg-type]
+    findings = compare._times("epoch", sides, compare.QUICK_PAIRS)  # type: ignore[arg-type]
     assert {finding.measure for finding in findings} == {CPU, WALL}
 
 

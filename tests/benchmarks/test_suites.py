@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import operations
 from benchmarks.data.boxes import Task
 from benchmarks.data.cohort import Cohort
 from benchmarks.rivals import LOADERS
@@ -190,3 +191,17 @@ def test_ratios_are_of_equal_work(name: str, cohort: Cohort, home: Path, tmp_pat
     sides.close()
     assert len(measured) == 2
     assert all(0 < one < 1000 for one in measured)
+
+
+@pytest.mark.parametrize("name", ["epoch", "epoch:pairs"])
+def test_a_call_of_a_loader_takes_all_that_its_threads_read_ahead(
+    name: str, cohort: Cohort, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(cohort, (16, 16, 16), home=home)
+    taken: list[int] = []
+    monkeypatch.setattr(operations, "touch", lambda batch: taken.append(1))
+    call = operations.prepare(name, task)
+    taken.clear()
+    for calls in (1, 2, 3):
+        call()
+        assert len(taken) == calls * (task.patches_per_epoch // task.batch_size)
