@@ -322,10 +322,12 @@ class StoredDataset(Dataset):
         self.fill_together([(plan, arrays)])
 
     def fill_together(self, batches: Sequence[tuple[SamplePlan, Arrays]]) -> None:
-        """Read batches as `fill` does each; what is cached of all of them is copied at once."""
+        """Read batches as `fill` does each; boxes of one shape are placed and copied at once."""
         copies, where = Copies(copy_together), (self._slice_axis, self.views)
-        for plan, arrays in batches:
-            read_voxels(self.fields, plan, self.side_of(plan), arrays, *where, copies=copies)
+        for some in [batches] if self._side is not None else [[one] for one in batches]:
+            plan = SamplePlan.joined([plan for plan, _ in some])
+            side, given = self.side_of(plan), [arrays for _, arrays in some]
+            read_voxels(self.fields, plan, side, given, *where, copies=copies)
         copies.make()
         for plan, arrays in batches:
             self.normalise(arrays, plan)

@@ -39,8 +39,8 @@ def copy_together(outs: list[np.ndarray], sources: list[np.ndarray]) -> None:
         return
     to, of = types
     try:
-        targets = [torch.from_numpy(out.view(to)) for out in outs]
-        voxels = [torch.from_numpy(source.view(of)) for source in sources]
+        targets = [torch.from_numpy(out if out.dtype == to else out.view(to)) for out in outs]
+        voxels = [torch.from_numpy(s if s.dtype == of else s.view(of)) for s in sources]
     except ValueError:  # axes that run backwards
         copy_each(outs, sources)
         return

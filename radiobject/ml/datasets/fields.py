@@ -135,7 +135,7 @@ def read_requests(
         The views that the plan's boxes are counted in; else they are counted as stored.
     """
     requests = []
-    for field, given, first, last in _placed(fields, plan, side, arrays, slice_axis):
+    for field, given, first, last in _placed(fields, plan, side, [arrays], slice_axis):
         every = [(i, c) for i in range(len(plan)) for c in range(len(field.channels))]
         requests += _requests(field, plan.volume, first, last, given, every, views)
     return requests
@@ -145,23 +145,25 @@ def read_voxels(
     fields: Sequence[Field],
     plan: SamplePlan,
     side: Sides,
-    arrays: Arrays,
+    batches: Sequence[Arrays],
     slice_axis: int | None = None,
     views: Sequence[RasView] | None = None,
     *,
     copies: Copies,
 ) -> None:
-    """Fill the arrays of a batch: with what is cached by copies, with the rest by requests.
+    """Fill the arrays of batches: with what is cached by copies, with the rest by requests.
 
-    Parameters are those of `read_requests`, and `copies`, which the caller makes.
+    Parameters are those of `read_requests`, where `plan` is of all `batches` one after the other,
+    and `copies`, which the caller makes.
     """
     requests = []
-    for field, given, first, last in _placed(fields, plan, side, arrays, slice_axis):
+    for field, given, first, last in _placed(fields, plan, side, batches, slice_axis):
         left = []
         for c, table in enumerate(field.channels):
             plain = views is None and field.coarsen is None
             if plain and table.regrids is None and table.missing is None:
-                some = _read_warm(table, plan.volume, first, last, given[:, c], copies)
+                outs = [out[c] for out in given]
+                some = _read_warm(table, plan.volume, first, last, outs, copies)
             else:
                 some = list(range(len(plan)))
             left += [(i, c) for i in some]
@@ -172,11 +174,19 @@ def read_voxels(
 
 
 def _placed(
-    fields: Sequence[Field], plan: SamplePlan, side: Sides, arrays: Arrays, slice_axis: int | None
-) -> Iterator[tuple[Field, NDArray[Any], NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield each field with its arrays by channel, and the first and last corners of its boxes."""
+    fields: Sequence[Field],
+    plan: SamplePlan,
+    side: Sides,
+    batches: Sequence[Arrays],
+    slice_axis: int | None,
+) -> Iterator[tuple[Field, list[NDArray[Any]], NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield each field with its samples' arrays by channel, and both corners of its boxes."""
     for field in fields:
-        given = field.channel_arrays(arrays[field.name], slice_axis)
+        given = [
+            sample
+            for arrays in batches
+            for sample in field.channel_arrays(arrays[field.name], slice_axis)
+        ]
         yield field, given, *field.boxes(plan.start, side, slice_axis)
 
 
@@ -185,16 +195,20 @@ def _read_warm(
     volumes: NDArray[np.int64],
     first: NDArray[np.int64],
     last: NDArray[np.int64],
-    outs: NDArray[Any],
+    outs: Sequence[NDArray[Any]],
     copies: Copies,
 ) -> list[int]:
-    """Read the boxes of a channel that are cached; return which are left."""
-    if not ((first >= 0).all() and (last <= table.shapes[volumes]).all()):
-        # Boxes that leave their volume are no hot path.
-        return list(range(len(volumes)))
-    rows = volumes.tolist()
-    locators, rescales = table.locators, table.rescales
-    return read_warm(
+    """Read the boxes of a channel that are cached; return which are left.
+
+    Those that leave their volume are left: they are no hot path.
+    """
+    inside, which = ((first >= 0) & (last <= table.shapes[volumes])).all(axis=1), None
+    if not inside.all():
+        which = np.flatnonzero(inside)
+        volumes, first, last = volumes[which], first[which], last[which]
+        outs = [outs[i] for i in which.tolist()]
+    rows, locators, rescales = volumes.tolist(), table.locators, table.rescales
+    left = read_warm(
         [locators[row] for row in rows],
         first.tolist(),
         last.tolist(),
@@ -202,6 +216,9 @@ def _read_warm(
         [rescales[row] for row in rows],
         copies,
     )
+    if which is None:
+        return left
+    return [*np.flatnonzero(~inside).tolist(), *(int(which[n]) for n in left)]
 
 
 def _requests(
@@ -209,7 +226,7 @@ def _requests(
     volumes: NDArray[np.int64],
     first: NDArray[np.int64],
     last: NDArray[np.int64],
-    given: NDArray[Any],
+    given: Sequence[NDArray[Any]],
     wanted: Sequence[tuple[int, int]],
     views: Sequence[RasView] | None,
 ) -> list[ReadRequest]:
@@ -218,7 +235,7 @@ def _requests(
     requests = []
     for i, c in wanted:
         row, table = rows[i], field.channels[c]
-        where, out = Box(tuple(starts[i]), tuple(stops[i])), given[i, c]
+        where, out = Box(tuple(starts[i]), tuple(stops[i])), given[i][c]
         if table.is_missing(row):
             requests.append(_nothing(table, row, out, field.fills[c]))
             continue

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +55,16 @@ class SamplePlan:
             self.padding[first:last],
             self.affine[first:last],
         )
+
+    @staticmethod
+    def joined(plans: Sequence[SamplePlan]) -> SamplePlan:
+        """Return the plan of the samples of several, one after the other."""
+        if len(plans) == 1:
+            return plans[0]
+        return SamplePlan(*map(np.concatenate, zip(*map(_ARRAYS, plans), strict=True)))
+
+
+_ARRAYS = attrgetter(*(field.name for field in fields(SamplePlan)))
 
 
 def refuse_negative(which: NDArray[np.int64]) -> None:

@@ -127,7 +127,7 @@ def read_warm(
     locators: Sequence[VolumeLocator],
     starts: Sequence[Sequence[int]],
     stops: Sequence[Sequence[int]],
-    outs: np.ndarray,
+    outs: Sequence[np.ndarray],
     rescales: Sequence[Rescale | None],
     copies: Copies,
 ) -> list[int]:
@@ -142,7 +142,7 @@ def read_warm(
         The volume of each box.
     starts, stops : sequence of sequence of int
         The boxes, all of one shape.
-    outs : ndarray, shape (n, ...)
+    outs : sequence of ndarray, length n
         Where they go, writeable.
     rescales : sequence of Rescale or None
         As for `ReadRequest`.
