@@ -32,7 +32,8 @@ from radiobject.ml.loaders.arguments import (
 )
 from radiobject.ml.loaders.buffers import PrivateBuffers, aligned
 from radiobject.ml.loaders.delivery import bytes_of, check_answer, received
-from radiobject.ml.loaders.lookahead import GroupSize, LookAhead, Made, one_ahead
+from radiobject.ml.loaders.lookahead import LookAhead, Made, one_ahead
+from radiobject.ml.loaders.pace import Pace
 from radiobject.ml.loaders.progress import BatchProgress, Progress, SampleProgress
 from radiobject.ml.loaders.receipt import Receipt
 from radiobject.ml.loaders.report import LoaderReport, Meter
@@ -218,7 +219,7 @@ class VolumeLoader(DataLoader):
     def _start_counting(self) -> None:
         self._meter, self._before, self._reads_here = Meter(), stats.totals(), True
         self._source: DeviceSource | None = None
-        self._group = GroupSize()
+        self._pace = Pace()
         self._host = host_memory() if self.pin_memory else None
         self._buffers = PrivateBuffers(self._batch_bytes(), self._ahead + 2, host=self._host)
 
@@ -370,7 +371,7 @@ class VolumeLoader(DataLoader):
         if source is not None:
             ahead = OnDeviceAhead(*read, source, self._buffers, self._ahead)
         else:
-            ahead = LookAhead(*read, self._buffers, self._ahead, self._collate, group=self._group)
+            ahead = LookAhead(*read, self._buffers, self._ahead, self._collate, pace=self._pace)
         decided = self._choice is not None and self._choice.lasts
         if not self.workers_at_most or decided or (source is not None and source.decodes()):
             yield from ahead

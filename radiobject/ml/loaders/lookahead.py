@@ -17,6 +17,7 @@ from radiobject.ml.datasets.batch import batch_of, collate
 from radiobject.ml.datasets.plan import SamplePlan
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.delivery import Collate
+from radiobject.ml.loaders.pace import GroupSize, Pace
 from radiobject.storage.read import prefetch as storage_prefetch
 from radiobject.storage.read.reader import ReadRequest
 from radiobject.storage.read.thread_pool import one_thread
@@ -35,27 +36,8 @@ are late."""
 
 _GROUPS = 4
 """Groups that batches ahead make up at most, so that one is read while another is taken."""
-_SHORT_S = 1e-3
-_LONG_S = 4e-3
-"""Groups grow after one that was read in less, and are halved after one that took longer. Two
-threads that take turns with the interpreter wait for each other at every turn, for longer than a
-small batch takes."""
 
 _Numbered = tuple[int, Any]
-
-
-@dataclass(slots=True)
-class GroupSize:
-    """How many batches are read at once; what one epoch found, the next begins with."""
-
-    now: int = 1
-
-    def learn(self, batches: int, seconds: float, most: int) -> None:
-        """Learn from a group that was read, and may have been claimed before the last change."""
-        if seconds > _LONG_S:
-            self.now = max(1, self.now // 2)
-        elif seconds < _SHORT_S and batches == self.now:
-            self.now = min(2 * self.now, most)
 
 
 Made = tuple[Any, list[Any]]
@@ -69,8 +51,10 @@ class LookAhead:
     next one that nobody reads yet. So a model that computes finds its batches ready, and a loop
     that only loads uses two processors. Where batches are late again and again another thread is
     started, as long as there is a processor for it: voxels are copied and decoded without the
-    interpreter. Small batches that are cached are read several at once. Towards an object store
-    one thread alone reads, many batches at once: there the time goes by on the network.
+    interpreter. Small batches that are cached are read several at once. Where a loop gets on faster
+    without threads beside it, they rest, and the consumer reads what it takes; see `Pace`. Towards
+    an object store one thread alone reads, many batches at once: there the time goes by on the
+    network.
 
     A transform runs in the consumer's thread: it is the consumer's processor time either way, and
     its random state must not change under the training loop.
@@ -93,8 +77,8 @@ class LookAhead:
         nothing transforms.
     weight : callable, optional
         Returns how many of `depth` what `plans` yields counts for; by default each is one.
-    group : GroupSize, optional
-        How many small batches were read at once in the epoch before.
+    pace : Pace, optional
+        What the epoch before found out about the loop.
     """
 
     def __init__(
@@ -106,7 +90,7 @@ class LookAhead:
         collate: Collate = collate,
         read: Read | None = None,
         weight: Callable[[Any], int] | None = None,
-        group: GroupSize | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._dataset = dataset
         self._collate = collate
@@ -114,22 +98,33 @@ class LookAhead:
         self._helps = not dataset.is_remote
         depth_there = depth + (REMOTE_DEPTH if dataset.is_remote else 0)
         most = max(1, depth // _GROUPS) if self._helps and read is None else 1
-        self._buffer = _ReorderBuffer(plans, depth_there, weight, most, group)
+        pace = pace or Pace()
+        self._buffer = _ReorderBuffer(plans, depth_there, weight, most, pace.group)
         if dataset.is_remote:
             work = partial(_read_in_flight, dataset, buffers, self._buffer)
         else:
             work = partial(_read_claims, self._read, self._buffer)
         self._work = work
+        self._pace = pace if self._helps and read is None else None
         self._most = min(depth, _MOST_THREADS, max(1, processors() - 1)) if self._helps else 1
         self._readers: list[threading.Thread] = []
         # At exit too: a daemon thread must not be copying while the interpreter comes apart.
         weakref.finalize(self, _stop, self._readers, self._buffer, os.getpid())
-        self._start_thread()
+        if self._pace is not None:
+            self._pace.begin(0.0)
+        self._follow_pace()
 
     @property
     def threads(self) -> int:
         """Threads that read ahead, beside the consumer's."""
         return len(self._readers)
+
+    def _follow_pace(self) -> None:
+        """Let threads rest or read."""
+        resting = self._pace is not None and self._pace.resting
+        self._buffer.rest(resting)
+        if not resting and not self._readers:
+            self._start_thread()
 
     def _start_thread(self) -> None:
         reader = threading.Thread(target=self._work, name="radiobject-look-ahead", daemon=True)
@@ -143,6 +138,9 @@ class LookAhead:
         while True:
             found = self._buffer.take(or_claim=self._helps)
             if found is None:
+                if self._pace is not None:
+                    self._pace.end(self._buffer.read_seconds)
+                    self._pace = None
                 raise StopIteration
             if self._buffer.late >= _LATE and len(self._readers) < self._most:
                 self._buffer.late = 0
@@ -153,12 +151,15 @@ class LookAhead:
         begun = time.perf_counter()
         batch = self._finished(found.parts)
         self._buffer.took(time.perf_counter() - begun)
+        if self._pace is not None:
+            self._pace.took(self._buffer.read_seconds)
+            self._follow_pace()
         return batch, [part.plan for part in found.parts]
 
     @property
     def make_seconds(self) -> float:
         """Seconds that making batches took, of all threads together."""
-        return self._buffer.make_seconds
+        return self._buffer.read_seconds + self._buffer.finish_seconds
 
     def stop_reading(self) -> None:
         """Take no plan any more: what is being read is still delivered, and nothing else."""
@@ -247,19 +248,29 @@ class _ReorderBuffer:
         self._asked = -1
         self._closed = False
         self._broken = False
-        self.make_seconds = 0.0
+        self._resting = False
+        self.read_seconds = 0.0
+        self.finish_seconds = 0.0
         self.late = 0
         """Grows while more than a ninth of the batches are not ready when first asked for."""
 
     def took(self, seconds: float) -> None:
         """Note what a part of making a batch took."""
         with self._changed:
-            self.make_seconds += seconds
+            self.finish_seconds += seconds
+
+    def rest(self, resting: bool) -> None:
+        """Let threads that read ahead rest, or go on: the consumer reads by itself meanwhile."""
+        if resting == self._resting:
+            return
+        with self._changed:
+            self._resting = resting
+            self._changed.notify_all()
 
     def claim(self) -> list[_Numbered]:
         """Return what to read next, waiting until it may be read; nothing when all is read."""
         with self._changed:
-            while not self._closed and not self._has_room(self._at_once()):
+            while not self._closed and (self._resting or not self._has_room(self._at_once())):
                 self._changed.wait()
             return self._next_plans()
 
@@ -275,7 +286,7 @@ class _ReorderBuffer:
         with self._changed:
             for (number, _), parts in zip(claimed, made, strict=True):
                 self._ready[number] = _Ready(parts)
-            self.make_seconds += seconds
+            self.read_seconds += seconds
             self._group.learn(len(claimed), seconds, self._most_together)
             self._changed.notify_all()
 
@@ -290,7 +301,7 @@ class _ReorderBuffer:
         with self._changed:
             if self._broken:
                 return None
-            if self._asked < self._taken:
+            if self._asked < self._taken and not self._resting:
                 self._asked = self._taken
                 late = self._taken not in self._ready
                 self.late = max(0, self.late + (_WEIGHT if late else -1))

@@ -13,10 +13,11 @@ from ml_shelf import make_shelf
 from radiobject.exceptions import IntegrityError, ShapeError
 from radiobject.ml.config import DatasetConfig, LoadingMode
 from radiobject.ml.datasets.volumes import VolumeCollectionDataset
-from radiobject.ml.loaders import lookahead
+from radiobject.ml.loaders import lookahead, pace
 from radiobject.ml.loaders.buffers import PrivateBuffers
 from radiobject.ml.loaders.loader import VolumeLoader
-from radiobject.ml.loaders.lookahead import GroupSize, LookAhead, _read_claimed, _ReorderBuffer
+from radiobject.ml.loaders.lookahead import LookAhead, _read_claimed, _ReorderBuffer
+from radiobject.ml.loaders.pace import GroupSize
 from radiobject.ml.loaders.samplers import EpochSampler
 from radiobject.storage.read import reader
 
@@ -202,8 +203,8 @@ def counted(dataset):
 def test_small_batches_that_are_cached_are_read_several_at_once(shelf, monkeypatch):
     dataset = dataset_of(shelf)
     expected = [dataset.read(plan) for plan in plans_of(dataset, 40)]
-    monkeypatch.setattr(lookahead, "_SHORT_S", 60.0)  # whatever else the machine does
-    monkeypatch.setattr(lookahead, "_LONG_S", 60.0)
+    monkeypatch.setattr(pace, "_SHORT_S", 60.0)  # whatever else the machine does
+    monkeypatch.setattr(pace, "_LONG_S", 60.0)
     sizes = counted(dataset)
     delivered = list(ahead_of(dataset, plans_of(dataset, 40), depth=16))
     assert len(delivered) == sum(sizes) == 40
@@ -217,13 +218,13 @@ def test_small_batches_that_are_cached_are_read_several_at_once(shelf, monkeypat
 
 def test_batches_that_take_long_are_read_one_by_one(shelf, monkeypatch):
     dataset = dataset_of(shelf)
-    monkeypatch.setattr(lookahead, "_SHORT_S", 0.0)
+    monkeypatch.setattr(pace, "_SHORT_S", 0.0)
     sizes = counted(dataset)
     assert len(list(ahead_of(dataset, plans_of(dataset, 20), depth=16))) == 20
     assert set(sizes) == {1}
     buffer = _ReorderBuffer(iter(range(100)), depth=64, most_together=16)
-    monkeypatch.setattr(lookahead, "_SHORT_S", 1.0)
-    monkeypatch.setattr(lookahead, "_LONG_S", 5.0)
+    monkeypatch.setattr(pace, "_SHORT_S", 1.0)
+    monkeypatch.setattr(pace, "_LONG_S", 5.0)
     for seconds, size in [(0.1, 1), (0.1, 2), (9, 4), (9, 2), (9, 1), (0.1, 1), (0.1, 2)]:
         claimed = buffer.claim()
         assert len(claimed) == size
@@ -233,8 +234,8 @@ def test_batches_that_take_long_are_read_one_by_one(shelf, monkeypatch):
 def test_an_epoch_begins_with_groups_as_large_as_the_last_ones(shelf, monkeypatch):
     dataset = dataset_of(shelf, loading_mode=LoadingMode.PATCH)
     loader = VolumeLoader(dataset, EpochSampler(dataset), batch_size=1, look_ahead=8)
-    monkeypatch.setattr(lookahead, "_SHORT_S", 60.0)
-    monkeypatch.setattr(lookahead, "_LONG_S", 60.0)
+    monkeypatch.setattr(pace, "_SHORT_S", 60.0)
+    monkeypatch.setattr(pace, "_LONG_S", 60.0)
     sizes = counted(dataset)
     assert len(loader) == 120
     list(loader)
@@ -271,8 +272,8 @@ def test_of_batches_read_at_once_the_unreadable_one_ends_the_run(tmp_path, monke
     reader.close_all()
     (tiles,) = Path(shelf.locators()[bad].uri).glob("__fragments/*/a0.tdb")
     tiles.write_bytes(bytes(255 - byte for byte in tiles.read_bytes()))
-    monkeypatch.setattr(lookahead, "_SHORT_S", 60.0)
-    monkeypatch.setattr(lookahead, "_LONG_S", 60.0)
+    monkeypatch.setattr(pace, "_SHORT_S", 60.0)
+    monkeypatch.setattr(pace, "_LONG_S", 60.0)
     delivered = ahead_of(dataset, plans_of(dataset, 40), depth=32)
     assert len(list(itertools.islice(delivered, good))) == good
     with pytest.raises(IntegrityError, match=shelf.obs_ids[bad]):
