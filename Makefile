@@ -141,8 +141,8 @@ test-slow: $(STAMP)
 test-clients: $(STAMP)
 	$(BIN)/python -m pytest -m clients --timeout 200 tests/clients
 
-# Rankings, regimes, planted faults at the gate and the notebook, all on tiny volumes; one at a time,
-# as they measure.
+# Rankings, regimes, planted faults at the gate and the notebook, all on tiny volumes, one after the
+# other. They check that figures come out and of what, never how fast anything is.
 test-measuring: $(STAMP)
 	$(BIN)/python -m pytest -m measuring tests/benchmarks tests/test_seed_notebook.py
 
