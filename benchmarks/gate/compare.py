@@ -47,7 +47,7 @@ _MOST = 4  # what is unknown gets up to so many times the pairs
 # Listings hold times and names of their own: bytes of equal commits differ by a few.
 _LISTINGS = 0.01
 # Two threads of a loader may decode the same tile, or both find it decoded: that is chance.
-_AHEAD = ("epoch", "epoch:pairs", "first-batch")
+_NOT_COUNTED = ("epoch", "epoch:pairs", "first-batch")
 # What others do on this machine is in wall seconds and in who gets which share of the work, too:
 # only what is clearly slower is called so.
 CLEARLY = WALL_TOLERANCE, WALL_SLOWDOWN = 0.25, 1.6
@@ -247,7 +247,7 @@ def _times(name: str, sides: Sides, pairs: int) -> list[Finding]:
 
 def _counts(name: str, sides: Sides, state: str = "") -> list[Finding]:
     """Return the counters that differ, and, of what is only counted, those that do not."""
-    if name in _AHEAD:
+    if name in _NOT_COUNTED:
         return []
     base, head = (sides[side].ask("count", name) for side in ("base", "head"))
     found = []

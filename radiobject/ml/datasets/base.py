@@ -324,7 +324,7 @@ class StoredDataset(Dataset):
     def fill_together(self, batches: Sequence[tuple[SamplePlan, Arrays]]) -> None:
         """Read batches as `fill` does each; boxes of one shape are placed and copied at once."""
         copies, where = Copies(copy_together), (self._slice_axis, self.views)
-        for some in [batches] if self._side is not None else [[one] for one in batches]:
+        for some in filter(None, [batches] if self._side is not None else [[b] for b in batches]):
             plan = SamplePlan.joined([plan for plan, _ in some])
             side, given = self.side_of(plan), [arrays for _, arrays in some]
             read_voxels(self.fields, plan, side, given, *where, copies=copies)

@@ -110,8 +110,9 @@ class LookAhead:
         self._readers: list[threading.Thread] = []
         # At exit too: a daemon thread must not be copying while the interpreter comes apart.
         weakref.finalize(self, _stop, self._readers, self._buffer, os.getpid())
+        self._read_seconds = 0.0
         if self._pace is not None:
-            self._pace.begin(0.0)
+            self._pace.begin(depth)
         self._follow_pace()
 
     @property
@@ -138,9 +139,6 @@ class LookAhead:
         while True:
             found = self._buffer.take(or_claim=self._helps)
             if found is None:
-                if self._pace is not None:
-                    self._pace.end(self._buffer.read_seconds)
-                    self._pace = None
                 raise StopIteration
             if self._buffer.late >= _LATE and len(self._readers) < self._most:
                 self._buffer.late = 0
@@ -152,7 +150,8 @@ class LookAhead:
         batch = self._finished(found.parts)
         self._buffer.took(time.perf_counter() - begun)
         if self._pace is not None:
-            self._pace.took(self._buffer.read_seconds)
+            before, self._read_seconds = self._read_seconds, self._buffer.read_seconds
+            self._pace.took(self._read_seconds - before)
             self._follow_pace()
         return batch, [part.plan for part in found.parts]
 
@@ -163,6 +162,7 @@ class LookAhead:
 
     def stop_reading(self) -> None:
         """Take no plan any more: what is being read is still delivered, and nothing else."""
+        self._pace = None
         self._buffer.close()
         for reader in self._readers:
             reader.join()
@@ -241,7 +241,10 @@ class _ReorderBuffer:
         self._most_together = most_together
         self._group = GroupSize() if group is None else group
         # Reentrant: a finalizer that stops the reading may run while its own thread is in here.
-        self._changed = threading.Condition(threading.RLock())
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._rested = threading.Condition(lock)
+        """Where threads wait while they rest: each batch would wake them otherwise."""
         self._ready: dict[int, _Ready | Exception] = {}
         self._claimed = 0
         self._taken = 0
@@ -265,21 +268,22 @@ class _ReorderBuffer:
             return
         with self._changed:
             self._resting = resting
-            self._changed.notify_all()
+            self._rested.notify_all()
 
     def claim(self) -> list[_Numbered]:
         """Return what to read next, waiting until it may be read; nothing when all is read."""
         with self._changed:
             while not self._closed and (self._resting or not self._has_room(self._at_once())):
-                self._changed.wait()
+                (self._rested if self._resting else self._changed).wait()
             return self._next_plans()
 
     def put(self, number: int, ready: _Ready | Exception) -> None:
         """Store a batch, or the error in its place: then nothing more is claimed."""
         with self._changed:
             self._ready[number] = ready
-            self._closed |= isinstance(ready, Exception)
             self._changed.notify_all()
+            if isinstance(ready, Exception):
+                self.close()
 
     def put_all(self, claimed: list[_Numbered], made: list[list[Part]], seconds: float) -> None:
         """Store batches that were read together, which took so long."""
@@ -330,6 +334,7 @@ class _ReorderBuffer:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._rested.notify_all()
 
     def _at_once(self) -> int:
         return min(self._group.now, self._most_together)

@@ -20,16 +20,19 @@ _WINDOW_BATCHES = 16
 there a loop may have saved its model."""
 _FULL = 0.85
 _FREE = 0.7
-"""Share of the processors' time from which on a process keeps them busy, and below which it no
-longer does once nobody reads ahead."""
+"""Share of the processors' time from which on all threads of the process keep them busy, and below
+which they no longer do while nobody reads ahead."""
 _LITTLE = 0.1
 _MUCH = 0.5
-"""Shares of the loop's time that reading takes of it where it does something else, or nothing."""
+"""Seconds of reading, of all threads together, for each second of a loop that does something else,
+or nothing. While nobody reads ahead they are fewer: twice as many and half as many are the same."""
+_PAIRS = 3
 _CLEARLY = 1.05
-"""Times that the rate without threads must be the one with them."""
+"""Both ways are measured so often in turn. More than half of the times, the rate without threads
+must be so many times the one with them."""
 _FIRST_PAUSE = 8
 _LONGEST_PAUSE = 128
-"""Windows until the other way is tried again: twice as many each time that nothing changed."""
+"""Windows until it is tried again: twice as many each time that nothing changed."""
 
 
 @dataclass(slots=True)
@@ -76,62 +79,75 @@ class Pace:
     ) -> None:
         self.group, self.resting = GroupSize(), False
         self._wall, self._used = wall, used
-        self._rates = {False: 0.0, True: 0.0}
-        self._pause = self._left = _FIRST_PAUSE
-        self._trial = 0
+        self._tried: list[float] = []
+        self._pause, self._left = _FIRST_PAUSE, 1
+        self._depth = self._skip = 0
         self._clear()
-        self.begin(0.0)
+        self.begin(0)
 
     def _clear(self) -> None:
         self._batches, self._seconds, self._cpu, self._read = 0, 0.0, 0.0, 0.0
         self._longest = 0.0
 
-    def begin(self, read_seconds: float) -> None:
-        """Begin to measure, at the beginning of an epoch."""
-        self._since = self._wall(), self._used(), read_seconds
-        self._last = self._since[0]
+    def begin(self, depth: int) -> None:
+        """Begin an epoch in which up to `depth` batches are ahead of their use."""
+        self._depth = depth
+        self._last = self._wall(), self._used()
 
-    def end(self, read_seconds: float) -> None:
-        """Keep what was measured up to now: what comes next is not the loop's."""
-        since, last = self._since, self._last
-        self.begin(read_seconds)
-        now = self._since
-        self._longest = max(self._longest, now[0] - last)
-        self._seconds += now[0] - since[0]
-        self._cpu += now[1] - since[1]
-        self._read += now[2] - since[2]
-
-    def took(self, read_seconds: float) -> None:
-        """Note a batch that was taken; `read_seconds` is what reading took in this epoch."""
-        now = self._wall()
-        self._batches, self._longest = self._batches + 1, max(self._longest, now - self._last)
-        self._last = now
-        if self._batches < _WINDOW_BATCHES or self._seconds + now - self._since[0] < _WINDOW_S:
+    def took(self, reading: float) -> None:
+        """Note a batch that was taken, and what reading took since the one before, in seconds."""
+        last, self._last = self._last, (self._wall(), self._used())
+        if self._skip:
+            self._skip -= 1
             return
-        self.end(read_seconds)
+        seconds = self._last[0] - last[0]
+        self._batches += 1
+        self._seconds += seconds
+        self._cpu += self._last[1] - last[1]
+        self._read += reading
+        # What the loop reads by itself is no pause of it.
+        self._longest = max(self._longest, seconds - reading if self.resting else seconds)
+        if self._batches >= _WINDOW_BATCHES and self._seconds >= _WINDOW_S:
+            rate = (self._batches - 1) / max(self._seconds - self._longest, 1e-9)
+            self._decide(rate)
+            self._clear()
+
+    def _may_rest(self) -> bool:
+        """Return whether the loop is of a kind that may be faster without threads."""
         share = self._cpu / self._seconds / processors()
         reading = self._read / self._seconds
-        busy = share >= (_FREE if self.resting else _FULL) and reading <= _LITTLE
-        only_loads = self.group.now > 1 and reading >= _MUCH
-        rate = (self._batches - 1) / max(self._seconds - self._longest, 1e-9)
-        self._decide(rate, busy or only_loads)
-        self._clear()
+        if self.resting:
+            busy = share >= _FREE and reading <= 2 * _LITTLE
+            return busy or (self.group.now > 1 and 2 * reading >= _MUCH)
+        busy = share >= _FULL and reading <= _LITTLE
+        return busy or (self.group.now > 1 and reading >= _MUCH)
 
-    def _decide(self, rate: float, may_rest: bool) -> None:
-        if self._trial:
-            self._trial -= 1
-            if self._trial:  # of the first window, a part was read before
+    def _decide(self, rate: float) -> None:
+        if self._tried:
+            self._tried.append(rate)
+            if len(self._tried) < 2 * _PAIRS:
+                self._go(resting=not self.resting)
                 return
-            self._rates[self.resting] = rate
-            before, tried = not self.resting, self._rates
-            self.resting = tried[True] > _CLEARLY * tried[False]
-            longer = min(2 * self._pause, _LONGEST_PAUSE)
-            self._pause = self._left = longer if self.resting == before else _FIRST_PAUSE
-            return
-        self._rates[self.resting] = rate
-        if not may_rest:
-            self.resting = False
-            return
-        self._left -= 1
-        if self._left <= 0 or self._rates[not self.resting] == 0:
-            self.resting, self._trial = not self.resting, 2
+            ways = self._tried[::2], self._tried[1::2]  # the way before, and this one
+            ahead, alone = ways if self.resting else ways[::-1]
+            better = sum(a > _CLEARLY * b for a, b in zip(alone, ahead, strict=True))
+            self._tried = []
+            self._settle(2 * better > _PAIRS, before=not self.resting)
+        elif not self._may_rest():
+            if self.resting:
+                self._settle(False, before=False)
+        else:
+            self._left -= 1
+            if self._left <= 0:
+                self._tried = [rate]
+                self._go(resting=not self.resting)
+
+    def _settle(self, resting: bool, *, before: bool) -> None:
+        longer = min(2 * self._pause, _LONGEST_PAUSE)
+        self._pause = self._left = longer if resting == before else _FIRST_PAUSE
+        self._go(resting=resting)
+
+    def _go(self, *, resting: bool) -> None:
+        """Go on this way; what was read the other way is not measured."""
+        if resting != self.resting:
+            self.resting, self._skip = resting, self._depth
