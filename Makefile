@@ -23,7 +23,7 @@
 #   make site                  asv's pages behind a front page, readable without a connection
 #   make asv-check             asv itself, for real: a quick run of HEAD and of an old commit
 #   make gate-check            prove that the gate bites and does not cry wolf (50 minutes; SLOW=1
-#                              EQUAL=1: so many slowed and equal copies, six minutes)
+#                              EQUAL=1: so many slowed and equal copies, eight minutes)
 #   make docs                  the documentation's site, built strictly, in build/site
 #   make dist                  wheel and sdist, checked, and installed in an empty environment
 

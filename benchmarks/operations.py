@@ -28,7 +28,7 @@ Operation = Callable[[], Any]
 
 # Boxes are drawn once; with several of them a call does not depend on one lucky position.
 _BOXES = 16
-# In a few, chance touches all of the tiles that patches need.
+# By then chance has touched all of the tiles that patches need.
 _WARMING_EPOCHS = 10
 # Memory gained with each of so many patches is a slope: what a leak is, whatever was held before.
 PATCHES = 10_000
@@ -132,10 +132,11 @@ def _epoch(task: Task, what: str = "images") -> Operation:
     Threads read ahead of who takes the batches. After some of them, how far they got is chance;
     after the last one, nothing is left to read, and each call pays for what it delivers.
     """
-    if what == "pairs":
-        loader = segmentation_loader(task)
-    else:
-        loader = training_loader(task, open_collection(task))
+    loaders: dict[str, Callable[[], Any]] = {
+        "images": lambda: training_loader(task, open_collection(task)),
+        "pairs": lambda: segmentation_loader(task),
+    }
+    loader = loaders[what]()
 
     def call() -> None:
         for batch in loader:
